@@ -1,0 +1,178 @@
+package catalog
+
+import "time"
+
+// Format is what manifest.json of this version says of itself. Readers ignore unknown fields; a manifest whose format
+// has another number behind the slash is listed and kept, but not restored.
+const Format = "voltar/1"
+
+// Names of the files that every backup has, or may have, beside its archives.
+const (
+	ManifestName = "manifest.json"
+	RecipeName   = "RESTORE.txt"
+	MarkerName   = "voltar.json" // beneath the host's folder: the machine that it belongs to
+)
+
+// Status of a backup that stands.
+type Status string
+
+// A damaged backup lacks data that could not be read; what it lacks is listed.
+const (
+	StatusComplete Status = "complete"
+	StatusDamaged  Status = "damaged"
+)
+
+// Manifest describes one backup. It is the last file written: a folder without it is no backup.
+type Manifest struct {
+	Format  string    `json:"format"`
+	Voltar  string    `json:"voltar"` // version of the program
+	Status  Status    `json:"status"`
+	Host    Host      `json:"host"`
+	Run     string    `json:"run"`
+	Source  Source    `json:"source"`
+	Time    time.Time `json:"time"`    // of the snapshot, UTC seconds: the TIME of its identity
+	Started time.Time `json:"started"` // UTC
+	Ended   time.Time `json:"ended"`   // UTC
+
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
+	Quiesce  *Quiesce  `json:"quiesce,omitempty"`
+	Table    *Table    `json:"table,omitempty"` // nil when the volume has no partition table
+	Extents  []Extent  `json:"extents"`         // the ledger of the volume, by offset
+	Files    []File    `json:"files"`           // every file of the backup but this one
+	Warnings []string  `json:"warnings,omitempty"`
+}
+
+// Host is the machine that made a backup.
+type Host struct {
+	Name      string `json:"name"`
+	MachineID string `json:"machine_id"`
+}
+
+// SourceKind says what was backed up.
+type SourceKind string
+
+// Kinds of sources; all but volumes stand in the catalog under "@KIND/NAME".
+const (
+	SourceVolume    SourceKind = "volume"
+	SourceDirectory SourceKind = "directory"
+	SourceDump      SourceKind = "dump"
+	SourceStream    SourceKind = "stream"
+)
+
+// Source is what was backed up. All but Kind and Name are of volumes only.
+type Source struct {
+	Kind           SourceKind `json:"kind"`
+	Name           string     `json:"name"` // the LV's, or the name that the configuration gives
+	VG             string     `json:"vg,omitempty"`
+	VGUUID         string     `json:"vg_uuid,omitempty"`
+	LVUUID         string     `json:"lv_uuid,omitempty"` // the identity of a volume: a new LV of an old name begins its own history
+	LVKind         string     `json:"lv_kind,omitempty"` // linear, striped, thin, raid1, …
+	SizeBytes      int64      `json:"size,omitempty"`
+	LogicalSector  int        `json:"logical_sector,omitempty"`  // bytes
+	PhysicalSector int        `json:"physical_sector,omitempty"` // bytes
+	Tags           []string   `json:"tags,omitempty"`
+	ThinPool       string     `json:"thin_pool,omitempty"`
+	VGExtentBytes  int64      `json:"vg_extent,omitempty"`
+	Path           string     `json:"path,omitempty"` // of a directory
+}
+
+// Snapshot tells what the backup was read from.
+type Snapshot struct {
+	Kind        string  `json:"kind"` // classic or thin
+	SizeBytes   int64   `json:"size"` // copy-on-write space; 0 for thin
+	PeakBytes   int64   `json:"peak"`
+	PeakPercent float64 `json:"peak_percent"`
+	Extended    int     `json:"extended,omitempty"` // times that it was made larger while it was read
+}
+
+// Quiesce tells how consistent the snapshot is.
+type Quiesce struct {
+	Level        string `json:"level"` // crash-consistent, filesystem-consistent, application-consistent
+	Method       string `json:"method,omitempty"`
+	FrozenMillis int64  `json:"frozen_ms,omitempty"`
+	Group        string `json:"group,omitempty"`
+	Note         string `json:"note,omitempty"`
+}
+
+// Table is the partition table of a volume.
+type Table struct {
+	Label       string `json:"label"` // gpt or dos
+	ID          string `json:"id"`    // disk identifier, as sfdisk writes it
+	SectorBytes int    `json:"sector_bytes"`
+	Note        string `json:"note,omitempty"` // what was odd about it: the backup header was used, …
+}
+
+// State says what became of one extent.
+type State string
+
+// States of the ledger. A gap holds nothing that any table or filesystem lays claim to.
+const (
+	StateFiles    State = "files"
+	StateImage    State = "image"
+	StateSwap     State = "swap" // UUID and label alone
+	StateTable    State = "table"
+	StateExcluded State = "excluded"
+	StateFailed   State = "failed"
+)
+
+// Extent is one contiguous part of a volume and what became of it.
+type Extent struct {
+	Name        string `json:"name"`             // p1, p5, boot; "" for a volume without a table
+	Number      int    `json:"number,omitempty"` // of the partition
+	OffsetBytes int64  `json:"offset"`
+	SizeBytes   int64  `json:"size"`
+	State       State  `json:"state"`
+	Reason      string `json:"reason,omitempty"`
+	PartType    string `json:"part_type,omitempty"` // as the table has it
+	PartUUID    string `json:"part_uuid,omitempty"`
+	PartName    string `json:"part_name,omitempty"`
+
+	Filesystem *Filesystem `json:"filesystem,omitempty"`
+	Archive    string      `json:"archive,omitempty"` // name of the file that holds it
+	Index      *Index      `json:"index,omitempty"`
+	BootArea   string      `json:"boot_area,omitempty"` // name of the file that holds the first sectors of the filesystem
+
+	UsedBytes       int64            `json:"used,omitempty"` // as statfs has it
+	Entries         int64            `json:"entries,omitempty"`
+	ContentBytes    int64            `json:"content,omitempty"`  // data of files, without holes
+	ExcludedBytes   int64            `json:"excluded,omitempty"` // of entries that a pattern left out
+	ExcludedEntries int64            `json:"excluded_entries,omitempty"`
+	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
+	Damaged         []Damage         `json:"damaged,omitempty"`
+	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000
+}
+
+// Index says where the index of an archive is.
+type Index struct {
+	Name         string `json:"name"`
+	BlocksOffset int64  `json:"blocks_offset"` // of the last gzip member, which lists the blocks
+}
+
+// Filesystem is what an extent held and what makes it again.
+type Filesystem struct {
+	Type       string            `json:"type"` // as blkid names it
+	UUID       string            `json:"uuid,omitempty"`
+	Label      string            `json:"label,omitempty"`
+	BlockBytes int64             `json:"block_bytes,omitempty"`
+	Mkfs       []string          `json:"mkfs,omitempty"`     // the whole command; the device is the word "DEVICE"
+	MkfsEnv    []string          `json:"mkfs_env,omitempty"` // KEY=VALUE set for it
+	Params     map[string]string `json:"params,omitempty"`   // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
+}
+
+// Damage is one entry, or one range of an image, that could not be read.
+type Damage struct {
+	Path        string `json:"path,omitempty"`
+	PathB64     []byte `json:"path_b64,omitempty"`
+	OffsetBytes int64  `json:"offset,omitempty"`
+	LengthBytes int64  `json:"length,omitempty"`
+	Reason      string `json:"reason"`
+}
+
+// File is one file of a backup as it is stored: with encryption, sums and size are of the cipher text.
+type File struct {
+	Name           string `json:"name"`
+	SizeBytes      int64  `json:"size"`
+	SHA1           string `json:"sha1"`
+	SHA256         string `json:"sha256"`
+	PlainSizeBytes int64  `json:"plain_size,omitempty"` // of an encrypted file before encryption
+}

@@ -1,0 +1,234 @@
+// Package hostcmd is the one door through which voltar runs commands of the host: lvm2, dmsetup, blkid, mkfs and the
+// like. Commands are found on a fixed search path and never through a shell, run in the C locale and in a process group
+// of their own, and end with it when their time is up. A failure keeps the exit status and the end of standard error.
+package hostcmd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// DefaultSearchPath is where Debian and its relatives keep administration commands.
+var DefaultSearchPath = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// DefaultTimeout ends a command that sets no time of its own.
+const DefaultTimeout = 2 * time.Minute
+
+const (
+	stderrTailBytes = 4 << 10
+	maxOutputBytes  = 64 << 20
+	killGrace       = 5 * time.Second
+)
+
+// ErrNotFound is wrapped by the error of a command that is nowhere on the search path.
+var ErrNotFound = errors.New("command not found")
+
+// Runner runs commands. It is safe for concurrent use.
+type Runner struct {
+	searchPath []string
+	env        []string
+	log        *slog.Logger
+}
+
+// Options of New; the zero value is that of a production host.
+type Options struct {
+	SearchPath []string     // folders, in order; nil means DefaultSearchPath
+	Env        []string     // added to the environment of every command
+	Log        *slog.Logger // receives one debug record for each command; nil discards
+}
+
+// New returns a Runner.
+func New(opts Options) *Runner {
+	r := &Runner{searchPath: opts.SearchPath, log: opts.Log}
+	if r.searchPath == nil {
+		r.searchPath = DefaultSearchPath
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.env = append(os.Environ(), "LC_ALL=C", "PATH="+strings.Join(r.searchPath, ":"))
+	r.env = append(r.env, opts.Env...)
+	return r
+}
+
+// Cmd is one command to run.
+type Cmd struct {
+	Name    string        // looked up on the search path, unless it holds a slash
+	Args    []string      // without the name
+	Stdin   io.Reader     // nil reads as empty
+	Stdout  io.Writer     // nil collects into Result.Stdout, at most 64 MiB
+	Stderr  io.Writer     // nil discards; the tail is kept for the error in any case
+	Env     []string      // added to the runner's
+	Files   []*os.File    // inherited as descriptors 3 and up; the caller keeps ownership
+	Timeout time.Duration // 0 means DefaultTimeout; negative means none but the context's
+}
+
+// Result is what a command that ended with status 0 left.
+type Result struct {
+	Stdout []byte
+	Stderr []byte // its tail, at most 4 KiB: warnings of a command that succeeded
+}
+
+// Error is the failure of one command.
+type Error struct {
+	Argv     []string
+	ExitCode int           // -1 when it did not start or was ended by a signal
+	Stderr   string        // its tail, at most 4 KiB
+	TimedOut time.Duration // the limit that it ran into, or 0
+	Err      error
+}
+
+// Error reads `lvcreate: exit status 5: Insufficient free space`, with the last line that the command wrote.
+func (e *Error) Error() string {
+	name := filepath.Base(e.Argv[0])
+	if e.TimedOut > 0 {
+		return fmt.Sprintf("%s: not done after %s and ended", name, e.TimedOut)
+	}
+	if tail := lastLine(e.Stderr); tail != "" {
+		return fmt.Sprintf("%s: %v: %s", name, e.Err, tail)
+	}
+	return fmt.Sprintf("%s: %v", name, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
+}
+
+// LookPath returns the command's full path, or an error that wraps ErrNotFound.
+func (r *Runner) LookPath(name string) (string, error) {
+	if strings.ContainsRune(name, '/') {
+		return name, nil
+	}
+	for _, dir := range r.searchPath {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s (looked in %s)", ErrNotFound, name, strings.Join(r.searchPath, ":"))
+}
+
+// Output runs a command with the default time limit and returns what it wrote to standard output.
+func (r *Runner) Output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	res, err := r.Run(ctx, Cmd{Name: name, Args: args})
+	return res.Stdout, err
+}
+
+// Run runs a command to its end. A failure is an *Error. When the context ends or the time is up, the command's whole
+// process group gets SIGTERM, and SIGKILL 5 s later.
+func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
+	argv := append([]string{cmd.Name}, cmd.Args...)
+	path, err := r.LookPath(cmd.Name)
+	if err != nil {
+		return Result{}, &Error{Argv: argv, ExitCode: -1, Err: err}
+	}
+	timeout := cmd.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	runCtx := ctx
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		runCtx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+
+	var stdout boundedBuffer
+	stdout.limit = maxOutputBytes
+	tail := tailBuffer{limit: stderrTailBytes}
+	c := exec.CommandContext(runCtx, path, cmd.Args...)
+	c.Env = append(append([]string{}, r.env...), cmd.Env...)
+	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, &tail
+	if c.Stdout == nil {
+		c.Stdout = &stdout
+	}
+	if cmd.Stderr != nil {
+		c.Stderr = io.MultiWriter(&tail, cmd.Stderr)
+	}
+	c.ExtraFiles = cmd.Files
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return endGroup(c.Process.Pid) }
+	c.WaitDelay = killGrace + time.Second
+
+	began := time.Now()
+	err = c.Run()
+	r.log.Debug("command", "argv", argv, "took", time.Since(began), "err", err)
+	res := Result{Stdout: stdout.Bytes(), Stderr: tail.Bytes()}
+	if err == nil {
+		return res, nil
+	}
+	failure := &Error{Argv: argv, ExitCode: -1, Stderr: string(tail.Bytes()), Err: err}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		failure.Err = context.Cause(ctx)
+	case runCtx.Err() != nil:
+		failure.TimedOut, failure.Err = timeout, runCtx.Err()
+	case errors.As(err, &exit):
+		failure.ExitCode = exit.ExitCode()
+	}
+	return res, failure
+}
+
+// endGroup asks a process group to end, and kills it when it has not after killGrace.
+func endGroup(pgid int) error {
+	if err := syscall.Kill(-pgid, syscall.SIGTERM); err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return err
+	}
+	time.AfterFunc(killGrace, func() { _ = syscall.Kill(-pgid, syscall.SIGKILL) })
+	return nil
+}
+
+// ExitCode returns the exit status that err carries, or -1 when it carries none.
+func ExitCode(err error) int {
+	var failure *Error
+	if errors.As(err, &failure) {
+		return failure.ExitCode
+	}
+	return -1
+}
+
+// boundedBuffer collects up to limit bytes and fails the command that writes more.
+type boundedBuffer struct {
+	bytes.Buffer
+	limit int
+}
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.limit {
+		return 0, fmt.Errorf("more than %d bytes of output", b.limit)
+	}
+	return b.Buffer.Write(p)
+}
+
+// tailBuffer keeps the last limit bytes written to it.
+type tailBuffer struct {
+	kept  []byte
+	limit int
+}
+
+func (b *tailBuffer) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p...)
+	if extra := len(b.kept) - b.limit; extra > 0 {
+		b.kept = append(b.kept[:0], b.kept[extra:]...)
+	}
+	return len(p), nil
+}
+
+func (b *tailBuffer) Bytes() []byte { return b.kept }

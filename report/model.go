@@ -1,0 +1,156 @@
+// Package report holds the result of a run and renders it for people and machines: text, HTML, JSON, metrics. It is
+// pure: no clock, no files, no network.
+package report
+
+import "time"
+
+// Schema is the version of the JSON form. Fields may be added within a version; none changes its meaning.
+const Schema = 1
+
+// Verdict is the outcome of a run, worst last.
+type Verdict string
+
+// Verdicts of a run.
+const (
+	VerdictOK          Verdict = "ok"
+	VerdictWarning     Verdict = "warning"     // every backup is good, something should be looked at
+	VerdictFailed      Verdict = "failed"      // at least one volume, destination or file failed
+	VerdictInterrupted Verdict = "interrupted" // stopped before its end, and cleaned up
+)
+
+// Run is the result of one run.
+type Run struct {
+	Schema         int           `json:"schema"`
+	ID             string        `json:"id"`
+	Host           string        `json:"host"`
+	Version        string        `json:"version"`          // of voltar
+	Config         string        `json:"config,omitempty"` // path of the configuration
+	Command        string        `json:"command"`          // run, verify, prune, …
+	Started        time.Time     `json:"started"`
+	Ended          time.Time     `json:"ended"`
+	ExitCode       int           `json:"exit_code"`
+	Retention      string        `json:"retention"` // the policy in words: "7 days"
+	Volumes        []Volume      `json:"volumes"`
+	Excluded       []Excluded    `json:"excluded,omitempty"` // volumes left out, with the rule
+	Destinations   []Destination `json:"destinations"`
+	Gone           []Gone        `json:"gone,omitempty"`      // backups of volumes that are no longer on the host
+	Recovered      []string      `json:"recovered,omitempty"` // what an earlier, dead run had left and was removed
+	Warnings       []Problem     `json:"warnings,omitempty"`
+	Errors         []Problem     `json:"errors,omitempty"` // of the run itself
+	PlannedVolumes int           `json:"planned_volumes"`  // volumes selected, done or not
+}
+
+// Problem is a cause and what to do about it.
+type Problem struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// VolumeStatus is what became of one volume tonight.
+type VolumeStatus string
+
+// Statuses of a volume.
+const (
+	VolumeOK      VolumeStatus = "ok"
+	VolumeDamaged VolumeStatus = "damaged" // a backup stands, but lacks data that could not be read
+	VolumePartial VolumeStatus = "partial" // not on every destination
+	VolumeFailed  VolumeStatus = "failed"
+	VolumeSkipped VolumeStatus = "skipped" // the run ended before its turn
+)
+
+// Volume is the result of one volume, dump, stream or directory.
+type Volume struct {
+	Name                string       `json:"name"` // VG/LV, or @dump/NAME and the like
+	Status              VolumeStatus `json:"status"`
+	Started             time.Time    `json:"started"`
+	Ended               time.Time    `json:"ended"`
+	Backup              string       `json:"backup,omitempty"` // identity VG/LV@TIME
+	SizeBytes           int64        `json:"size"`             // of the LV
+	ReadBytes           int64        `json:"read"`             // data read from the snapshot
+	StoredBytes         int64        `json:"stored"`           // tonight's files, on one destination
+	PreviousStoredBytes int64        `json:"previous_stored"`  // the last complete backup's; -1 when there is none
+	Entries             int64        `json:"entries"`
+	Error               *Problem     `json:"error,omitempty"`
+	Warnings            []Problem    `json:"warnings,omitempty"`
+	DamagedFiles        []string     `json:"damaged_files,omitempty"` // the first 20
+	DamagedCount        int64        `json:"damaged_count,omitempty"`
+	Snapshot            *Snapshot    `json:"snapshot,omitempty"`
+	Quiesce             string       `json:"quiesce,omitempty"` // crash-consistent; frozen 0.4 s; …
+	Extents             []Extent     `json:"extents,omitempty"`
+	Ledger              Ledger       `json:"ledger"`
+	Copies              []Copy       `json:"copies,omitempty"` // one for each destination
+	LastVerified        time.Time    `json:"last_verified,omitzero"`
+	LastRestored        time.Time    `json:"last_restored,omitzero"`
+}
+
+// Snapshot is the use of one LVM snapshot.
+type Snapshot struct {
+	Kind           string  `json:"kind"` // classic or thin
+	SizeBytes      int64   `json:"size"`
+	PeakBytes      int64   `json:"peak"`
+	PeakPercent    float64 `json:"peak_percent"`
+	SuggestedBytes int64   `json:"suggested,omitempty"`
+	Note           string  `json:"note,omitempty"` // "reduced from 10 GiB to what the VG had free"
+}
+
+// Extent is one line of the ledger.
+type Extent struct {
+	Name        string `json:"name"`
+	What        string `json:"what"`  // ext4, xfs, swap, unknown
+	State       string `json:"state"` // files, image, swap, excluded, failed
+	Reason      string `json:"reason,omitempty"`
+	SizeBytes   int64  `json:"size"`
+	StoredBytes int64  `json:"stored"`
+	Entries     int64  `json:"entries,omitempty"`
+}
+
+// Ledger accounts for every byte of a volume: the fields add up to its size.
+type Ledger struct {
+	FilesBytes    int64 `json:"files"`
+	ImageBytes    int64 `json:"image"`
+	FreeBytes     int64 `json:"free"`
+	ExcludedBytes int64 `json:"excluded"`
+	FailedBytes   int64 `json:"failed"`
+}
+
+// Copy is the result of one volume on one destination.
+type Copy struct {
+	Destination string    `json:"destination"`
+	Path        string    `json:"path,omitempty"` // of tonight's backup
+	Error       *Problem  `json:"error,omitempty"`
+	Removed     []Removed `json:"removed,omitempty"`
+	Kept        int       `json:"kept"`
+}
+
+// Removed is one backup that retention ended.
+type Removed struct {
+	Path       string `json:"path"`
+	Reason     string `json:"reason"`
+	FreedBytes int64  `json:"freed"`
+}
+
+// Excluded is a volume that was left out and the rule that said so.
+type Excluded struct {
+	Name   string `json:"name"`
+	Rule   string `json:"rule"`
+	Reason string `json:"reason"`
+}
+
+// Destination is the state of one destination after the run. Room that is not known is -1.
+type Destination struct {
+	Name        string   `json:"name"`
+	Where       string   `json:"where"`
+	BackupBytes int64    `json:"backups"` // all of this host
+	TotalBytes  int64    `json:"total"`
+	FreeBytes   int64    `json:"free"`
+	Error       *Problem `json:"error,omitempty"`
+	Notes       []string `json:"notes,omitempty"`
+}
+
+// Gone is a volume that has backups but is no longer on the host.
+type Gone struct {
+	Name    string    `json:"name"`
+	Backups int       `json:"backups"`
+	Newest  time.Time `json:"newest"`
+	Note    string    `json:"note,omitempty"`
+}
