@@ -1,0 +1,499 @@
+package retention
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func location(t testing.TB, name string) *time.Location {
+	t.Helper()
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loc
+}
+
+// at reads a time of the given location.
+func at(t testing.TB, loc *time.Location, text string) time.Time {
+	t.Helper()
+	parsed, err := time.ParseInLocation("2006-01-02 15:04", text, loc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// history reads one backup a line: a time, then words.
+func history(t testing.TB, loc *time.Location, lines ...string) []Backup {
+	t.Helper()
+	var backups []Backup
+	for _, line := range lines {
+		when, words := line[:16], line[16:]
+		backups = append(backups, Backup{
+			ID:        line[:16],
+			Time:      at(t, loc, when).UTC(),
+			Complete:  !strings.Contains(words, "damaged"),
+			Protected: strings.Contains(words, "protected"),
+		})
+	}
+	return backups
+}
+
+func nightly(t testing.TB, loc *time.Location, first string, nights int) []Backup {
+	t.Helper()
+	start := at(t, loc, first)
+	var lines []string
+	for i := range nights {
+		lines = append(lines, start.AddDate(0, 0, i).Format("2006-01-02 15:04"))
+	}
+	return history(t, loc, lines...)
+}
+
+func apply(t testing.TB, now time.Time, loc *time.Location, backups []Backup, policy Policy) []Decision {
+	t.Helper()
+	decisions, err := Apply(now, loc, backups, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decisions
+}
+
+func lines(decisions []Decision) []string {
+	var out []string
+	for _, d := range decisions {
+		out = append(out, d.Backup.ID+" "+d.String())
+	}
+	return out
+}
+
+func keptIDs(decisions []Decision) []string {
+	var ids []string
+	for _, d := range decisions {
+		if d.Keep {
+			ids = append(ids, d.Backup.ID)
+		}
+	}
+	return ids
+}
+
+func TestApply(t *testing.T) {
+	berlin := location(t, "Europe/Berlin")
+	const gap = "within 7 days before a long gap, which another day's backup has yet to confirm"
+	tests := []struct {
+		name    string
+		now     string
+		backups []string
+		policy  Policy
+		want    []string
+	}{
+		{
+			name:    "seven days are today and the six before, whatever the hour",
+			now:     "2026-11-20 01:10",
+			backups: []string{"2026-11-20 01:00", "2026-11-14 23:59", "2026-11-14 00:00", "2026-11-13 23:59"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-20 01:00 kept: within 7 days",
+				"2026-11-14 23:59 kept: within 7 days",
+				"2026-11-14 00:00 kept: within 7 days",
+				"2026-11-13 23:59 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "days alone keep the last good one when nothing is within them",
+			now:     "2026-11-20 01:00",
+			backups: []string{"2026-11-11 01:00 damaged", "2026-11-10 01:00", "2026-11-09 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-11 01:00 removed: older than 7 days",
+				"2026-11-10 01:00 kept: last good backup",
+				"2026-11-09 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "one day",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00", "2026-11-19 01:00"},
+			policy:  Policy{Days: 1},
+			want:    []string{"2026-11-20 01:00 kept: within 1 day", "2026-11-19 01:00 removed: older than 1 day"},
+		},
+		{
+			name:    "only damaged ones: the newest stays",
+			now:     "2026-11-20 01:00",
+			backups: []string{"2026-11-02 01:00 damaged", "2026-11-01 01:00 damaged"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-02 01:00 kept: best there is, as no backup is complete",
+				"2026-11-01 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name: "damaged ones take no slot of complete ones and are kept in their own time",
+			now:  "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00 damaged", "2026-11-19 01:00 damaged", "2026-11-18 01:00 damaged",
+				"2026-11-17 01:00", "2026-11-16 01:00", "2026-11-15 01:00"},
+			policy: Policy{Daily: 2},
+			want: []string{
+				"2026-11-20 01:00 kept: daily 2026-11-20",
+				"2026-11-19 01:00 kept: daily 2026-11-19",
+				"2026-11-18 01:00 removed: not among 2 daily",
+				"2026-11-17 01:00 kept: daily 2026-11-17",
+				"2026-11-16 01:00 kept: daily 2026-11-16",
+				"2026-11-15 01:00 removed: not among 2 daily",
+			},
+		},
+		{
+			name: "the newest of each period, periods without a backup not counted, rules independent",
+			now:  "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00", "2026-11-19 01:00", "2026-11-12 13:00", "2026-11-12 01:00",
+				"2026-10-31 01:00", "2026-10-30 01:00", "2025-12-31 01:00", "2025-06-01 01:00"},
+			policy: Policy{KeepLast: 1, Daily: 3, Weekly: 2, Monthly: 2, Yearly: 2},
+			want: []string{
+				"2026-11-20 01:00 kept: last 1, daily 2026-11-20, weekly 2026-W47, monthly 2026-11, yearly 2026",
+				"2026-11-19 01:00 kept: daily 2026-11-19",
+				"2026-11-12 13:00 kept: daily 2026-11-12, weekly 2026-W46",
+				"2026-11-12 01:00 removed: not among last 1, 3 daily, 2 weekly, 2 monthly, 2 yearly",
+				"2026-10-31 01:00 kept: monthly 2026-10",
+				"2026-10-30 01:00 removed: not among last 1, 3 daily, 2 weekly, 2 monthly, 2 yearly",
+				"2025-12-31 01:00 kept: yearly 2025",
+				"2025-06-01 01:00 removed: not among last 1, 3 daily, 2 weekly, 2 monthly, 2 yearly",
+			},
+		},
+		{
+			name:    "ISO weeks across the new year",
+			now:     "2027-01-05 02:00",
+			backups: []string{"2027-01-04 01:00", "2027-01-03 01:00", "2026-12-28 01:00", "2026-12-27 01:00"},
+			policy:  Policy{Weekly: 3},
+			want: []string{
+				"2027-01-04 01:00 kept: weekly 2027-W01",
+				"2027-01-03 01:00 kept: weekly 2026-W53",
+				"2026-12-28 01:00 removed: not among 3 weekly",
+				"2026-12-27 01:00 kept: weekly 2026-W52",
+			},
+		},
+		{
+			name:    "days and a rule",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00", "2026-11-18 01:00", "2026-10-31 01:00", "2026-10-30 01:00"},
+			policy:  Policy{Days: 2, Monthly: 2},
+			want: []string{
+				"2026-11-20 01:00 kept: within 2 days, monthly 2026-11",
+				"2026-11-18 01:00 removed: older than 2 days, not among 2 monthly",
+				"2026-10-31 01:00 kept: monthly 2026-10",
+				"2026-10-30 01:00 removed: older than 2 days, not among 2 monthly",
+			},
+		},
+		{
+			name:    "future and protected ones stay, take no slot; the future is no floor",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2036-01-01 01:00", "2026-11-19 01:00 protected", "2026-11-18 01:00 damaged", "2026-11-17 01:00"},
+			policy:  Policy{KeepLast: 1},
+			want: []string{
+				"2036-01-01 01:00 kept: dated in the future",
+				"2026-11-19 01:00 kept: protected",
+				"2026-11-18 01:00 kept: last 1",
+				"2026-11-17 01:00 kept: last 1",
+			},
+		},
+		{
+			name:    "clock back at 1970: everything is in the future and stays",
+			now:     "1970-01-02 01:00",
+			backups: []string{"2026-11-20 01:00", "2026-11-19 01:00", "1970-01-02 00:30"},
+			policy:  Policy{Days: 1},
+			want: []string{
+				"2026-11-20 01:00 kept: dated in the future",
+				"2026-11-19 01:00 kept: dated in the future",
+				"1970-01-02 00:30 kept: within 1 day",
+			},
+		},
+		{
+			name:    "clock ten years ahead, first run: what came before the gap stays",
+			now:     "2036-11-20 02:00",
+			backups: []string{"2036-11-20 01:00", "2026-11-19 01:00", "2026-11-13 01:00", "2026-11-12 23:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2036-11-20 01:00 kept: within 7 days",
+				"2026-11-19 01:00 kept: " + gap,
+				"2026-11-13 01:00 kept: " + gap,
+				"2026-11-12 23:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "a second day confirms the gap",
+			now:     "2036-11-21 02:00",
+			backups: []string{"2036-11-21 01:00", "2036-11-20 01:00", "2026-11-19 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2036-11-21 01:00 kept: within 7 days",
+				"2036-11-20 01:00 kept: within 7 days",
+				"2026-11-19 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "a damaged second day confirms nothing",
+			now:     "2036-11-21 02:00",
+			backups: []string{"2036-11-21 01:00 damaged", "2036-11-20 01:00", "2026-11-19 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2036-11-21 01:00 kept: within 7 days",
+				"2036-11-20 01:00 kept: within 7 days",
+				"2026-11-19 01:00 kept: " + gap,
+			},
+		},
+		{
+			name:    "a month between backups is no gap",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00", "2026-10-20 01:00"},
+			policy:  Policy{Days: 7},
+			want:    []string{"2026-11-20 01:00 kept: within 7 days", "2026-10-20 01:00 removed: older than 7 days"},
+		},
+		{
+			name:    "hours",
+			now:     "2026-11-20 04:00",
+			backups: []string{"2026-11-20 03:30", "2026-11-20 03:00", "2026-11-20 01:59", "2026-11-20 00:00"},
+			policy:  Policy{Hourly: 2},
+			want: []string{
+				"2026-11-20 03:30 kept: hourly 2026-11-20 03h",
+				"2026-11-20 03:00 removed: not among 2 hourly",
+				"2026-11-20 01:59 kept: hourly 2026-11-20 01h",
+				"2026-11-20 00:00 removed: not among 2 hourly",
+			},
+		},
+		{name: "no backups", now: "2026-11-20 01:00", policy: Policy{Days: 7}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := apply(t, at(t, berlin, tt.now), berlin, history(t, berlin, tt.backups...), tt.policy)
+			if diff := cmp.Diff(tt.want, lines(got)); diff != "" {
+				t.Errorf("decisions (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Days are dates: neither the short nor the long day of the year moves the border.
+func TestDaysAcrossDaylightSaving(t *testing.T) {
+	tests := []struct{ zone, first, now string }{
+		{"Europe/Berlin", "2026-03-20 00:30", "2026-03-31 00:40"},
+		{"Europe/Berlin", "2026-10-15 23:30", "2026-10-27 23:40"},
+		{"America/Sao_Paulo", "2018-10-30 00:30", "2018-11-07 00:40"}, // midnight of 4 November did not exist
+		{"Pacific/Apia", "2011-12-24 01:00", "2012-01-03 01:10"},      // 30 December did not exist
+		{"UTC", "2026-11-01 01:00", "2026-11-20 01:10"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.zone+" "+tt.first[:10], func(t *testing.T) {
+			loc := location(t, tt.zone)
+			now := at(t, loc, tt.now)
+			backups := nightly(t, loc, tt.first, 25)
+			backups = slices.DeleteFunc(backups, func(b Backup) bool { return b.Time.After(now) })
+			oldest := now.AddDate(0, 0, -6).Format("2006-01-02")
+			for _, d := range apply(t, now, loc, backups, Policy{Days: 7}) {
+				if want := d.Backup.Time.In(loc).Format("2006-01-02") >= oldest; d.Keep != want {
+					t.Errorf("%s: %s", d.Backup.ID, d)
+				}
+			}
+		})
+	}
+}
+
+// The hour that comes twice in autumn has two backups to keep.
+func TestHourThatComesTwice(t *testing.T) {
+	loc := location(t, "Europe/Berlin")
+	first := time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC) // 02:30 CEST
+	backups := []Backup{{ID: "a", Time: first, Complete: true}, {ID: "b", Time: first.Add(time.Hour), Complete: true}}
+	got := keptIDs(apply(t, first.Add(2*time.Hour), loc, backups, Policy{Hourly: 2}))
+	if diff := cmp.Diff([]string{"b", "a"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A clock that is wrong for one night costs none of the backups that the policy kept before.
+func TestClockJumpAndReturn(t *testing.T) {
+	loc := location(t, "Europe/Berlin")
+	for _, policy := range []Policy{{Days: 7}, {Days: 30}, {Days: 7, Monthly: 12}} {
+		for _, years := range []int{-50, -1, 1, 10} {
+			t.Run(fmt.Sprintf("%s, %+d years", policy, years), func(t *testing.T) {
+				backups := nightly(t, loc, "2026-10-01 01:00", 50)
+				now := at(t, loc, "2026-11-19 01:10")
+				backups = remaining(apply(t, now, loc, backups, policy))
+				before := len(backups)
+
+				wrong := now.AddDate(years, 0, 1)
+				backups = append(backups, Backup{ID: "wrong", Time: wrong.Add(-time.Minute), Complete: true})
+				backups = remaining(apply(t, wrong, loc, backups, policy))
+				if len(backups) != before+1 {
+					t.Fatalf("%d backups left with the wrong clock, want %d", len(backups), before+1)
+				}
+
+				right := now.AddDate(0, 0, 2)
+				backups = append(backups, Backup{ID: "right", Time: right.Add(-time.Minute), Complete: true})
+				left := keptIDs(apply(t, right, loc, backups, policy))
+				if len(left) < policy.Days-1 || left[0] != "wrong" && left[0] != "right" {
+					t.Errorf("after the clock was set right: %q", left)
+				}
+			})
+		}
+	}
+}
+
+func remaining(decisions []Decision) []Backup {
+	var backups []Backup
+	for _, d := range decisions {
+		if d.Keep {
+			backups = append(backups, d.Backup)
+		}
+	}
+	return backups
+}
+
+func TestPolicy(t *testing.T) {
+	tests := []struct {
+		policy Policy
+		want   string
+		err    error
+	}{
+		{Policy{Days: 7}, "7 days", nil},
+		{Policy{Days: 1}, "1 day", nil},
+		{Policy{Daily: 7, Weekly: 4, Monthly: 12}, "7 daily, 4 weekly, 12 monthly", nil},
+		{Policy{Days: 7, KeepLast: 3, Hourly: 24, Yearly: 5}, "7 days, last 3, 24 hourly, 5 yearly", nil},
+		{Policy{}, "nothing", ErrEmptyPolicy},
+	}
+	for _, tt := range tests {
+		if got := tt.policy.String(); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.policy, got, tt.want)
+		}
+		if _, err := Apply(time.Now(), time.UTC, nil, tt.policy); !errors.Is(err, tt.err) {
+			t.Errorf("%+v: error %v, want %v", tt.policy, err, tt.err)
+		}
+	}
+	err := Policy{Days: 7, Weekly: -1}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "weekly is negative") {
+		t.Errorf("negative count: %v", err)
+	}
+	if _, err := Condemned(time.Now(), time.UTC, nil, Policy{}); !errors.Is(err, ErrEmptyPolicy) {
+		t.Errorf("Condemned with an empty policy: %v", err)
+	}
+}
+
+func TestCondemned(t *testing.T) {
+	backups := history(t, time.UTC, "2026-11-01 01:00", "2026-11-02 01:00", "2026-11-03 01:00", "2026-11-04 01:00 damaged")
+	got, err := Condemned(at(t, time.UTC, "2026-11-20 01:00"), time.UTC, backups, Policy{Days: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, d := range got {
+		ids = append(ids, d.Backup.ID)
+	}
+	want := []string{"2026-11-01 01:00", "2026-11-02 01:00", "2026-11-04 01:00"}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Errorf("oldest first, without the last good one (-want +got):\n%s", diff)
+	}
+}
+
+// scenario makes a random history, policy and time from a seed: many backups a day or years apart, some in the future.
+func scenario(seed uint64) (now time.Time, backups []Backup, policy Policy) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	now = time.Unix(1_700_000_000+r.Int64N(100_000_000), 0).UTC()
+	spread := []int64{3600, 86400 * 3, 86400 * 60, 86400 * 365 * 12}[r.IntN(4)]
+	for i := range r.IntN(25) {
+		backups = append(backups, Backup{
+			ID:        fmt.Sprint(i),
+			Time:      now.Add(time.Duration(r.Int64N(spread)-spread*9/10) * time.Second),
+			Complete:  r.IntN(3) > 0,
+			Protected: r.IntN(12) == 0,
+		})
+	}
+	for _, n := range []*int{&policy.Days, &policy.KeepLast, &policy.Hourly, &policy.Daily, &policy.Weekly,
+		&policy.Monthly, &policy.Yearly} {
+		if r.IntN(3) == 0 {
+			*n = r.IntN(9)
+		}
+	}
+	if policy == (Policy{}) {
+		policy.Days = 1 + r.IntN(40)
+	}
+	return now, backups, policy
+}
+
+// checkProperties holds one scenario to what is true of every history and policy.
+func checkProperties(t *testing.T, seed uint64) {
+	loc := []*time.Location{time.UTC, location(t, "Europe/Berlin"), location(t, "America/St_Johns")}[seed%3]
+	now, backups, policy := scenario(seed)
+	decisions := apply(t, now, loc, backups, policy)
+	kept := remaining(decisions)
+	r := rand.New(rand.NewPCG(seed, 2))
+
+	present := func(in []Backup, ok func(Backup) bool) bool { return slices.ContainsFunc(in, ok) }
+	for _, d := range decisions {
+		if (d.Backup.Time.After(now) || d.Backup.Protected) && !d.Keep {
+			t.Errorf("condemned %+v", d.Backup)
+		}
+		if d.Reason == "" {
+			t.Errorf("no reason for %+v", d.Backup)
+		}
+	}
+	past := func(b Backup) bool { return !b.Time.After(now) }
+	good := func(b Backup) bool { return b.Complete && past(b) }
+	if present(backups, good) && !present(kept, good) {
+		t.Errorf("the last complete backup is condemned: %q", lines(decisions))
+	}
+	if present(backups, past) && !present(kept, past) {
+		t.Errorf("nothing is left but the future: %q", lines(decisions))
+	}
+
+	if again := apply(t, now, loc, kept, policy); len(remaining(again)) != len(kept) {
+		t.Errorf("applied twice, removes more: %q then %q", lines(decisions), lines(again))
+	}
+
+	shuffled := slices.Clone(backups)
+	r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	if diff := cmp.Diff(decisions, apply(t, now, loc, shuffled, policy)); diff != "" {
+		t.Errorf("the order of the input matters:\n%s", diff)
+	}
+
+	larger := policy
+	for _, n := range []*int{&larger.Days, &larger.KeepLast, &larger.Hourly, &larger.Daily, &larger.Weekly,
+		&larger.Monthly, &larger.Yearly} {
+		*n += r.IntN(3)
+	}
+	containsAll(t, "a larger policy", keptIDs(apply(t, now, loc, backups, larger)), keptIDs(decisions))
+
+	whole := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return !b.Complete })
+	containsAll(t, "with damaged ones beside them, complete ones", keptIDs(decisions),
+		keptIDs(apply(t, now, loc, whole, policy)))
+
+	today := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return b.Time.After(now) })
+	containsAll(t, "with future ones beside them, others", keptIDs(decisions),
+		keptIDs(apply(t, now, loc, today, policy)))
+}
+
+func containsAll(t *testing.T, what string, have, want []string) {
+	t.Helper()
+	for _, id := range want {
+		if !slices.Contains(have, id) {
+			t.Errorf("%s: %s is condemned; kept %q, expected at least %q", what, id, have, want)
+		}
+	}
+}
+
+func TestProperties(t *testing.T) {
+	for seed := range uint64(3000) {
+		checkProperties(t, seed)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func FuzzProperties(f *testing.F) {
+	f.Add(uint64(1 << 40))
+	f.Fuzz(checkProperties)
+}
