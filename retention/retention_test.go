@@ -248,6 +248,24 @@ func TestApply(t *testing.T) {
 			},
 		},
 		{
+			name:    "what came after the gap is counted from today alone",
+			now:     "2036-12-10 02:00",
+			backups: []string{"2036-11-20 02:00", "2036-11-20 01:00", "2026-11-19 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2036-11-20 02:00 kept: last good backup",
+				"2036-11-20 01:00 removed: older than 7 days",
+				"2026-11-19 01:00 kept: " + gap,
+			},
+		},
+		{
+			name:    "a protected one stays for that reason alone",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00 protected", "2026-11-01 01:00 protected"},
+			policy:  Policy{Days: 7},
+			want:    []string{"2026-11-20 01:00 kept: protected", "2026-11-01 01:00 kept: protected"},
+		},
+		{
 			name:    "a month between backups is no gap",
 			now:     "2026-11-20 02:00",
 			backups: []string{"2026-11-20 01:00", "2026-10-20 01:00"},
