@@ -1,0 +1,267 @@
+// Package config reads /etc/voltar/voltar.toml into checked structs. It is strict: an unknown key is an error that
+// names its line, and every problem is reported at once. Only cmd imports it; the other packages take options of their
+// own. docs/configuration.md describes each key.
+package config
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"voltar/retention"
+)
+
+// DefaultPath is where the configuration is looked for when no flag says otherwise.
+const DefaultPath = "/etc/voltar/voltar.toml"
+
+// Sample is the commented file that `voltar init` writes. Read, it equals Default but for its destination.
+//
+//go:embed voltar.toml
+var Sample string
+
+// Config is the whole configuration.
+type Config struct {
+	Host     string `toml:"host"`      // name in paths and reports; the host's own when empty
+	StateDir string `toml:"state_dir"` // journal, history, spool
+	RunDir   string `toml:"run_dir"`   // locks
+	Parallel int    `toml:"parallel"`  // volumes at a time
+
+	Select    Select    `toml:"select"`
+	Snapshot  Snapshot  `toml:"snapshot"`
+	Archive   Archive   `toml:"archive"`
+	Retention Retention `toml:"retention"`
+	Mail      Mail      `toml:"mail"`
+	Log       Log       `toml:"log"`
+
+	Destinations []Destination `toml:"destination"`
+	Volumes      []Volume      `toml:"volume"`
+
+	path string
+}
+
+// Select says which volumes are backed up. Patterns are globs as path.Match has them, over "VG/LV", or over the LV's
+// name where they hold no slash.
+type Select struct {
+	VolumeGroups     []string `toml:"volume_groups"` // globs; none means all
+	Include          []string `toml:"include"`       // none means all
+	Exclude          []string `toml:"exclude"`
+	IncludeTags      []string `toml:"include_tags"` // LVM tags: one of them is needed
+	ExcludeTags      []string `toml:"exclude_tags"`
+	ActivateInactive bool     `toml:"activate_inactive"`
+	SharedVG         string   `toml:"shared_vg"` // refuse or single-writer
+}
+
+// Snapshot says how much room snapshots get and when they are given up.
+type Snapshot struct {
+	Size                SnapshotSize `toml:"size"`
+	MinSize             Size         `toml:"min_size"` // never less, or the volume fails
+	KeepFree            Size         `toml:"keep_free"`
+	ExtendAtPercent     float64      `toml:"extend_at_percent"`
+	ExtendByPercent     float64      `toml:"extend_by_percent"`
+	PollInterval        Duration     `toml:"poll_interval"`
+	ThinDataPercent     float64      `toml:"thin_data_percent"`     // pools fuller than this refuse
+	ThinMetadataPercent float64      `toml:"thin_metadata_percent"` // likewise
+}
+
+// Archive says how data is stored.
+type Archive struct {
+	Level   string   `toml:"level"`   // fast, default, best, 1 to 9
+	Workers int      `toml:"workers"` // compression workers, shared by all volumes; 0 means one for each CPU
+	Exclude []string `toml:"exclude"` // anchored patterns
+}
+
+// Retention says what is kept. All that is 0 does not count; a policy of nothing but zeros is refused by prune.
+type Retention struct {
+	Days     int `toml:"days"`
+	KeepLast int `toml:"keep_last"`
+	Daily    int `toml:"daily"`
+	Weekly   int `toml:"weekly"`
+	Monthly  int `toml:"monthly"`
+	Yearly   int `toml:"yearly"`
+
+	VanishedKeep Duration `toml:"vanished_keep"` // backups of a volume that is gone, after its last; 0 keeps them
+}
+
+// Policy returns the retention policy.
+func (r Retention) Policy() retention.Policy {
+	return retention.Policy{Days: r.Days, KeepLast: r.KeepLast, Daily: r.Daily, Weekly: r.Weekly, Monthly: r.Monthly, Yearly: r.Yearly}
+}
+
+// Mail says where the report goes. Without To there is no mail.
+type Mail struct {
+	To       []string `toml:"to"`
+	From     string   `toml:"from"` // root@HOST when empty
+	Server   string   `toml:"server"`
+	Port     int      `toml:"port"` // by TLS when 0
+	TLS      string   `toml:"tls"`  // starttls, tls or none
+	CAFile   string   `toml:"ca_file"`
+	Username string   `toml:"username"`
+	Password Secret   `toml:"password"`
+	Sendmail string   `toml:"sendmail"` // path; used when no server is set
+	Notify   string   `toml:"notify"`   // always, failure or change
+	Timeout  Duration `toml:"timeout"`
+}
+
+// Log says what is written on standard error.
+type Log struct {
+	Level string `toml:"level"` // debug, info, warn, error
+}
+
+// Destination is one place for backups.
+type Destination struct {
+	Name         string     `toml:"name"`
+	Type         string     `toml:"type"`          // disk
+	Path         string     `toml:"path"`          // disk: folder
+	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
+	Retention    *Retention `toml:"retention"`     // instead of the general one
+}
+
+// MountPoint returns the mountpoint that must be mounted before anything is written, or "" for none.
+func (d Destination) MountPoint() string {
+	switch d.RequireMount {
+	case "":
+		return d.Path
+	case "none":
+		return ""
+	}
+	return d.RequireMount
+}
+
+// Volume is what differs for the volumes that match. All matching ones apply in order; a later one wins.
+type Volume struct {
+	Match        string        `toml:"match"`
+	As           string        `toml:"as"` // auto, files, image or skip
+	Exclude      []string      `toml:"exclude"`
+	SnapshotSize *SnapshotSize `toml:"snapshot_size"`
+	Level        string        `toml:"level"`
+}
+
+// Secret is a password or the like, which never stands in the file itself.
+type Secret struct {
+	File       string `toml:"file"`       // 0600
+	Env        string `toml:"env"`        // name of an environment variable
+	Credential string `toml:"credential"` // name of a systemd credential (LoadCredential=)
+}
+
+// Set tells whether there is one.
+func (s Secret) Set() bool { return s != Secret{} }
+
+// Read returns the secret, without a newline at its end.
+func (s Secret) Read() (string, error) {
+	file := s.File
+	switch {
+	case s.Env != "":
+		value, found := os.LookupEnv(s.Env)
+		if !found {
+			return "", fmt.Errorf("environment variable %s is not set", s.Env)
+		}
+		return value, nil
+	case s.Credential != "":
+		dir := os.Getenv("CREDENTIALS_DIRECTORY")
+		if dir == "" {
+			return "", fmt.Errorf("credential %s: not started by systemd with LoadCredential=%s", s.Credential, s.Credential)
+		}
+		file = path.Join(dir, s.Credential)
+	default:
+		info, err := os.Stat(file)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			return "", fmt.Errorf("%s can be read by others: run `chmod 600 %s`", file, file)
+		}
+	}
+	content, err := os.ReadFile(file)
+	return strings.TrimRight(string(content), "\r\n"), err
+}
+
+// Default is the configuration of an empty file.
+func Default() *Config {
+	return &Config{
+		StateDir: "/var/lib/voltar",
+		RunDir:   "/run/voltar",
+		Parallel: 2,
+		Select:   Select{Exclude: []string{"_snapshot-*", "snap_*"}, SharedVG: "refuse"},
+		Snapshot: Snapshot{
+			Size: SnapshotSize{Percent: 100}, MinSize: 256 << 20,
+			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),
+			ThinDataPercent: 95, ThinMetadataPercent: 90,
+		},
+		Archive:   Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
+		Retention: Retention{Days: 7},
+		Mail:      Mail{TLS: "starttls", Sendmail: "/usr/sbin/sendmail", Notify: "always", Timeout: Duration(time.Minute)},
+		Log:       Log{Level: "info"},
+	}
+}
+
+// WithoutFile is the configuration of a run that was given none: named volumes only, and nothing is ever pruned.
+func WithoutFile() *Config {
+	c := Default()
+	c.Retention = Retention{}
+	return c
+}
+
+// Load reads and checks a file. A file that is missing is an error that wraps fs.ErrNotExist.
+func Load(file string) (*Config, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	c, err := Parse(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	c.path = file
+	return c, nil
+}
+
+// Path returns the file that the configuration came from, or "".
+func (c *Config) Path() string { return c.path }
+
+// Parse reads and checks the text of a file.
+func Parse(content []byte) (*Config, error) {
+	c := Default()
+	decoder := toml.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(c); err != nil {
+		return nil, explain(err)
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// explain turns the decoder's errors into lines that name the key and where it stands.
+func explain(err error) error {
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		var all []error
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			all = append(all, fmt.Errorf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(all...)
+	case errors.As(err, &wrong):
+		row, column := wrong.Position()
+		text := strings.TrimPrefix(wrong.Error(), "toml: ")
+		if key := strings.Join(wrong.Key(), "."); key != "" {
+			return fmt.Errorf("line %d, column %d: %s: %s", row, column, key, text)
+		}
+		return fmt.Errorf("line %d, column %d: %s", row, column, text)
+	}
+	return err
+}
+
+// IsMissing tells whether Load failed because there is no such file.
+func IsMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

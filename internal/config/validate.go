@@ -1,0 +1,210 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/mail"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var (
+	namePattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	levelPattern = regexp.MustCompile(`^(fast|default|best|[1-9])$`)
+)
+
+// problems collects what is wrong with a configuration.
+type problems struct{ list []error }
+
+func (p *problems) add(key, format string, args ...any) {
+	p.list = append(p.list, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+}
+
+func (p *problems) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		p.add(key, "%q is none of %s", value, strings.Join(allowed, ", "))
+	}
+}
+
+func (p *problems) globs(key string, patterns []string) {
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			p.add(key, "%q is no pattern", pattern)
+		}
+	}
+}
+
+func (p *problems) percent(key string, value float64) {
+	if value <= 0 || value > 100 {
+		p.add(key, "%g is not between 0 and 100", value)
+	}
+}
+
+func (p *problems) absolute(key, value string) {
+	if !filepath.IsAbs(value) || filepath.Clean(value) != value {
+		p.add(key, "%q is not an absolute path in its shortest form", value)
+	}
+}
+
+func (p *problems) level(key, value string) {
+	if !levelPattern.MatchString(value) {
+		p.add(key, `%q is none of "fast", "default", "best" and "1" to "9"`, value)
+	}
+}
+
+// validate returns every problem at once.
+func (c *Config) validate() error {
+	var p problems
+	if c.Host != "" && !namePattern.MatchString(c.Host) {
+		p.add("host", "%q is no host name", c.Host)
+	}
+	p.absolute("state_dir", c.StateDir)
+	p.absolute("run_dir", c.RunDir)
+	if c.Parallel < 1 || c.Parallel > 64 {
+		p.add("parallel", "%d is not between 1 and 64", c.Parallel)
+	}
+	c.Select.validate(&p)
+	c.Snapshot.validate(&p)
+	p.level("archive.level", c.Archive.Level)
+	if c.Archive.Workers < 0 || c.Archive.Workers > 256 {
+		p.add("archive.workers", "%d is not between 0 and 256", c.Archive.Workers)
+	}
+	validateExcludes(&p, "archive.exclude", c.Archive.Exclude)
+	c.Retention.validate(&p, "retention")
+	c.Mail.validate(&p)
+	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	c.validateDestinations(&p)
+	for i, v := range c.Volumes {
+		v.validate(&p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
+	}
+	return errors.Join(p.list...)
+}
+
+func (s Select) validate(p *problems) {
+	p.globs("select.volume_groups", s.VolumeGroups)
+	p.globs("select.include", s.Include)
+	p.globs("select.exclude", s.Exclude)
+	p.oneOf("select.shared_vg", s.SharedVG, "refuse", "single-writer")
+}
+
+func (s Snapshot) validate(p *problems) {
+	p.percent("snapshot.extend_at_percent", s.ExtendAtPercent)
+	p.percent("snapshot.extend_by_percent", s.ExtendByPercent)
+	p.percent("snapshot.thin_data_percent", s.ThinDataPercent)
+	p.percent("snapshot.thin_metadata_percent", s.ThinMetadataPercent)
+	if s.PollInterval <= 0 {
+		p.add("snapshot.poll_interval", "must be more than 0")
+	}
+}
+
+func (r Retention) validate(p *problems, key string) {
+	for _, rule := range []struct {
+		name  string
+		count int
+	}{{"days", r.Days}, {"keep_last", r.KeepLast}, {"daily", r.Daily}, {"weekly", r.Weekly}, {"monthly", r.Monthly}, {"yearly", r.Yearly}} {
+		if rule.count < 0 {
+			p.add(key+"."+rule.name, "%d is negative", rule.count)
+		}
+	}
+}
+
+func (m Mail) validate(p *problems) {
+	for _, to := range m.To {
+		if _, err := mail.ParseAddress(to); err != nil {
+			p.add("mail.to", "%q is no mail address", to)
+		}
+	}
+	if m.From != "" {
+		if _, err := mail.ParseAddress(m.From); err != nil {
+			p.add("mail.from", "%q is no mail address", m.From)
+		}
+	}
+	p.oneOf("mail.tls", m.TLS, "starttls", "tls", "none")
+	p.oneOf("mail.notify", m.Notify, "always", "failure", "change")
+	if m.Port < 0 || m.Port > 65535 {
+		p.add("mail.port", "%d is no port", m.Port)
+	}
+	if m.Server == "" && m.Sendmail == "" && len(m.To) > 0 {
+		p.add("mail", "there is neither a server nor a sendmail to send it with")
+	}
+	if m.Password.Set() && m.Username == "" {
+		p.add("mail.username", "a password needs a user name")
+	}
+	m.Password.validate(p, "mail.password")
+}
+
+func (s Secret) validate(p *problems, key string) {
+	set := 0
+	for _, field := range []string{s.File, s.Env, s.Credential} {
+		if field != "" {
+			set++
+		}
+	}
+	if set > 1 {
+		p.add(key, "set one of file, env and credential")
+	}
+	if strings.ContainsAny(s.Credential, "/") {
+		p.add(key+".credential", "%q is no credential name", s.Credential)
+	}
+}
+
+func (c *Config) validateDestinations(p *problems) {
+	seen := map[string]bool{}
+	for i, d := range c.Destinations {
+		key := fmt.Sprintf("destination #%d (%s)", i+1, d.Name)
+		switch {
+		case !namePattern.MatchString(d.Name):
+			p.add(key+": name", "%q is no name: letters, digits, dots and dashes", d.Name)
+		case seen[d.Name]:
+			p.add(key+": name", "%q stands twice", d.Name)
+		}
+		seen[d.Name] = true
+		d.validate(p, key)
+	}
+}
+
+func (d Destination) validate(p *problems, key string) {
+	p.oneOf(key+": type", d.Type, "disk")
+	if d.Type == "disk" {
+		p.absolute(key+": path", d.Path)
+		if d.RequireMount != "" && d.RequireMount != "none" {
+			p.absolute(key+": require_mount", d.RequireMount)
+		}
+	}
+	if d.Retention != nil {
+		d.Retention.validate(p, key+": retention")
+	}
+}
+
+func (v Volume) validate(p *problems, key string) {
+	p.globs(key+": match", []string{v.Match})
+	if v.As != "" {
+		p.oneOf(key+": as", v.As, "auto", "files", "image", "skip")
+	}
+	if v.Level != "" {
+		p.level(key+": level", v.Level)
+	}
+	validateExcludes(p, key+": exclude", v.Exclude)
+}
+
+func validateExcludes(p *problems, key string, patterns []string) {
+	for _, pattern := range patterns {
+		if !strings.HasPrefix(pattern, "/") {
+			p.add(key, `%q does not begin with "/": patterns are anchored at the root of the filesystem`, pattern)
+		}
+	}
+}
+
+// MatchVolume tells whether a glob of the configuration means a volume: over "VG/LV" when it holds a slash, over the
+// name of the LV otherwise.
+func MatchVolume(pattern, vg, lv string) bool {
+	name := lv
+	if strings.Contains(pattern, "/") {
+		name = vg + "/" + lv
+	}
+	matched, err := path.Match(pattern, name)
+	return err == nil && matched
+}
