@@ -22,15 +22,28 @@ type Appender struct {
 // OpenAppend opens a file of records, or makes an empty one with the permissions given, durably. The caller must close
 // it.
 func (f *FS) OpenAppend(path string, perm fs.FileMode) (*Appender, error) {
-	file, err := f.open(path, os.O_RDWR|os.O_CREATE, perm)
+	a, err := f.openAppend(path, os.O_RDWR|os.O_CREATE, perm)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.syncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, a.file.Close())
+	}
+	return a, nil
+}
+
+// ReopenAppend opens a file of records that must be there. The caller must close it.
+func (f *FS) ReopenAppend(path string) (*Appender, error) {
+	return f.openAppend(path, os.O_RDWR, 0)
+}
+
+func (f *FS) openAppend(path string, flag int, perm fs.FileMode) (*Appender, error) {
+	file, err := f.open(path, flag, perm)
 	if err != nil {
 		return nil, err
 	}
 	info, err := file.Stat()
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	if err := f.syncDir(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return &Appender{fs: f, file: file, path: path, size: info.Size()}, nil
