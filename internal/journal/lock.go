@@ -1,0 +1,207 @@
+package journal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultLockDir is where the locks of a production host are. It is on a tmpfs, so no lock outlives a reboot.
+const DefaultLockDir = "/run/voltar"
+
+// Scope says what a lock is for.
+type Scope string
+
+// Scopes of locks, with what names one of each.
+const (
+	ScopeConfig      Scope = "configuration" // the absolute path of the configuration
+	ScopeVolume      Scope = "volume"        // VG/LV
+	ScopeDestination Scope = "destination"   // what the store's String gives: taken to prune and to sweep
+)
+
+// Holder is who holds a lock, so that others can say it.
+type Holder struct {
+	PID     int       `json:"pid"`
+	Run     string    `json:"run,omitempty"` // its ID, where it has one
+	Command string    `json:"command"`       // "voltar run"
+	Started time.Time `json:"started"`
+}
+
+func (h Holder) String() string {
+	if h.PID == 0 {
+		return "another process"
+	}
+	text := fmt.Sprintf("%q, pid %d, since %s", h.Command, h.PID, h.Started.Format(time.RFC3339))
+	if h.Run != "" {
+		text += ", run " + h.Run
+	}
+	return text
+}
+
+// HeldError tells that somebody else holds a lock.
+type HeldError struct {
+	Scope  Scope
+	Name   string
+	Holder Holder // zero when the holder has not said yet who it is
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("the %s %s is in use by %s", e.Scope, e.Name, e.Holder)
+}
+
+// Locks takes locks on behalf of one process. It is safe for concurrent use. Two locks of one scope and name exclude
+// each other within a process as they do between processes.
+type Locks struct {
+	dir  string
+	self Holder
+}
+
+// NewLocks makes the folder of the locks where it is missing. An empty dir means DefaultLockDir; the PID of self is
+// filled in when it is 0.
+func NewLocks(dir string, self Holder) (*Locks, error) {
+	if dir == "" {
+		dir = DefaultLockDir
+	}
+	if self.PID == 0 {
+		self.PID = os.Getpid()
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of locks: %w", err)
+	}
+	return &Locks{dir: dir, self: self}, nil
+}
+
+// Lock is a lock that is held. It ends with Unlock, or with the process.
+type Lock struct {
+	file *os.File
+}
+
+// TryLock takes a lock, or returns a *HeldError at once.
+func (l *Locks) TryLock(scope Scope, name string) (*Lock, error) {
+	path := filepath.Join(l.dir, lockFileName(scope, name))
+	for {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
+		}
+		taken, err := flock(file)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s %s: %w", scope, name, err), file.Close())
+		}
+		if !taken {
+			held := &HeldError{Scope: scope, Name: name, Holder: readHolder(file)}
+			return nil, errors.Join(held, file.Close())
+		}
+		// Somebody may have removed the file between the two steps: a lock on a file without a name locks nothing.
+		if !stillAt(file, path) {
+			if err := file.Close(); err != nil {
+				return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
+			}
+			continue
+		}
+		lock := &Lock{file: file}
+		if err := lock.write(l.self); err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s %s: %w", scope, name, err), lock.Unlock())
+		}
+		return lock, nil
+	}
+}
+
+// lockPoll is how often a waiting Lock looks again. flock(2) could wait by itself, but not for a context.
+const lockPoll = 200 * time.Millisecond
+
+// Lock waits for a lock. When the context ends first, its error names the holder (*HeldError) and the context's cause.
+func (l *Locks) Lock(ctx context.Context, scope Scope, name string) (*Lock, error) {
+	ticker := time.NewTicker(lockPoll)
+	defer ticker.Stop()
+	for {
+		lock, err := l.TryLock(scope, name)
+		var held *HeldError
+		if !errors.As(err, &held) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}
+
+// Unlock gives the lock back. Its file stays: removing it could take a lock away from who has just opened it.
+func (k *Lock) Unlock() error {
+	return errors.Join(k.file.Truncate(0), k.file.Close())
+}
+
+// write says who holds the lock, in place: another file in its stead would be another lock.
+func (k *Lock) write(self Holder) error {
+	data, err := json.Marshal(self)
+	if err != nil {
+		return err
+	}
+	if err := k.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err = k.file.WriteAt(append(data, '\n'), 0)
+	return err
+}
+
+// readHolder returns the zero Holder for what it cannot read: the holder may be just about to write it.
+func readHolder(file *os.File) Holder {
+	var holder Holder
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, 64<<10))
+	if err != nil || json.Unmarshal(data, &holder) != nil {
+		return Holder{}
+	}
+	return holder
+}
+
+// lockFileName is one file name for each scope and name, whatever bytes the name holds.
+func lockFileName(scope Scope, name string) string {
+	const maxBytes = 200
+	file := string(scope) + "-" + url.PathEscape(name)
+	if len(file) > maxBytes {
+		sum := sha256.Sum256([]byte(name))
+		file = file[:maxBytes-2*len(sum)] + hex.EncodeToString(sum[:])
+	}
+	return file + ".lock"
+}
+
+// flock takes the exclusive lock of an open file, or reports that somebody else has it.
+func flock(file *os.File) (taken bool, err error) {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var lockErr error
+	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		return false, err
+	}
+	if errors.Is(lockErr, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if lockErr != nil {
+		return false, fmt.Errorf("cannot flock %s: %w", file.Name(), lockErr)
+	}
+	return true, nil
+}
+
+// stillAt reports whether the path still names the open file.
+func stillAt(file *os.File, path string) bool {
+	mine, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}
