@@ -1,0 +1,70 @@
+#!/bin/sh
+# PID 1 of a lab machine. The root that the kernel mounts is the host's own file system, read-only, through hostfs; this
+# script lays an overlay in memory over it, moves there, loads what the tests need and runs the machine's script. Its
+# settings are in machine.env beside it. The script's status goes to the file rc; no such file means that the machine
+# stopped on its way.
+set -eu
+trap 'busybox poweroff -f' EXIT
+machine=${0%/*}
+. "$machine/machine.env"
+
+# enter_root makes the overlay and starts this script again inside it.
+enter_root() {
+	mount -t proc proc /proc
+	insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
+	mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
+	mkdir /mnt/upper /mnt/work /mnt/root
+	mount -t overlay -o "lowerdir=$LAYERS/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+	cd /mnt/root
+	mkdir -p usr/lib/modules lab out host
+	mount --bind /usr/lib/uml/modules usr/lib/modules
+	mount -t hostfs -o "$machine" hostfs lab
+	mount -t hostfs -o "$SHARE" hostfs out
+	mount -t hostfs -o ro,/ hostfs host
+	mount -t proc proc proc
+	mount -t sysfs sysfs sys
+	mount -t devtmpfs devtmpfs dev
+	mkdir -p dev/pts dev/shm
+	mount -t devpts devpts dev/pts
+	for dir in dev/shm run tmp; do
+		mount -t tmpfs -o mode=1777,size=75% tmpfs "$dir"
+	done
+	# A source tree that lies under a folder just hidden comes back, writable in memory like everything else.
+	if [ ! -d ".$SOURCE" ]; then
+		mkdir -p ".$SOURCE" /mnt/source-upper /mnt/source-work
+		mount -t overlay -o "lowerdir=$SOURCE,upperdir=/mnt/source-upper,workdir=/mnt/source-work" overlay ".$SOURCE"
+	fi
+	pivot_root . mnt
+	exec chroot . /lab/init.sh inside <dev/console >dev/console 2>&1
+}
+
+# ready_devices sets up what udev and the boot scripts of a real host would.
+ready_devices() {
+	umount -l /mnt
+	hostname lab
+	ip link set lo up
+	mkdir -p /run/lock /run/lvm
+	# lvm2 does not know User-mode Linux's disks by itself.
+	printf 'devices { types = [ "ubd", 16 ] }\n' >/etc/lvm/lvmlocal.conf
+	modprobe -a $MODULES
+}
+
+# run_script runs the machine's script with its output on the second console, which carries nothing else.
+run_script() {
+	stty -F /dev/tty1 raw -echo
+	cd "$WORKDIR"
+	status=0
+	# Without udevd every tool of device-mapper has to make its own nodes.
+	DM_DISABLE_UDEV=1 HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+		/bin/sh /lab/script </dev/null >/dev/tty1 2>&1 || status=$?
+	sync
+	echo "$status" >/lab/rc.new
+	mv /lab/rc.new /lab/rc
+}
+
+if [ "${1-}" = inside ]; then
+	ready_devices
+	run_script
+else
+	enter_root
+fi

@@ -1,0 +1,261 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"voltar/internal/hostcmd"
+)
+
+const (
+	// prefix begins the name of every test that runs in the lab.
+	prefix = "TestLab"
+	// offVariable set to "off" skips the lab tests.
+	offVariable = "VOLTAR_LAB"
+	// reportTime is what the host keeps of a test run's time limit to report what the machine did in the rest.
+	reportTime = 15 * time.Second
+	// defaultTimeLimit holds where go test sets none.
+	defaultTimeLimit = 30 * time.Minute
+	// stopTime is what the machine keeps of that for a test binary that ran into its own limit to say where it hung.
+	stopTime       = 20 * time.Second
+	buildTimeLimit = 10 * time.Minute
+)
+
+// Options of Main; the zero value is a machine of DefaultMemoryBytes without a disk.
+type Options struct {
+	MemoryBytes int64    // 0 means DefaultMemoryBytes
+	DiskBytes   int64    // size of /dev/ubda, made anew and sparse; 0 for none
+	Modules     []string // kernel modules beside the usual ones
+	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
+	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
+	// the first lab test starts. Debs fits.
+	Layers func(context.Context) ([]string, error)
+}
+
+// Main runs a package's tests and returns the exit status, for TestMain. On the host, tests named TestLab… are run in a
+// machine and all others as usual. The environment variable VOLTAR_LAB=off skips the lab tests.
+func Main(m *testing.M, opts Options) int {
+	tests, err := testsOf(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 1
+	}
+	if Inside() {
+		*tests = watched(*tests)
+		return m.Run()
+	}
+	h := &host{opts: opts, results: newResults()}
+	relayed := slices.Clone(*tests)
+	for i := range relayed {
+		if strings.HasPrefix(relayed[i].Name, prefix) {
+			relayed[i].F = h.relay
+		}
+	}
+	*tests = relayed
+	status := m.Run()
+	h.stop()
+	return status
+}
+
+// testsOf returns where m keeps the package's tests. The testing package offers no way to a test's function, and with a
+// call that each test had to make, one that forgot it would run on the host, perhaps as root and among its volumes.
+func testsOf(m *testing.M) (*[]testing.InternalTest, error) {
+	field := reflect.ValueOf(m).Elem().FieldByName("tests")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[[]testing.InternalTest]() {
+		return nil, errors.New("cannot find the tests in testing.M: this version of Go keeps them in another way")
+	}
+	return (*[]testing.InternalTest)(field.Addr().UnsafePointer()), nil
+}
+
+// host runs the lab tests of one package in a machine, and reports them on the host.
+type host struct {
+	opts    Options
+	once    sync.Once
+	results *results
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the machine is gone; nil before it started
+	failure string        // why there are no more results; read after results ended
+}
+
+// relay stands in for every lab test.
+func (h *host) relay(t *testing.T) {
+	if os.Getenv(offVariable) == "off" {
+		h.once.Do(func() {
+			fmt.Fprintf(os.Stderr, "lab: %s=off: NOTHING IS TESTED AGAINST A REAL DEVICE-MAPPER\n", offVariable)
+		})
+		t.Skipf("%s=off", offVariable)
+	}
+	h.once.Do(func() { h.start(t) })
+	test := h.results.take(t.Name())
+	if test == nil {
+		t.Fatalf("the lab did not run this test: %s", h.failure)
+	}
+	h.report(t, test)
+}
+
+// report writes what a test wrote, runs its subtests likewise, and gives t its result.
+func (h *host) report(t *testing.T, test *result) {
+	_, _ = io.WriteString(t.Output(), test.text()) // the testing package's own writer does not fail
+	for _, sub := range test.subs {
+		t.Run(sub.name, func(t *testing.T) { h.report(t, sub) })
+	}
+	switch test.status {
+	case "PASS":
+	case "SKIP":
+		t.SkipNow()
+	case "FAIL":
+		t.FailNow()
+	default:
+		h.results.wait()
+		t.Fatalf("the lab test did not end: %s", h.failure)
+	}
+}
+
+// start boots the machine and lets it run in the background. t is the first lab test: it has the time limit.
+func (h *host) start(t *testing.T) {
+	limit := defaultTimeLimit
+	if deadline, ok := t.Deadline(); ok {
+		limit = max(time.Until(deadline)-reportTime, time.Second)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	h.cancel, h.ended = cancel, make(chan struct{})
+	go func() {
+		defer close(h.ended)
+		defer cancel()
+		h.failure = h.run(ctx, limit)
+		h.results.end()
+	}()
+}
+
+// stop ends the machine, if it still runs, and returns when it is gone.
+func (h *host) stop() {
+	if h.ended != nil {
+		h.cancel()
+		<-h.ended
+	}
+}
+
+// run builds the package's tests, runs them in a machine and returns why there are no more results than there were.
+func (h *host) run(ctx context.Context, limit time.Duration) string {
+	dir, err := os.MkdirTemp("", "voltar-lab-test-")
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder; the tests' results do not depend on it
+	machine, err := h.machine(ctx, dir, limit)
+	if err != nil {
+		return err.Error()
+	}
+	output, writer := io.Pipe()
+	machine.Stdout = writer
+	type ending struct {
+		rest string
+		err  error
+	}
+	read := make(chan ending, 1)
+	go func() {
+		rest, err := readResults(output, h.results)
+		read <- ending{rest, err}
+	}()
+	status, err := Run(ctx, machine)
+	err = errors.Join(err, writer.Close())
+	end := <-read
+	if err = errors.Join(err, end.err, context.Cause(ctx)); err != nil {
+		return fmt.Sprintf("%v\n%s", err, end.rest)
+	}
+	return fmt.Sprintf("the test binary ended with status %d\n%s", status, end.rest)
+}
+
+// machine returns the machine that runs the package's lab tests as this run's flags select them.
+func (h *host) machine(ctx context.Context, dir string, limit time.Duration) (Machine, error) {
+	here, err := os.Getwd()
+	if err != nil {
+		return Machine{}, err
+	}
+	binary := filepath.Join(dir, "lab.test")
+	if err := buildTests(ctx, binary); err != nil {
+		return Machine{}, err
+	}
+	m := Machine{
+		Dir:         here,
+		MemoryBytes: h.opts.MemoryBytes,
+		Modules:     h.opts.Modules,
+		Share:       h.opts.Share,
+		Script:      testCommand(binary, limit),
+	}
+	if h.opts.Layers != nil {
+		if m.Layers, err = h.opts.Layers(ctx); err != nil {
+			return Machine{}, err
+		}
+	}
+	if h.opts.DiskBytes > 0 {
+		m.Disk = filepath.Join(dir, "disk.img")
+		if err := NewDisk(m.Disk, h.opts.DiskBytes); err != nil {
+			return Machine{}, err
+		}
+	}
+	return m, nil
+}
+
+// buildTests builds the tests of the package in the current folder. They have no race detector, whose memory layout
+// User-mode Linux cannot give, and no cgo.
+func buildTests(ctx context.Context, path string) error {
+	goCommand, err := exec.LookPath("go") // go test puts its own first in PATH
+	if err != nil {
+		return fmt.Errorf("cannot build the lab tests: %w", err)
+	}
+	var output bytes.Buffer
+	_, err = hostcmd.New(hostcmd.Options{}).Run(ctx, hostcmd.Cmd{
+		Name:    goCommand,
+		Args:    []string{"test", "-c", "-o", path, "."},
+		Env:     []string{"CGO_ENABLED=0", "GOFLAGS=" + os.Getenv("GOFLAGS") + " -race=false"},
+		Stdout:  &output,
+		Stderr:  &output,
+		Timeout: buildTimeLimit,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot build the lab tests: %w\n%s", err, output.String())
+	}
+	return nil
+}
+
+// testCommand is the machine's script. It hands on the flags that select tests; the rest, the host applies to what the
+// machine reports.
+func testCommand(binary string, limit time.Duration) string {
+	skip := "^(Benchmark|Example|Fuzz)"
+	if users := flagValue("test.skip"); users != "" {
+		skip = users + "|" + skip
+	}
+	args := []string{
+		hostFolder + binary, "-test.v=test2json", "-test.skip=" + skip, "-test.timeout=" + max(limit-stopTime, limit/2).String(),
+	}
+	for _, name := range []string{"test.run", "test.count", "test.short"} {
+		if value := flagValue(name); value != "" {
+			args = append(args, "-"+name+"="+value)
+		}
+	}
+	for i, arg := range args {
+		args[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	}
+	return "exec " + strings.Join(args, " ") + "\n"
+}
+
+func flagValue(name string) string {
+	if f := flag.Lookup(name); f != nil {
+		return f.Value.String()
+	}
+	return ""
+}
