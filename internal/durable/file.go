@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,7 @@ type File struct {
 	temp    string
 	existed bool  // something had the name when this file was begun
 	size    int64 // bytes written
+	modTime time.Time
 	behind  *writeBehind
 	err     error // of an earlier step: the file can no longer be committed
 	done    bool
@@ -59,6 +61,9 @@ func (f *FS) Create(path string, perm fs.FileMode, opts CreateOptions) (*File, e
 
 // Size returns the number of bytes written.
 func (f *File) Size() int64 { return f.size }
+
+// ModTime returns the modification time that the file was committed with.
+func (f *File) ModTime() time.Time { return f.modTime }
 
 // Write appends to the file. After an error the file cannot be committed.
 func (f *File) Write(data []byte) (int, error) {
@@ -92,6 +97,9 @@ func (f *File) Commit() error {
 	if err := f.fs.sync(f.file, f.temp); err != nil {
 		return errors.Join(err, f.Abort())
 	}
+	if err := f.settle(); err != nil {
+		return errors.Join(err, f.Abort())
+	}
 	f.done = true
 	if err := f.fs.closeFile(f.file, f.temp); err != nil {
 		return errors.Join(err, f.fs.removeIfThere(f.temp))
@@ -105,6 +113,19 @@ func (f *File) Commit() error {
 		}
 		return errors.Join(err, f.fs.removeIfThere(f.path))
 	}
+	return nil
+}
+
+// settle looks at what the file system made of the bytes.
+func (f *File) settle() error {
+	info, err := f.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != f.size {
+		return fmt.Errorf("cannot commit %s: it holds %d bytes of the %d written", f.path, info.Size(), f.size)
+	}
+	f.modTime = info.ModTime()
 	return nil
 }
 

@@ -5,8 +5,11 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 var (
@@ -16,6 +19,8 @@ var (
 	ErrNoSpace = errors.New("no space left in the destination")
 	// ErrLocked is wrapped by the error of a deletion that the store's own retention forbids.
 	ErrLocked = errors.New("object is locked")
+	// ErrBadKey is wrapped by the error of a key, or prefix, that no store takes.
+	ErrBadKey = errors.New("not a valid key")
 )
 
 // Object is what a store knows of one key.
@@ -27,20 +32,25 @@ type Object struct {
 
 // PutOptions say what is known of an object before it is written.
 type PutOptions struct {
-	MaxBytes int64             // upper bound of its size; 0 when nothing is known
+	MaxBytes int64             // upper bound of its size, which the caller keeps; 0 when nothing is known
 	Tags     map[string]string // kept with the object where the store can
 }
 
-// Writer takes one object. Until Commit returns nil the object is not there; an earlier one of the same key stays.
+// Writer takes one object. It is not safe for concurrent use, but any number may write to one key: the last to commit
+// wins, whole. Until Commit the object is not there; an earlier one of the same key stays, and can be read.
 type Writer interface {
+	// Write takes more of the object. After an error the writer can only be aborted, and Commit fails.
 	io.Writer
-	// Commit makes the object appear, durably, and returns what the store holds. After an error nothing has appeared.
+	// Commit makes the object appear, durably, and returns what the store holds. After an error nothing has appeared,
+	// and Abort is not needed; the one exception is an earlier object of the same key, which a store that failed in
+	// its very last step may have replaced. A second Commit, and one after Abort, fails.
 	Commit(ctx context.Context) (Object, error)
-	// Abort throws away what was written. After Commit or another Abort it does nothing.
+	// Abort throws away what was written, and leaves nothing of it. After Commit or another Abort it does nothing.
 	Abort() error
 }
 
-// Reader reads one object, at any offset.
+// Reader reads one object, at any offset. What it gives is of the object as it was opened, or an error. ReadAt is safe
+// for concurrent use and does not move Read.
 type Reader interface {
 	io.Reader
 	io.ReaderAt
@@ -54,10 +64,11 @@ type Usage struct {
 	FreeBytes  int64 // to this user, reserved blocks not counted
 }
 
-// Store keeps objects. Keys are relative, of segments that are neither empty nor "." nor "..", and hold no NUL. Every
-// method is safe for concurrent use; a context that ends makes each return early with its cause.
+// Store keeps objects. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
+// concurrent use; a context that ends makes each return early with its cause, writers and readers included, for which
+// the context of Create and Open holds.
 type Store interface {
-	// Create begins an object. The caller must Commit or Abort it.
+	// Create begins an object. The caller must Commit or Abort it. A full store may say so here, in Write or in Commit.
 	Create(ctx context.Context, key string, opts PutOptions) (Writer, error)
 	// Open opens an object for reading. The caller must close it.
 	Open(ctx context.Context, key string) (Reader, error)
@@ -66,9 +77,10 @@ type Store interface {
 	// List yields every object below a prefix, which is a folder without its final slash or "" for all, in bytewise
 	// order of keys. What a writer that was neither committed nor aborted left behind is not listed.
 	List(ctx context.Context, prefix string) ([]Object, error)
-	// Folders yields the names of the folders directly below a prefix, sorted.
+	// Folders yields the names of the folders directly below a prefix, sorted. A folder without any object may be among
+	// them or not.
 	Folders(ctx context.Context, prefix string) ([]string, error)
-	// Delete removes an object. One that is not there is no error.
+	// Delete removes an object, durably, and the folders that it leaves empty. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
 	// Sweep removes what unfinished writers left below a prefix, and returns the bytes freed. The caller knows that
 	// they are dead.
@@ -77,4 +89,55 @@ type Store interface {
 	Usage(ctx context.Context) (Usage, error)
 	// String names the store for people, without secrets: "/backups", "s3://bucket/prefix".
 	String() string
+}
+
+// DeleteChecker is implemented by stores that can tell beforehand whether their own retention forbids a deletion, so
+// that a backup is deleted whole or not at all.
+type DeleteChecker interface {
+	// CheckDelete returns an error that wraps ErrLocked, and says until when, if any of the keys cannot be deleted now.
+	CheckDelete(ctx context.Context, keys []string) error
+}
+
+// Limits of keys: those of S3 and of Linux file systems.
+const (
+	MaxKeyBytes     = 1024
+	MaxSegmentBytes = 255
+)
+
+// CheckKey returns an error that wraps ErrBadKey unless the key is one that every store takes: relative, UTF-8, of
+// segments between slashes that are neither empty nor "." nor "..", without control characters.
+func CheckKey(key string) error {
+	reason := ""
+	switch {
+	case len(key) > MaxKeyBytes:
+		reason = fmt.Sprintf("it is longer than %d bytes", MaxKeyBytes)
+	case !utf8.ValidString(key):
+		reason = "it is not UTF-8"
+	case strings.ContainsFunc(key, isControl):
+		reason = "it holds a control character"
+	}
+	for segment := range strings.SplitSeq(key, "/") {
+		switch {
+		case segment == "" || segment == "." || segment == "..":
+			reason = fmt.Sprintf("it has a segment %q", segment)
+		case len(segment) > MaxSegmentBytes:
+			reason = fmt.Sprintf("it has a segment longer than %d bytes", MaxSegmentBytes)
+		}
+	}
+	if reason == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %q: %s", ErrBadKey, key, reason)
+}
+
+// CheckPrefix is CheckKey for prefixes, of which "" is one.
+func CheckPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	return CheckKey(prefix)
+}
+
+func isControl(r rune) bool {
+	return r < 0x20 || r == 0x7f
 }

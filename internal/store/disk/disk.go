@@ -1,0 +1,453 @@
+// Package disk is a store in a folder: an object is a file of its key's path, folders have mode 0700 and files 0600.
+// What is being written has the name ".NAME.voltar-tmp-RUN-RANDOM" in the folder of the object. Nothing leads out of the
+// folder, no symbolic link either.
+package disk
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/durable"
+	"voltar/internal/store"
+)
+
+const (
+	dirPerm  = 0o700
+	filePerm = 0o600
+)
+
+// ErrNotMounted is wrapped by the error of a destination whose disk is not mounted: writing there would fill the disk
+// below.
+var ErrNotMounted = errors.New("the destination's disk is not mounted")
+
+// Options of a folder store.
+type Options struct {
+	Path string // absolute; made where it is missing, once RequireMount is mounted
+	// RequireMount is the mountpoint that Path must lie at or below, absolute; "" asks for none. It is looked at when the
+	// store is opened and before each object, so that nothing goes below a disk that was unmounted in between.
+	RequireMount string
+	Run          string        // becomes part of temporary names; may be ""
+	Fault        durable.Fault // of tests; nil in production
+}
+
+// Store is a folder. It implements store.Store.
+type Store struct {
+	path         string
+	requireMount string
+	run          string
+	root         *os.Root
+	files        *durable.FS
+	mounted      func(path string) (bool, error)
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens a folder, or makes it. The caller must close the store.
+func Open(opts Options) (*Store, error) {
+	return open(opts, mountinfo.Mounted)
+}
+
+func open(opts Options, mounted func(path string) (bool, error)) (*Store, error) {
+	if !filepath.IsAbs(opts.Path) {
+		return nil, fmt.Errorf("open destination %q: its path must be absolute", opts.Path)
+	}
+	s := &Store{path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, mounted: mounted}
+	if err := s.openRoot(opts.Fault); err != nil {
+		return nil, fmt.Errorf("open destination %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+func (s *Store) openRoot(fault durable.Fault) error {
+	if err := s.checkMount(); err != nil {
+		return err
+	}
+	if err := durable.Host(fault).MkdirAll(s.path, dirPerm); err != nil {
+		return err
+	}
+	if err := s.checkBelowMount(); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(s.path)
+	if err != nil {
+		return err
+	}
+	s.root, s.files = root, durable.In(root, fault)
+	return nil
+}
+
+// checkMount refuses when the required mountpoint is none.
+func (s *Store) checkMount() error {
+	if s.requireMount == "" {
+		return nil
+	}
+	mounted, err := s.mounted(s.requireMount)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look whether %s is mounted: %w", s.requireMount, err)
+	}
+	if !mounted {
+		return fmt.Errorf("%w: nothing is mounted at %s\nhint: mount it and run again", ErrNotMounted, s.requireMount)
+	}
+	return nil
+}
+
+// checkBelowMount refuses a folder that lies elsewhere than the mount that is to protect it.
+func (s *Store) checkBelowMount() error {
+	if s.requireMount == "" {
+		return nil
+	}
+	folder, err := filepath.EvalSymlinks(s.path)
+	if err != nil {
+		return err
+	}
+	mount, err := filepath.EvalSymlinks(s.requireMount)
+	if err != nil {
+		return err
+	}
+	if rel, err := filepath.Rel(mount, folder); err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("cannot require the mount %s for a folder that does not lie below it", s.requireMount)
+	}
+	return nil
+}
+
+// checkSame refuses when the path no longer leads to the folder that was opened: its disk was unmounted, or another one
+// was mounted over it.
+func (s *Store) checkSame() error {
+	if err := s.checkMount(); err != nil {
+		return err
+	}
+	opened, err := s.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(s.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err != nil || !os.SameFile(opened, there) {
+		return fmt.Errorf("%w: %s is no longer the folder that it was when this began", ErrNotMounted, s.path)
+	}
+	return nil
+}
+
+// Close ends the use of the folder. Objects that are open stay so.
+func (s *Store) Close() error { return s.root.Close() }
+
+// String is the path.
+func (s *Store) String() string { return s.path }
+
+// maxCreateTries bounds the race of a folder being made for an object while another's deletion removes it, empty.
+const maxCreateTries = 100
+
+// Create begins an object; see store.Store.
+func (s *Store) Create(ctx context.Context, key string, _ store.PutOptions) (store.Writer, error) {
+	if err := s.check(ctx, key); err != nil {
+		return nil, s.wrap("create", key, err)
+	}
+	if err := s.checkSame(); err != nil {
+		return nil, s.wrap("create", key, err)
+	}
+	for try := 1; ; try++ {
+		file, err := s.create(key)
+		if err == nil {
+			return &writer{store: s, ctx: ctx, key: key, file: file}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try == maxCreateTries {
+			return nil, s.wrap("create", key, err)
+		}
+	}
+}
+
+func (s *Store) create(key string) (*durable.File, error) {
+	if err := s.files.MkdirAll(path.Dir(key), dirPerm); err != nil {
+		return nil, err
+	}
+	if info, err := s.root.Lstat(key); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("cannot write %s: what has that name is no file", key)
+	}
+	return s.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true})
+}
+
+// Open opens an object for reading; see store.Store.
+func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
+	if _, err := s.Stat(ctx, key); err != nil { // a FIFO would block in open(2)
+		return nil, err
+	}
+	file, err := s.root.Open(key)
+	if err != nil {
+		return nil, s.wrap("open", key, err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, s.wrap("open", key, errors.Join(err, file.Close()))
+	}
+	return &reader{ctx: ctx, file: file, size: info.Size()}, nil
+}
+
+// Stat describes an object; see store.Store.
+func (s *Store) Stat(ctx context.Context, key string) (store.Object, error) {
+	if err := s.check(ctx, key); err != nil {
+		return store.Object{}, s.wrap("stat", key, err)
+	}
+	info, err := s.root.Lstat(key)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return store.Object{}, s.wrap("stat", key, err)
+	}
+	return object(key, info), nil
+}
+
+// List yields every object below a prefix; see store.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	var objects []store.Object
+	err := s.walk(ctx, prefix, func(key string, info fs.FileInfo) error {
+		if !durable.IsTemp(path.Base(key)) {
+			objects = append(objects, object(key, info))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.wrap("list", prefix, err)
+	}
+	// Not the order of the walk: "a.b" comes before "a/b".
+	slices.SortFunc(objects, func(a, b store.Object) int { return cmp.Compare(a.Key, b.Key) })
+	return objects, nil
+}
+
+// Folders yields the names of the folders directly below a prefix; see store.Store.
+func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	if err := s.checkPrefix(ctx, prefix); err != nil {
+		return nil, s.wrap("list folders of", prefix, err)
+	}
+	entries, err := s.readDir(cmp.Or(prefix, "."))
+	if err != nil {
+		return nil, s.wrap("list folders of", prefix, err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Delete removes an object; see store.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := s.check(ctx, key); err != nil {
+		return s.wrap("delete", key, err)
+	}
+	info, err := s.root.Lstat(key)
+	if err == nil && info.Mode().IsRegular() {
+		err = s.files.Remove(key)
+	}
+	if err != nil && !isNotExist(err) {
+		return s.wrap("delete", key, err)
+	}
+	// Even when the object was not there: an earlier deletion may have got no further.
+	if err := s.removeEmpty(path.Dir(key)); err != nil {
+		return s.wrap("delete", key, err)
+	}
+	return nil
+}
+
+// Sweep removes what unfinished writers left, and folders that are empty; see store.Store.
+func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err error) {
+	folders := map[string]bool{cmp.Or(prefix, "."): true}
+	err = s.walk(ctx, prefix, func(key string, info fs.FileInfo) error {
+		if !durable.IsTemp(path.Base(key)) {
+			return nil
+		}
+		folders[path.Dir(key)] = true
+		if err := s.files.Remove(key); err != nil {
+			return ignoreNotExist(err)
+		}
+		freedBytes += info.Size()
+		return nil
+	})
+	for folder := range folders {
+		err = errors.Join(err, s.removeEmpty(folder))
+	}
+	if err != nil {
+		return freedBytes, s.wrap("sweep", prefix, err)
+	}
+	return freedBytes, nil
+}
+
+// Usage tells the room of the file system, for users other than root.
+func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
+	if ctx.Err() != nil {
+		return store.Usage{}, context.Cause(ctx)
+	}
+	usage, err := s.usage()
+	if err != nil {
+		return store.Usage{}, fmt.Errorf("room of %s: %w", s.path, err)
+	}
+	return usage, nil
+}
+
+func (s *Store) usage() (_ store.Usage, err error) {
+	dir, err := s.root.Open(".")
+	if err != nil {
+		return store.Usage{}, err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	conn, err := dir.SyscallConn()
+	if err != nil {
+		return store.Usage{}, err
+	}
+	var stat unix.Statfs_t
+	var statErr error
+	if err := conn.Control(func(fd uintptr) { statErr = unix.Fstatfs(int(fd), &stat) }); err != nil {
+		return store.Usage{}, err
+	}
+	if statErr != nil {
+		return store.Usage{}, fmt.Errorf("cannot statfs: %w", statErr)
+	}
+	unit := cmp.Or(stat.Frsize, stat.Bsize)
+	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
+}
+
+// check refuses keys that are not valid or that a temporary file could have.
+func (s *Store) check(ctx context.Context, key string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := store.CheckKey(key); err != nil {
+		return err
+	}
+	for segment := range strings.SplitSeq(key, "/") {
+		if durable.IsTemp(segment) {
+			return fmt.Errorf("%w: %q is the name of a temporary file", store.ErrBadKey, segment)
+		}
+	}
+	return nil
+}
+
+func (s *Store) checkPrefix(ctx context.Context, prefix string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return store.CheckPrefix(prefix)
+}
+
+// walk calls visit for each regular file below a prefix. What vanishes meanwhile is passed over.
+func (s *Store) walk(ctx context.Context, prefix string, visit func(key string, info fs.FileInfo) error) error {
+	if err := s.checkPrefix(ctx, prefix); err != nil {
+		return err
+	}
+	entries, err := s.readDir(cmp.Or(prefix, "."))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		key := path.Join(prefix, entry.Name())
+		switch {
+		case store.CheckKey(key) != nil: // not made by any writer, and cannot be asked for
+		case entry.IsDir():
+			err = s.walk(ctx, key, visit)
+		case entry.Type().IsRegular():
+			var info fs.FileInfo
+			if info, err = s.root.Lstat(key); err == nil {
+				err = visit(key, info)
+			}
+			err = ignoreNotExist(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDir returns nothing for a folder that is not there.
+func (s *Store) readDir(folder string) ([]fs.DirEntry, error) {
+	info, err := s.root.Lstat(folder)
+	if err != nil || !info.IsDir() {
+		return nil, ignoreNotExist(err)
+	}
+	dir, err := s.root.Open(folder)
+	if err != nil {
+		return nil, ignoreNotExist(err)
+	}
+	entries, err := dir.ReadDir(-1)
+	return entries, errors.Join(ignoreNotExist(err), dir.Close())
+}
+
+// removeEmpty removes a folder if it is empty, and those above it that are so then; never the store's own.
+func (s *Store) removeEmpty(folder string) error {
+	for ; folder != "."; folder = path.Dir(folder) {
+		info, err := s.root.Lstat(folder)
+		if isNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			return nil
+		}
+		err = s.files.Remove(folder)
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		if err != nil && !isNotExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func object(key string, info fs.FileInfo) store.Object {
+	return store.Object{Key: key, SizeBytes: info.Size(), Modified: info.ModTime().UTC()}
+}
+
+// isNotExist takes a file in the place of a folder for the same thing: what is below it is not there.
+func isNotExist(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
+func ignoreNotExist(err error) error {
+	if isNotExist(err) {
+		return nil
+	}
+	return err
+}
+
+// wrap says what was done to what, and translates the errors that callers decide on.
+func (s *Store) wrap(op, key string, err error) error {
+	where := path.Join(s.path, key)
+	switch {
+	case isNotExist(err):
+		return fmt.Errorf("%s %s: %w", op, where, store.ErrNotExist)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%s %s: %w%s: %w", op, where, store.ErrNoSpace, s.room(), err)
+	default:
+		return fmt.Errorf("%s %s: %w", op, where, err)
+	}
+}
+
+// room is a parenthesis for people, or nothing when even that cannot be had.
+func (s *Store) room() string {
+	usage, err := s.usage()
+	if err != nil {
+		return ""
+	}
+	free, total := uint64(max(usage.FreeBytes, 0)), uint64(max(usage.TotalBytes, 0))
+	return fmt.Sprintf(" (%s of %s free)", humanize.IBytes(free), humanize.IBytes(total))
+}

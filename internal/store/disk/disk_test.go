@@ -1,0 +1,299 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"voltar/internal/durable"
+	"voltar/internal/store"
+	"voltar/internal/store/storetest"
+)
+
+// mustOpen opens a store that is closed at the end of the test.
+func mustOpen(t *testing.T, opts Options) *Store {
+	t.Helper()
+	s, err := Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return mustOpen(t, Options{Path: filepath.Join(t.TempDir(), "backups"), Run: "20261120T010001Z-3f9a0c"})
+	})
+}
+
+// put writes one object.
+func put(s *Store, key, data string) error {
+	w, err := s.Create(context.Background(), key, store.PutOptions{})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write([]byte(data)); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	_, err = w.Commit(context.Background())
+	return err
+}
+
+// tree lists every path below a folder.
+func tree(t *testing.T, dir string) []string {
+	t.Helper()
+	var paths []string
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if path != dir {
+			paths = append(paths, strings.TrimPrefix(path, dir+"/"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+func TestModes(t *testing.T) {
+	s := mustOpen(t, Options{Path: filepath.Join(t.TempDir(), "new", "backups")})
+	if err := put(s, "h/v/a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fs.FileMode{
+		".": 0o700 | fs.ModeDir, "h": 0o700 | fs.ModeDir, "h/v": 0o700 | fs.ModeDir, "h/v/a": 0o600,
+	} {
+		info, err := os.Stat(filepath.Join(s.String(), path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != want {
+			t.Errorf("%s has mode %v, want %v", path, info.Mode(), want)
+		}
+	}
+}
+
+func TestTemporaryNames(t *testing.T) {
+	s := mustOpen(t, Options{Path: t.TempDir(), Run: "RUN"})
+	w, err := s.Create(context.Background(), "h/a", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := tree(t, s.String())
+	if len(got) != 2 || !strings.HasPrefix(got[1], "h/.a.voltar-tmp-RUN-") {
+		t.Errorf("while it is written the folder holds %q", got)
+	}
+	if err := put(s, got[1], "x"); !errors.Is(err, store.ErrBadKey) {
+		t.Errorf("an object of a temporary name: %v", err)
+	}
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sweep(context.Background(), "h"); err != nil {
+		t.Fatal(err)
+	}
+	if got := tree(t, s.String()); len(got) != 0 {
+		t.Errorf("after the sweep the folder holds %q", got)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	cases := []struct {
+		step    durable.Op
+		cause   error
+		noSpace bool
+	}{
+		{durable.OpMkdir, syscall.ENOSPC, true}, {durable.OpCreate, syscall.EDQUOT, true},
+		{durable.OpWrite, syscall.ENOSPC, true}, {durable.OpWrite, syscall.EIO, false},
+		{durable.OpSync, syscall.EIO, false}, {durable.OpSync, syscall.EDQUOT, true},
+		{durable.OpClose, syscall.ENOSPC, true}, {durable.OpRename, syscall.EROFS, false},
+		{durable.OpSyncDir, syscall.EIO, false},
+	}
+	for _, c := range cases {
+		t.Run(string(c.step)+"/"+c.cause.Error(), func(t *testing.T) {
+			broken := false
+			s := mustOpen(t, Options{Path: t.TempDir(), Fault: func(op durable.Op, path string) error {
+				if broken && op == c.step && strings.HasPrefix(path, "h") {
+					return c.cause
+				}
+				return nil
+			}})
+			broken = true
+			err := put(s, "h/v/a", "data")
+			if !errors.Is(err, c.cause) || errors.Is(err, store.ErrNoSpace) != c.noSpace {
+				t.Fatalf("error %v, want %v", err, c.cause)
+			}
+			if c.noSpace && !strings.Contains(err.Error(), " free)") {
+				t.Errorf("%q does not say how much is free", err)
+			}
+			if !strings.Contains(err.Error(), filepath.Join(s.String(), "h/v/a")) {
+				t.Errorf("%q does not say where", err)
+			}
+			for _, left := range tree(t, s.String()) {
+				if left != "h" && left != "h/v" {
+					t.Errorf("%s was left", left)
+				}
+			}
+			broken = false
+			if err := put(s, "h/v/a", "data"); err != nil {
+				t.Errorf("once the fault is gone: %v", err)
+			}
+		})
+	}
+}
+
+func TestDeleteFault(t *testing.T) {
+	broken := false
+	s := mustOpen(t, Options{Path: t.TempDir(), Fault: func(op durable.Op, path string) error {
+		if broken && op == durable.OpRemove && path == "h/a" {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	if err := put(s, "h/a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	broken = true
+	if err := s.Delete(context.Background(), "h/a"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("error %v, want EIO", err)
+	}
+}
+
+func TestLinksAreNotFollowedOut(t *testing.T) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, Options{Path: t.TempDir()})
+	for name, target := range map[string]string{"dir": outside, "file": filepath.Join(outside, "secret"), "loop": "loop"} {
+		if err := os.Symlink(target, filepath.Join(s.String(), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := context.Background()
+	for _, key := range []string{"file", "dir/secret", "dir", "loop"} {
+		if _, err := s.Open(ctx, key); err == nil {
+			t.Errorf("%s was opened", key)
+		}
+		if _, err := s.Stat(ctx, key); err == nil {
+			t.Errorf("%s has a size", key)
+		}
+		if err := put(s, key, "overwritten"); err == nil {
+			t.Errorf("%s was written", key)
+		}
+		_ = s.Delete(ctx, key) // refused or nothing to do: what counts is what stands afterwards
+	}
+	objects, err := s.List(ctx, "")
+	if err != nil || len(objects) != 0 {
+		t.Errorf("List = %v, %v", objects, err)
+	}
+	if names, err := s.Folders(ctx, ""); err != nil || len(names) != 0 {
+		t.Errorf("Folders = %v, %v", names, err)
+	}
+	if _, err := s.Sweep(ctx, ""); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(outside, "secret")); err != nil || string(data) != "x" {
+		t.Errorf("outside: %q, %v", data, err)
+	}
+	if got := tree(t, outside); !slices.Equal(got, []string{"secret"}) {
+		t.Errorf("outside: %q", got)
+	}
+}
+
+// What is no regular file of ours is neither listed nor opened, and opening it does not hang.
+func TestForeignFiles(t *testing.T) {
+	s := mustOpen(t, Options{Path: t.TempDir()})
+	if err := put(s, "h/a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(s.String(), "h", "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.String(), "h", "not\xffutf8"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := s.List(context.Background(), "")
+	if err != nil || len(objects) != 1 {
+		t.Errorf("List = %v, %v", objects, err)
+	}
+	if _, err := s.Open(context.Background(), "h/fifo"); !errors.Is(err, store.ErrNotExist) {
+		t.Errorf("open a FIFO: %v", err)
+	}
+}
+
+func TestRequireMount(t *testing.T) {
+	mount := t.TempDir()
+	path := filepath.Join(mount, "backups")
+	if _, err := Open(Options{Path: path, RequireMount: mount}); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("a folder that is no mountpoint: %v", err)
+	}
+	if _, err := Open(Options{Path: path, RequireMount: filepath.Join(mount, "missing")}); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("a mountpoint that is not there: %v", err)
+	}
+	if got := tree(t, mount); len(got) != 0 {
+		t.Errorf("below the missing mount %q was made", got)
+	}
+	mustOpen(t, Options{Path: path, RequireMount: "/"})
+	if _, err := Open(Options{Path: path, RequireMount: "/proc"}); err == nil || errors.Is(err, ErrNotMounted) {
+		t.Errorf("a folder elsewhere than the mount: %v", err)
+	}
+	if _, err := Open(Options{Path: "relative"}); err == nil {
+		t.Error("a relative path was taken")
+	}
+}
+
+func TestUnmountedMeanwhile(t *testing.T) {
+	mount := t.TempDir()
+	isMounted := true
+	s, err := open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount},
+		func(path string) (bool, error) { return isMounted && path == mount, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := put(s, "a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	isMounted = false
+	if err := put(s, "b", "x"); !errors.Is(err, ErrNotMounted) || !strings.Contains(err.Error(), "hint:") {
+		t.Errorf("after it was unmounted: %v", err)
+	}
+}
+
+// Another folder under the same path is what a lazy unmount, or a mount over it, leaves.
+func TestFolderReplacedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backups")
+	s := mustOpen(t, Options{Path: path})
+	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(s, "a", "x"); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("error %v, want ErrNotMounted", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(s, "a", "x"); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("error %v, want ErrNotMounted", err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	s := mustOpen(t, Options{Path: t.TempDir()})
+	usage, err := s.Usage(context.Background())
+	if err != nil || usage.TotalBytes <= 0 || usage.FreeBytes < 0 || usage.FreeBytes > usage.TotalBytes {
+		t.Errorf("Usage = %+v, %v", usage, err)
+	}
+}
