@@ -1,3 +1,6 @@
+// Package catalog knows the backups in a store: their identity VG/LV@TIME, every path and file name, the manifest and its
+// JSON, how a backup is begun, committed, listed and deleted, and whose machine a host's folder belongs to. The format is
+// described in docs/format.md.
 package catalog
 
 import "time"

@@ -1,0 +1,282 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"time"
+
+	"voltar/internal/store"
+)
+
+// Bounds of what is read into memory whole. A manifest that lists a thousand damaged files of the longest names has
+// a tenth of this.
+const (
+	maxManifestBytes = 64 << 20
+	maxMarkerBytes   = 64 << 10
+)
+
+// ErrTaken is wrapped by the error of a backup that was to be begun in a folder that holds something.
+var ErrTaken = errors.New("there is a backup of that time already")
+
+// Backup is one backup that stands.
+type Backup struct {
+	Host      string // the folder's
+	ID        ID
+	Manifest  *Manifest // never nil
+	SizeBytes int64     // of all files, the manifest included
+}
+
+// Path is the key of the backup's folder.
+func (b Backup) Path() string { return b.ID.Path(b.Host) }
+
+// Identity tells which history the backup belongs to.
+func (b Backup) Identity() Identity { return b.Manifest.Source.Identity() }
+
+// OpenFile opens a file of a backup by its name in the manifest. One whose size is not the manifest's is refused.
+func (b Backup) OpenFile(ctx context.Context, s store.Store, name string) (store.Reader, error) {
+	file, ok := b.Manifest.File(name)
+	if !ok {
+		return nil, fmt.Errorf("open %s of %s: cannot find it in the manifest", name, b.ID)
+	}
+	r, err := s.Open(ctx, path.Join(b.Path(), name))
+	if err != nil {
+		return nil, fmt.Errorf("open %s of %s: %w", name, b.ID, err)
+	}
+	if r.SizeBytes() != file.SizeBytes {
+		err := fmt.Errorf("open %s of %s: %w: it holds %d bytes, and %d by the manifest", name, b.ID, ErrDamaged,
+			r.SizeBytes(), file.SizeBytes)
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// FreeTime returns the first second from at on of which no store holds anything for the source, and waits until that
+// second has come, so that no backup is dated in the future. A store that does not answer has its error in failed, at
+// its place; the others decide.
+func FreeTime(ctx context.Context, stores []store.Store, host string, ref Ref, at time.Time) (_ time.Time, failed []error) {
+	taken := map[string]bool{}
+	failed = make([]error, len(stores))
+	for i, s := range stores {
+		names, err := s.Folders(ctx, path.Join(host, ref.String()))
+		if err != nil {
+			failed[i] = fmt.Errorf("look for a free time of %s in %s: %w", ref, s, err)
+		}
+		for _, name := range names {
+			taken[name] = true
+		}
+	}
+	t := at.UTC().Truncate(time.Second)
+	for taken[FormatTime(t)] {
+		t = t.Add(time.Second)
+	}
+	if t.After(at) {
+		select {
+		case <-time.After(time.Until(t)):
+		case <-ctx.Done():
+		}
+	}
+	return t, failed
+}
+
+// Draft is a backup that is being written. It becomes one with Commit. Its methods are safe for concurrent use, but for
+// Commit and Abort, which come after all writers have ended.
+type Draft struct {
+	store store.Store
+	host  string
+	id    ID
+	tags  map[string]string
+}
+
+// Begin begins a backup in its own, empty folder; see FreeTime. Nothing is written yet: the caller journals Path first.
+// The tags go with every object, where the store can keep them. The caller must Commit or Abort it.
+func Begin(ctx context.Context, s store.Store, host string, id ID, tags map[string]string) (*Draft, error) {
+	if err := errors.Join(CheckHost(host), id.Ref.Check(), checkTime(id.Time)); err != nil {
+		return nil, fmt.Errorf("begin backup %s: %w", id, err)
+	}
+	objects, err := s.List(ctx, id.Path(host))
+	if err != nil {
+		return nil, fmt.Errorf("begin backup %s in %s: %w", id, s, err)
+	}
+	if len(objects) > 0 {
+		return nil, fmt.Errorf("begin backup %s in %s: %w", id, s, ErrTaken)
+	}
+	return &Draft{store: s, host: host, id: id, tags: maps.Clone(tags)}, nil
+}
+
+// Path is the key of the backup's folder.
+func (d *Draft) Path() string { return d.id.Path(d.host) }
+
+// Create begins a file of the backup. opts.Tags are added to those of the draft.
+func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) (store.Writer, error) {
+	if err := CheckFileName(name); err != nil {
+		return nil, fmt.Errorf("create a file of %s: %w", d.id, err)
+	}
+	if name == ManifestName {
+		return nil, fmt.Errorf("create a file of %s: cannot take %s, which Commit writes", d.id, name)
+	}
+	tags := maps.Clone(d.tags)
+	if tags == nil {
+		tags = map[string]string{}
+	}
+	maps.Copy(tags, opts.Tags)
+	opts.Tags = tags
+	return d.store.Create(ctx, path.Join(d.Path(), name), opts)
+}
+
+// Commit writes the manifest, and so makes the backup. The store must hold exactly the files that the manifest lists,
+// each of its size. After an error there is no backup, and the caller must Abort.
+func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
+	if m.ID().Compare(d.id) != 0 {
+		return Backup{}, fmt.Errorf("commit backup %s: cannot take the manifest of %s", d.id, m.ID())
+	}
+	data, err := m.Encode()
+	if err != nil {
+		return Backup{}, err
+	}
+	if err := d.compare(ctx, m); err != nil {
+		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
+	}
+	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), data, d.tags); err != nil {
+		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
+	}
+	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(data))}, nil
+}
+
+// compare looks whether the store holds what the manifest says, no less and no more.
+func (d *Draft) compare(ctx context.Context, m *Manifest) error {
+	objects, err := d.store.List(ctx, d.Path())
+	if err != nil {
+		return err
+	}
+	held := map[string]int64{}
+	for _, o := range objects {
+		held[o.Key] = o.SizeBytes
+	}
+	var errs []error
+	for _, file := range m.Files {
+		key := path.Join(d.Path(), file.Name)
+		size, ok := held[key]
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: %w", key, store.ErrNotExist))
+		} else if size != file.SizeBytes {
+			errs = append(errs, fmt.Errorf("%s holds %d bytes, and %d were sent", key, size, file.SizeBytes))
+		}
+		delete(held, key)
+	}
+	for _, key := range slices.Sorted(maps.Keys(held)) {
+		errs = append(errs, fmt.Errorf("%s is not in the manifest", key))
+	}
+	return errors.Join(errs...)
+}
+
+// Abort removes all that was written, even a manifest whose Commit failed.
+func (d *Draft) Abort(ctx context.Context) error {
+	if _, err := removeAll(ctx, d.store, d.Path()); err != nil {
+		return fmt.Errorf("abort backup %s in %s: %w", d.id, d.store, err)
+	}
+	return nil
+}
+
+// Delete removes a backup, the manifest first: from then on there is none. It can be called again for what an earlier
+// call left. The caller journals the path first, so that after a crash the rest is swept. A store that locks objects
+// is asked before anything goes. The path is that of a backup's folder, as Backup.Path has it; no other is taken.
+func Delete(ctx context.Context, s store.Store, folder string) (freedBytes int64, err error) {
+	if _, _, err := ParsePath(folder); err != nil {
+		return 0, fmt.Errorf("delete a backup: %w", err)
+	}
+	freedBytes, err = removeAll(ctx, s, folder)
+	if err != nil {
+		return freedBytes, fmt.Errorf("delete %s in %s: %w", folder, s, err)
+	}
+	return freedBytes, nil
+}
+
+// SweepUnfinished removes what a dead run left in the folder of a backup that it was writing or deleting. A backup that
+// stands after all, because the run died between its commit and its journal, is left alone: stands is true then. The
+// caller knows from the dead run's journal that nobody is writing there.
+func SweepUnfinished(ctx context.Context, s store.Store, folder string) (stands bool, freedBytes int64, err error) {
+	if _, _, err := ParsePath(folder); err != nil {
+		return false, 0, fmt.Errorf("sweep a backup: %w", err)
+	}
+	_, err = s.Stat(ctx, path.Join(folder, ManifestName))
+	switch {
+	case err == nil:
+		freedBytes, err = s.Sweep(ctx, folder)
+		stands = true
+	case errors.Is(err, store.ErrNotExist):
+		freedBytes, err = removeAll(ctx, s, folder)
+	}
+	if err != nil {
+		return stands, freedBytes, fmt.Errorf("sweep %s in %s: %w", folder, s, err)
+	}
+	return stands, freedBytes, nil
+}
+
+// removeAll empties the folder of one backup. Nothing else goes when the manifest does not.
+func removeAll(ctx context.Context, s store.Store, folder string) (freedBytes int64, err error) {
+	objects, err := s.List(ctx, folder)
+	if err != nil {
+		return 0, err
+	}
+	manifest := path.Join(folder, ManifestName)
+	if i := slices.IndexFunc(objects, func(o store.Object) bool { return o.Key == manifest }); i > 0 {
+		objects[0], objects[i] = objects[i], objects[0]
+	}
+	if checker, ok := s.(store.DeleteChecker); ok {
+		var keys []string
+		for _, o := range objects {
+			keys = append(keys, o.Key)
+		}
+		if err := checker.CheckDelete(ctx, keys); err != nil {
+			return 0, err
+		}
+	}
+	var errs []error
+	for _, o := range objects {
+		if err := s.Delete(ctx, o.Key); err != nil {
+			if o.Key == manifest {
+				return 0, err
+			}
+			errs = append(errs, err)
+			continue
+		}
+		freedBytes += o.SizeBytes
+	}
+	swept, err := s.Sweep(ctx, folder)
+	return freedBytes + swept, errors.Join(append(errs, err)...)
+}
+
+// read reads a small object whole, and says how large it is.
+func read(ctx context.Context, s store.Store, key string, maxBytes int64) (_ []byte, sizeBytes int64, err error) {
+	r, err := s.Open(ctx, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if r.SizeBytes() > maxBytes {
+		return nil, 0, fmt.Errorf("%w: it holds %d bytes, more than any that voltar writes", ErrDamaged, r.SizeBytes())
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxBytes))
+	if err != nil {
+		return nil, 0, err
+	}
+	return data, r.SizeBytes(), nil
+}
+
+// write writes a small object whole.
+func write(ctx context.Context, s store.Store, key string, data []byte, tags map[string]string) error {
+	w, err := s.Create(ctx, key, store.PutOptions{MaxBytes: int64(len(data)), Tags: maps.Clone(tags)})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	_, err = w.Commit(ctx)
+	return err
+}

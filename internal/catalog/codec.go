@@ -1,0 +1,256 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	formatName     = "voltar"
+	formatMajor    = 1
+	sha1HexBytes   = 40
+	sha256HexBytes = 64
+)
+
+// ErrDamaged is wrapped by the error of a manifest or marker that is not what voltar writes.
+var ErrDamaged = errors.New("the file is damaged")
+
+// FormatError tells that a newer voltar wrote something. It is kept and listed, never restored and never pruned.
+type FormatError struct {
+	Format string // what it says of itself
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("its format is %q and this version of voltar knows %q\nhint: use a newer voltar", e.Format, Format)
+}
+
+// checkFormat takes "voltar/1" and "voltar/1.x": what is added within a major version, older readers pass over.
+func checkFormat(format string) error {
+	number, ok := strings.CutPrefix(format, formatName+"/")
+	if !ok {
+		return fmt.Errorf("%w: its format is %q", ErrDamaged, format)
+	}
+	major, _, _ := strings.Cut(number, ".")
+	n, err := strconv.Atoi(major)
+	if err != nil || n < 1 {
+		return fmt.Errorf("%w: its format is %q", ErrDamaged, format)
+	}
+	if n != formatMajor {
+		return &FormatError{Format: format}
+	}
+	return nil
+}
+
+// ID is the identity of the backup.
+func (m *Manifest) ID() ID {
+	return ID{Ref: m.Source.Ref(), Time: m.Time}
+}
+
+// File looks up a file of the backup.
+func (m *Manifest) File(name string) (File, bool) {
+	for _, file := range m.Files {
+		if file.Name == name {
+			return file, true
+		}
+	}
+	return File{}, false
+}
+
+// FileBytes is the size of all files but the manifest itself.
+func (m *Manifest) FileBytes() int64 {
+	var sum int64
+	for _, file := range m.Files {
+		sum += file.SizeBytes // Check has seen to it that this does not overflow
+	}
+	return sum
+}
+
+// Encode writes a manifest. One that no reader would take, or that calls a backup complete which lacks something, is
+// refused.
+func (m *Manifest) Encode() ([]byte, error) {
+	written := *m
+	written.Time, written.Started, written.Ended = m.Time.UTC(), m.Started.UTC(), m.Ended.UTC()
+	if written.Extents == nil {
+		written.Extents = []Extent{}
+	}
+	if written.Files == nil {
+		written.Files = []File{}
+	}
+	if err := errors.Join(written.Check(), written.checkStatus()); err != nil {
+		return nil, fmt.Errorf("write the manifest of %s: %w", m.ID(), err)
+	}
+	return encodeJSON(&written)
+}
+
+// ParseManifest reads a manifest and checks it. The error wraps ErrDamaged, or is a *FormatError.
+func ParseManifest(data []byte) (*Manifest, error) {
+	var m Manifest
+	if err := decodeJSON(data, &m); err != nil {
+		return nil, err
+	}
+	if err := m.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	m.Time = m.Time.UTC()
+	return &m, nil
+}
+
+// Check tells all that is wrong with a manifest: what must be there and is not, and what must not be trusted.
+func (m *Manifest) Check() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if err := checkFormat(m.Format); err != nil {
+		errs = append(errs, err)
+	}
+	if m.Status != StatusComplete && m.Status != StatusDamaged {
+		fail("status %q is not known", m.Status)
+	}
+	if m.Host.Name == "" {
+		fail("the host has no name")
+	}
+	errs = append(errs, m.Source.check(), checkTime(m.Time))
+	names, err := checkFiles(m.Files)
+	errs = append(errs, err)
+	for i := range m.Extents {
+		if err := m.Extents[i].check(names); err != nil {
+			fail("extent %q: %w", m.Extents[i].Name, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkStatus refuses a false success.
+func (m *Manifest) checkStatus() error {
+	if m.Status != StatusComplete {
+		return nil
+	}
+	for _, e := range m.Extents {
+		if e.State == StateFailed || e.DamagedCount > 0 || len(e.Damaged) > 0 {
+			return fmt.Errorf("a backup is not complete whose extent %q lacks data", e.Name)
+		}
+	}
+	return nil
+}
+
+func (s Source) check() error {
+	if err := s.Ref().Check(); err != nil {
+		return err
+	}
+	if s.Kind == SourceVolume && (s.LVUUID == "" || s.VGUUID == "" || s.SizeBytes <= 0) {
+		return errors.New("the volume lacks its UUID, that of its group, or its size")
+	}
+	return nil
+}
+
+func checkTime(t time.Time) error {
+	if t.IsZero() || t.Nanosecond() != 0 {
+		return fmt.Errorf("the time %s is not one of whole seconds", t.Format(time.RFC3339Nano))
+	}
+	if _, err := ParseTime(FormatTime(t)); err != nil { // a year of five digits
+		return err
+	}
+	return nil
+}
+
+// checkFiles returns the set of names.
+func checkFiles(files []File) (map[string]bool, error) {
+	names := make(map[string]bool, len(files))
+	var errs []error
+	var sum int64
+	for _, file := range files {
+		err := errors.Join(
+			CheckFileName(file.Name),
+			checkHex("SHA-1", file.SHA1, sha1HexBytes),
+			checkHex("SHA-256", file.SHA256, sha256HexBytes),
+		)
+		switch {
+		case file.Name == ManifestName:
+			err = errors.Join(err, errors.New("a manifest does not list itself"))
+		case names[file.Name]:
+			err = errors.Join(err, errors.New("it is listed twice"))
+		case file.SizeBytes < 0 || file.SizeBytes > math.MaxInt64-sum:
+			err = errors.Join(err, fmt.Errorf("its size of %d bytes is out of range", file.SizeBytes))
+		default:
+			sum += file.SizeBytes
+		}
+		names[file.Name] = true
+		if err != nil {
+			errs = append(errs, fmt.Errorf("file %q: %w", file.Name, err))
+		}
+	}
+	return names, errors.Join(errs...)
+}
+
+func (e *Extent) check(files map[string]bool) error {
+	var errs []error
+	if e.Name != "" {
+		errs = append(errs, CheckFileName(e.Name)) // it becomes part of file names
+	}
+	if e.State == "" {
+		errs = append(errs, errors.New("it has no state"))
+	}
+	if e.OffsetBytes < 0 || e.SizeBytes < 0 || e.OffsetBytes > math.MaxInt64-e.SizeBytes {
+		errs = append(errs, fmt.Errorf("it lies out of range: %d bytes at %d", e.SizeBytes, e.OffsetBytes))
+	}
+	named := []string{e.Archive, e.BootArea}
+	if e.Index != nil {
+		named = append(named, e.Index.Name)
+		if e.Index.Name == "" || e.Index.BlocksOffset < 0 {
+			errs = append(errs, errors.New("its index has no name or a negative offset"))
+		}
+	}
+	for _, name := range named {
+		if name != "" && !files[name] {
+			errs = append(errs, fmt.Errorf("it names the file %q, which is not listed", name))
+		}
+	}
+	if e.Archive == "" && (e.State == StateFiles || e.State == StateImage) {
+		errs = append(errs, errors.New("it names no file that holds it"))
+	}
+	return errors.Join(errs...)
+}
+
+// checkHex wants lower case, as sha1sum writes it: sums are compared as text.
+func checkHex(what, sum string, length int) error {
+	valid := func(r rune) bool { return (r >= '0' && r <= '9') || (r >= 'a' && r <= 'f') }
+	if len(sum) != length || strings.ContainsFunc(sum, func(r rune) bool { return !valid(r) }) {
+		return fmt.Errorf("%q is no %s sum", sum, what)
+	}
+	return nil
+}
+
+func encodeJSON(value any) ([]byte, error) {
+	var buf bytes.Buffer
+	encoder := json.NewEncoder(&buf)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
+		return nil, fmt.Errorf("cannot encode: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+// decodeJSON reads one value and nothing behind it. The format is looked at first: what a newer version wrote may not
+// fit the types of this one.
+func decodeJSON(data []byte, value any) error {
+	var head struct {
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := checkFormat(head.Format); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, value); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return nil
+}
