@@ -204,7 +204,8 @@ func (r *Reader) inflateJobs() {
 	}
 }
 
-// Close ends reading and frees what it holds.
+// Close ends reading and frees what it holds. It waits for a Read of the source that is under way: where that may never
+// return, end it first.
 func (r *Reader) Close() error {
 	r.cancel()
 	r.wg.Wait()
@@ -215,16 +216,19 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. What lies between picked Members is passed over without a word.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	piece, err := r.next(int64(len(p)))
-	if err != nil {
-		return 0, err
+	for {
+		piece, err := r.next(int64(len(p)))
+		var skip *skipped
+		if errors.As(err, &skip) {
+			continue
+		}
+		return copy(p, piece), err
 	}
-	return copy(p, piece), nil
 }
 
 // readFull fills p. When damage comes before p is full, what there was is lost.
