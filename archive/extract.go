@@ -86,7 +86,7 @@ type Shortfall struct {
 type ExtractStats struct {
 	Files, Dirs, Symlinks, Hardlinks, Others int64 // made
 	Bytes                                    int64 // of data written
-	Damage                                   []Damage
+	Damage                                   []MemberError
 	Failures                                 []Failure // in the order of the archive
 	FailuresOmitted                          int64     // beyond those listed
 	Shortfalls                               []Shortfall
@@ -133,7 +133,7 @@ type extractor struct {
 	top    *folder
 	stack  []*folder // from the root to the folder that is being filled
 	above  []*tarEntry
-	queue  chan *job
+	queue  chan *fileJob
 	room   *semaphore.Weighted
 	wg     sync.WaitGroup
 	seq    int64 // of the current entry
@@ -143,7 +143,7 @@ type extractor struct {
 
 	mu       sync.Mutex
 	done     *sync.Cond // a job is done
-	inFlight map[string]*job
+	inFlight map[string]*fileJob
 	stats    ExtractStats
 	short    map[string]*Shortfall
 	fatal    error // ends the run even when it keeps going
@@ -164,8 +164,8 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 		r.opts.KeepGoing = true
 	}
 	x := &extractor{ctx: ctx, r: r, opts: opts, sel: sel, began: time.Now().Add(-100 * time.Millisecond),
-		queue: make(chan *job, jobsQueued), room: semaphore.NewWeighted(jobsBytes),
-		inFlight: make(map[string]*job), short: make(map[string]*Shortfall)}
+		queue: make(chan *fileJob, jobsQueued), room: semaphore.NewWeighted(jobsBytes),
+		inFlight: make(map[string]*fileJob), short: make(map[string]*Shortfall)}
 	x.done = sync.NewCond(&x.mu)
 	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -333,7 +333,7 @@ func (x *extractor) firstFailure() error {
 	return fmt.Errorf("%q: %w", f.Path, f.Err)
 }
 
-func (x *extractor) damaged(d *Damage) {
+func (x *extractor) damaged(d *MemberError) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.stats.Damage = append(x.stats.Damage, *d)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// job is one small file to be written beside others.
-type job struct {
+// fileJob is one small file to be written beside others.
+type fileJob struct {
 	entry  *tarEntry
 	seq    int64
 	folder *folder
@@ -81,7 +81,7 @@ func (x *extractor) submit(f *folder, e *tarEntry, data []byte) error {
 	if err := x.room.Acquire(x.ctx, cost); err != nil {
 		return err
 	}
-	j := &job{entry: e, seq: x.seq, folder: f, fd: f.fd.share(), data: data}
+	j := &fileJob{entry: e, seq: x.seq, folder: f, fd: f.fd.share(), data: data}
 	x.mu.Lock()
 	f.pending++
 	x.inFlight[e.Path] = j
@@ -91,7 +91,7 @@ func (x *extractor) submit(f *folder, e *tarEntry, data []byte) error {
 }
 
 // work writes one file.
-func (x *extractor) work(j *job) {
+func (x *extractor) work(j *fileJob) {
 	_, name := splitPath(j.entry.Path)
 	err := x.ctx.Err()
 	if err == nil {
@@ -127,7 +127,7 @@ func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
 	var lost error
 	err := x.writeFile(f.fd.fd, name, f.inherits, e, func(w *pieceWriter) error {
 		for {
-			p, err := x.t.data(pieceBytes)
+			p, err := x.t.data(readPieceBytes)
 			var l *lostData
 			switch {
 			case err == io.EOF:
@@ -159,7 +159,7 @@ func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
 // pieceWriter puts data in the places that a sparse map gives it.
 type pieceWriter struct {
 	fd     int
-	pieces []piece
+	pieces []segment
 	done   int64 // of the first piece
 }
 
@@ -195,14 +195,14 @@ func (w *pieceWriter) skip(n int64) error {
 
 // place returns where the next up to limit bytes belong, and how many of them, and counts them as there.
 func (w *pieceWriter) place(limit int64) (at, n int64, err error) {
-	for len(w.pieces) > 0 && w.done == w.pieces[0].lengthBytes {
+	for len(w.pieces) > 0 && w.done == w.pieces[0].length {
 		w.pieces, w.done = w.pieces[1:], 0
 	}
 	if len(w.pieces) == 0 {
 		return 0, 0, errors.New("cannot place data that is in no piece of the file")
 	}
 	p := w.pieces[0]
-	at, n = p.offset+w.done, min(limit, p.lengthBytes-w.done)
+	at, n = p.offset+w.done, min(limit, p.length-w.done)
 	w.done += n
 	return at, n, nil
 }
@@ -243,7 +243,7 @@ func (x *extractor) fillFile(dir int, name string, fd int, inherits bool, e *tar
 	}
 	pieces := e.pieces
 	if pieces == nil {
-		pieces = []piece{{0, e.SizeBytes}}
+		pieces = []segment{{0, e.SizeBytes}}
 	} else if err := unix.Ftruncate(fd, e.SizeBytes); err != nil {
 		return fmt.Errorf("cannot make a file of %d bytes: %w", e.SizeBytes, err)
 	}

@@ -12,12 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes that the kernel keeps ACLs and capabilities in.
-const (
-	aclAccessName  = "system.posix_acl_access"
-	aclDefaultName = "system.posix_acl_default"
-	capabilityName = "security.capability"
-)
+const capabilityName = "security.capability"
 
 // Flags of FS_IOC_SETFLAGS (linux/fs.h) that a person or a program sets, which are those worth restoring, by the letters
 // of chattr. lateFlags can be set only when all else is done, as they forbid further changes. Every filesystem that has
@@ -310,17 +305,6 @@ func dropACLsAt(path string) error {
 	}
 	return nil
 }
-
-// Tags of an ACL in the kernel's form (linux/posix_acl_xattr.h): version 2, then 8 bytes for each entry.
-const (
-	aclVersion  = 2
-	aclUserObj  = 0x01
-	aclUser     = 0x02
-	aclGroupObj = 0x04
-	aclGroup    = 0x08
-	aclMask     = 0x10
-	aclOther    = 0x20
-)
 
 // parseACL makes the kernel's form of the text of an ACL, such as "user::rw-,user:1000:r--,group::r--,mask::r--,other::r--",
 // with commas or newlines between. A name of a user or a group must be followed by its number in a further field.

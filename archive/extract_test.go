@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// run runs a command of the test's machine and returns its output.
-func run(t *testing.T, dir, name string, args ...string) string {
+// command runs a command of the test's machine and returns its output.
+func command(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -58,7 +58,7 @@ func TestExtractReadsOtherTars(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "a.tar.gz")
-			run(t, src, tc.argv[0], append(tc.argv[1:], file, ".")...)
+			command(t, src, tc.argv[0], append(tc.argv[1:], file, ".")...)
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -124,5 +124,5 @@ func makeTree(t *testing.T, dir string) {
 	if err := os.Link(filepath.Join(dir, "a/file"), filepath.Join(dir, "z/hard")); err != nil {
 		t.Fatal(err)
 	}
-	run(t, dir, "mkfifo", "a/fifo")
+	command(t, dir, "mkfifo", "a/fifo")
 }

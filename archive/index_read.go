@@ -413,15 +413,15 @@ func (x *Index) Members(ctx context.Context) ([]Member, error) {
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Offset, b.Offset) })
 	members = slices.Compact(members)
 	if len(errs) == 0 {
-		if err := checkMembers(members, x.total); err != nil {
+		if err := coverArchive(members, x.total); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return members, errors.Join(errs...)
 }
 
-// checkMembers holds the members of an index against its total: they must cover the archive and its stream.
-func checkMembers(members []Member, total indexTotal) error {
+// coverArchive holds the members of an index against its total: they must cover the archive and its stream.
+func coverArchive(members []Member, total indexTotal) error {
 	var offset, tarOffset int64
 	for _, m := range members {
 		if m.Offset != offset || m.TarOffset != tarOffset {

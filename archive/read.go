@@ -14,9 +14,9 @@ import (
 
 const (
 	// memberLimitBytes is the largest member, stored or inflated, that is held in memory as one. A longer one, and one
-	// without the VT subfield, is inflated in pieces of pieceBytes.
+	// without the VT subfield, is inflated in pieces of readPieceBytes.
 	memberLimitBytes = 2*MemberMaxBytes + 1<<20
-	pieceBytes       = 1 << 20
+	readPieceBytes   = 1 << 20
 	readBufferBytes  = 256 << 10
 	// readAheadBytes bounds what all members on their way through a Reader hold, stored and inflated.
 	readAheadBytes = 64 << 20
@@ -29,9 +29,9 @@ var (
 	ErrNotArchive = errors.New("not a gzip stream")
 )
 
-// Damage is a part of an archive that cannot be read: a member that does not inflate to what it declares, or bytes
+// MemberError is a part of an archive that cannot be read: a member that does not inflate to what it declares, or bytes
 // between members that are none. It is an error.
-type Damage struct {
+type MemberError struct {
 	Offset      int64 // in the archive file
 	LengthBytes int64 // in the archive file; -1 when it is not known where the damage ends
 	TarOffset   int64 // in the inflated stream; -1 behind damage of unknown length
@@ -39,11 +39,11 @@ type Damage struct {
 	Err         error
 }
 
-func (d *Damage) Error() string {
+func (d *MemberError) Error() string {
 	return fmt.Sprintf("damaged member at byte %d: %v", d.Offset, d.Err)
 }
 
-func (d *Damage) Unwrap() error { return d.Err }
+func (d *MemberError) Unwrap() error { return d.Err }
 
 // ReaderOptions of NewReader and NewStreamReader; the zero value serves.
 type ReaderOptions struct {
@@ -53,7 +53,7 @@ type ReaderOptions struct {
 	// limit. Whatever it is, no member with a VT subfield yields more than it declares there (at most 17 MiB), one
 	// that an index lists no more than the index says, and others are inflated piecewise: memory stays bounded.
 	MaxBytes int64
-	// KeepGoing goes on behind damage: a Read that meets it returns a *Damage once, and the next one goes on at the
+	// KeepGoing goes on behind damage: a Read that meets it returns a *MemberError once, and the next one goes on at the
 	// next good member.
 	KeepGoing bool
 	// Members are those to read, in rising order, as the index lists them; all when nil. What lies between them is
@@ -100,7 +100,7 @@ type future struct {
 
 	done     chan struct{} // closed when data and err are final
 	data     []byte
-	err      error // *Damage, io.EOF or what ends the stream
+	err      error // *MemberError, io.EOF or what ends the stream
 	followed chan struct{}
 	// trusted, final when followed is closed, says that the next member begins where this one's header said.
 	trusted bool
@@ -196,7 +196,7 @@ func (r *Reader) inflateJobs() {
 	for f := range r.jobs {
 		data, err := inf.member(f.stored, f.header, f.declared)
 		if err != nil {
-			f.err = &Damage{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
+			f.err = &MemberError{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
 		} else {
 			f.data = data
 		}
@@ -266,7 +266,7 @@ func (r *Reader) skipPiece() {
 	r.memberStart = false
 }
 
-// fill makes sure that there is something to hand out, or returns why not. A *Damage or a *skipped is returned once and
+// fill makes sure that there is something to hand out, or returns why not. A *MemberError or a *skipped is returned once and
 // leaves the Reader behind the gap; what is left of the stream follows with KeepGoing, and after every *skipped.
 func (r *Reader) fill() error {
 	for len(r.rest) == 0 {
@@ -317,7 +317,7 @@ func (r *Reader) take(f *future) error {
 		r.given += int64(len(f.data))
 		return gap
 	}
-	var damage *Damage
+	var damage *MemberError
 	if errors.As(f.err, &damage) {
 		return r.takeDamage(f, damage)
 	}
@@ -335,7 +335,7 @@ func (r *Reader) take(f *future) error {
 	return nil
 }
 
-func (r *Reader) takeDamage(f *future, damage *Damage) error {
+func (r *Reader) takeDamage(f *future, damage *MemberError) error {
 	if !r.opts.KeepGoing {
 		r.err = damage
 	} else {
@@ -388,7 +388,7 @@ func (r *Reader) dispatchListed() error {
 
 func (r *Reader) dispatchMember(m Member) error {
 	fail := func(err error) error {
-		f := readyFuture(&Damage{
+		f := readyFuture(&MemberError{
 			Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err})
 		f.tarOffset = m.TarOffset
 		return r.enqueue(f)

@@ -127,18 +127,18 @@ func (d *dispatcher) longMember(offset int64, header memberHeader, limit int64) 
 	first := true
 	d.given = 0
 	for {
-		if err := d.r.budget.Acquire(d.r.ctx, pieceBytes); err != nil {
+		if err := d.r.budget.Acquire(d.r.ctx, readPieceBytes); err != nil {
 			return context.Cause(d.r.ctx)
 		}
-		data := make([]byte, pieceBytes)
+		data := make([]byte, readPieceBytes)
 		n, err := io.ReadFull(d.flate, data)
 		data = data[:n]
 		sum = crc32.Update(sum, crc32.IEEETable, data)
 		if limit >= 0 && d.given+int64(n) > limit {
-			d.r.budget.Release(pieceBytes)
+			d.r.budget.Release(readPieceBytes)
 			return fmt.Errorf("%w: more than the %d bytes declared", ErrExpansion, limit)
 		}
-		f := &future{offset: offset, tarOffset: -1, first: first, cost: pieceBytes, data: data,
+		f := &future{offset: offset, tarOffset: -1, first: first, cost: readPieceBytes, data: data,
 			done: make(chan struct{}), followed: make(chan struct{})}
 		if d.listed != nil {
 			f.tarOffset = d.listed.TarOffset + d.given
@@ -182,7 +182,7 @@ func (d *dispatcher) flateEnded() bool {
 // inflate either, its header may have pointed here wrongly, and the search begins inside of it.
 func (d *dispatcher) resync(offset int64, cause error) error {
 	if !d.r.opts.KeepGoing {
-		return &Damage{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause}
+		return &MemberError{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause}
 	}
 	if p := d.prev; p != nil {
 		select {
@@ -201,7 +201,7 @@ func (d *dispatcher) resync(offset int64, cause error) error {
 }
 
 func (d *dispatcher) resyncFrom(offset int64, cause error) error {
-	damage := &Damage{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause}
+	damage := &MemberError{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause}
 	if !d.r.opts.KeepGoing {
 		return damage
 	}
@@ -209,7 +209,7 @@ func (d *dispatcher) resyncFrom(offset int64, cause error) error {
 }
 
 // search goes to the next member that can be trusted and reports the damage, whose end is then known, if it is not nil.
-func (d *dispatcher) search(damage *Damage) error {
+func (d *dispatcher) search(damage *MemberError) error {
 	found, err := d.src.findMember()
 	if failed := d.src.failed(); failed != nil {
 		return failed

@@ -83,11 +83,11 @@ func fileAt(t *tarReader, offset int64) (*tarEntry, error) {
 }
 
 // wholePieces returns the pieces of any file; one that is not sparse is one piece.
-func wholePieces(e *tarEntry) []piece {
+func wholePieces(e *tarEntry) []segment {
 	if e.pieces != nil {
 		return e.pieces
 	}
-	return []piece{{0, e.SizeBytes}}
+	return []segment{{0, e.SizeBytes}}
 }
 
 // memberFile reads the data of an entry with its holes.
@@ -95,7 +95,7 @@ type memberFile struct {
 	t      *tarReader
 	at     int64 // offset in the file
 	size   int64
-	pieces []piece
+	pieces []segment
 	err    error
 }
 
@@ -110,7 +110,7 @@ func (f *memberFile) Read(p []byte) (int, error) {
 }
 
 func (f *memberFile) read(p []byte) (int, error) {
-	for len(f.pieces) > 0 && f.at >= f.pieces[0].offset+f.pieces[0].lengthBytes {
+	for len(f.pieces) > 0 && f.at >= f.pieces[0].offset+f.pieces[0].length {
 		f.pieces = f.pieces[1:]
 	}
 	if f.at >= f.size {
@@ -125,7 +125,7 @@ func (f *memberFile) read(p []byte) (int, error) {
 		clear(p)
 		return len(p), nil
 	}
-	end := f.pieces[0].offset + f.pieces[0].lengthBytes
+	end := f.pieces[0].offset + f.pieces[0].length
 	data, err := f.t.data(min(int64(len(p)), end-f.at))
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

@@ -21,19 +21,19 @@ type header struct {
 	mtime              time.Time
 	devmajor, devminor int64
 	gnu                bool
-	block              *[blockBytes]byte // for the map of an old GNU sparse file
+	block              *[tarBlockBytes]byte // for the map of an old GNU sparse file
 }
 
 // isHeader says whether p is a header that can be trusted where none has to be: with the right sum and a magic.
 func isHeader(p []byte) bool {
-	block := (*[blockBytes]byte)(p)
+	block := (*[tarBlockBytes]byte)(p)
 	_, err := parseHeader(block)
 	return err == nil && bytes.HasPrefix(block[257:], []byte("ustar"))
 }
 
-func parseHeader(b *[blockBytes]byte) (header, error) {
+func parseHeader(b *[tarBlockBytes]byte) (header, error) {
 	h := header{block: b}
-	if *b == [blockBytes]byte{} {
+	if *b == [tarBlockBytes]byte{} {
 		return h, errEndMark
 	}
 	want, err := parseNumber(b[148:156])
@@ -82,7 +82,7 @@ func parseHeader(b *[blockBytes]byte) (header, error) {
 }
 
 // sumMatches compares with the sum of the bytes, the sum's own taken for spaces. Some old programs took them as signed.
-func sumMatches(b *[blockBytes]byte, want int64) bool {
+func sumMatches(b *[tarBlockBytes]byte, want int64) bool {
 	var unsigned, signed int64
 	for i, c := range b {
 		if i >= 148 && i < 156 {

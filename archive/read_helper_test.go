@@ -98,7 +98,7 @@ func makeSample(t testing.TB, files int) *sample {
 		}
 		total -= e.TarBytes
 		for rest := one.Bytes(); len(rest) > 0; {
-			n := min(len(rest), 200*blockBytes)
+			n := min(len(rest), 200*tarBlockBytes)
 			chunk.Write(rest[:n])
 			total += int64(n)
 			if rest = rest[n:]; len(rest) > 0 {

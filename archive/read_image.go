@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +20,8 @@ type holePuncher interface {
 	PunchHole(offset, lengthBytes int64) error
 }
 
-// ImageOptions of ReadImage.
-type ImageOptions struct {
+// ReadImageOptions of ReadImage.
+type ReadImageOptions struct {
 	// SizeBytes is what the image must inflate to; more or less is an error. -1 takes any.
 	SizeBytes int64
 	// SkipZeros leaves zeros out, 64 KiB or more at a time: for a target that is known to hold zeros, such as a new
@@ -32,19 +31,19 @@ type ImageOptions struct {
 	OnProgress func(doneBytes int64)
 }
 
-// ImageStats says what ReadImage did.
-type ImageStats struct {
+// ReadImageStats says what ReadImage did.
+type ReadImageStats struct {
 	SizeBytes    int64 // of the image
 	WrittenBytes int64
-	ZeroBytes    int64    // left out
-	Damage       []Damage // with a Reader that keeps going: what could not be read, which was not written
+	ZeroBytes    int64         // left out
+	Damage       []MemberError // with a Reader that keeps going: what could not be read, which was not written
 }
 
 // ReadImage writes the image that r reads to dst, each byte at its own offset. With a Reader that keeps going, parts that
 // cannot be read are left as they are in dst, as long as it is known how long they are, and the error wraps
 // ErrIncomplete.
-func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ImageOptions) (ImageStats, error) {
-	var stats ImageStats
+func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ReadImageOptions) (ReadImageStats, error) {
+	var stats ReadImageStats
 	punch, _ := dst.(holePuncher)
 	for {
 		if ctx.Err() != nil {
@@ -52,7 +51,7 @@ func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ImageOption
 		}
 		offset := r.offset
 		p, err := r.next(imageHoleBytes - offset%imageHoleBytes)
-		var damage *Damage
+		var damage *MemberError
 		switch {
 		case err == io.EOF:
 			return stats, stats.check(opts)
@@ -76,7 +75,7 @@ func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ImageOption
 	}
 }
 
-func (s *ImageStats) check(opts ImageOptions) error {
+func (s *ReadImageStats) check(opts ReadImageOptions) error {
 	if len(s.Damage) > 0 {
 		return fmt.Errorf("read image: %w: %d damaged members, the first: %w", ErrIncomplete, len(s.Damage), &s.Damage[0])
 	}
@@ -87,8 +86,8 @@ func (s *ImageStats) check(opts ImageOptions) error {
 	return nil
 }
 
-func (s *ImageStats) put(dst io.WriterAt, punch holePuncher, p []byte, offset int64, opts ImageOptions) error {
-	if opts.SkipZeros && bytes.Equal(p, zeros[:len(p)]) {
+func (s *ReadImageStats) put(dst io.WriterAt, punch holePuncher, p []byte, offset int64, opts ReadImageOptions) error {
+	if opts.SkipZeros && isZero(p) {
 		s.ZeroBytes += int64(len(p))
 		if punch != nil {
 			return punch.PunchHole(offset, int64(len(p)))

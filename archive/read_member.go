@@ -23,8 +23,6 @@ const (
 
 	gzipFixedBytes   = 10
 	gzipTrailerBytes = 8
-	// memberHeadBytes is the length of the header that voltar writes: the fixed part and the VT subfield alone.
-	memberHeadBytes = gzipFixedBytes + 2 + 4 + ExtraDataBytes
 	// memberLeastBytes is the length of a member that inflates to nothing, with a VT subfield.
 	memberLeastBytes = memberHeadBytes + 2 + gzipTrailerBytes
 )

@@ -27,7 +27,7 @@ func (t *tarReader) sparse(e *tarEntry, h header, pax paxRecords, fail func(erro
 	if err == nil {
 		err = e.checkPieces()
 	}
-	var damage *Damage
+	var damage *MemberError
 	var skip *skipped
 	if err == nil || errors.As(err, &damage) || errors.As(err, &skip) || t.r.err != nil {
 		return err
@@ -39,11 +39,11 @@ func (t *tarReader) sparse(e *tarEntry, h header, pax paxRecords, fail func(erro
 func (e *tarEntry) checkPieces() error {
 	var end, sum int64
 	for _, p := range e.pieces {
-		if p.offset < end || p.lengthBytes < 0 || p.offset > math.MaxInt64-p.lengthBytes {
+		if p.offset < end || p.length < 0 || p.offset > math.MaxInt64-p.length {
 			return errors.New("cannot use a sparse map that is not in order")
 		}
-		end = p.offset + p.lengthBytes
-		sum += p.lengthBytes // cannot overflow: pieces are apart and end below 2^63
+		end = p.offset + p.length
+		sum += p.length // cannot overflow: pieces are apart and end below 2^63
 	}
 	if end > e.SizeBytes {
 		return fmt.Errorf("cannot use a sparse map that ends at byte %d of %d", end, e.SizeBytes)
@@ -74,13 +74,13 @@ func (t *tarReader) sparse10(e *tarEntry, pax paxRecords) error {
 	if count > pieceLimit {
 		return fmt.Errorf("cannot read a sparse map of %d pieces, the limit is %d", count, pieceLimit)
 	}
-	e.pieces = make([]piece, 0, min(count, 1024))
+	e.pieces = make([]segment, 0, min(count, 1024))
 	for range count {
-		var p piece
+		var p segment
 		if p.offset, err = in.number(); err != nil {
 			return err
 		}
-		if p.lengthBytes, err = in.number(); err != nil {
+		if p.length, err = in.number(); err != nil {
 			return err
 		}
 		e.pieces = append(e.pieces, p)
@@ -99,13 +99,13 @@ func (m *mapReader) number() (int64, error) {
 	var digits []byte
 	for {
 		if len(m.rest) == 0 {
-			if m.t.remaining < blockBytes {
+			if m.t.remaining < tarBlockBytes {
 				return 0, errors.New("cannot read a sparse map that is cut off")
 			}
 			if err := m.t.r.readFull(m.t.block[:]); err != nil {
 				return 0, cutOff(err)
 			}
-			m.t.remaining -= blockBytes
+			m.t.remaining -= tarBlockBytes
 			m.rest = m.t.block[:]
 		}
 		c := m.rest[0]
@@ -144,12 +144,12 @@ func (e *tarEntry) sparse0(pax paxRecords) error {
 	if len(numbers)%2 != 0 || len(numbers) > 2*pieceLimit {
 		return fmt.Errorf("cannot read a sparse map of %d numbers", len(numbers))
 	}
-	e.pieces = make([]piece, len(numbers)/2)
+	e.pieces = make([]segment, len(numbers)/2)
 	for i := range e.pieces {
 		if e.pieces[i].offset, err = parseDecimal(numbers[2*i]); err != nil {
 			return err
 		}
-		if e.pieces[i].lengthBytes, err = parseDecimal(numbers[2*i+1]); err != nil {
+		if e.pieces[i].length, err = parseDecimal(numbers[2*i+1]); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (t *tarReader) sparseOld(e *tarEntry, h header) error {
 	if e.SizeBytes, err = parseNumber(h.block[483:495]); err != nil || e.SizeBytes < 0 {
 		return fmt.Errorf("cannot read the size of a sparse file: %w", errors.Join(err, errNoHeader))
 	}
-	e.pieces = []piece{}
+	e.pieces = []segment{}
 	if err := e.addOldPieces(h.block[386:482]); err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (e *tarEntry) addOldPieces(b []byte) error {
 		if len(e.pieces) == pieceLimit {
 			return fmt.Errorf("cannot read a sparse map of more than %d pieces", pieceLimit)
 		}
-		e.pieces = append(e.pieces, piece{offset, length})
+		e.pieces = append(e.pieces, segment{offset, length})
 	}
 	return nil
 }

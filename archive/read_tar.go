@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	blockBytes = 512
 	// headerLimitBytes bounds a pax header or a long name, which are held in memory. Linux allows 64 KiB for one
 	// extended attribute.
 	headerLimitBytes = 8 << 20
@@ -28,20 +27,12 @@ var errNoHeader = errors.New("no tar header")
 type tarEntry struct {
 	Entry
 	aclAccess, aclDefault string
-	xattrs                []xattr // in the order of the stream
-	pieces                []piece // of a sparse file; nil for others
-	dataBytes             int64   // in the stream, with the map of a sparse file
+	xattrs                []xattr   // in the order of the stream
+	pieces                []segment // of a sparse file; nil for others
+	dataBytes             int64     // in the stream, with the map of a sparse file
 	notes                 []string
 	exact                 bool // TarOffset is known
 }
-
-type xattr struct {
-	name  string
-	value []byte
-}
-
-// piece is a part of a file that is no hole.
-type piece struct{ offset, lengthBytes int64 }
 
 // lostData is the error of data that is missing in the middle of an entry. What follows can be read.
 type lostData struct {
@@ -57,16 +48,16 @@ func (l *lostData) Unwrap() error { return l.err }
 // the data of a file that is itself a tar archive.
 type tarReader struct {
 	r        *Reader
-	cursor   *cursor           // nil without an index
-	damaged  func(*Damage)     // is told of all damage
-	badEntry func(error) error // decides on going on behind a header that is none; nil ends at it
-	whole    bool              // the stream must end with an end mark
+	cursor   *cursor            // nil without an index
+	damaged  func(*MemberError) // is told of all damage
+	badEntry func(error) error  // decides on going on behind a header that is none; nil ends at it
+	whole    bool               // the stream must end with an end mark
 
 	global    paxRecords
 	remaining int64 // of the data of the current entry
 	padding   int64
 	lost      bool // the next header has to be looked for
-	block     [blockBytes]byte
+	block     [tarBlockBytes]byte
 	done      bool
 }
 
@@ -115,7 +106,7 @@ func (t *tarReader) ended(err error) error {
 
 // gap says whether err is damage, or a part not asked for, behind which the stream goes on.
 func (t *tarReader) gap(err error) bool {
-	var damage *Damage
+	var damage *MemberError
 	if errors.As(err, &damage) && t.r.err == nil {
 		t.damaged(damage)
 		return true
@@ -202,7 +193,7 @@ func (t *tarReader) resync() error {
 		if err != nil {
 			continue
 		}
-		if t.r.memberStart && len(t.r.rest) >= blockBytes && isHeader(t.r.rest[:blockBytes]) {
+		if t.r.memberStart && len(t.r.rest) >= tarBlockBytes && isHeader(t.r.rest[:tarBlockBytes]) {
 			t.lost = false
 			return nil
 		}
@@ -283,7 +274,7 @@ func (t *tarReader) extension(h header) ([]byte, error) {
 	if err := t.r.readFull(text); err != nil {
 		return nil, cutOff(err)
 	}
-	var pad [blockBytes]byte
+	var pad [tarBlockBytes]byte
 	if err := t.r.readFull(pad[:padding(h.size)]); err != nil {
 		return nil, cutOff(err)
 	}
@@ -297,16 +288,13 @@ func cutOff(err error) error {
 	return err
 }
 
-// padding returns what fills n bytes up to whole blocks.
-func padding(n int64) int64 { return -n & (blockBytes - 1) }
-
 // endMark is called behind the first block of zeros. Another one and then nothing but zeros must follow.
 func (t *tarReader) endMark() error {
 	if err := t.r.readFull(t.block[:]); err != nil {
 		return cutOff(err)
 	}
-	if t.block != [blockBytes]byte{} {
-		return fmt.Errorf("tar stream at byte %d: %w: one block of zeros alone", t.r.offset-2*blockBytes, errNoHeader)
+	if t.block != [tarBlockBytes]byte{} {
+		return fmt.Errorf("tar stream at byte %d: %w: one block of zeros alone", t.r.offset-2*tarBlockBytes, errNoHeader)
 	}
 	for {
 		p, err := t.r.next(math.MaxInt64)
@@ -324,23 +312,9 @@ func (t *tarReader) endMark() error {
 	}
 }
 
-func isZero(p []byte) bool {
-	for len(p) > 0 {
-		n := min(len(p), len(zeros))
-		if !bytes.Equal(p[:n], zeros[:n]) {
-			return false
-		}
-		p = p[n:]
-	}
-	return true
-}
-
-// zeros is never written to.
-var zeros [64 << 10]byte
-
 // fillEntry makes an entry of its header and the pax records that apply to it, and goes to its data.
 func (t *tarReader) fillEntry(e *tarEntry, h header, pax paxRecords) error {
-	at := t.r.offset - blockBytes
+	at := t.r.offset - tarBlockBytes
 	fail := func(err error) error {
 		return fmt.Errorf("tar stream at byte %d: entry %q: %w: %w", at, e.Path, errNoHeader, err)
 	}
@@ -376,7 +350,7 @@ func (t *tarReader) fillEntry(e *tarEntry, h header, pax paxRecords) error {
 	if e.Type != TypeFile && h.typeflag != 'D' {
 		size = 0
 	}
-	if size < 0 || size > math.MaxInt64-blockBytes-t.r.offset {
+	if size < 0 || size > math.MaxInt64-tarBlockBytes-t.r.offset {
 		return fail(fmt.Errorf("cannot read a file of %d bytes", size))
 	}
 	e.dataBytes, e.StoredBytes, e.SizeBytes = size, size, size

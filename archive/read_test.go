@@ -38,7 +38,7 @@ func oneGzip(t testing.TB, data []byte) []byte {
 
 func TestReaderTakesAnySequenceOfMembers(t *testing.T) {
 	a, b := noise("a", 3<<20+17), noise("b", 100)
-	exact := noise("c", 2*pieceBytes)
+	exact := noise("c", 2*readPieceBytes)
 	for _, tc := range []struct {
 		name       string
 		data, want []byte
@@ -128,7 +128,7 @@ func TestReaderNoticesEveryFlippedByte(t *testing.T) {
 }
 
 // salvage reads around damage and returns the data of each stretch and the damage.
-func salvage(t testing.TB, data []byte) (good [][]byte, damage []*Damage, err error) {
+func salvage(t testing.TB, data []byte) (good [][]byte, damage []*MemberError, err error) {
 	t.Helper()
 	r, err := NewStreamReader(context.Background(), bytes.NewReader(data), ReaderOptions{Workers: 2, KeepGoing: true})
 	if err != nil {
@@ -138,7 +138,7 @@ func salvage(t testing.TB, data []byte) (good [][]byte, damage []*Damage, err er
 	var cur []byte
 	for {
 		p, err := r.next(1 << 30)
-		var d *Damage
+		var d *MemberError
 		switch {
 		case err == nil:
 			cur = append(cur, p...)

@@ -44,7 +44,7 @@ type VerifyResult struct {
 	MembersInflated int64 // with an index; 0 without
 	Entries         int64
 	TarBytes        int64
-	Damage          []Damage
+	Damage          []MemberError
 	Lost            []Failure // entries that cannot be restored whole, hard links to such included
 	LostOmitted     int64     // beyond those listed
 	Findings        []string  // all that is wrong, in words
@@ -192,7 +192,7 @@ func (v *verifier) lostMember(m Member, err error) {
 	if v.opts.Level == VerifyFull {
 		return // which inflates it and says so
 	}
-	d := Damage{Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err}
+	d := MemberError{Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err}
 	v.res.Damage = append(v.res.Damage, d)
 	v.res.find("%v", &d)
 }
@@ -268,7 +268,7 @@ func (v *verifier) read(opts ReaderOptions, entries iter.Seq2[Entry, error], who
 	}
 	defer r.Close()
 	v.t = &tarReader{r: r, whole: whole, badEntry: func(err error) error { v.res.find("%v", err); return nil },
-		damaged: func(d *Damage) { v.res.Damage = append(v.res.Damage, *d); v.res.find("%v", d) }}
+		damaged: func(d *MemberError) { v.res.Damage = append(v.res.Damage, *d); v.res.find("%v", d) }}
 	if entries != nil {
 		v.t.cursor = newCursor(entries,
 			func(e Entry) error {
