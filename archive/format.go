@@ -75,4 +75,5 @@ type Block struct {
 	LengthBytes int64
 	FirstPath   string
 	Entries     int
+	TarOffset   int64 // where the archive member that the block's first line names begins in the tar stream
 }

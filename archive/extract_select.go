@@ -1,0 +1,319 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+)
+
+// cleanPath gives a path the form that it has in an index: relative, without empty and "." components. One that leads
+// outside of its root is an error, and so is one that begins with a slash.
+func cleanPath(p string) (string, error) {
+	if strings.HasPrefix(p, "/") {
+		return "", fmt.Errorf("cannot use the absolute path %q", p)
+	}
+	if strings.IndexByte(p, 0) >= 0 {
+		return "", fmt.Errorf("cannot use the path %q: NUL in it", p)
+	}
+	if isClean(p) {
+		return p, nil
+	}
+	var clean []string
+	for name := range strings.SplitSeq(p, "/") {
+		switch name {
+		case "", ".":
+		case "..":
+			return "", fmt.Errorf("cannot use the path %q: it leads outside", p)
+		default:
+			clean = append(clean, name)
+		}
+	}
+	if len(clean) == 0 {
+		return rootPath, nil
+	}
+	return strings.Join(clean, "/"), nil
+}
+
+// isClean says, for nearly all paths, that they need no cleaning.
+func isClean(p string) bool {
+	begin := 0
+	for i := 0; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' {
+			continue
+		}
+		if name := p[begin:i]; name == "" || name == "." || name == ".." {
+			return p == rootPath
+		}
+		begin = i + 1
+	}
+	return true
+}
+
+// splitPath returns the folder and the name of a clean path. The root has no name.
+func splitPath(p string) (folder, name string) {
+	if p == rootPath {
+		return rootPath, ""
+	}
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		return p[:i], p[i+1:]
+	}
+	return rootPath, p
+}
+
+// selection is a set of patterns: a path that matches one, component by component, is selected with all below it.
+type selection struct {
+	patterns []pattern
+}
+
+type pattern struct {
+	text    string
+	names   []string // nil selects all
+	literal string   // the path, when there is nothing to match in it
+	matched bool
+}
+
+// newSelection parses patterns; none select everything.
+func newSelection(texts []string) (*selection, error) {
+	s := &selection{}
+	for _, text := range texts {
+		clean, err := cleanPath(strings.TrimPrefix(text, "/"))
+		if err != nil {
+			return nil, err
+		}
+		p := pattern{text: text}
+		if clean != rootPath {
+			p.names = strings.Split(clean, "/")
+		}
+		if !strings.ContainsAny(clean, `*?[\`) {
+			p.literal = clean
+		}
+		for _, name := range p.names {
+			if _, err := path.Match(name, ""); err != nil {
+				return nil, fmt.Errorf("cannot use the pattern %q: %w", text, err)
+			}
+		}
+		s.patterns = append(s.patterns, p)
+	}
+	return s, nil
+}
+
+// all says that everything is selected.
+func (s *selection) all() bool { return len(s.patterns) == 0 }
+
+// matches says whether a clean path is selected, and marks the patterns that select it.
+func (s *selection) matches(p string) bool {
+	if s.all() {
+		return true
+	}
+	selected := false
+	var names []string
+	if p != rootPath {
+		names = strings.Split(p, "/")
+	}
+	for i := range s.patterns {
+		if s.patterns[i].matches(names) {
+			s.patterns[i].matched = true
+			selected = true
+		}
+	}
+	return selected
+}
+
+func (p *pattern) matches(names []string) bool { return matchNames(p.names, names) }
+
+// matchNames matches a pattern's names against the first names of a path. "**" stands for any number of names.
+func matchNames(pattern, names []string) bool {
+	for i, want := range pattern {
+		if want == "**" {
+			for skip := 0; skip <= len(names); skip++ {
+				if matchNames(pattern[i+1:], names[skip:]) {
+					return true
+				}
+			}
+			return false
+		}
+		if len(names) == 0 {
+			return false
+		}
+		if ok, err := path.Match(want, names[0]); !ok || err != nil { // patterns were tried: there is no error
+			return false
+		}
+		names = names[1:]
+	}
+	return true
+}
+
+// unmatched returns an error for each pattern that selected nothing.
+func (s *selection) unmatched() error {
+	var errs []error
+	for _, p := range s.patterns {
+		if !p.matched {
+			errs = append(errs, fmt.Errorf("cannot find %q in the archive", p.text))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// plan is how a selection is taken out of an archive with an index: the members to read, and what the entries in them
+// do not say.
+type plan struct {
+	members []Member
+	blocks  []int             // of the index that hold selected entries, rising
+	dirs    map[string]Entry  // folders above selected entries
+	renamed map[string]string // data of a hard link that is not itself selected: its path, and the link that takes it
+	entries int64
+	bytes   int64
+}
+
+// plan looks up a selection in the index.
+func (x *Index) plan(ctx context.Context, s *selection) (*plan, error) {
+	p := &plan{dirs: make(map[string]Entry), renamed: make(map[string]string)}
+	members := make(map[Member]struct{})
+	for _, i := range x.blocksFor(s) {
+		var inBlock []Member
+		used := false
+		for l, err := range x.lines(ctx, i) {
+			if err != nil {
+				return nil, err
+			}
+			if l.Kind == lineMember {
+				inBlock = append(inBlock, l.Member)
+			}
+			if l.Kind != lineEntry || !s.matches(l.Entry.Path) {
+				continue
+			}
+			used = true
+			p.entries++
+			p.bytes += l.Entry.StoredBytes
+			addOverlapping(members, inBlock, l.Entry)
+			if l.Entry.Type == TypeHardlink && !s.matches(l.Entry.Linkname) {
+				if err := x.planLink(ctx, p, members, l.Entry); err != nil {
+					return nil, err
+				}
+			}
+			if err := x.planParents(ctx, p, l.Entry.Path); err != nil {
+				return nil, err
+			}
+		}
+		if used {
+			p.blocks = append(p.blocks, i)
+		}
+	}
+	slices.Sort(p.blocks)
+	p.blocks = slices.Compact(p.blocks)
+	p.members = make([]Member, 0, len(members))
+	for m := range members {
+		p.members = append(p.members, m)
+	}
+	slices.SortFunc(p.members, func(a, b Member) int { return int(min(max(a.Offset-b.Offset, -1), 1)) })
+	return p, nil
+}
+
+// blocksFor returns the blocks that can hold what is selected, in order.
+func (x *Index) blocksFor(s *selection) []int {
+	wanted := make([]bool, len(x.blocks))
+	for _, p := range s.patterns {
+		from, to := 0, len(x.blocks)
+		if p.literal != "" {
+			from = max(0, x.blockOf(p.literal))
+			to = from
+			for to < len(x.blocks) {
+				first := x.blocks[to].FirstPath
+				if ComparePaths(first, p.literal) > 0 && !isBelow(first, p.literal) {
+					break
+				}
+				to++
+			}
+		}
+		for i := from; i < to; i++ {
+			wanted[i] = true
+		}
+	}
+	var blocks []int
+	for i, w := range wanted {
+		if w || s.all() {
+			blocks = append(blocks, i)
+		}
+	}
+	return blocks
+}
+
+func addOverlapping(to map[Member]struct{}, from []Member, e Entry) {
+	if e.TarOffset < 0 {
+		return
+	}
+	for i := len(from) - 1; i >= 0; i-- {
+		m := from[i]
+		if m.TarOffset+m.TarBytes <= e.TarOffset {
+			return
+		}
+		if m.TarOffset < e.TarOffset+e.TarBytes {
+			to[m] = struct{}{}
+		}
+	}
+}
+
+// planLink adds the data of a hard link to an entry that is not selected.
+func (x *Index) planLink(ctx context.Context, p *plan, members map[Member]struct{}, link Entry) error {
+	if _, planned := p.renamed[link.Linkname]; planned {
+		return nil
+	}
+	i := x.blockOf(link.Linkname)
+	if i < 0 {
+		return fmt.Errorf("cannot find %q, which holds the data of %q", link.Linkname, link.Path)
+	}
+	text, err := x.block(ctx, i)
+	if err != nil {
+		return err
+	}
+	target, err := findLine(text, link.Linkname)
+	if err != nil {
+		return fmt.Errorf("cannot find %q, which holds the data of %q: %w", link.Linkname, link.Path, err)
+	}
+	of, err := membersOf(text, target)
+	if err != nil {
+		return err
+	}
+	for _, m := range of {
+		members[m] = struct{}{}
+	}
+	p.renamed[link.Linkname] = link.Path
+	p.blocks = append(p.blocks, i)
+	p.bytes += target.StoredBytes
+	return nil
+}
+
+// planParents looks up the folders above a selected entry.
+func (x *Index) planParents(ctx context.Context, p *plan, path string) error {
+	for path != rootPath {
+		path, _ = splitPath(path)
+		if _, known := p.dirs[path]; known {
+			return nil
+		}
+		e, _, err := x.find(ctx, path)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err == nil && e.Type == TypeDir {
+			p.dirs[path] = e
+		} else {
+			p.dirs[path] = Entry{} // the index has none: as the archive does not say, it gets default permissions
+		}
+	}
+	return nil
+}
+
+// entriesOf yields the entries of some blocks.
+func (x *Index) entriesOf(ctx context.Context, blocks []int) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for _, i := range blocks {
+			if !x.yieldBlock(ctx, i, yield) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	retryBytes  = 4096      // what is read at once around a read error
+	maxRead     = 1 << 20   // what is read at once otherwise
+	maxSegments = 64 << 10  // of a sparse file, before the smallest holes are taken for data
+	minJoinHole = 128 << 10 // the first size of holes that are then taken for data
+)
+
+// readerAt reads like pread: it may return less than it was asked for, and 0 without an error at the end.
+type readerAt func(p []byte, offset int64) (int, error)
+
+// losses collects what could not be read of one file or image.
+type losses struct {
+	bytes   int64
+	offset  int64 // of the first
+	err     error // of the first; io.EOF where the file ended early
+	onRange func(offset, length int64, err error)
+}
+
+func (l *losses) add(offset, length int64, err error) {
+	if l.bytes == 0 {
+		l.offset, l.err = offset, err
+	}
+	l.bytes += length
+	if l.onRange != nil {
+		l.onRange(offset, length, err)
+	}
+}
+
+// reason says for people what was lost; empty when nothing was.
+func (l *losses) reason() string {
+	switch {
+	case l.bytes == 0:
+		return ""
+	case errors.Is(l.err, io.EOF):
+		return fmt.Sprintf("ends early, at %d: the last %d bytes are zeros", l.offset, l.bytes)
+	}
+	return fmt.Sprintf("%d bytes cannot be read and are zeros, the first at %d: %v", l.bytes, l.offset, l.err)
+}
+
+// fill reads len(p) bytes from offset on. What cannot be read is zeros, and goes into lost; around an error that is
+// found out in blocks of 4 KiB. Its own error is one that ends the whole archive.
+func fill(ctx context.Context, read readerAt, p []byte, offset int64, lost *losses) error {
+	for len(p) > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := read(p[:min(len(p), maxRead)], offset)
+		switch {
+		case n > 0:
+		case err == nil || errors.Is(err, io.EOF):
+			clear(p)
+			lost.add(offset, int64(len(p)), io.EOF)
+			return nil
+		case isFatal(err):
+			return err
+		default:
+			n, err = retry(read, p[:min(int64(len(p)), retryBytes-offset%retryBytes)], offset, lost)
+			if err != nil {
+				return err
+			}
+		}
+		p, offset = p[n:], offset+int64(n)
+	}
+	return nil
+}
+
+// retry reads one block where a larger read failed.
+func retry(read readerAt, block []byte, offset int64, lost *losses) (int, error) {
+	n, err := read(block, offset)
+	switch {
+	case n > 0:
+		return n, nil
+	case err == nil:
+		err = io.EOF
+	case isFatal(err):
+		return 0, err
+	}
+	clear(block)
+	lost.add(offset, int64(len(block)), err)
+	return len(block), nil
+}
+
+// dataSegments finds out where a file holds data, with SEEK_DATA and SEEK_HOLE. It returns one segment of the whole
+// file where there are no holes, or where the filesystem cannot tell.
+func dataSegments(fd int, sizeBytes int64) []segment {
+	whole := []segment{{0, sizeBytes}}
+	var found []segment
+	minHole := int64(0)
+	for pos := int64(0); pos < sizeBytes; {
+		data, err := unix.Seek(fd, pos, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= sizeBytes {
+			break // nothing but a hole up to the end
+		}
+		if err != nil || data < pos {
+			return whole
+		}
+		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+		if err != nil || hole <= data {
+			return whole
+		}
+		hole = min(hole, sizeBytes)
+		found = joinSegment(found, segment{data, hole - data}, minHole)
+		if len(found) > maxSegments {
+			minHole = max(2*minHole, minJoinHole)
+			joined := found[:0]
+			for _, s := range found {
+				joined = joinSegment(joined, s, minHole)
+			}
+			found = joined
+		}
+		pos = hole
+	}
+	if len(found) == 1 && found[0] == whole[0] {
+		return whole
+	}
+	return found
+}
+
+// joinSegment adds a segment, to the last one when the hole between them is smaller than minHole.
+func joinSegment(segments []segment, s segment, minHole int64) []segment {
+	if n := len(segments); n > 0 {
+		last := &segments[n-1]
+		if hole := s.offset - (last.offset + last.length); hole < minHole || hole == 0 {
+			last.length = s.offset + s.length - last.offset
+			return segments
+		}
+	}
+	return append(segments, s)
+}

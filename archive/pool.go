@@ -1,0 +1,290 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+)
+
+// Pool is a set of compression workers that all archives of a run share. It is safe for concurrent use.
+type Pool struct {
+	workers int
+	jobs    chan *job
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	plain [][]byte              // free buffers for tar stream
+	small [][]byte              // free buffers for what is compressed
+	zeros map[zeroMember][]byte // whole members
+}
+
+// zeroMember is what a member of nothing but zeros depends on.
+type zeroMember struct {
+	length int
+	level  Level
+}
+
+// job is one member on its way. Who makes it waits for done before reading packed and err, or using plain again.
+type job struct {
+	level   Level
+	plain   []byte // what the member inflates to; the worker gives it back to the pool
+	packed  []byte // the member
+	err     error
+	done    chan struct{}
+	isZero  bool  // plain is nil and stands for length zeros
+	length  int   // of what the member inflates to
+	offset  int64 // in the stream
+	entries []Entry
+}
+
+// NewPool starts workers; 0 or less means one for each CPU. Close ends them.
+func NewPool(workers int) *Pool {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{workers: workers, jobs: make(chan *job), zeros: make(map[zeroMember][]byte)}
+	for range workers {
+		p.running.Go(p.work)
+	}
+	return p
+}
+
+// Close ends the workers and waits for them. Nothing may be written with the pool any more.
+func (p *Pool) Close() {
+	close(p.jobs)
+	p.running.Wait()
+}
+
+func (p *Pool) work() {
+	var enc memberEncoder
+	for j := range p.jobs {
+		if j.isZero {
+			j.packed, j.err = p.zeroMember(&enc, zeroMember{j.length, j.level})
+		} else {
+			j.packed, j.err = enc.encode(p.smallBuffer(), j.plain, j.level)
+			p.freePlain(j.plain)
+			j.plain = nil
+		}
+		close(j.done)
+	}
+}
+
+// zeroMember returns a member of zeros, compressed once for each length and level. Nobody may write to it.
+func (p *Pool) zeroMember(enc *memberEncoder, key zeroMember) ([]byte, error) {
+	p.mu.Lock()
+	member, ok := p.zeros[key]
+	p.mu.Unlock()
+	if ok {
+		return member, nil
+	}
+	packed, err := enc.encode(nil, make([]byte, key.length), key.level)
+	if err != nil {
+		return nil, err
+	}
+	packed = bytes.Clone(packed) // without the room to grow
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.zeros[key] = packed
+	return packed, nil
+}
+
+func (p *Pool) plainBuffer() []byte {
+	return p.take(&p.plain, MemberMaxBytes)
+}
+
+func (p *Pool) smallBuffer() []byte {
+	return p.take(&p.small, FileMemberBytes/2)
+}
+
+func (p *Pool) take(free *[][]byte, size int) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(*free); n > 0 {
+		b := (*free)[n-1]
+		*free = (*free)[:n-1]
+		return b[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+func (p *Pool) freePlain(b []byte) { p.give(&p.plain, b) }
+func (p *Pool) freeSmall(b []byte) { p.give(&p.small, b) }
+
+// give keeps a buffer for later: as many as one archive keeps in flight, and none that grew out of proportion.
+func (p *Pool) give(free *[][]byte, b []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(*free) < p.inFlight() && cap(b) > 0 && cap(b) <= 2*MemberMaxBytes {
+		*free = append(*free, b)
+	}
+}
+
+// inFlight is how many members one archive has between its first byte read and its last byte written: one being
+// filled, one for each worker, and one being written.
+func (p *Pool) inFlight() int { return p.workers + 2 }
+
+// memberWriter cuts a stream into members, has them compressed and writes them in order. All but writeMembers is for
+// one goroutine, which calls finish at the end; writeMembers runs in another.
+type memberWriter struct {
+	pool  *Pool
+	level Level
+	slots chan struct{} // taken for each member in flight
+	queue chan *job     // in order
+	cur   *job          // being filled; nil between members
+	pos   int64         // bytes of stream so far
+}
+
+func newMemberWriter(pool *Pool, level Level) *memberWriter {
+	n := pool.inFlight()
+	return &memberWriter{pool: pool, level: level, slots: make(chan struct{}, n), queue: make(chan *job, n)}
+}
+
+// begin starts a member, after any that is open has ended.
+func (w *memberWriter) begin(ctx context.Context) error {
+	if err := w.end(ctx); err != nil {
+		return err
+	}
+	select {
+	case w.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.cur = &job{level: w.level, plain: w.pool.plainBuffer(), done: make(chan struct{}), offset: w.pos}
+	return nil
+}
+
+// end ends the open member, if there is one.
+func (w *memberWriter) end(ctx context.Context) error {
+	if w.cur == nil {
+		return nil
+	}
+	j := w.cur
+	w.cur = nil
+	if !j.isZero {
+		j.length = len(j.plain)
+	}
+	w.queue <- j // there is room: the queue is as long as there are slots
+	select {
+	case w.pool.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// length returns how much the open member holds.
+func (w *memberWriter) length() int {
+	if w.cur == nil {
+		return 0
+	}
+	return len(w.cur.plain)
+}
+
+// write adds to the open member.
+func (w *memberWriter) write(p []byte) {
+	w.cur.plain = append(w.cur.plain, p...)
+	w.pos += int64(len(p))
+}
+
+// zeros adds n zeros to the open member.
+func (w *memberWriter) zeros(n int) {
+	clear(w.room(n))
+}
+
+// room adds n bytes to the open member for the caller to fill.
+func (w *memberWriter) room(n int) []byte {
+	w.cur.plain = grow(w.cur.plain, n)
+	w.pos += int64(n)
+	return w.cur.plain[len(w.cur.plain)-n:]
+}
+
+// grow lengthens b by n bytes of whatever was in the memory.
+func grow(b []byte, n int) []byte {
+	if cap(b)-len(b) < n {
+		larger := make([]byte, len(b), max(2*cap(b), len(b)+n))
+		copy(larger, b)
+		b = larger
+	}
+	return b[:len(b)+n]
+}
+
+// allZeros makes a whole member of n zeros.
+func (w *memberWriter) allZeros(ctx context.Context, n int) error {
+	if err := w.end(ctx); err != nil {
+		return err
+	}
+	select {
+	case w.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.cur = &job{level: w.level, isZero: true, length: n, done: make(chan struct{}), offset: w.pos}
+	w.pos += int64(n)
+	return w.end(ctx)
+}
+
+// discard takes back the open member, as if it had not been begun.
+func (w *memberWriter) discard() {
+	w.pos = w.cur.offset
+	w.pool.freePlain(w.cur.plain)
+	w.cur = nil
+	<-w.slots
+}
+
+// finish ends the last member and the queue.
+func (w *memberWriter) finish(ctx context.Context) error {
+	err := w.end(ctx)
+	close(w.queue)
+	return err
+}
+
+// writeMembers writes members to out in order until the queue ends, and tells written of each. It returns at the first
+// error, or when ctx ends.
+func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written func(Member, []Entry) error) error {
+	var offset int64
+	for {
+		var j *job
+		select {
+		case next, more := <-w.queue:
+			if !more {
+				return nil
+			}
+			j = next
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if j.err != nil {
+			return fmt.Errorf("compress: %w", j.err)
+		}
+		if err := writeAll(out, j.packed); err != nil {
+			return fmt.Errorf("write archive: %w", err)
+		}
+		m := Member{Offset: offset, LengthBytes: int64(len(j.packed)), TarOffset: j.offset, TarBytes: int64(j.length)}
+		offset += m.LengthBytes
+		if !j.isZero {
+			w.pool.freeSmall(j.packed)
+		}
+		j.packed = nil
+		if err := written(m, j.entries); err != nil {
+			return err
+		}
+		<-w.slots
+	}
+}
+
+// writeAll writes all of p or fails: a writer that takes less without saying why is in error too.
+func writeAll(out io.Writer, p []byte) error {
+	n, err := out.Write(p)
+	if err == nil && n != len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}

@@ -1,0 +1,220 @@
+package archive
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// system is what a walk asks of the kernel where it can fail in ways that a test cannot bring about otherwise. Paths
+// are those of the entries, for tests to choose by.
+type system struct {
+	statx    func(dirFD int, name string, flags int, path string) (unix.Statx_t, error)
+	getdents func(fd int, path string, buf []byte) (int, error)
+	pread    func(fd int, path string, p []byte, offset int64) (int, error)
+}
+
+// hostSystem is the kernel itself.
+func hostSystem() *system {
+	return &system{
+		statx: func(dirFD int, name string, flags int, _ string) (st unix.Statx_t, err error) {
+			err = ignoringEINTR(func() error {
+				return unix.Statx(dirFD, name, flags|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT,
+					unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &st)
+			})
+			return st, err
+		},
+		getdents: func(fd int, _ string, buf []byte) (n int, err error) {
+			err = ignoringEINTR(func() error { n, err = unix.Getdents(fd, buf); return err })
+			return n, err
+		},
+		pread: func(fd int, _ string, p []byte, offset int64) (n int, err error) {
+			err = ignoringEINTR(func() error { n, err = unix.Pread(fd, p, offset); return err })
+			return n, err
+		},
+	}
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// openBeneath opens one name of a folder for reading. It follows no link and waits for nothing, and leaves the access
+// time alone where it may.
+func openBeneath(dirFD int, name string, flags int) (fd int, err error) {
+	flags |= unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	err = ignoringEINTR(func() error { fd, err = unix.Openat(dirFD, name, flags|unix.O_NOATIME, 0); return err })
+	if errors.Is(err, unix.EPERM) {
+		err = ignoringEINTR(func() error { fd, err = unix.Openat(dirFD, name, flags, 0); return err })
+	}
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+func readLink(dirFD int, name string) (string, error) {
+	for size := 256; ; size *= 2 {
+		buf := make([]byte, size)
+		n, err := unix.Readlinkat(dirFD, name, buf)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(buf[:n]), nil
+		}
+	}
+}
+
+// isFatal tells errors that are this process's own trouble from those of the tree: they end the whole archive.
+func isFatal(err error) bool {
+	return errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
+// dirent is one name of a folder.
+type dirent struct {
+	name string
+	kind uint8 // unix.DT_…, DT_UNKNOWN where the filesystem does not say
+}
+
+// parseDirents adds the entries in buf, which getdents64 filled, without "." and "..".
+func parseDirents(names []dirent, buf []byte) ([]dirent, error) {
+	const nameOffset = 19 // after d_ino, d_off, d_reclen and d_type of struct linux_dirent64
+	for len(buf) > 0 {
+		if len(buf) < nameOffset {
+			return names, errors.New("cannot read a folder's entries: cut short")
+		}
+		length := int(binary.NativeEndian.Uint16(buf[16:]))
+		if length < nameOffset || length > len(buf) {
+			return names, fmt.Errorf("cannot read a folder's entries: one of %d bytes", length)
+		}
+		name, _, _ := strings.Cut(string(buf[nameOffset:length]), "\x00")
+		if name != "" && name != "." && name != ".." {
+			names = append(names, dirent{name: name, kind: buf[18]})
+		}
+		buf = buf[length:]
+	}
+	return names, nil
+}
+
+// attributes are the extended attributes of an entry, and its flags.
+type attributes struct {
+	aclAccess, aclDefault string
+	xattrs                []xattr           // for the tar stream, sorted by name
+	odd                   map[string][]byte // for the index
+	flags                 uint32
+}
+
+// maxXattrBytes bounds the attributes of one entry in the tar stream: readers bound the length of pax headers, Go's at
+// 1 MiB.
+const maxXattrBytes = 512 << 10
+
+// chattrFlags are the flags that chattr sets and lsattr shows; others, like that of extents, are the filesystem's own.
+const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c S i a d A
+	0x4000 | 0x8000 | 0x10000 | 0x20000 | // j t D T
+	0x800 | 0x100000 | 0x800000 | 0x2000000 | 0x20000000 | 0x40000000 // E V C x P F
+
+// attrReader reads the attributes of entries. It is for one goroutine at a time.
+type attrReader struct {
+	names [64 << 10]byte // the most that the kernel gives
+	value [64 << 10]byte
+}
+
+// ofFile reads those of an open file or folder.
+func (r *attrReader) ofFile(fd int) (attributes, error) {
+	a, err := r.read(
+		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil {
+		a.flags = flags & chattrFlags
+	} // others have no flags
+	return a, err
+}
+
+// ofName reads those of a symbolic link, device, FIFO or socket, which cannot be opened without consequences.
+func (r *attrReader) ofName(dirFD int, name string) (attributes, error) {
+	path := "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name
+	return r.read(
+		func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) })
+}
+
+func (r *attrReader) read(list func([]byte) (int, error), get func(string, []byte) (int, error)) (attributes, error) {
+	var a attributes
+	n, err := list(r.names[:])
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return a, nil
+	case err != nil:
+		return a, fmt.Errorf("cannot list extended attributes: %w", err)
+	}
+	if n == 0 {
+		return a, nil
+	}
+	var failed error
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00") {
+		n, err := get(name, r.value[:])
+		switch {
+		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
+			continue
+		case err != nil:
+			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
+			continue
+		}
+		a.add(name, r.value[:n])
+	}
+	a.sort()
+	return a, failed
+}
+
+// add puts an attribute where it belongs.
+func (a *attributes) add(name string, value []byte) {
+	if name == aclAccessName || name == aclDefaultName {
+		if text, err := aclText(value); err == nil {
+			if name == aclAccessName {
+				a.aclAccess = text
+			} else {
+				a.aclDefault = text
+			}
+			return
+		}
+	}
+	value = append([]byte{}, value...)
+	if strings.Contains(name, "=") || strings.HasPrefix(name, "system.") {
+		a.addOdd(name, value)
+		return
+	}
+	a.xattrs = append(a.xattrs, xattr{name, value})
+}
+
+func (a *attributes) addOdd(name string, value []byte) {
+	if a.odd == nil {
+		a.odd = make(map[string][]byte)
+	}
+	a.odd[name] = value
+}
+
+// sort brings the attributes into their order, and puts those that are too much for a pax header into the index.
+func (a *attributes) sort() {
+	slices.SortFunc(a.xattrs, func(x, y xattr) int { return strings.Compare(x.name, y.name) })
+	total := 0
+	for i, x := range a.xattrs {
+		total += len(x.name) + len(x.value)
+		if total > maxXattrBytes {
+			for _, x := range a.xattrs[i:] {
+				a.addOdd(x.name, x.value)
+			}
+			a.xattrs = a.xattrs[:i]
+			return
+		}
+	}
+}

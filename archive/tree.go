@@ -1,0 +1,407 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// What the tar stream cannot hold, as counted in TreeStats.NotStored.
+const (
+	NotStoredSocket = "socket" // entries; they are in the index
+	NotStoredFlags  = "flags"  // entries with chattr flags; they are in the index
+	NotStoredXattr  = "xattr"  // attributes that tar cannot express; they are in the index
+	NotStoredMount  = "mount"  // entries on which another filesystem is mounted, whose content is nowhere
+)
+
+// maxDamaged is how many damaged entries or ranges are listed, of all that are counted.
+const maxDamaged = 1000
+
+// TreeOptions say how WriteTree works; the zero value is good for one archive alone.
+type TreeOptions struct {
+	Level      Level          // 0 means LevelDefault
+	Pool       *Pool          // nil starts one for this archive
+	Exclude    *Matcher       // nil leaves out nothing
+	OnProgress func(Progress) // called after each member, from one goroutine at a time
+	Log        *slog.Logger   // nil discards
+
+	sys      *system // nil means the host's; tests set faults
+	openDirs int     // 0 means maxOpenDirs
+}
+
+// Progress is how far a writer is.
+type Progress struct {
+	Entries      int64
+	ContentBytes int64 // of files, without holes; of images and streams, of the source
+	ArchiveBytes int64 // written
+}
+
+// Damage is an entry, or a range of an image, that is not stored as it should be.
+type Damage struct {
+	Path        string // of a tree's entry
+	OffsetBytes int64  // of an image's range
+	LengthBytes int64
+	Reason      string
+}
+
+// TreeStats is what WriteTree did.
+type TreeStats struct {
+	Entries      int64 // in the index, all kinds
+	Files        int64 // regular ones, hard links to them not counted again
+	Dirs         int64
+	ContentBytes int64 // data of files, without holes
+	TarBytes     int64 // of the tar stream
+	ArchiveBytes int64 // of the archive
+	IndexBytes   int64
+
+	IndexBlocksOffset int64 // of the index's last gzip member, which lists its blocks
+
+	ExcludedEntries int64
+	ExcludedBytes   int64 // of files, without holes
+
+	NotStored    map[string]int64 // by the NotStored names
+	Damaged      []Damage         // the first 1,000
+	DamagedCount int64
+}
+
+// WriteTree archives the tree whose root is the open folder root: the archive to out, its index to index, both as
+// docs/format.md describes them. It reads in root's tree and on its mount only, and leaves root open.
+//
+// Entries that cannot be read as they should are damage, listed in the stats, and no error: the archive is then
+// well-formed without them, or with zeros in their place. An error (of writing, of memory, or the cause of ctx) leaves
+// out and index unfinished and useless. A Write of out or index that hangs is the caller's to interrupt.
+func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
+	if err := opts.Level.check(); err != nil {
+		return TreeStats{}, err
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Pool == nil {
+		opts.Pool = NewPool(0)
+		defer opts.Pool.Close()
+	}
+	if opts.sys == nil {
+		opts.sys = hostSystem()
+	}
+	if opts.openDirs == 0 {
+		opts.openDirs = maxOpenDirs
+	}
+	conn, err := root.SyscallConn()
+	if err != nil {
+		return TreeStats{}, fmt.Errorf("cannot use the root of the tree: %w", err)
+	}
+	var stats TreeStats
+	if controlErr := conn.Control(func(fd uintptr) {
+		stats, err = writeTree(ctx, int(fd), out, index, opts)
+	}); controlErr != nil {
+		return TreeStats{}, fmt.Errorf("cannot use the root of the tree: %w", controlErr)
+	}
+	if err != nil {
+		return stats, fmt.Errorf("archive tree: %w", err)
+	}
+	return stats, nil
+}
+
+func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
+	w := &walker{
+		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs,
+		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
+	}
+	items := newItems()
+	for _, it := range items {
+		w.free <- it
+	}
+	t := &treeWriter{
+		sys: opts.sys, walker: w, members: newMemberWriter(opts.Pool, opts.Level), links: make(map[inodeKey]firstName),
+		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index),
+	}
+	t.stats.NotStored = make(map[string]int64)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.walk(ctx, rootFD) })
+	for range readers {
+		p := &preparer{sys: opts.sys, walker: w}
+		g.Go(func() error { return p.run(ctx) })
+	}
+	g.Go(func() error { return t.collect(ctx) })
+	g.Go(func() error { return t.members.writeMembers(ctx, out, t.written) })
+	err := g.Wait()
+	for _, it := range items {
+		it.release() // what an error left
+	}
+	if err != nil {
+		return t.stats, err
+	}
+	blocksOffset, err := t.indexWriter.finish()
+	if err != nil {
+		return t.stats, err
+	}
+	t.stats.TarBytes = t.indexWriter.total.TarBytes
+	t.stats.ArchiveBytes = t.indexWriter.total.ArchiveBytes
+	t.stats.IndexBlocksOffset, t.stats.IndexBytes = blocksOffset, t.indexWriter.offset
+	t.stats.ExcludedEntries, t.stats.ExcludedBytes = w.excludedEntries, w.excludedBytes
+	return t.stats, nil
+}
+
+// treeWriter turns entries into the tar stream, in their order.
+type treeWriter struct {
+	sys     *system
+	walker  *walker
+	members *memberWriter
+	links   map[inodeKey]firstName // of inodes with further names to come
+	stats   TreeStats
+	head    []byte // of the entry at hand
+	sparse  []byte // map of the entry at hand
+
+	onProgress  func(Progress)
+	indexWriter *indexWriter
+	entries     atomic.Int64 // for progress
+	content     atomic.Int64
+}
+
+// firstName is the entry that holds the data of an inode with several names.
+type firstName struct {
+	path      string
+	tarOffset int64
+	left      uint32 // names that have not come yet
+}
+
+// collect adds the entries of the walk and then the end of the stream.
+func (t *treeWriter) collect(ctx context.Context) error {
+	for {
+		select {
+		case it, more := <-t.walker.order:
+			if !more {
+				return t.finish(ctx)
+			}
+			select {
+			case <-it.ready:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			if err := t.add(ctx, it); err != nil {
+				return err
+			}
+			it.release()
+			t.walker.free <- it // there is room for all of them
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// finish ends the stream with two blocks of zeros in a member of their own.
+func (t *treeWriter) finish(ctx context.Context) error {
+	if ctx.Err() != nil { // the walk may have ended early
+		return context.Cause(ctx)
+	}
+	if err := t.members.begin(ctx); err != nil {
+		return err
+	}
+	t.members.zeros(2 * tarBlockBytes)
+	return t.members.finish(ctx)
+}
+
+// add stores one entry.
+func (t *treeWriter) add(ctx context.Context, it *item) error {
+	e := &it.entry
+	if it.failed != nil {
+		t.damage(e.Path, it.failed.Error())
+		return nil
+	}
+	e.Flags, e.OddXattrs = it.attrs.flags, it.attrs.odd
+	switch {
+	case it.mounted:
+		t.stats.NotStored[NotStoredMount]++
+	case e.Type == TypeSocket:
+		t.stats.NotStored[NotStoredSocket]++
+	}
+	var err error
+	if e.Type == TypeSocket || it.mounted && e.Type != TypeDir {
+		e.TarOffset, e.SizeBytes, e.StoredBytes = -1, 0, 0
+	} else {
+		err = t.store(ctx, it)
+	}
+	if err != nil {
+		return fmt.Errorf("store %q: %w", e.Path, err)
+	}
+	t.note(it)
+	return nil
+}
+
+// note counts an entry that is stored and puts it into the index.
+func (t *treeWriter) note(it *item) {
+	e := &it.entry
+	if e.Flags != 0 {
+		t.stats.NotStored[NotStoredFlags]++
+	}
+	if n := len(e.OddXattrs); n > 0 {
+		t.stats.NotStored[NotStoredXattr] += int64(n)
+	}
+	switch e.Type {
+	case TypeFile:
+		t.stats.Files++
+	case TypeDir:
+		t.stats.Dirs++
+	}
+	t.stats.Entries++
+	t.stats.ContentBytes += e.StoredBytes
+	t.entries.Store(t.stats.Entries)
+	t.content.Store(t.stats.ContentBytes)
+	if len(it.damaged) > 0 {
+		e.Damaged = strings.Join(it.damaged, "; ")
+		t.damage(e.Path, e.Damaged)
+	}
+	t.members.cur.entries = append(t.members.cur.entries, *e)
+}
+
+func (t *treeWriter) damage(path, reason string) {
+	t.stats.DamagedCount++
+	if len(t.stats.Damaged) < maxDamaged {
+		t.stats.Damaged = append(t.stats.Damaged, Damage{Path: path, Reason: reason})
+	}
+}
+
+// store writes headers and data of an entry.
+func (t *treeWriter) store(ctx context.Context, it *item) error {
+	e := &it.entry
+	h := tarHeader{
+		name: e.Path, link: e.Linkname, mode: e.Mode, uid: e.UID, gid: e.GID, mtime: e.MTime,
+		devMajor: e.DevMajor, devMinor: e.DevMinor,
+		aclAccess: it.attrs.aclAccess, aclDefault: it.attrs.aclDefault, xattrs: it.attrs.xattrs,
+	}
+	t.resolveLink(it, &h)
+	t.sparse = t.sparse[:0]
+	switch e.Type {
+	case TypeFile:
+		h.flag = flagFile
+		if it.sparse {
+			t.sparse = appendSparseMap(t.sparse, it.segments, e.SizeBytes)
+			h.sparse, h.realSize = true, e.SizeBytes
+		}
+		h.size = int64(len(t.sparse)) + e.StoredBytes
+	case TypeHardlink:
+		h.flag, h.link = flagHardlink, e.Linkname
+	case TypeDir:
+		h.flag, h.name = flagDir, e.Path+"/"
+	case TypeSymlink:
+		h.flag = flagSymlink
+	case TypeChar:
+		h.flag = flagChar
+	case TypeBlock:
+		h.flag = flagBlock
+	case TypeFIFO:
+		h.flag = flagFIFO
+	default:
+		return fmt.Errorf("cannot store an entry of type %q", e.Type)
+	}
+	t.head = appendTarHeader(t.head[:0], &h)
+	e.TarBytes = int64(len(t.head)) + h.size + padding(h.size)
+	if err := t.place(ctx, e, h.size); err != nil {
+		return err
+	}
+	e.TarOffset = t.members.pos
+	t.rememberLink(it)
+	t.members.write(t.head)
+	if e.Type == TypeFile {
+		return t.storeData(ctx, it, h.size)
+	}
+	return nil
+}
+
+// place begins a new member where the rules of docs/format.md want one.
+func (t *treeWriter) place(ctx context.Context, e *Entry, dataBytes int64) error {
+	n := int64(t.members.length())
+	if n > 0 && dataBytes <= FileMemberBytes && n+e.TarBytes <= MemberMaxBytes &&
+		(n < MemberCutBytes || pathHash(e.Path)%MemberCutBytes >= uint64(e.TarBytes)) {
+		return nil
+	}
+	return t.members.begin(ctx)
+}
+
+func pathHash(path string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, path) // cannot fail
+	return h.Sum64()
+}
+
+// resolveLink makes an entry whose inode is stored already a hard link.
+func (t *treeWriter) resolveLink(it *item, h *tarHeader) {
+	if it.st.Nlink < 2 || it.entry.Type == TypeDir {
+		return
+	}
+	key := keyOf(&it.st)
+	first, ok := t.links[key]
+	if !ok {
+		return
+	}
+	if first.left--; first.left == 0 {
+		delete(t.links, key)
+	} else {
+		t.links[key] = first
+	}
+	e := &it.entry
+	e.Type, e.Linkname, e.DataOffset = TypeHardlink, first.path, first.tarOffset
+	e.SizeBytes, e.StoredBytes, e.DevMajor, e.DevMinor = 0, 0, 0, 0
+	// The inode's attributes came with its first name.
+	h.aclAccess, h.aclDefault, h.xattrs = "", "", nil
+	e.Flags, e.OddXattrs = 0, nil
+	it.closeFile()
+}
+
+// rememberLink keeps the entry that holds the data of an inode until its last name has come.
+func (t *treeWriter) rememberLink(it *item) {
+	if it.st.Nlink < 2 || it.entry.Type == TypeDir || it.entry.Type == TypeHardlink {
+		return
+	}
+	t.links[keyOf(&it.st)] = firstName{it.entry.Path, it.entry.TarOffset, it.st.Nlink - 1}
+}
+
+// storeData writes what follows the header of a file: the map of a sparse file, the data, zeros up to the next block.
+func (t *treeWriter) storeData(ctx context.Context, it *item, dataBytes int64) error {
+	t.members.write(t.sparse)
+	if it.loaded {
+		t.members.write(it.data)
+	} else if err := t.streamData(ctx, it); err != nil {
+		return err
+	}
+	t.members.zeros(int(padding(dataBytes)))
+	return nil
+}
+
+// streamData reads a file into members, beginning a new one after each FileMemberBytes of it.
+func (t *treeWriter) streamData(ctx context.Context, it *item) error {
+	left := int64(FileMemberBytes - len(t.sparse))
+	return it.readData(ctx, t.sys, func(n int64) ([]byte, error) {
+		if left <= 0 {
+			if err := t.members.begin(ctx); err != nil {
+				return nil, err
+			}
+			left = FileMemberBytes
+		}
+		n = min(n, left)
+		left -= n
+		return t.members.room(int(n)), nil
+	})
+}
+
+// written is told of each member that is in the archive.
+func (t *treeWriter) written(m Member, entries []Entry) error {
+	if err := t.indexWriter.member(m, entries); err != nil {
+		return err
+	}
+	if t.onProgress != nil {
+		t.onProgress(Progress{
+			Entries: t.entries.Load(), ContentBytes: t.content.Load(), ArchiveBytes: m.Offset + m.LengthBytes,
+		})
+	}
+	return nil
+}

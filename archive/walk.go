@@ -1,0 +1,612 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	itemsAhead    = 64        // entries between the walk and the archive
+	prefetchBytes = 128 << 10 // files up to this are read ahead of their turn
+	readers       = 4         // goroutines that read ahead
+	maxOpenDirs   = 128       // of the folders on the way down; those above are closed and opened again
+	direntBytes   = 64 << 10  // of one getdents call
+	adviseBytes   = 4 << 20   // of a larger file: the kernel is asked to begin reading
+)
+
+// item is one entry on its way from the walk to the archive. Items are used again and again; there are itemsAhead.
+type item struct {
+	entry Entry
+	name  string
+	dir   *dirHandle // that it is in, held while it is needed
+	st    unix.Statx_t
+	attrs attributes
+
+	fd       int       // of a file that is not loaded; -1 otherwise
+	segments []segment // of a file
+	sparse   bool
+	data     []byte // of a file that is loaded
+	loaded   bool
+	damaged  []string // why data or attributes are not what they should be
+	mounted  bool     // something else is mounted on it
+	failed   error    // it could not be looked at, and is not stored
+
+	ready chan struct{} // receives one value when all of the above is filled in
+}
+
+func newItems() []*item {
+	items := make([]*item, itemsAhead)
+	for i := range items {
+		items[i] = &item{fd: -1, ready: make(chan struct{}, 1)}
+	}
+	return items
+}
+
+// release gives back what the item holds, and makes it ready for its next use.
+func (it *item) release() {
+	it.closeFile()
+	if it.dir != nil {
+		it.dir.release()
+	}
+	*it = item{fd: -1, data: it.data[:0], ready: it.ready}
+}
+
+func (it *item) closeFile() {
+	if it.fd >= 0 {
+		_ = unix.Close(it.fd) // only read from: there is nothing that closing could lose
+		it.fd = -1
+	}
+}
+
+// dirHandle is an open folder, in which several goroutines look things up. The last to release it closes it.
+type dirHandle struct {
+	fd   int
+	refs atomic.Int32
+}
+
+func newDirHandle(fd int) *dirHandle {
+	d := &dirHandle{fd: fd}
+	d.refs.Store(1)
+	return d
+}
+
+func (d *dirHandle) hold() *dirHandle {
+	d.refs.Add(1)
+	return d
+}
+
+func (d *dirHandle) release() {
+	if d.refs.Add(-1) == 0 {
+		_ = unix.Close(d.fd) // only read from
+	}
+}
+
+// inodeKey tells inodes apart, those of btrfs subvolumes too.
+type inodeKey struct {
+	devMajor, devMinor uint32
+	inode              uint64
+}
+
+func keyOf(st *unix.Statx_t) inodeKey {
+	return inodeKey{st.Dev_major, st.Dev_minor, st.Ino}
+}
+
+// frame is one folder on the way from the root to where the walk is.
+type frame struct {
+	dir      *dirHandle // nil while it is closed because the walk is deep below
+	key      inodeKey
+	pathLen  int // of the walk's path up to here
+	names    []dirent
+	next     int
+	excluded bool // what is below is counted, not stored
+}
+
+// walker goes through a tree in the order of archives. It never leaves the tree: names are looked up in open folders,
+// links are not followed, and what is mounted on the tree is passed over.
+type walker struct {
+	sys      *system
+	exclude  *Matcher
+	log      *slog.Logger
+	openDirs int
+
+	free  chan *item // not in use
+	prep  chan *item // for the readers
+	order chan *item // for the archive
+
+	root  unix.Statx_t
+	stack []*frame
+	path  []byte // of the folder on top of the stack, then of the entry in it
+	attrs attrReader
+	buf   []byte
+
+	excludedEntries, excludedBytes int64
+}
+
+// walk sends all entries of the tree to order, those that the readers complete also to prep, and closes both.
+func (w *walker) walk(ctx context.Context, rootFD int) error {
+	defer close(w.order)
+	defer close(w.prep)
+	defer w.closeAll()
+
+	fd, err := openBeneath(rootFD, ".", unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("cannot open the root of the tree: %w", err)
+	}
+	dir := newDirHandle(fd)
+	if w.root, err = w.sys.statx(fd, "", unix.AT_EMPTY_PATH, rootPath); err != nil {
+		dir.release()
+		return fmt.Errorf("cannot look at the root of the tree: %w", err)
+	}
+	w.path = append(w.path[:0], rootPath...)
+	if err := w.enter(ctx, dir, &w.root); err != nil {
+		return err
+	}
+	w.path = w.path[:0]
+	w.stack[0].pathLen = 0
+	for len(w.stack) > 0 {
+		if err := w.step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) closeAll() {
+	for _, f := range w.stack {
+		if f.dir != nil {
+			f.dir.release()
+		}
+	}
+	w.stack = nil
+}
+
+// step goes on to the next name of the folder on top of the stack, or leaves the folder.
+func (w *walker) step(ctx context.Context) error {
+	top := w.stack[len(w.stack)-1]
+	if top.next == len(top.names) {
+		return w.leave()
+	}
+	d := top.names[top.next]
+	top.names[top.next].name = "" // for the collector: the folder may be large
+	top.next++
+	w.path = w.path[:top.pathLen]
+	if len(w.path) > 0 {
+		w.path = append(w.path, '/')
+	}
+	w.path = append(w.path, d.name...)
+
+	if top.excluded {
+		return w.count(ctx, top.dir, d.name)
+	}
+	isDir := d.kind == unix.DT_DIR
+	var st unix.Statx_t
+	if isDir || d.kind == unix.DT_UNKNOWN {
+		var err error
+		if st, err = w.sys.statx(top.dir.fd, d.name, 0, string(w.path)); err != nil {
+			return w.sendFailed(ctx, fmt.Errorf("cannot look at it: %w", err))
+		}
+		isDir = st.Mode&unix.S_IFMT == unix.S_IFDIR
+	}
+	if pattern, out := w.exclude.Match(string(w.path), isDir); out {
+		w.log.Debug("left out", "path", string(w.path), "pattern", pattern)
+		return w.count(ctx, top.dir, d.name)
+	}
+	if isDir {
+		return w.descend(ctx, top.dir, d.name, &st)
+	}
+	it, err := w.take(ctx)
+	if err != nil {
+		return err
+	}
+	it.name, it.dir, it.entry.Path = d.name, top.dir.hold(), string(w.path)
+	if err := w.send(ctx, w.order, it); err != nil {
+		return err
+	}
+	return w.send(ctx, w.prep, it)
+}
+
+// descend stores a folder and makes it the top of the stack.
+func (w *walker) descend(ctx context.Context, parent *dirHandle, name string, st *unix.Statx_t) error {
+	if w.isMount(st) {
+		return w.sendMounted(ctx, st)
+	}
+	fd, err := openBeneath(parent.fd, name, unix.O_DIRECTORY)
+	switch {
+	case isFatal(err):
+		return fmt.Errorf("open %q: %w", w.path, err)
+	case err != nil:
+		return w.sendUnlisted(ctx, st, fmt.Errorf("the folder cannot be opened, and nothing in it is stored: %w", err))
+	}
+	dir := newDirHandle(fd)
+	opened, err := w.sys.statx(fd, "", unix.AT_EMPTY_PATH, string(w.path))
+	if err == nil && keyOf(&opened) != keyOf(st) {
+		err = errors.New("it became another folder while it was read")
+	}
+	if err != nil {
+		dir.release()
+		if isFatal(err) {
+			return fmt.Errorf("look at %q: %w", w.path, err)
+		}
+		return w.sendFailed(ctx, fmt.Errorf("cannot look at it: %w", err))
+	}
+	return w.enter(ctx, dir, &opened)
+}
+
+// enter sends the entry of an open folder and pushes it. It owns dir.
+func (w *walker) enter(ctx context.Context, dir *dirHandle, st *unix.Statx_t) error {
+	f := &frame{dir: dir, key: keyOf(st), pathLen: len(w.path)}
+	w.stack = append(w.stack, f)
+	it, err := w.take(ctx)
+	if err != nil {
+		return err
+	}
+	it.entry.Path = string(w.path)
+	it.setStat(st)
+	if it.attrs, err = w.attrs.ofFile(dir.fd); err != nil {
+		if isFatal(err) {
+			return fmt.Errorf("read attributes of %q: %w", w.path, err)
+		}
+		it.damaged = append(it.damaged, err.Error())
+	}
+	f.names, err = w.list(ctx, dir.fd)
+	if err != nil {
+		if isFatal(err) || ctx.Err() != nil {
+			return fmt.Errorf("list %q: %w", w.path, err)
+		}
+		it.damaged = append(it.damaged, fmt.Sprintf("the folder cannot be listed, and something in it may be missing: %v", err))
+	}
+	it.ready <- struct{}{}
+	if err := w.send(ctx, w.order, it); err != nil {
+		return err
+	}
+	w.park()
+	return nil
+}
+
+// park closes a folder far above, so that depth does not use up descriptors.
+func (w *walker) park() {
+	if i := len(w.stack) - 1 - w.openDirs; i >= 0 && w.stack[i].dir != nil {
+		w.stack[i].dir.release()
+		w.stack[i].dir = nil
+	}
+}
+
+// leave pops the folder on top of the stack, and opens the one above again if it had been closed.
+func (w *walker) leave() error {
+	top := w.stack[len(w.stack)-1]
+	w.stack = w.stack[:len(w.stack)-1]
+	defer top.dir.release()
+	if len(w.stack) == 0 {
+		return nil
+	}
+	parent := w.stack[len(w.stack)-1]
+	if parent.dir != nil {
+		return nil
+	}
+	fd, err := openBeneath(top.dir.fd, "..", unix.O_DIRECTORY)
+	if err == nil {
+		parent.dir = newDirHandle(fd)
+		var st unix.Statx_t
+		st, err = w.sys.statx(fd, "", unix.AT_EMPTY_PATH, string(w.path[:parent.pathLen]))
+		if err == nil && keyOf(&st) != parent.key {
+			err = errors.New("the folder was moved while it was read")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("go back to %q: %w", w.path[:parent.pathLen], err)
+	}
+	return nil
+}
+
+// list reads the names in a folder, sorted. With an error it returns those that it got.
+func (w *walker) list(ctx context.Context, fd int) (names []dirent, err error) {
+	if w.buf == nil {
+		w.buf = make([]byte, direntBytes)
+	}
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		var n int
+		if n, err = w.sys.getdents(fd, string(w.path), w.buf); err != nil || n == 0 {
+			break
+		}
+		if names, err = parseDirents(names, w.buf[:n]); err != nil {
+			break
+		}
+	}
+	slices.SortFunc(names, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
+	return names, err
+}
+
+// count counts an excluded entry, and goes into it when it is a folder.
+func (w *walker) count(ctx context.Context, parent *dirHandle, name string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w.excludedEntries++
+	st, err := w.sys.statx(parent.fd, name, 0, string(w.path))
+	if err != nil {
+		return w.uncounted(err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		w.excludedBytes += int64(min(st.Size, st.Blocks*512))
+		return nil
+	case unix.S_IFDIR:
+	default:
+		return nil
+	}
+	if w.isMount(&st) {
+		return nil
+	}
+	fd, err := openBeneath(parent.fd, name, unix.O_DIRECTORY)
+	if err != nil {
+		return w.uncounted(err)
+	}
+	f := &frame{dir: newDirHandle(fd), key: keyOf(&st), pathLen: len(w.path), excluded: true}
+	w.stack = append(w.stack, f)
+	if f.names, err = w.list(ctx, fd); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return w.uncounted(err)
+	}
+	w.park()
+	return nil
+}
+
+// uncounted passes over errors in what is excluded: nobody wants it.
+func (w *walker) uncounted(err error) error {
+	if isFatal(err) {
+		return fmt.Errorf("count %q: %w", w.path, err)
+	}
+	w.log.Debug("cannot count what is excluded", "path", string(w.path), "err", err)
+	return nil
+}
+
+// isMount tells whether an entry belongs to another mount than the root does. Older kernels do not tell mounts; there
+// another device is taken for one, and so are subvolumes of btrfs.
+func (w *walker) isMount(st *unix.Statx_t) bool {
+	if w.root.Mask&st.Mask&unix.STATX_MNT_ID != 0 {
+		return st.Mnt_id != w.root.Mnt_id
+	}
+	return st.Dev_major != w.root.Dev_major || st.Dev_minor != w.root.Dev_minor
+}
+
+// take waits for an item to use.
+func (w *walker) take(ctx context.Context) (*item, error) {
+	select {
+	case it := <-w.free:
+		return it, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (w *walker) send(ctx context.Context, to chan<- *item, it *item) error {
+	select {
+	case to <- it:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// sendFailed lists the entry at path as one that is not stored.
+func (w *walker) sendFailed(ctx context.Context, failed error) error {
+	if isFatal(failed) {
+		return fmt.Errorf("%q: %w", w.path, failed)
+	}
+	return w.sendReady(ctx, func(it *item) { it.failed = failed })
+}
+
+// sendMounted stores a folder that something else is mounted on, without what is in it.
+func (w *walker) sendMounted(ctx context.Context, st *unix.Statx_t) error {
+	w.log.Warn("another filesystem is mounted there and is not stored", "path", string(w.path))
+	return w.sendReady(ctx, func(it *item) {
+		it.setStat(st)
+		it.mounted = true
+	})
+}
+
+// sendUnlisted stores a folder that cannot be opened.
+func (w *walker) sendUnlisted(ctx context.Context, st *unix.Statx_t, failed error) error {
+	return w.sendReady(ctx, func(it *item) {
+		it.setStat(st)
+		it.damaged = append(it.damaged, failed.Error())
+	})
+}
+
+func (w *walker) sendReady(ctx context.Context, fill func(*item)) error {
+	it, err := w.take(ctx)
+	if err != nil {
+		return err
+	}
+	it.entry.Path = string(w.path)
+	fill(it)
+	it.ready <- struct{}{}
+	return w.send(ctx, w.order, it)
+}
+
+// setStat takes over what statx said.
+func (it *item) setStat(st *unix.Statx_t) {
+	it.st = *st
+	e := &it.entry
+	e.Mode = uint32(st.Mode) & 0o7777
+	e.UID, e.GID, e.Inode = st.Uid, st.Gid, st.Ino
+	e.MTime = time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)).UTC()
+	e.CTime = time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec)).UTC()
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		e.Type, e.SizeBytes = TypeFile, int64(st.Size)
+	case unix.S_IFDIR:
+		e.Type = TypeDir
+	case unix.S_IFLNK:
+		e.Type = TypeSymlink
+	case unix.S_IFCHR:
+		e.Type, e.DevMajor, e.DevMinor = TypeChar, st.Rdev_major, st.Rdev_minor
+	case unix.S_IFBLK:
+		e.Type, e.DevMajor, e.DevMinor = TypeBlock, st.Rdev_major, st.Rdev_minor
+	case unix.S_IFIFO:
+		e.Type = TypeFIFO
+	case unix.S_IFSOCK:
+		e.Type = TypeSocket
+	}
+}
+
+// preparer completes items that the walk sent: what they are, their attributes, and the data of small files.
+type preparer struct {
+	sys    *system
+	walker *walker // for what is fixed before the first item comes
+	attrs  attrReader
+}
+
+// run completes items until there are no more.
+func (p *preparer) run(ctx context.Context) error {
+	for {
+		select {
+		case it, more := <-p.walker.prep:
+			if !more {
+				return nil
+			}
+			if err := p.prepare(ctx, it); err != nil {
+				return fmt.Errorf("read %q: %w", it.entry.Path, err)
+			}
+			it.ready <- struct{}{}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// prepare completes one item. What is wrong with the entry is in the item; an error ends the archive.
+func (p *preparer) prepare(ctx context.Context, it *item) error {
+	err := p.look(ctx, it)
+	if isFatal(err) || ctx.Err() != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	it.failed = err
+	return nil
+}
+
+func (p *preparer) look(ctx context.Context, it *item) error {
+	st, err := p.sys.statx(it.dir.fd, it.name, 0, it.entry.Path)
+	if err != nil {
+		return fmt.Errorf("cannot look at it: %w", err)
+	}
+	it.setStat(&st)
+	if p.walker.isMount(&st) {
+		it.mounted = true
+		return nil
+	}
+	switch it.entry.Type {
+	case TypeFile:
+		return p.openFile(ctx, it)
+	case TypeDir:
+		return errors.New("it became a folder while the tree was read")
+	case TypeSymlink:
+		if it.entry.Linkname, err = readLink(it.dir.fd, it.name); err != nil {
+			return fmt.Errorf("cannot read the link: %w", err)
+		}
+	}
+	it.attrs, err = p.attrs.ofName(it.dir.fd, it.name)
+	return it.noteAttributes(err)
+}
+
+// noteAttributes lists attributes that could not be read as damage of their entry.
+func (it *item) noteAttributes(err error) error {
+	if err == nil || isFatal(err) {
+		return err
+	}
+	it.damaged = append(it.damaged, err.Error())
+	return nil
+}
+
+func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
+	if it.fd, err = openBeneath(it.dir.fd, it.name, 0); err != nil {
+		return fmt.Errorf("cannot open it: %w", err)
+	}
+	it.attrs, err = p.attrs.ofFile(it.fd)
+	if err := it.noteAttributes(err); err != nil {
+		return err
+	}
+	size := it.entry.SizeBytes
+	it.segments = []segment{{0, size}}
+	if it.st.Blocks*512 < it.st.Size {
+		it.segments = dataSegments(it.fd, size)
+		it.sparse = len(it.segments) != 1 || it.segments[0].length != size
+	}
+	it.entry.StoredBytes = storedBytes(it.segments)
+	if it.st.Nlink > 1 {
+		return nil // which of the names has the data is known when it is its turn
+	}
+	if it.entry.StoredBytes > prefetchBytes {
+		_ = unix.Fadvise(it.fd, 0, min(size, adviseBytes), unix.FADV_WILLNEED) // help if it can
+		return nil
+	}
+	return p.load(ctx, it)
+}
+
+func storedBytes(segments []segment) (n int64) {
+	for _, s := range segments {
+		n += s.length
+	}
+	return n
+}
+
+// load reads the data of a small file.
+func (p *preparer) load(ctx context.Context, it *item) error {
+	it.data = grow(it.data[:0], int(it.entry.StoredBytes))
+	rest := it.data
+	err := it.readData(ctx, p.sys, func(n int64) ([]byte, error) {
+		var part []byte
+		part, rest = rest[:n:n], rest[n:]
+		return part, nil
+	})
+	it.loaded = true
+	return err
+}
+
+// readData reads the data of an open file into the room that is given for each part, notes what could not be read or
+// changed meanwhile, and closes the file. Room for n bytes may be less than n, but not nothing.
+func (it *item) readData(ctx context.Context, sys *system, room func(n int64) ([]byte, error)) error {
+	var lost losses
+	read := func(p []byte, offset int64) (int, error) { return sys.pread(it.fd, it.entry.Path, p, offset) }
+	for _, s := range it.segments {
+		for s.length > 0 {
+			part, err := room(s.length)
+			if err != nil {
+				return err
+			}
+			if err := fill(ctx, read, part, s.offset, &lost); err != nil {
+				return err
+			}
+			s.offset, s.length = s.offset+int64(len(part)), s.length-int64(len(part))
+		}
+	}
+	if reason := lost.reason(); reason != "" {
+		it.damaged = append(it.damaged, reason)
+	}
+	after, err := sys.statx(it.fd, "", unix.AT_EMPTY_PATH, it.entry.Path)
+	it.closeFile()
+	switch {
+	case err != nil:
+		it.damaged = append(it.damaged, fmt.Sprintf("cannot look at it after reading: %v", err))
+	case keyOf(&after) != keyOf(&it.st):
+		it.damaged = append(it.damaged, "another file took its place while the tree was read")
+	case after.Size != it.st.Size:
+		it.damaged = append(it.damaged, fmt.Sprintf("changed size from %d to %d while it was read", it.st.Size, after.Size))
+	case after.Mtime != it.st.Mtime || after.Ctime != it.st.Ctime:
+		it.damaged = append(it.damaged, "changed while it was read")
+	}
+	return nil
+}
