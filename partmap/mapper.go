@@ -118,8 +118,8 @@ func (m *Mapper) create(ctx context.Context, target Target) (*Mapped, error) {
 			return nil, fmt.Errorf("%w (%s, UUID %q)", ErrMapExists, other.Name, other.UUID)
 		}
 	}
-	// With --noudevrules the library makes the node itself, and LVM's udev rules pass the map over, which would take its
-	// UUID for that of a logical volume and link /dev/VG/LV to it.
+	// With --noudevrules, LVM's udev rules pass the map over; they would take its UUID for that of a logical volume and
+	// link /dev/VG/NAME to it. udev then makes no node either, and dmsetup leaves it to udev: await has it made.
 	args := []string{"create", target.Name, "--uuid", target.UUID, "--noudevrules"}
 	if target.ReadOnly {
 		args = append(args, "--readonly")
@@ -188,15 +188,15 @@ func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
 			return fmt.Errorf("unmap %s: %w", name, err)
 		}
 		if mapped == nil {
-			return nil
+			return m.removeNode(ctx, name)
 		}
 		if mapped.UUID != uuid {
 			return fmt.Errorf("cannot unmap %s: its UUID is %q, not %q: it was made by something else", name, mapped.UUID, uuid)
 		}
-		_, err = m.dmsetup(ctx, "", "remove", "--uuid", uuid)
+		_, err = m.dmsetup(ctx, "", "remove", name, "--noudevrules")
 		switch {
 		case err == nil:
-			return nil
+			return m.removeNode(ctx, name)
 		case ctx.Err() != nil || !isBusy(err):
 			return fmt.Errorf("unmap %s: %w", name, err)
 		case time.Now().After(deadline):
@@ -206,6 +206,17 @@ func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
 			return fmt.Errorf("unmap %s: %w", name, err)
 		}
 	}
+}
+
+// removeNode removes the node of a map that is gone: where udevd runs, dmsetup leaves nodes to it, and it did not make this.
+func (m *Mapper) removeNode(ctx context.Context, name string) error {
+	if _, err := os.Lstat(filepath.Join(mapperDir, name)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := m.dmsetup(ctx, "", "mknodes", name); err != nil {
+		return fmt.Errorf("remove the node of %s: %w", name, err)
+	}
+	return nil
 }
 
 func isBusy(err error) bool {

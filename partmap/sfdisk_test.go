@@ -14,7 +14,7 @@ import (
 )
 
 // tool runs one of the partitioning tools that the package is held against.
-func tool(t *testing.T, stdin, name string, args ...string) string {
+func tool(t testing.TB, stdin, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
@@ -77,7 +77,7 @@ type sfdiskJSON struct {
 }
 
 // writeFile is a maker's way to write an image that no tool makes.
-func writeFile(t *testing.T, path string, im image) {
+func writeFile(t testing.TB, path string, im image) {
 	t.Helper()
 	if err := os.WriteFile(path, im, 0o600); err != nil {
 		t.Fatal(err)
@@ -96,9 +96,9 @@ func manyLogicals() string {
 // madeTables are the tables that the conformance tests share.
 var madeTables = []struct {
 	name string
-	make func(t *testing.T, disk string)
+	make func(t testing.TB, disk string)
 }{
-	{"sfdisk gpt", func(t *testing.T, disk string) {
+	{"sfdisk gpt", func(t testing.TB, disk string) {
 		tool(t, `label: gpt
 label-id: 12173D2E-DA58-9C43-A7C4-BF9B86F6BDE2
 d1 : size=10M, type=21686148-6449-6E6F-744E-656564454649, name="BIOS boot", attrs="LegacyBIOSBootable"
@@ -106,11 +106,11 @@ d3 : size=10M, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name="root", attrs="Re
 d2 : size=20M, type=0657FD6D-A4AB-43C4-84E5-0933C84B4F4F
 `, "sfdisk", "-q", disk)
 	}},
-	{"sfdisk gpt with 200 entries", func(t *testing.T, disk string) {
+	{"sfdisk gpt with 200 entries", func(t testing.TB, disk string) {
 		tool(t, "label: gpt\ntable-length: 200\nd1 : size=10M\nd150 : size=10M\n", "sfdisk", "-q", disk)
 	}},
-	{"sfdisk gpt without partitions", func(t *testing.T, disk string) { tool(t, "label: gpt\n", "sfdisk", "-q", disk) }},
-	{"sfdisk dos", func(t *testing.T, disk string) {
+	{"sfdisk gpt without partitions", func(t testing.TB, disk string) { tool(t, "label: gpt\n", "sfdisk", "-q", disk) }},
+	{"sfdisk dos", func(t testing.TB, disk string) {
 		tool(t, `label: dos
 label-id: 0x0000beef
 d1 : size=10M, type=83, bootable
@@ -121,7 +121,7 @@ d6 : size=6M, type=82
 d7 : size=4M, type=fd
 `, "sfdisk", "-q", disk)
 	}},
-	{"sfdisk dos, logical partitions out of order", func(t *testing.T, disk string) {
+	{"sfdisk dos, logical partitions out of order", func(t testing.TB, disk string) {
 		tool(t, `label: dos
 d1 : start=2048, size=200000, type=f
 d5 : start=104448, size=4096
@@ -129,37 +129,37 @@ d6 : start=4096, size=4096
 d7 : start=60000, size=4096
 `, "sfdisk", "-q", disk)
 	}},
-	{"sfdisk dos, a logical partition deleted", func(t *testing.T, disk string) {
+	{"sfdisk dos, a logical partition deleted", func(t testing.TB, disk string) {
 		tool(t, "label: dos\nd1 : size=40M, type=5\nd5 : size=5M\nd6 : size=6M\nd7 : size=4M\n", "sfdisk", "-q", disk)
 		tool(t, "", "sfdisk", "-q", "--delete", disk, "5")
 	}},
-	{"sfdisk dos with partitions up to 60", func(t *testing.T, disk string) { tool(t, manyLogicals(), "sfdisk", "-q", disk) }},
-	{"sfdisk dos with type 0", func(t *testing.T, disk string) {
+	{"sfdisk dos with partitions up to 60", func(t testing.TB, disk string) { tool(t, manyLogicals(), "sfdisk", "-q", disk) }},
+	{"sfdisk dos with type 0", func(t testing.TB, disk string) {
 		im := newImage(64 * mib)
 		im[440] = 1
 		im.mbrEntry(0, 1, 0, 0, 2048, 4096)
 		writeFile(t, disk, im)
 	}},
-	{"parted gpt", func(t *testing.T, disk string) {
+	{"parted gpt", func(t testing.TB, disk string) {
 		tool(t, "", "parted", "-s", disk, "mklabel", "gpt", "mkpart", `"EFI system"`, "fat32", "1MiB", "20MiB", "set", "1", "esp",
 			"on", "mkpart", "data", "ext4", "20MiB", "100%")
 	}},
-	{"parted msdos", func(t *testing.T, disk string) {
+	{"parted msdos", func(t testing.TB, disk string) {
 		tool(t, "", "parted", "-s", disk, "mklabel", "msdos", "mkpart", "primary", "ext4", "1MiB", "20MiB", "set", "1", "boot",
 			"on", "mkpart", "extended", "20MiB", "100%", "mkpart", "logical", "linux-swap", "21MiB", "40MiB", "mkpart", "logical",
 			"fat32", "41MiB", "60MiB", "mkpart", "logical", "ext4", "61MiB", "100%", "rm", "5")
 	}},
-	{"sgdisk", func(t *testing.T, disk string) {
+	{"sgdisk", func(t testing.TB, disk string) {
 		tool(t, "", "sgdisk", "-n", "1:2048:+10M", "-t", "1:ef00", "-c", "1:EFI", "-n", "5:0:+10M", "-t", "5:8e00", "-c",
 			"5:a \"quoted\" `name` $HOME", "-A", "5:set:2", "-A", "5:set:60", "-n", "3:0:+5M", disk)
 	}},
-	{"sgdisk with 512 entries", func(t *testing.T, disk string) {
+	{"sgdisk with 512 entries", func(t testing.TB, disk string) {
 		tool(t, "", "sgdisk", "-S", "512", "-n", "1:2048:+10M", "-n", "400:0:+10M", disk)
 	}},
-	{"sgdisk hybrid", func(t *testing.T, disk string) {
+	{"sgdisk hybrid", func(t testing.TB, disk string) {
 		tool(t, "", "sgdisk", "-n", "1:2048:+10M", "-n", "2:0:+10M", "-h", "2", disk)
 	}},
-	{"hostile names", func(t *testing.T, disk string) {
+	{"hostile names", func(t testing.TB, disk string) {
 		names := []string{
 			"a \"q\" b", `back\slash`, "new\nline : start=1", "tab\tx", "日本é", "o'x $HOME `id`", "comma, x", strings.Repeat("a", 36),
 			"semi;#", " lead", "\x01\x7f\u0080", "", "\u2028", `\x41`, strings.Repeat("日", 36),
@@ -173,7 +173,7 @@ d7 : start=60000, size=4096
 		im.gpt(spec)
 		writeFile(t, disk, im)
 	}},
-	{"names that are lost", func(t *testing.T, disk string) {
+	{"names that are lost", func(t testing.TB, disk string) {
 		im := newImage(64 * mib)
 		im.gpt(gptSpec{parts: []gptPart{
 			{slot: 0, first: 2048, last: 4095, name: "x😀"},
