@@ -299,10 +299,24 @@ func (e *Ext) whyNotMountable() string {
 		return "it is the journal of another ext filesystem"
 	case e.Compat&extCompatHasJournal != 0 && (e.JournalDevice != 0 || e.JournalInode == 0):
 		return "its journal is on another device, which mounting would write to"
+	case foreignMountOption(e.MountOptions) != "":
+		return "its superblock asks for the mount option " + foreignMountOption(e.MountOptions)
 	case e.Incompat&extIncompatEncrypt != 0:
 		return "it has encrypted directories, whose names and data cannot be read without their keys"
 	case unknown != 0:
 		return "it has features that are not known: " + strings.Join(bitNames(nil, unknown, extIncompatNames, 'I'), ", ")
+	}
+	return ""
+}
+
+// foreignMountOption returns the first of the mount options in a superblock that must not be obeyed: those that name a
+// journal device of this host, and those that leave the journal alone.
+func foreignMountOption(options string) string {
+	for option := range strings.SplitSeq(options, ",") {
+		switch name, _, _ := strings.Cut(option, "="); name {
+		case "journal_dev", "journal_path", "noload", "norecovery":
+			return option
+		}
 	}
 	return ""
 }
