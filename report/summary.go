@@ -42,6 +42,15 @@ func (r Run) notGood() []Volume {
 	return bad
 }
 
+// NotGood gives the names of the volumes that do not have a complete backup of this run on every destination.
+func (r Run) NotGood() []string {
+	var names []string
+	for _, v := range r.notGood() {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
 func (v Volume) good() bool {
 	if v.Status != VolumeOK || v.Error != nil {
 		return false
