@@ -1,0 +1,184 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Clean makes a string that came from a guest, a command or a configuration safe to show anywhere: everything that is
+// not a visible character or a plain space is written as its Go escape. That covers control characters and with them
+// terminal escapes and line breaks, marks that change the direction of text, invisible characters and bytes that are no
+// UTF-8. What is visible stays as it is. Cleaning twice changes nothing more.
+func Clean(s string) string {
+	return clean(s, func(r rune) bool { return r == ' ' || unicode.IsPrint(r) })
+}
+
+// cleanLines is Clean for text that may have several lines, such as the output of a command.
+func cleanLines(s string) string {
+	return clean(strings.TrimSpace(s), func(r rune) bool { return r == ' ' || r == '\n' || unicode.IsPrint(r) })
+}
+
+func clean(s string, visible func(rune) bool) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case visible(r):
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+		s = s[size:]
+	}
+	return b.String()
+}
+
+// cleaned returns a copy of run in which every string is clean. It goes by the type's shape, so that a field added
+// later cannot be forgotten. Only the texts of a Problem keep their line breaks.
+func cleaned(run Run) Run {
+	return cleanedValue(reflect.ValueOf(run), Clean).Interface().(Run)
+}
+
+func cleanedValue(v reflect.Value, cleanText func(string) string) reflect.Value {
+	out := reflect.New(v.Type()).Elem()
+	switch v.Kind() {
+	case reflect.String:
+		out.SetString(cleanText(v.String()))
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return v
+		}
+		if v.Type() == reflect.TypeFor[Problem]() {
+			cleanText = cleanLines
+		}
+		for i := range v.NumField() {
+			out.Field(i).Set(cleanedValue(v.Field(i), cleanText))
+		}
+	case reflect.Slice:
+		if v.IsNil() {
+			return v
+		}
+		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+		for i := range v.Len() {
+			out.Index(i).Set(cleanedValue(v.Index(i), cleanText))
+		}
+	case reflect.Pointer:
+		if v.IsNil() {
+			return v
+		}
+		out.Set(reflect.New(v.Type().Elem()))
+		out.Elem().Set(cleanedValue(v.Elem(), cleanText))
+	default:
+		return v
+	}
+	return out
+}
+
+// FormatDuration gives a duration for people: "0.4 s", "59.9 s", "1 m 0 s", "1 h 15 m 35 s", "2 d 3 h 4 m 5 s". It is
+// rounded before it is split, so that no part reaches its limit.
+func FormatDuration(d time.Duration) string {
+	d = max(d, 0)
+	if tenths := d.Round(time.Second / 10); tenths < time.Minute {
+		return fmt.Sprintf("%.1f s", tenths.Seconds())
+	}
+	seconds := int64(d.Round(time.Second) / time.Second)
+	text := fmt.Sprintf("%d m %d s", seconds/60%60, seconds%60)
+	if hours := seconds / 3600; hours >= 24 {
+		return fmt.Sprintf("%d d %d h %s", hours/24, hours%24, text)
+	} else if hours > 0 {
+		return fmt.Sprintf("%d h %s", hours, text)
+	}
+	return text
+}
+
+// FormatSize gives a number of bytes for people in binary units: "0 B", "1023 B", "3.5 GiB", "267 GiB", "1.0 PiB".
+func FormatSize(bytes int64) string {
+	if bytes < 0 {
+		return "-" + formatMagnitude(uint64(-(bytes+1))+1)
+	}
+	return formatMagnitude(uint64(bytes))
+}
+
+func formatMagnitude(bytes uint64) string {
+	if bytes < 1024 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value := float64(bytes)
+	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		value /= 1024
+		switch {
+		case value < 99.95:
+			return fmt.Sprintf("%.1f %s", value, unit)
+		case value < 1023.5:
+			return fmt.Sprintf("%.0f %s", value, unit)
+		}
+	}
+	return fmt.Sprintf("%.0f EiB", value)
+}
+
+// FormatPercent gives a share of 100 for people: "0 %", "<0.1 %", "3.2 %", "35 %", "99.9 %", "100 %". A share that is
+// neither nothing nor all is never shown as if it were.
+func FormatPercent(percent float64) string {
+	switch {
+	case math.IsNaN(percent) || math.IsInf(percent, 0):
+		return "unknown"
+	case percent < 0:
+		return "-" + FormatPercent(-percent)
+	case percent == 0:
+		return "0 %"
+	case percent < 0.1:
+		return "<0.1 %"
+	case percent < 9.95:
+		return fmt.Sprintf("%.1f %%", percent)
+	case percent > 99 && percent < 100:
+		return fmt.Sprintf("%.1f %%", min(percent, 99.9))
+	default:
+		return fmt.Sprintf("%.0f %%", percent)
+	}
+}
+
+// formatCount gives a number with its thousands apart: "1 234 567".
+func formatCount(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
+		digits = digits[:at] + " " + digits[at:]
+	}
+	return digits
+}
+
+// plural gives "1 volume", "2 volumes".
+func plural(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return formatCount(n) + " " + noun + "s"
+}
+
+// shorten cuts a text to limit characters, the last of them an ellipsis when something is missing.
+func shorten(s string, limit int) string {
+	if utf8.RuneCountInString(s) <= limit {
+		return s
+	}
+	return strings.TrimRight(string([]rune(s)[:limit-1]), " ") + "…"
+}
+
+// formatAge tells how long before now something was.
+func formatAge(now, then time.Time) string {
+	age := now.Sub(then)
+	switch days := int64(age / (24 * time.Hour)); {
+	case age < time.Hour:
+		return "just now"
+	case days >= 2:
+		return plural(days, "day") + " ago"
+	default:
+		return plural(int64(age/time.Hour), "hour") + " ago"
+	}
+}

@@ -1,0 +1,153 @@
+package report
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+)
+
+func TestFormatDuration(t *testing.T) {
+	tests := []struct {
+		d    time.Duration
+		want string
+	}{
+		{-time.Second, "0.0 s"},
+		{0, "0.0 s"},
+		{49 * time.Millisecond, "0.0 s"},
+		{400 * time.Millisecond, "0.4 s"},
+		{59900 * time.Millisecond, "59.9 s"},
+		{59949 * time.Millisecond, "59.9 s"},
+		{59950 * time.Millisecond, "1 m 0 s"},
+		{time.Minute, "1 m 0 s"},
+		{81 * time.Second, "1 m 21 s"},
+		{119500 * time.Millisecond, "2 m 0 s"},
+		{time.Hour - 400*time.Millisecond, "1 h 0 m 0 s"},
+		{75 * time.Minute, "1 h 15 m 0 s"},
+		{75*time.Minute + 35*time.Second, "1 h 15 m 35 s"},
+		{24*time.Hour - time.Second, "23 h 59 m 59 s"},
+		{51*time.Hour + 4*time.Minute + 5*time.Second, "2 d 3 h 4 m 5 s"},
+	}
+	for _, tt := range tests {
+		if got := FormatDuration(tt.d); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.d, got, tt.want)
+		}
+	}
+}
+
+func TestFormatSize(t *testing.T) {
+	tests := []struct {
+		bytes int64
+		want  string
+	}{
+		{0, "0 B"},
+		{1, "1 B"},
+		{1023, "1023 B"},
+		{1024, "1.0 KiB"},
+		{3584 << 20, "3.5 GiB"},
+		{102348, "99.9 KiB"},
+		{102399, "100 KiB"},
+		{267 << 30, "267 GiB"},
+		{1<<20 - 1, "1.0 MiB"},
+		{1<<30 - 1, "1.0 GiB"},
+		{1<<50 - 1, "1.0 PiB"},
+		{1 << 50, "1.0 PiB"},
+		{1<<50 + 1<<49, "1.5 PiB"},
+		{math.MaxInt64, "8.0 EiB"},
+		{math.MinInt64, "-8.0 EiB"},
+		{-1536, "-1.5 KiB"},
+	}
+	for _, tt := range tests {
+		if got := FormatSize(tt.bytes); got != tt.want {
+			t.Errorf("%d: %q, want %q", tt.bytes, got, tt.want)
+		}
+	}
+}
+
+func TestFormatPercent(t *testing.T) {
+	tests := []struct {
+		percent float64
+		want    string
+	}{
+		{0, "0 %"}, {0.001, "<0.1 %"}, {0.1, "0.1 %"}, {3.2, "3.2 %"}, {9.94, "9.9 %"}, {9.96, "10 %"}, {35, "35 %"},
+		{98.6, "99 %"}, {99.4, "99.4 %"}, {99.99, "99.9 %"}, {100, "100 %"}, {250.4, "250 %"}, {-62, "-62 %"},
+		{-0.01, "-<0.1 %"}, {math.NaN(), "unknown"}, {math.Inf(1), "unknown"},
+	}
+	for _, tt := range tests {
+		if got := FormatPercent(tt.percent); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.percent, got, tt.want)
+		}
+	}
+}
+
+func TestChange(t *testing.T) {
+	tests := []struct {
+		now, before int64
+		want        string
+	}{
+		{10, -1, "first"}, {10, 10, "same"}, {0, 0, "same"}, {10, 0, "was empty"}, {15, 10, "+50 %"}, {5, 10, "-50 %"},
+		{0, 10, "-100 %"}, {1 << 60, 1, "+115292150460684697600 %"},
+	}
+	for _, tt := range tests {
+		if got := change(tt.now, tt.before); got != tt.want {
+			t.Errorf("%d after %d: %q, want %q", tt.now, tt.before, got, tt.want)
+		}
+	}
+}
+
+func TestFormatCountAndAge(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1 000", 1234567: "1 234 567", -1000: "-1 000"} {
+		if got := formatCount(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+	now := time.Date(2026, 11, 20, 1, 0, 0, 0, time.UTC)
+	for ago, want := range map[time.Duration]string{
+		-time.Hour: "just now", 59 * time.Minute: "just now", time.Hour: "1 hour ago", 47 * time.Hour: "47 hours ago",
+		48 * time.Hour: "2 days ago", 75 * time.Hour: "3 days ago",
+	} {
+		if got := formatAge(now, now.Add(-ago)); got != want {
+			t.Errorf("%v: %q, want %q", ago, got, want)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"volume-00000001", "volume-00000001"},
+		{"Übung 写真 🙂", "Übung 写真 🙂"},
+		{"a\nb\r\tc", `a\nb\r\tc`},
+		{"\x1b[31mred\x07", `\x1b[31mred\a`},
+		{"\u202egpj.exe", `\u202egpj.exe`},
+		{"a\u200bb\ufeff\u2028", `a\u200bb\ufeff\u2028`},
+		{"no\u00a0break", `no\u00a0break`},
+		{"\xff\xfe", `\xff\xfe`},
+		{"\u009b31m", `\u009b31m`},
+		{"\U000e0041", `\U000e0041`},
+		{`back\slash 'quoted'`, `back\slash 'quoted'`},
+	}
+	for _, tt := range tests {
+		if got := Clean(tt.in); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add(hostileText)
+	f.Fuzz(func(t *testing.T, s string) {
+		got := Clean(s)
+		for _, r := range got {
+			if r != ' ' && !unicode.IsPrint(r) {
+				t.Errorf("%q leaves %q", s, r)
+			}
+		}
+		if Clean(got) != got {
+			t.Errorf("cleaning %q twice changes it", s)
+		}
+		if strings.ContainsFunc(strings.ReplaceAll(cleanLines(s), "\n", ""), func(r rune) bool { return r != ' ' && !unicode.IsPrint(r) }) {
+			t.Errorf("lines of %q are not clean", s)
+		}
+	})
+}

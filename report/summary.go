@@ -1,0 +1,223 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+)
+
+// interruptedCode is the exit code of a run that was stopped and has cleaned up.
+const interruptedCode = 130
+
+// undeliveredCode is the exit code of a run whose backups are good but whose report could not be sent.
+const undeliveredCode = 5
+
+// subjectLimit is the longest subject in characters: what still fits one line of most mail programs, with some of a
+// cause in it.
+const subjectLimit = 120
+
+// Verdict gives the outcome of the run. It is worked out from the results, so that no result can be at odds with it.
+func (r Run) Verdict() Verdict {
+	switch {
+	case r.ExitCode == interruptedCode:
+		return VerdictInterrupted
+	case len(r.Errors) > 0 || len(r.notGood()) > 0 || r.missing() > 0 || r.failedDestination() != "":
+		return VerdictFailed
+	case r.ExitCode != 0 && r.ExitCode != undeliveredCode:
+		return VerdictFailed
+	case r.ExitCode == undeliveredCode || r.warningCount() > 0:
+		return VerdictWarning
+	default:
+		return VerdictOK
+	}
+}
+
+// notGood gives the volumes that do not have a complete backup on every destination.
+func (r Run) notGood() []Volume {
+	var bad []Volume
+	for _, v := range r.Volumes {
+		if !v.good() {
+			bad = append(bad, v)
+		}
+	}
+	return bad
+}
+
+// NotGood gives the names of the volumes that do not have a complete backup of this run on every destination.
+func (r Run) NotGood() []string {
+	var names []string
+	for _, v := range r.notGood() {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+func (v Volume) good() bool {
+	if v.Status != VolumeOK || v.Error != nil {
+		return false
+	}
+	for _, c := range v.Copies {
+		if c.Error != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// planned counts the volumes that the run was to do.
+func (r Run) planned() int { return max(r.PlannedVolumes, len(r.Volumes)) }
+
+// missing counts the volumes that were planned and of which there is no result.
+func (r Run) missing() int { return r.planned() - len(r.Volumes) }
+
+func (r Run) failedDestination() string {
+	for _, d := range r.Destinations {
+		if d.Error != nil {
+			return d.Name
+		}
+	}
+	return ""
+}
+
+func (r Run) warningCount() int {
+	n := len(r.Warnings)
+	for _, v := range r.Volumes {
+		n += len(v.Warnings)
+	}
+	return n
+}
+
+// storedBytes is the size of tonight's backups on one destination.
+func (r Run) storedBytes() int64 {
+	var sum int64
+	for _, v := range r.Volumes {
+		sum += v.StoredBytes
+	}
+	return sum
+}
+
+// Subject gives the run in one line, status first, as mails and lists of runs show it:
+// "[voltar] host: FAILED 1 of 12: volume-00000019: cannot create …". The size is that of tonight's backups.
+func Subject(run Run) string {
+	run = cleaned(run)
+	host := run.Host
+	if host == "" {
+		host = "unknown host"
+	}
+	command := ""
+	if run.Command != "" && run.Command != "run" {
+		command = run.Command + " "
+	}
+	return shorten(fmt.Sprintf("[voltar] %s: %s%s", host, command, run.status()), subjectLimit)
+}
+
+// status is the part of the subject after the host. The run is clean.
+func (r Run) status() string {
+	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), "volume"), FormatSize(r.storedBytes()))
+	bad := len(r.notGood()) + r.missing()
+	switch r.Verdict() {
+	case VerdictOK:
+		return "OK " + volumes
+	case VerdictWarning:
+		return "OK " + volumes + r.because()
+	case VerdictInterrupted:
+		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), "volume"))
+	}
+	if bad > 0 {
+		return fmt.Sprintf("FAILED %d of %d%s", bad, r.planned(), r.because())
+	}
+	return "FAILED" + r.because()
+}
+
+// because names what is to blame, beginning with a colon: the one volume with its cause, several by name, or else the
+// first problem of the run or of a destination.
+func (r Run) because() string {
+	bad := r.notGood()
+	common := len(bad) == r.planned() && (len(r.Errors) > 0 || r.failedDestination() != "")
+	switch {
+	case common: // what befell all of them at once says more than their names
+	case len(bad) == 1:
+		cause := strings.ReplaceAll(bad[0].cause(), " of "+bad[0].Name, "") // said just before
+		return ": " + r.shortName(bad[0].Name) + ": " + cause
+	case len(bad) > 1:
+		var names []string
+		for _, v := range bad[:min(3, len(bad))] {
+			names = append(names, r.shortName(v.Name))
+		}
+		if more := len(bad) - len(names); more > 0 {
+			names = append(names, fmt.Sprintf("%d more", more))
+		}
+		return ": " + strings.Join(names, ", ")
+	}
+	for _, p := range r.Errors {
+		return ": " + firstLine(p.Message)
+	}
+	for _, d := range r.Destinations {
+		if d.Error != nil {
+			return ": destination " + d.Name + ": " + firstLine(d.Error.Message)
+		}
+	}
+	for _, p := range r.Warnings {
+		return ": " + firstLine(p.Message)
+	}
+	for _, v := range r.Volumes {
+		for _, p := range v.Warnings {
+			return ": " + r.shortName(v.Name) + ": " + firstLine(p.Message)
+		}
+	}
+	return ""
+}
+
+// cause is the first line of what went wrong with a volume.
+func (v Volume) cause() string {
+	if v.Error != nil {
+		return firstLine(v.Error.Message)
+	}
+	for _, c := range v.Copies {
+		if c.Error != nil {
+			return firstLine("destination " + c.Destination + ": " + c.Error.Message)
+		}
+	}
+	if v.DamagedCount > 0 {
+		return plural(v.DamagedCount, "damaged file")
+	}
+	return string(v.Status)
+}
+
+// shortName leaves out the volume group where the volume's own name is enough to know it by.
+func (r Run) shortName(name string) string {
+	vg, lv, ok := strings.Cut(name, "/")
+	if !ok || strings.HasPrefix(vg, "@") {
+		return name
+	}
+	for _, v := range r.Volumes {
+		if v.Name != name && strings.HasSuffix(v.Name, "/"+lv) {
+			return name
+		}
+	}
+	return lv
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// headline is the verdict in words. The run is clean.
+func (r Run) headline() string {
+	planned, bad := int64(r.planned()), int64(len(r.notGood())+r.missing())
+	where := " on " + r.Host
+	switch r.Verdict() {
+	case VerdictOK:
+		return fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+	case VerdictWarning:
+		return fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+	case VerdictInterrupted:
+		return fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
+	}
+	switch {
+	case bad == 0:
+		return "FAILED" + where
+	default:
+		return fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
+	}
+}
