@@ -66,7 +66,10 @@ func Main(m *testing.M, opts Options) int {
 	}
 	*tests = relayed
 	status := m.Run()
-	h.stop()
+	if err := h.close(status == 0); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 1
+	}
 	return status
 }
 
@@ -87,7 +90,7 @@ type host struct {
 	results *results
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the machine is gone; nil before it started
-	failure string        // why there are no more results; read after results ended
+	err     error         // how the run in the machine failed; read after the results ended
 }
 
 // relay stands in for every lab test.
@@ -101,7 +104,7 @@ func (h *host) relay(t *testing.T) {
 	h.once.Do(func() { h.start(t) })
 	test := h.results.take(t.Name())
 	if test == nil {
-		t.Fatalf("the lab did not run this test: %s", h.failure)
+		t.Fatalf("the lab did not run this test: %v", h.whyEnded())
 	}
 	h.report(t, test)
 }
@@ -120,8 +123,16 @@ func (h *host) report(t *testing.T, test *result) {
 		t.FailNow()
 	default:
 		h.results.wait()
-		t.Fatalf("the lab test did not end: %s", h.failure)
+		t.Fatalf("the lab test did not end: %v", h.whyEnded())
 	}
+}
+
+// whyEnded explains why a result is missing, once no more can come.
+func (h *host) whyEnded() error {
+	if h.err == nil {
+		return errors.New("the test binary left it out")
+	}
+	return h.err
 }
 
 // start boots the machine and lets it run in the background. t is the first lab test: it has the time limit.
@@ -135,48 +146,57 @@ func (h *host) start(t *testing.T) {
 	go func() {
 		defer close(h.ended)
 		defer cancel()
-		h.failure = h.run(ctx, limit)
+		h.err = h.run(ctx, limit)
 		h.results.end()
 	}()
 }
 
-// stop ends the machine, if it still runs, and returns when it is gone.
-func (h *host) stop() {
-	if h.ended != nil {
-		h.cancel()
-		<-h.ended
+// close returns when the machine is gone. After a good run it may end by itself, and must end well; else it is ended.
+func (h *host) close(passed bool) error {
+	if h.ended == nil {
+		return nil
 	}
+	if !passed {
+		h.cancel()
+	}
+	<-h.ended
+	if passed && h.err != nil {
+		return fmt.Errorf("every test passed, but then: %w", h.err)
+	}
+	return nil
 }
 
-// run builds the package's tests, runs them in a machine and returns why there are no more results than there were.
-func (h *host) run(ctx context.Context, limit time.Duration) string {
+// run builds the package's tests and runs them in a machine. It fails unless the test binary itself ends well.
+func (h *host) run(ctx context.Context, limit time.Duration) error {
 	dir, err := os.MkdirTemp("", "voltar-lab-test-")
 	if err != nil {
-		return err.Error()
+		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder; the tests' results do not depend on it
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder: no test's result depends on it
 	machine, err := h.machine(ctx, dir, limit)
 	if err != nil {
-		return err.Error()
+		return err
 	}
 	output, writer := io.Pipe()
 	machine.Stdout = writer
-	type ending struct {
-		rest string
-		err  error
-	}
-	read := make(chan ending, 1)
+	var rest string
+	read := make(chan error, 1)
 	go func() {
-		rest, err := readResults(output, h.results)
-		read <- ending{rest, err}
+		var err error
+		rest, err = readResults(output, h.results)
+		read <- err
 	}()
 	status, err := Run(ctx, machine)
-	err = errors.Join(err, writer.Close())
-	end := <-read
-	if err = errors.Join(err, end.err, context.Cause(ctx)); err != nil {
-		return fmt.Sprintf("%v\n%s", err, end.rest)
+	err = errors.Join(err, writer.Close(), <-read)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("the machine was stopped: %w\n%s", ctx.Err(), rest)
+	case err != nil:
+		return fmt.Errorf("%w\n%s", err, rest)
+	case status != 0:
+		return fmt.Errorf("the test binary ended with status %d\n%s", status, rest)
 	}
-	return fmt.Sprintf("the test binary ended with status %d\n%s", status, end.rest)
+	return nil
 }
 
 // machine returns the machine that runs the package's lab tests as this run's flags select them.

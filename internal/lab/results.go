@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"regexp"
 	"strings"
@@ -11,6 +12,7 @@ import (
 // result is one test or subtest as the machine reported it.
 type result struct {
 	name   string // below its parent
+	top    bool   // no subtest
 	output strings.Builder
 	status string // PASS, FAIL, SKIP; "" when it did not end
 	subs   []*result
@@ -79,21 +81,14 @@ var (
 	lineIndents = regexp.MustCompile(`(?m)^ {4}`)
 )
 
-// readResults reads the output of a test binary under -test.v=test2json, adds each top-level test that ends, and at last
-// the one that did not. It returns what belonged to no test.
+// readResults reads the output of a test binary under -test.v=test2json, and adds each top-level test once it has ended
+// or the output has. It returns what belonged to no test.
 func readResults(output io.Reader, into *results) (rest string, err error) {
 	var (
-		unowned strings.Builder
+		unowned result
 		open    = make(map[string]*result)
-		current *result
+		owner   = &unowned // of what is read next
 	)
-	write := func(text string) {
-		if current == nil {
-			unowned.WriteString(text)
-			return
-		}
-		current.output.WriteString(text)
-	}
 	lines := bufio.NewReader(output)
 	for err == nil {
 		var line string
@@ -101,40 +96,46 @@ func readResults(output io.Reader, into *results) (rest string, err error) {
 		text, marked, isMarked := strings.Cut(errorMarks.Replace(line), marker)
 		fields := markedLine.FindStringSubmatch(strings.TrimRight(marked, "\n"))
 		if !isMarked || fields == nil {
-			write(text + marked)
+			owner.output.WriteString(text + marked)
 			continue
 		}
 		if text != "" {
-			write(text + "\n")
+			owner.output.WriteString(text + "\n")
 		}
 		event, name := fields[1]+fields[3], fields[2]+fields[4]
+		// A test that panics writes so after its result and before the next marker.
+		deliver(open, owner, into)
 		if event == "RUN" {
-			start(open, name)
+			begin(open, name)
 		}
-		current = open[name]
-		if fields[3] == "" || current == nil {
-			continue
-		}
-		current.status = event
-		delete(open, name)
-		if !strings.Contains(name, "/") {
-			into.add(current)
+		if owner = open[name]; owner == nil {
+			owner = &unowned
+		} else if fields[3] != "" {
+			owner.status = event
 		}
 	}
-	for name, test := range open {
-		if !strings.Contains(name, "/") {
+	for _, test := range open {
+		if test.top {
 			into.add(test)
 		}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	return unowned.String(), err
+	return unowned.output.String(), err
 }
 
-// start opens a test below the nearest test that is open: the name of a subtest may hold slashes of its own.
-func start(open map[string]*result, name string) {
-	test := &result{name: name}
+// deliver adds a top-level test that has ended to the results, and closes it.
+func deliver(open map[string]*result, test *result, into *results) {
+	if test.top && test.status != "" {
+		delete(open, test.name)
+		into.add(test)
+	}
+}
+
+// begin opens a test below the nearest test that is open: the name of a subtest may hold slashes of its own.
+func begin(open map[string]*result, name string) {
+	test := &result{name: name, top: !strings.Contains(name, "/")}
 	for at := strings.LastIndexByte(name, '/'); at > 0; at = strings.LastIndexByte(name[:at], '/') {
 		if parent := open[name[:at]]; parent != nil {
 			test.name = name[at+1:]
