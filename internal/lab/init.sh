@@ -25,6 +25,7 @@ enter_root() {
 	mount -t sysfs sysfs sys
 	mount -t devtmpfs devtmpfs dev
 	mkdir -p dev/pts dev/shm
+	ln -s /proc/self/fd dev/fd
 	mount -t devpts devpts dev/pts
 	for dir in dev/shm run tmp; do
 		mount -t tmpfs -o mode=1777,size=75% tmpfs "$dir"

@@ -106,11 +106,11 @@ func bootReady(t *testing.T, ctx context.Context, m Machine) (*Running, <-chan s
 	}
 	ready := make(chan struct{})
 	go func() {
-		defer close(ready)
 		var line [6]byte
 		if _, err := io.ReadFull(output, line[:]); err != nil || string(line[:]) != "ready\n" {
 			t.Errorf("the machine wrote %q (%v) before it was ready", line, err)
 		}
+		close(ready)
 		_, _ = io.Copy(io.Discard, output) // until the machine ends
 	}()
 	return r, ready
