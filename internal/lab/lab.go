@@ -1,5 +1,5 @@
-// Package lab is a throw-away machine with a real device-mapper, for tests and demonstrations: User-mode Linux, which is
-// an ordinary process of the host, needs no root there and sees the host's own root file system, read-only, with an
+// Package lab is a throw-away machine with a real device-mapper, for tests and demonstrations: User-mode Linux, which
+// is an ordinary process of the host, needs no root there and sees the host's own root file system, read-only, with an
 // overlay in memory.
 //
 // Tests that need LVM, loop devices or mounts are named TestLab… and live in packages with

@@ -39,7 +39,7 @@ const supervise = `exec 4<&0
 wait "$uml"`
 
 // baseModules are those that every test of LVM, partitions and file systems needs.
-var baseModules = []string{"dm-mod", "dm-snapshot", "dm-thin-pool", "loop", "vfat", "nls_cp437", "nls_ascii", "nls_utf8"}
+var baseModules = []string{"dm-mod", "dm-snapshot", "dm-thin-pool", "loop", "vfat", "nls_cp437", "nls_ascii"}
 
 // Machine says what to boot. Only Script is needed. Inside, /host is the whole file system of the host, read-only.
 type Machine struct {
@@ -224,8 +224,8 @@ func NewDisk(path string, sizeBytes int64) error {
 	return errors.Join(f.Truncate(sizeBytes), f.Close())
 }
 
-// namespaceCommand returns the command that gives a machine a process namespace of its own, with which it ends. It needs
-// no root where users may make namespaces, and no such permission where it is root.
+// namespaceCommand returns the command that gives a machine a process namespace of its own, with which it ends. It
+// needs no root where users may make namespaces, and no such permission where it is root.
 func namespaceCommand(ctx context.Context, runner *hostcmd.Runner) ([]string, error) {
 	options := []string{"--pid", "--fork", "--kill-child=KILL"}
 	withUser := append([]string{"--user", "--map-root-user"}, options...)

@@ -260,7 +260,8 @@ func testCommand(binary string, limit time.Duration) string {
 		skip = users + "|" + skip
 	}
 	args := []string{
-		hostFolder + binary, "-test.v=test2json", "-test.skip=" + skip, "-test.timeout=" + max(limit-stopTime, limit/2).String(),
+		hostFolder + binary, "-test.v=test2json", "-test.skip=" + skip,
+		"-test.timeout=" + max(limit-stopTime, limit/2).String(),
 	}
 	for _, name := range []string{"test.run", "test.count", "test.short"} {
 		if value := flagValue(name); value != "" {
