@@ -45,7 +45,7 @@ func Metrics(run Run, opts MetricsOptions) []byte {
 func (m *metrics) volume(v Volume, before time.Time) {
 	volume := label{"volume", v.Name}
 	success := before
-	if v.good() {
+	if v.Good() {
 		success = v.Ended
 	}
 	if !success.IsZero() {
@@ -53,7 +53,7 @@ func (m *metrics) volume(v Volume, before time.Time) {
 			seconds(success), volume)
 	}
 	m.gauge("voltar_volume_success", "1 when the last run made a complete backup of the volume on every destination.",
-		truth(v.good()), volume)
+		truth(v.Good()), volume)
 	m.gauge("voltar_volume_size_bytes", "Size of the volume.", float64(v.SizeBytes), volume)
 	m.gauge("voltar_volume_damaged_files", "Files of the volume that the last run could not read whole.",
 		float64(v.DamagedCount), volume)

@@ -35,7 +35,7 @@ func (r Run) Verdict() Verdict {
 func (r Run) notGood() []Volume {
 	var bad []Volume
 	for _, v := range r.Volumes {
-		if !v.good() {
+		if !v.Good() {
 			bad = append(bad, v)
 		}
 	}
@@ -51,7 +51,8 @@ func (r Run) NotGood() []string {
 	return names
 }
 
-func (v Volume) good() bool {
+// Good tells whether the volume has a complete backup of this run on every destination.
+func (v Volume) Good() bool {
 	if v.Status != VolumeOK || v.Error != nil {
 		return false
 	}

@@ -224,7 +224,7 @@ func warnings(run Run) []failure {
 
 func statusWord(v Volume) string {
 	switch {
-	case v.Status == VolumeOK && !v.good():
+	case v.Status == VolumeOK && !v.Good():
 		return "PARTIAL"
 	case v.Status == VolumeOK:
 		return "ok"
@@ -236,7 +236,7 @@ func statusWord(v Volume) string {
 }
 
 func newVolumeView(v Volume, now time.Time) volumeView {
-	out := volumeView{Name: v.Name, Status: v.Status, Word: statusWord(v), Good: v.good(), Duration: "-", Size: "-", Change: "-"}
+	out := volumeView{Name: v.Name, Status: v.Status, Word: statusWord(v), Good: v.Good(), Duration: "-", Size: "-", Change: "-"}
 	if !v.Started.IsZero() && !v.Ended.IsZero() {
 		out.Duration = FormatDuration(v.Ended.Sub(v.Started))
 	}

@@ -1,0 +1,179 @@
+// Package history keeps past runs: one file of report JSON (docs/report-json.md) for each run in one folder, named after
+// the run's start and its ID. Files are written whole or not at all, and readable by their owner alone. One that is
+// damaged is set aside under another name and told of, and is in nobody's way.
+package history
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"voltar/internal/durable"
+	"voltar/report"
+)
+
+// Last stands for the newest run wherever a run's ID is asked for.
+const Last = "last"
+
+// ErrNotFound is wrapped by the error of Load for a run that is not kept.
+var ErrNotFound = errors.New("no such run")
+
+const (
+	suffix        = ".json"
+	damagedSuffix = ".damaged"
+	timeLayout    = "20060102T150405Z"
+	filePerm      = 0o600
+	folderPerm    = 0o700
+)
+
+// Store is the folder of past runs. It is safe for use by several processes at once.
+type Store struct {
+	dir   string
+	files *durable.FS
+}
+
+// New returns the history in a folder, which is made when it is needed. files is durable.Host(nil) but for tests.
+func New(dir string, files *durable.FS) *Store { return &Store{dir: dir, files: files} }
+
+// idForm keeps run IDs fit for file names.
+var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+func validID(id string) bool { return idForm.MatchString(id) && id != Last }
+
+// Save keeps a run, in place of an earlier state of the same run.
+func (s *Store) Save(run report.Run) error {
+	if !validID(run.ID) {
+		return fmt.Errorf("cannot keep run %q in the history: its ID is not fit for a file name", run.ID)
+	}
+	data, err := report.JSON(run)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", run.ID, err)
+	}
+	if err := s.files.MkdirAll(s.dir, folderPerm); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	name := run.Started.UTC().Format(timeLayout) + "_" + run.ID + suffix
+	if err := s.files.WriteFile(filepath.Join(s.dir, name), data, filePerm); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	return nil
+}
+
+// names lists the files of runs, newest first.
+func (s *Store) names() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the history: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, _, ok := split(e.Name()); ok {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Reverse(names)
+	return names, nil
+}
+
+// split takes a file name apart. What has another form is not a run's file.
+func split(name string) (started time.Time, id string, ok bool) {
+	stamp, id, found := strings.Cut(strings.TrimSuffix(name, suffix), "_")
+	started, err := time.Parse(timeLayout, stamp)
+	return started, id, found && err == nil && validID(id) && strings.HasSuffix(name, suffix)
+}
+
+// List gives the newest runs, newest first, limit of them at most; 0 means all. Runs that cannot be read are left out
+// and named in the error, beside which the others are returned: a caller shows it and goes on.
+func (s *Store) List(limit int) ([]report.Run, error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, err
+	}
+	var runs []report.Run
+	var errs []error
+	for _, name := range names {
+		if limit > 0 && len(runs) == limit {
+			break
+		}
+		run, err := s.read(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // pruned by another process just now
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			runs = append(runs, run)
+		}
+	}
+	return runs, errors.Join(errs...)
+}
+
+// Load gives one run by its ID, or the newest for Last. Where the newest is damaged, it is the newest that can be read,
+// beside an error that names the damaged one.
+func (s *Store) Load(id string) (report.Run, error) {
+	if id == Last {
+		runs, err := s.List(1)
+		if len(runs) == 0 {
+			return report.Run{}, errors.Join(err, fmt.Errorf("%w: the history is empty", ErrNotFound))
+		}
+		return runs[0], err
+	}
+	names, err := s.names()
+	if err != nil {
+		return report.Run{}, err
+	}
+	for _, name := range names {
+		if _, have, _ := split(name); have == id {
+			return s.read(name)
+		}
+	}
+	return report.Run{}, fmt.Errorf("%w: %q", ErrNotFound, id)
+}
+
+func (s *Store) read(name string) (report.Run, error) {
+	path := filepath.Join(s.dir, name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return report.Run{}, fmt.Errorf("cannot read the history: %w", err)
+	}
+	run, err := report.ParseJSON(data)
+	if errors.Is(err, report.ErrSchema) {
+		return report.Run{}, fmt.Errorf("history %s: %w", path, err) // of a newer voltar: whole, and not ours to touch
+	}
+	if err == nil && !strings.HasSuffix(name, "_"+run.ID+suffix) {
+		err = fmt.Errorf("it holds the run %q", run.ID)
+	}
+	if err != nil {
+		err = fmt.Errorf("history %s: %w; set aside as %s", path, err, name+damagedSuffix)
+		return report.Run{}, errors.Join(err, s.files.Rename(path, path+damagedSuffix))
+	}
+	return run, nil
+}
+
+// Prune removes the runs beyond the newest keep, and those that began before the given time; the newest of all stays.
+// It returns how many it removed.
+func (s *Store) Prune(keep int, before time.Time) (removed int, err error) {
+	names, err := s.names()
+	if err != nil {
+		return 0, err
+	}
+	for i, name := range names {
+		started, _, _ := split(name)
+		if i == 0 || i < keep && !started.Before(before) {
+			continue
+		}
+		if err := s.files.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return removed, fmt.Errorf("history: %w", err)
+		}
+		removed++
+	}
+	return removed, nil
+}

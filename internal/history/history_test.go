@@ -1,0 +1,255 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"voltar/internal/durable"
+	"voltar/report"
+)
+
+var night = time.Date(2026, 11, 20, 1, 0, 1, 0, time.UTC)
+
+// nightRun is the run of the night i days after the first.
+func nightRun(i int) report.Run {
+	started := night.AddDate(0, 0, i)
+	return report.Run{
+		Schema: report.Schema, ID: started.Format(timeLayout) + "-1f2e", Host: "h", Command: "run",
+		Started: started, Ended: started.Add(time.Hour), PlannedVolumes: 1, Destinations: []report.Destination{},
+		Volumes: []report.Volume{{
+			Name: "vg/a", Status: report.VolumeOK, Started: started, Ended: started.Add(time.Duration(i) * time.Minute),
+			Backup: fmt.Sprint("vg/a@", i), ReadBytes: 10, StoredBytes: int64(i), Entries: 3, PreviousStoredBytes: -1,
+		}},
+	}
+}
+
+func newStore(t *testing.T) *Store {
+	return New(filepath.Join(t.TempDir(), "state", "history"), durable.Host(nil))
+}
+
+func save(t *testing.T, s *Store, runs ...report.Run) {
+	t.Helper()
+	for _, run := range runs {
+		if err := s.Save(run); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func ids(runs []report.Run) []string {
+	var out []string
+	for _, r := range runs {
+		out = append(out, r.ID)
+	}
+	return out
+}
+
+func listed(t *testing.T, s *Store, limit int) []report.Run {
+	t.Helper()
+	runs, err := s.List(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runs
+}
+
+func equal(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestSaveListLoad(t *testing.T) {
+	s := newStore(t)
+	if runs := listed(t, s, 0); runs != nil {
+		t.Errorf("before the first run: %v", runs)
+	}
+	if _, err := s.Load(Last); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before the first run: %v", err)
+	}
+	one, two, three := nightRun(1), nightRun(2), nightRun(3)
+	save(t, s, two, three, one)
+	equal(t, "all", []report.Run{three, two, one}, listed(t, s, 0))
+	equal(t, "two", []report.Run{three, two}, listed(t, s, 2))
+	for id, want := range map[string]report.Run{Last: three, one.ID: one} {
+		got, err := s.Load(id)
+		if err != nil {
+			t.Error(err)
+		}
+		equal(t, id, want, got)
+	}
+	if _, err := s.Load("nothing"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("unknown ID: %v", err)
+	}
+
+	three.ExitCode = 5 // known only after the report could not be sent
+	save(t, s, three)
+	equal(t, "saved again", []report.Run{three, two, one}, listed(t, s, 0))
+
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: mode %v", f.Name(), info.Mode())
+		}
+	}
+}
+
+func TestSaveRefusesUnfitIDs(t *testing.T) {
+	s := newStore(t)
+	for _, id := range []string{"", Last, "../x", "a/b", ".hidden", strings.Repeat("x", 101), "a\nb"} {
+		run := nightRun(1)
+		run.ID = id
+		if err := s.Save(run); err == nil {
+			t.Errorf("%q was kept", id)
+		}
+	}
+}
+
+// Damage costs the damaged run only, and is told once.
+func TestDamagedFiles(t *testing.T) {
+	s := newStore(t)
+	good := nightRun(1)
+	save(t, s, good, nightRun(2), nightRun(3), nightRun(4))
+	overwrite := func(i int, content string) {
+		run := nightRun(i)
+		path := filepath.Join(s.dir, run.Started.Format(timeLayout)+"_"+run.ID+suffix)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overwrite(2, `{"schema": 1, "id": "20261`)
+	overwrite(3, `{"schema": 9, "id": "of a newer version"}`)
+	overwrite(4, `{"schema": 1, "id": "another"}`)
+	for _, name := range []string{"notes.txt", ".20261125T010001Z_x.json.voltar-tmp-0", "20261125T010001Z_x.json.damaged"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, err := s.Load(Last)
+	if err == nil || strings.Count(err.Error(), "set aside") != 2 || !errors.Is(err, report.ErrSchema) {
+		t.Errorf("error %v", err)
+	}
+	equal(t, "last", good, last)
+	runs, err := s.List(0)
+	if err == nil || strings.Contains(err.Error(), "set aside") || !errors.Is(err, report.ErrSchema) {
+		t.Errorf("told again: %v", err)
+	}
+	equal(t, "left", []string{good.ID}, ids(runs))
+	if _, err := os.Stat(filepath.Join(s.dir, nightRun(2).Started.Format(timeLayout)+"_"+nightRun(2).ID+suffix+damagedSuffix)); err != nil {
+		t.Errorf("the damaged file is not kept: %v", err)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	tests := []struct {
+		name   string
+		keep   int
+		before time.Time
+		want   []int
+	}{
+		{"by number", 2, time.Time{}, []int{4, 3}},
+		{"by age", 10, nightRun(2).Started, []int{4, 3, 2}},
+		{"by both", 2, nightRun(4).Started, []int{4}},
+		{"never the newest", 0, night.AddDate(1, 0, 0), []int{4}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStore(t)
+			save(t, s, nightRun(1), nightRun(2), nightRun(3), nightRun(4))
+			removed, err := s.Prune(tt.keep, tt.before)
+			if err != nil || removed != 4-len(tt.want) {
+				t.Errorf("removed %d, %v", removed, err)
+			}
+			var want []string
+			for _, i := range tt.want {
+				want = append(want, nightRun(i).ID)
+			}
+			equal(t, "left", want, ids(listed(t, s, 0)))
+		})
+	}
+	if removed, err := newStore(t).Prune(1, night); removed != 0 || err != nil {
+		t.Errorf("no folder: %d, %v", removed, err)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	dir := t.TempDir()
+	save(t, New(dir, durable.Host(nil)), nightRun(1))
+	broken := New(dir, durable.Host(func(op durable.Op, _ string) error {
+		if op == durable.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	changed := nightRun(1)
+	changed.ExitCode = 3
+	for _, run := range []report.Run{changed, nightRun(2)} {
+		if err := broken.Save(run); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("error %v", err)
+		}
+	}
+	equal(t, "after a full disk", []report.Run{nightRun(1)}, listed(t, broken, 0))
+
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	notFolder := New(file, durable.Host(nil))
+	if _, err := notFolder.List(0); err == nil {
+		t.Error("a file is listed as a folder")
+	}
+	if _, err := notFolder.Load("x"); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("a file is searched as a folder: %v", err)
+	}
+	if err := notFolder.Save(nightRun(1)); err == nil {
+		t.Error("a run is kept below a file")
+	}
+}
+
+func TestTrends(t *testing.T) {
+	var runs []report.Run // newest first
+	for i := 40; i > 0; i-- {
+		runs = append(runs, nightRun(i))
+	}
+	failed, skipped, verify := nightRun(41), nightRun(42), nightRun(43)
+	failed.Volumes[0].Status, failed.Volumes[0].StoredBytes = report.VolumeFailed, 0
+	skipped.Volumes[0].Status = report.VolumeSkipped
+	verify.Command = "verify"
+	runs = append([]report.Run{verify, skipped, failed}, runs...)
+
+	points := Points(runs)
+	if len(points) != 30 || !points[0].Time.Equal(skipped.Started) {
+		t.Errorf("%d points, the first of %v", len(points), points[0].Time)
+	}
+	trend := Trend(runs, "vg/a")
+	if len(trend) != 30 || trend[0].RunID != failed.ID {
+		t.Errorf("%d points, the first of %s", len(trend), trend[0].RunID)
+	}
+	equal(t, "second", VolumePoint{RunID: nightRun(40).ID, Started: nightRun(40).Started, Status: report.VolumeOK, Backup: "vg/a@40",
+		Duration: 40 * time.Minute, ReadBytes: 10, StoredBytes: 40, Entries: 3}, trend[1])
+	if v, ok := LastGood(runs, "vg/a"); !ok || v.StoredBytes != 40 {
+		t.Errorf("last good: %v, %+v", ok, v)
+	}
+	if _, ok := LastGood(runs, "vg/b"); ok || Trend(runs, "vg/b") != nil {
+		t.Error("an unknown volume has a past")
+	}
+	equal(t, "backed up", map[string]time.Time{"vg/a": nightRun(40).Volumes[0].Ended}, LastSuccess(runs, "run"))
+	equal(t, "verified", map[string]time.Time{"vg/a": verify.Volumes[0].Ended}, LastSuccess(runs, "verify"))
+	equal(t, "restored", map[string]time.Time{}, LastSuccess(runs, "restore"))
+}
