@@ -798,7 +798,8 @@ func TestHistories(t *testing.T) {
 
 func TestDelete(t *testing.T) {
 	s := newStore(t)
-	b, kept := add(t, s, volume("v"), night), add(t, s, volume("v"), night.Add(time.Second))
+	// Named so that the archive comes before the manifest in every listing.
+	b, kept := add(t, s, volume("a"), night), add(t, s, volume("a"), night.Add(time.Second))
 	var order []string
 	watched := faulty{s, func(op, key string) error {
 		if op == "delete" {
@@ -810,7 +811,7 @@ func TestDelete(t *testing.T) {
 	if err != nil || freed != b.SizeBytes {
 		t.Errorf("Delete = %d, %v, want %d", freed, err, b.SizeBytes)
 	}
-	if !slices.Equal(order, []string{ManifestName, "v.tar.gz"}) {
+	if !slices.Equal(order, []string{ManifestName, "a.tar.gz"}) {
 		t.Errorf("order %q: the manifest must go first", order)
 	}
 	if freed, err := Delete(context.Background(), s, b.Path()); freed != 0 || err != nil {
@@ -819,7 +820,7 @@ func TestDelete(t *testing.T) {
 	if got := names(mustList(t, s, Filter{}).Backups); !slices.Equal(got, []string{kept.ID.String()}) {
 		t.Errorf("left %q", got)
 	}
-	for _, folder := range []string{"", testHost, testHost + "/nova-volumes", testHost + "/nova-volumes/v", kept.Path() + "/x",
+	for _, folder := range []string{"", testHost, testHost + "/nova-volumes", testHost + "/nova-volumes/a", kept.Path() + "/x",
 		testHost + "/nova-volumes/../" + testHost} {
 		if _, err := Delete(context.Background(), s, folder); err == nil {
 			t.Errorf("%q was deleted", folder)
@@ -832,7 +833,7 @@ func TestDelete(t *testing.T) {
 
 func TestDeleteThatIsInterrupted(t *testing.T) {
 	s := newStore(t)
-	b := add(t, s, volume("v"), night)
+	b := add(t, s, volume("a"), night)
 	freed, err := Delete(context.Background(), faulty{s, failing("delete", ManifestName, errBroken)}, b.Path())
 	if !errors.Is(err, errBroken) || freed != 0 || len(mustList(t, s, Filter{}).Backups) != 1 || len(keys(t, s)) != 2 {
 		t.Errorf("a manifest that stays must keep all: %d, %v, %q", freed, err, keys(t, s))

@@ -211,6 +211,27 @@ func TestCommitAfterFailedWrite(t *testing.T) {
 	}
 }
 
+// Some file systems lose bytes without an error: what is committed has the size that was written.
+func TestCommitLooksAtTheSize(t *testing.T) {
+	dir := t.TempDir()
+	f, err := Create(filepath.Join(dir, "archive"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("12345678")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, names(t, dir)[0]), 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Commit(); err == nil {
+		t.Error("a file that lost bytes was committed")
+	}
+	if left := names(t, dir); len(left) != 0 {
+		t.Errorf("folder holds %q", left)
+	}
+}
+
 func TestStreamHoldsEveryByte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "big")
 	f, err := (*FS)(nil).Create(path, 0o600, CreateOptions{Stream: true})

@@ -94,27 +94,44 @@ func (l *Locks) TryLock(scope Scope, name string) (*Lock, error) {
 		if err != nil {
 			return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
 		}
-		taken, err := flock(file)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s %s: %w", scope, name, err), file.Close())
-		}
-		if !taken {
+		lock, err := l.take(file, path)
+		switch {
+		case err == nil:
+			return lock, nil
+		case errors.Is(err, errHeld):
 			held := &HeldError{Scope: scope, Name: name, Holder: readHolder(file)}
 			return nil, errors.Join(held, file.Close())
+		case errors.Is(err, errReplaced):
+			err = file.Close()
+		default:
+			err = errors.Join(err, file.Close())
 		}
-		// Somebody may have removed the file between the two steps: a lock on a file without a name locks nothing.
-		if !stillAt(file, path) {
-			if err := file.Close(); err != nil {
-				return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
-			}
-			continue
+		if err != nil {
+			return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
 		}
-		lock := &Lock{file: file}
-		if err := lock.write(l.self); err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s %s: %w", scope, name, err), lock.Unlock())
-		}
-		return lock, nil
 	}
+}
+
+var (
+	errHeld     = errors.New("somebody else holds the lock")
+	errReplaced = errors.New("the lock's file was replaced")
+)
+
+// take locks an open file and says in it who holds the lock. Somebody may have removed the file since it was opened
+// (errReplaced): a lock on a file without a name locks nothing.
+func (l *Locks) take(file *os.File, path string) (*Lock, error) {
+	taken, err := flock(file)
+	if err != nil {
+		return nil, err
+	}
+	if !taken {
+		return nil, errHeld
+	}
+	if !stillAt(file, path) {
+		return nil, errReplaced
+	}
+	lock := &Lock{file: file}
+	return lock, lock.write(l.self)
 }
 
 // lockPoll is how often a waiting Lock looks again. flock(2) could wait by itself, but not for a context.
