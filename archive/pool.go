@@ -16,16 +16,13 @@ type Pool struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
-	plain [][]byte              // free buffers for tar stream
-	small [][]byte              // free buffers for what is compressed
-	zeros map[zeroMember][]byte // whole members
+	plain [][]byte       // free buffers for tar stream
+	small [][]byte       // free buffers for what is compressed
+	zeros map[int][]byte // whole members of nothing but zeros, by how many
 }
 
-// zeroMember is what a member of nothing but zeros depends on.
-type zeroMember struct {
-	length int
-	level  Level
-}
+// zeroLevel is that at which zeros become the least. They are compressed once, whatever the level of the rest.
+const zeroLevel = LevelBest
 
 // job is one member on its way. Who makes it waits for done before reading packed and err, or using plain again.
 type job struct {
@@ -45,7 +42,7 @@ func NewPool(workers int) *Pool {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{workers: workers, jobs: make(chan *job), zeros: make(map[zeroMember][]byte)}
+	p := &Pool{workers: workers, jobs: make(chan *job), zeros: make(map[int][]byte)}
 	for range workers {
 		p.running.Go(p.work)
 	}
@@ -62,7 +59,7 @@ func (p *Pool) work() {
 	var enc memberEncoder
 	for j := range p.jobs {
 		if j.isZero {
-			j.packed, j.err = p.zeroMember(&enc, zeroMember{j.length, j.level})
+			j.packed, j.err = p.zeroMember(&enc, j.length)
 		} else {
 			j.packed, j.err = enc.encode(p.smallBuffer(), j.plain, j.level)
 			p.freePlain(j.plain)
@@ -72,22 +69,22 @@ func (p *Pool) work() {
 	}
 }
 
-// zeroMember returns a member of zeros, compressed once for each length and level. Nobody may write to it.
-func (p *Pool) zeroMember(enc *memberEncoder, key zeroMember) ([]byte, error) {
+// zeroMember returns a member of zeros, compressed once for each length. Nobody may write to it.
+func (p *Pool) zeroMember(enc *memberEncoder, length int) ([]byte, error) {
 	p.mu.Lock()
-	member, ok := p.zeros[key]
+	member, ok := p.zeros[length]
 	p.mu.Unlock()
 	if ok {
 		return member, nil
 	}
-	packed, err := enc.encode(nil, make([]byte, key.length), key.level)
+	packed, err := enc.encode(nil, make([]byte, length), zeroLevel)
 	if err != nil {
 		return nil, err
 	}
 	packed = bytes.Clone(packed) // without the room to grow
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.zeros[key] = packed
+	p.zeros[length] = packed
 	return packed, nil
 }
 

@@ -429,7 +429,10 @@ func TestExtractedByTarAndBsdtarIsTheSameTree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dst := t.TempDir()
 			run(t, c.command[0], append(c.command[1:], dst)...)
-			known := func(line string) bool { name, _, _ := strings.Cut(line, " mode "); return slices.Contains(c.cannot, name) }
+			known := func(line string) bool {
+				name, _, _ := strings.Cut(line, " mode ")
+				return slices.Contains(c.cannot, name)
+			}
 			got, want := slices.DeleteFunc(describe(t, dst), known), slices.DeleteFunc(slices.Clone(want), known)
 			for i := range max(len(got), len(want)) {
 				var g, w string
