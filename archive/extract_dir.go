@@ -203,7 +203,7 @@ func (x *extractor) park() {
 	}
 }
 
-// reopen opens a parked folder of the stack again.
+// reopen opens a parked folder of the stack again, and those just above it, which are likely to come next.
 func (x *extractor) reopen(i int) error {
 	if x.stack[i].fd != nil {
 		return nil
@@ -213,15 +213,19 @@ func (x *extractor) reopen(i int) error {
 		from--
 	}
 	at := x.stack[from].fd.share()
-	for _, f := range x.stack[from+1 : i+1] {
+	for j := from + 1; j <= i; j++ {
+		f := x.stack[j]
 		fd, err := openFolder(at.fd, f.name)
 		at.drop()
 		if err != nil {
 			return fmt.Errorf("folder %q: %w", f.path, err)
 		}
 		at = newSharedFD(fd)
+		if j > i-foldersOpen/2 {
+			f.fd = at.share()
+		}
 	}
-	x.stack[i].fd = at
+	at.drop()
 	return nil
 }
 

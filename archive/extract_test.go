@@ -70,7 +70,12 @@ func TestExtractReadsOtherTars(t *testing.T) {
 			for _, s := range stats.Shortfalls {
 				t.Errorf("shortfall %+v", s)
 			}
-			compareTrees(t, wantTree(tc.name, src, t), tree(t, dir))
+			want, got := wantTree(tc.name, src, t), tree(t, dir)
+			if strings.Contains(tc.name, "ustar") { // has no holes
+				delete(want, "z/sparse")
+				delete(got, "z/sparse")
+			}
+			compareTrees(t, want, got)
 		})
 	}
 }

@@ -49,7 +49,7 @@ type sample struct {
 func makeSample(t testing.TB, files int) *sample {
 	t.Helper()
 	s := &sample{contents: map[string][]byte{}}
-	var chunk, index, lines bytes.Buffer
+	var chunk bytes.Buffer
 	var total int64
 	flush := func() {
 		if chunk.Len() == 0 {
@@ -125,7 +125,15 @@ func makeSample(t testing.TB, files int) *sample {
 	chunk.Write(make([]byte, 1024))
 	total += 1024
 	flush()
-	// Blocks of four entries, as docs/format.md has them.
+	s.packIndex()
+	return s
+}
+
+// packIndex makes the index, of blocks of four entries, as docs/format.md has them.
+func (s *sample) packIndex() {
+	var index, lines bytes.Buffer
+	last := s.members[len(s.members)-1]
+	total := last.TarOffset + last.TarBytes
 	var blocks []Block
 	for begin := 0; begin < len(s.entries); begin += 4 {
 		part := s.entries[begin:min(begin+4, len(s.entries))]
@@ -155,7 +163,6 @@ func makeSample(t testing.TB, files int) *sample {
 	s.blocksOffset = int64(index.Len())
 	index.Write(packBlocks(blocks, indexTotal{int64(len(s.entries)), int64(len(s.members)), total, int64(len(s.data))}))
 	s.index = index.Bytes()
-	return s
 }
 
 func packBlocks(blocks []Block, total indexTotal) []byte {
@@ -220,11 +227,7 @@ func tree(t testing.TB, dir string) map[string]string {
 		line := fmt.Sprintf("%o %d:%d %d.%09d", st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec)
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			line += fmt.Sprintf(" %d bytes %08x", len(data), crc32.ChecksumIEEE(data))
+			line += fmt.Sprintf(" %d bytes%s", st.Size, describeData(t, path, st.Size))
 			if st.Nlink > 1 && inodes[st.Ino] == "" {
 				inodes[st.Ino] = name
 			}

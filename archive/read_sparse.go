@@ -113,7 +113,10 @@ func (m *mapReader) number() (int64, error) {
 		if c == '\n' {
 			return parseDecimal(string(digits))
 		}
-		if digits = append(digits, c); len(digits) > 19 {
+		if c == 0 {
+			return 0, errors.New("cannot read a sparse map that is cut off")
+		}
+		if digits = append(digits, c); len(digits) > 19 || c < '0' || c > '9' {
 			return 0, fmt.Errorf("cannot read number %q in a sparse map", digits)
 		}
 	}

@@ -57,6 +57,7 @@ type tarReader struct {
 	remaining int64 // of the data of the current entry
 	padding   int64
 	lost      bool // the next header has to be looked for
+	damage    bool // there was some since the last header: an end mark that is missing is part of it
 	block     [tarBlockBytes]byte
 	done      bool
 }
@@ -78,6 +79,7 @@ func (t *tarReader) next() (*tarEntry, error) {
 		e, err := t.entry()
 		switch {
 		case err == nil:
+			t.damage = false
 			return e, nil
 		case t.gap(err):
 			t.lost = true
@@ -97,7 +99,7 @@ func (t *tarReader) next() (*tarEntry, error) {
 func (t *tarReader) ended(err error) error {
 	if err == io.EOF && !t.done {
 		t.done = true
-		if t.whole && !t.lost {
+		if t.whole && !t.lost && !t.damage {
 			return fmt.Errorf("tar stream at byte %d: cut off before its end mark: %w", t.r.offset, io.ErrUnexpectedEOF)
 		}
 	}
@@ -109,6 +111,7 @@ func (t *tarReader) gap(err error) bool {
 	var damage *MemberError
 	if errors.As(err, &damage) && t.r.err == nil {
 		t.damaged(damage)
+		t.damage = true
 		return true
 	}
 	var skip *skipped
@@ -215,6 +218,9 @@ func (t *tarReader) entry() (*tarEntry, error) {
 		h, err := parseHeader(&t.block)
 		if err == errEndMark && at == e.TarOffset {
 			return nil, t.endMark()
+		}
+		if err == errEndMark {
+			err = fmt.Errorf("%w: zeros behind an extended header", errNoHeader)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("tar stream at byte %d: %w", at, err)
