@@ -230,7 +230,7 @@ func TestReaderFailsWithItsSource(t *testing.T) {
 	data := packMember(noise("a", 200_000), 1)
 	broken := errors.New("broken source")
 	for _, n := range []int{0, 10, 5000} {
-		src := io.MultiReader(bytes.NewReader(data[:n]), failingReader{broken})
+		src := io.MultiReader(bytes.NewReader(data[:n]), brokenReader{broken})
 		r, err := NewStreamReader(context.Background(), src, ReaderOptions{KeepGoing: true})
 		if err != nil {
 			t.Fatal(err)
@@ -242,9 +242,9 @@ func TestReaderFailsWithItsSource(t *testing.T) {
 	}
 }
 
-type failingReader struct{ err error }
+type brokenReader struct{ err error }
 
-func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
+func (f brokenReader) Read([]byte) (int, error) { return 0, f.err }
 
 func TestReaderEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -313,7 +313,7 @@ func full() *Manifest {
 			BootArea: "v.p1.boot.gz", UsedBytes: 9, Entries: 3, ContentBytes: 8, ExcludedBytes: 1, ExcludedEntries: 1,
 			NotStored: map[string]int64{"socket": 1}, DamagedCount: 2,
 			Damaged: []Damage{{Path: "a", OffsetBytes: 1, LengthBytes: 2, Reason: "EIO"}, {PathB64: []byte("\xff"), Reason: "EIO"}},
-			Filesystem: &Filesystem{Type: "ext4", UUID: "f", Label: "l", BlockBytes: 4096, Mkfs: []string{"mke2fs", "DEVICE"},
+			Filesystem: &Filesystem{Type: "ext4", UUID: "f", Label: "l", BlockBytes: 4096, Mkfs: [][]string{{"mke2fs", "DEVICE"}},
 				MkfsEnv: []string{"MKE2FS_CONFIG=/dev/null"}, Params: map[string]string{"Inode count": "16"}}},
 		{Name: "p2", Number: 2, OffsetBytes: 1<<20 + 1<<29, SizeBytes: 1 << 20, State: StateExcluded, Reason: "rule"},
 	}

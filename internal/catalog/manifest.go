@@ -99,10 +99,10 @@ type Quiesce struct {
 
 // Table is the partition table of a volume.
 type Table struct {
-	Label       string `json:"label"` // gpt or dos
-	ID          string `json:"id"`    // disk identifier, as sfdisk writes it
-	SectorBytes int    `json:"sector_bytes"`
-	Note        string `json:"note,omitempty"` // what was odd about it: the backup header was used, …
+	Label       string   `json:"label"` // gpt or dos
+	ID          string   `json:"id"`    // disk identifier, as sfdisk writes it
+	SectorBytes int      `json:"sector_bytes"`
+	Notes       []string `json:"notes,omitempty"` // what was odd about it: the backup header was used, …
 }
 
 // State says what became of one extent.
@@ -157,9 +157,10 @@ type Filesystem struct {
 	UUID       string            `json:"uuid,omitempty"`
 	Label      string            `json:"label,omitempty"`
 	BlockBytes int64             `json:"block_bytes,omitempty"`
-	Mkfs       []string          `json:"mkfs,omitempty"`     // the whole command; the device is the word "DEVICE"
-	MkfsEnv    []string          `json:"mkfs_env,omitempty"` // KEY=VALUE set for it
-	Params     map[string]string `json:"params,omitempty"`   // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
+	Mkfs       [][]string        `json:"mkfs,omitempty"`       // the whole commands, in order; the device is the word "DEVICE"
+	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for them
+	MkfsNotes  []string          `json:"mkfs_notes,omitempty"` // what will differ from the original
+	Params     map[string]string `json:"params,omitempty"`     // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
 }
 
 // Damage is one entry, or one range of an image, that could not be read.

@@ -160,7 +160,7 @@ func (s *SMTP) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, Permanent(fmt.Errorf("cannot use the mail server's settings: %w", err))
 	}
-	stop := context.AfterFunc(ctx, cut)
+	stop := func() bool { return true }
 	conn, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
 		stop()

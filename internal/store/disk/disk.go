@@ -148,6 +148,9 @@ func (s *Store) Close() error { return s.root.Close() }
 // String is the path.
 func (s *Store) String() string { return s.path }
 
+// Folder is where on this host the objects are.
+func (s *Store) Folder() string { return s.path }
+
 // maxCreateTries bounds the race of a folder being made for an object while another's deletion removes it, empty.
 const maxCreateTries = 100
 

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/store"
+	"voltar/report"
+)
+
+func (a *app) checkCommand() *cli.Command {
+	return &cli.Command{
+		Name: "check", Usage: "look whether everything is there that a run needs",
+		Description: "Checks the configuration, tools, kernel, privileges, volume groups, destinations and the mail server, and says\n" +
+			"of each what to do. Nothing is changed.",
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "send-test-mail", Usage: "send a mail to the configured recipients"}},
+		Action: a.check,
+	}
+}
+
+// finding is the outcome of one check.
+type finding struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// tools are the commands of the host that voltar runs, with the Debian package that has each.
+var tools = []struct{ name, pkg, use string }{
+	{"lvs", "lvm2", "volumes"}, {"vgs", "lvm2", "volumes"}, {"lvcreate", "lvm2", "snapshots"}, {"lvremove", "lvm2", "snapshots"},
+	{"lvextend", "lvm2", "snapshots"}, {"lvchange", "lvm2", "snapshots"}, {"dmsetup", "dmsetup", "partitions"},
+	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk", "restoring partition tables"}, {"mke2fs", "e2fsprogs", "restoring ext4"},
+	{"tune2fs", "e2fsprogs", "restoring ext4"}, {"mkfs.xfs", "xfsprogs", "restoring xfs"}, {"mkfs.fat", "dosfstools", "restoring vfat"},
+	{"mkswap", "util-linux", "restoring swap"},
+}
+
+func (a *app) check(c *cli.Context) error {
+	s, err := a.setup(c)
+	if err != nil {
+		return err
+	}
+	findings := s.checkHost()
+	findings = append(findings, s.checkVolumes(c.Context)...)
+	findings = append(findings, s.checkDestinations(c.Context)...)
+	findings = append(findings, s.checkMail(c)...)
+	if c.Bool("json") {
+		err = a.printJSON(findings)
+	} else {
+		err = a.printFindings(findings)
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if !f.OK {
+			return exitWith(exitAttention)
+		}
+	}
+	return nil
+}
+
+func (a *app) printFindings(findings []finding) error {
+	for _, f := range findings {
+		mark := "ok  "
+		if !f.OK {
+			mark = "FAIL"
+		}
+		fmt.Fprintf(a.stdout, "%s  %-14s %s\n", mark, f.Check, report.Clean(f.Detail))
+		if f.Hint != "" {
+			fmt.Fprintf(a.stdout, "      %-14s hint: %s\n", "", f.Hint)
+		}
+	}
+	return nil
+}
+
+// checkHost looks at configuration, privileges, kernel and tools.
+func (s *setup) checkHost() []finding {
+	list := []finding{{Check: "configuration", OK: true, Detail: s.config.Path()}}
+	if s.config.Path() == "" {
+		list[0] = finding{"configuration", false, "there is none", "`voltar init` writes one"}
+	}
+	privileges := finding{"privileges", os.Geteuid() == 0, "running as root", ""}
+	if !privileges.OK {
+		privileges.Detail, privileges.Hint = "not running as root: snapshots and mounts need it", "run it with sudo"
+	}
+	list = append(list, privileges, checkKernel())
+	missing := map[string][]string{}
+	for _, tool := range tools {
+		if _, err := s.runner.LookPath(tool.name); err != nil {
+			missing[tool.pkg] = append(missing[tool.pkg], tool.name+" ("+tool.use+")")
+		}
+	}
+	if len(missing) == 0 {
+		return append(list, finding{"tools", true, fmt.Sprintf("all %d are there", len(tools)), ""})
+	}
+	for pkg, names := range missing {
+		list = append(list, finding{"tools", false, "missing: " + strings.Join(names, ", "), "apt-get install " + pkg})
+	}
+	return list
+}
+
+// checkKernel wants Linux 5.2, the first with fsopen(2), and the device-mapper.
+func checkKernel() finding {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return finding{"kernel", false, err.Error(), ""}
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 2 {
+		return finding{"kernel", false, "Linux " + release, "Linux 5.2 or newer is needed: mounts without a mountpoint came with it"}
+	}
+	if _, err := os.Stat("/dev/mapper/control"); err != nil {
+		return finding{"kernel", false, "Linux " + release + " without a device-mapper", "modprobe dm-mod"}
+	}
+	return finding{"kernel", true, "Linux " + release + " with the device-mapper", ""}
+}
+
+// checkVolumes looks whether LVM answers and something is selected.
+func (s *setup) checkVolumes(ctx context.Context) []finding {
+	engine, closeEngine, err := s.engine(nil)
+	if err != nil {
+		return []finding{{"volumes", false, err.Error(), ""}}
+	}
+	defer closeEngine()
+	plan, err := engine.Plan(ctx, nil)
+	if err != nil {
+		return []finding{{"volumes", false, err.Error(), ""}}
+	}
+	selected := len(plan.Selected())
+	f := finding{"volumes", selected > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
+	if selected == 0 {
+		f.Hint = "`voltar volumes` says which rule leaves each out"
+	}
+	return []finding{f}
+}
+
+// checkDestinations looks whether each can be written to and how much room it has.
+func (s *setup) checkDestinations(ctx context.Context) []finding {
+	if len(s.stores) == 0 {
+		return []finding{{"destination", false, "there is none", "add a [[destination]] to the configuration"}}
+	}
+	var list []finding
+	for _, d := range s.stores {
+		check := "destination"
+		usage, err := tryStore(ctx, d)
+		switch {
+		case err != nil:
+			list = append(list, finding{check, false, fmt.Sprintf("%s (%s): %v", d.name, d.store, err), ""})
+		case usage.TotalBytes < 0:
+			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.name, d.store), ""})
+		default:
+			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.name, d.store,
+				report.FormatSize(usage.FreeBytes), report.FormatSize(usage.TotalBytes)), ""})
+		}
+	}
+	return list
+}
+
+// checkMail looks whether the mail server answers, or whether sendmail is there.
+func (s *setup) checkMail(c *cli.Context) []finding {
+	m := s.config.Mail
+	if len(m.To) == 0 {
+		return []finding{{"mail", false, "nobody gets the report", "set mail.to in the configuration"}}
+	}
+	if c.Bool("send-test-mail") {
+		if err := s.sendTestMail(c.Context); err != nil {
+			return []finding{{"mail", false, err.Error(), "look at [mail] in the configuration"}}
+		}
+		return []finding{{"mail", true, "a test mail went to " + strings.Join(m.To, ", "), ""}}
+	}
+	if m.Server == "" {
+		if _, err := os.Stat(m.Sendmail); err != nil {
+			return []finding{{"mail", false, err.Error(), "set mail.server, or install a package that has sendmail"}}
+		}
+		return []finding{{"mail", true, "through " + m.Sendmail, ""}}
+	}
+	address := net.JoinHostPort(m.Server, strconv.Itoa(smtpPort(m)))
+	connection, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(c.Context, "tcp", address)
+	if err != nil {
+		return []finding{{"mail", false, err.Error(), "look at mail.server and mail.port"}}
+	}
+	if err := connection.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return []finding{{"mail", false, err.Error(), ""}}
+	}
+	return []finding{{"mail", true, address + " answers; --send-test-mail sends one", ""}}
+}
+
+// tryStore begins an object, gives it up again, and asks for the room there is.
+func tryStore(ctx context.Context, d namedStore) (store.Usage, error) {
+	w, err := d.store.Create(ctx, ".voltar-check", store.PutOptions{MaxBytes: 1})
+	if err != nil {
+		return store.Usage{}, err
+	}
+	_, err = w.Write([]byte{'\n'})
+	if err := errors.Join(err, w.Abort()); err != nil {
+		return store.Usage{}, err
+	}
+	return d.store.Usage(ctx)
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/backup"
+	"voltar/report"
+)
+
+// dryRun prints what a run would do: volumes and the space of their snapshots, destinations and what retention would
+// remove from them. It touches nothing.
+func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
+	preview, err := engine.Preview(c.Context, c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return a.printJSON(preview)
+	}
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VOLUME\tSIZE\tSNAPSHOT\tNOTE")
+	for _, v := range preview.Volumes {
+		snapshot := "thin"
+		if v.SnapshotBytes > 0 {
+			snapshot = report.FormatSize(v.SnapshotBytes)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", v.Name, report.FormatSize(v.SizeBytes), snapshot, v.Problem)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, g := range preview.Groups {
+		fmt.Fprintf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
+			report.FormatSize(g.FreeBytes), s.config.Parallel, report.FormatSize(g.WantedBytes))
+	}
+	for _, d := range preview.Destinations {
+		fmt.Fprintf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)
+		if d.Problem != "" {
+			fmt.Fprintf(a.stdout, ": %s", d.Problem)
+		} else if d.FreeBytes >= 0 {
+			fmt.Fprintf(a.stdout, " has %s free", report.FormatSize(d.FreeBytes))
+		}
+		fmt.Fprintln(a.stdout)
+		for _, removed := range d.Remove {
+			fmt.Fprintf(a.stdout, "  would remove %s: %s\n", removed.Path, removed.Reason)
+		}
+	}
+	fmt.Fprintf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
+	return nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/config"
+)
+
+func (a *app) initCommand() *cli.Command {
+	return &cli.Command{
+		Name: "init", Usage: "write the configuration, with comments and safe defaults",
+		Description: "Writes " + config.DefaultPath + ", or the file of --config. One that is there is never overwritten.",
+		Action:      a.init,
+	}
+}
+
+func (a *app) init(c *cli.Context) error {
+	file := c.String("config")
+	if file == "" {
+		file = config.DefaultPath
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return usageError{fmt.Errorf("%s is there already and stays as it is", file)}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(config.Sample)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(file))
+	}
+	fmt.Fprintf(a.stdout, "Wrote %s.\nSet where backups go and who gets the mail, then try:\n  voltar check\n  voltar run --dry-run\n", file)
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/catalog"
+	"voltar/report"
+)
+
+func (a *app) listCommand() *cli.Command {
+	return &cli.Command{
+		Name: "list", Usage: "show the backups there are", ArgsUsage: "[VOLUME...]",
+		Flags: []cli.Flag{&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`"}},
+		Action: func(c *cli.Context) error {
+			s, err := a.setup(c)
+			if err != nil {
+				return err
+			}
+			return a.list(c, s)
+		},
+	}
+}
+
+// backupLine is one backup in the output of `voltar list`.
+type backupLine struct {
+	Backup      string    `json:"backup"`
+	Time        time.Time `json:"time"`
+	Destination string    `json:"destination"`
+	Path        string    `json:"path"`
+	Status      string    `json:"status"` // complete, damaged, unreadable, unfinished
+	SizeBytes   int64     `json:"size"`
+	Entries     int64     `json:"entries"`
+	Note        string    `json:"note,omitempty"`
+}
+
+func (a *app) list(c *cli.Context, s *setup) error {
+	stores, err := s.storesFrom(c.String("from"))
+	if err != nil {
+		return err
+	}
+	lines, failed := []backupLine{}, false
+	for _, d := range stores {
+		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: refMatcher(c.Args().Slice())})
+		if err != nil {
+			s.log.Error(err.Error(), "destination", d.name)
+			failed = true
+			continue
+		}
+		lines = append(lines, backupLines(d.name, listing)...)
+	}
+	if c.Bool("json") {
+		err = a.printJSON(lines)
+	} else {
+		err = a.printBackups(lines)
+	}
+	if err == nil && failed {
+		err = exitWith(exitAttention)
+	}
+	return err
+}
+
+func backupLines(destination string, listing *catalog.Listing) []backupLine {
+	var lines []backupLine
+	for _, b := range listing.Backups {
+		line := backupLine{
+			Backup: b.ID.String(), Time: b.ID.Time, Destination: destination, Path: b.Path(),
+			Status: string(b.Manifest.Status), SizeBytes: b.SizeBytes,
+		}
+		for _, x := range b.Manifest.Extents {
+			line.Entries += x.Entries
+		}
+		lines = append(lines, line)
+	}
+	for _, u := range listing.Unreadable {
+		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path, Status: "unreadable", Note: u.Err.Error()})
+	}
+	for _, u := range listing.Unfinished {
+		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path, Status: "unfinished",
+			Note: "no manifest: it is being written, or a run died over it"})
+	}
+	return lines
+}
+
+func (a *app) printBackups(lines []backupLine) error {
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS")
+	for _, line := range lines {
+		status := line.Status
+		if line.Note != "" {
+			status += ": " + report.Clean(line.Note)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
+			report.FormatSize(line.SizeBytes), line.Entries, status)
+	}
+	return table.Flush()
+}
+
+// storesFrom returns the destination of a name, or all without one.
+func (s *setup) storesFrom(name string) ([]namedStore, error) {
+	if name == "" {
+		return s.stores, nil
+	}
+	for _, d := range s.stores {
+		if d.name == name {
+			return []namedStore{d}, nil
+		}
+	}
+	return nil, usageError{fmt.Errorf("there is no destination %q in the configuration", name)}
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/config"
+	"voltar/internal/durable"
+	"voltar/internal/history"
+	"voltar/internal/hostcmd"
+	"voltar/report"
+	"voltar/report/notify"
+)
+
+// historyRuns is how many past runs are kept.
+const historyRuns = 400
+
+// trendRuns is how many of them the picture in the mail shows.
+const trendRuns = 30
+
+// deliverTimeout bounds sending the report, which goes on when the run was interrupted.
+const deliverTimeout = 5 * time.Minute
+
+// deliver keeps the report in the history and sends it, after those that could not be sent before. The error says that it
+// is not delivered; it is kept then, and goes out with the next run.
+func (s *setup) deliver(c *cli.Context, result *report.Run) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
+	defer cancel()
+	past := history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
+	runs, err := past.List(trendRuns)
+	if err != nil {
+		s.log.Warn("the history cannot be read whole", "err", err)
+	}
+	var sendErr error
+	if !c.Bool("no-mail") && len(s.config.Mail.To) > 0 {
+		sendErr = s.send(ctx, result, runs)
+		if sendErr != nil && result.ExitCode == exitDone {
+			result.ExitCode = exitNotDelivered
+		}
+	}
+	if err := past.Save(*result); err != nil {
+		s.log.Warn("the report cannot be kept in the history", "err", err)
+	}
+	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
+		s.log.Warn("the history cannot be pruned", "err", err)
+	}
+	return sendErr
+}
+
+// send delivers a report, after what earlier runs could not send.
+func (s *setup) send(ctx context.Context, result *report.Run, earlier []report.Run) error {
+	channel, err := s.mailChannel()
+	if err != nil {
+		return err
+	}
+	notifier := notify.New([]notify.Route{{Channel: channel, When: notify.When(s.config.Mail.Notify)}}, notify.Options{
+		Spool: notify.NewDir(filepath.Join(s.config.StateDir, "spool"), durable.Host(nil)),
+		Log:   s.log,
+	})
+	result.Warnings = append(result.Warnings, notifier.Flush(ctx)...)
+	message, err := notify.NewMessage(*result, report.Options{Location: time.Local, History: history.Points(earlier)})
+	if err != nil {
+		return err
+	}
+	var previous *report.Run
+	if len(earlier) > 0 {
+		previous = &earlier[0]
+	}
+	return notifier.Deliver(ctx, message, previous)
+}
+
+// mailChannel is the mail server of the configuration, or the host's sendmail.
+func (s *setup) mailChannel() (notify.Channel, error) {
+	m := s.config.Mail
+	addresses := notify.Addresses{From: m.From, To: m.To}
+	if addresses.From == "" {
+		addresses.From = "root@" + s.host
+	}
+	if m.Server == "" {
+		return notify.NewSendmail(addresses, s.runSendmail)
+	}
+	password := ""
+	if m.Password.Set() {
+		var err error
+		if password, err = m.Password.Read(); err != nil {
+			return nil, err
+		}
+	}
+	return notify.NewSMTP(notify.SMTPOptions{
+		Addresses: addresses, Host: m.Server, Port: m.Port, Encryption: notify.Encryption(m.TLS),
+		Username: m.Username, Password: password, CAFile: m.CAFile, Timeout: m.Timeout.Span(),
+	})
+}
+
+func (s *setup) runSendmail(ctx context.Context, args []string, message []byte) error {
+	_, err := s.runner.Run(ctx, hostcmd.Cmd{
+		Name: s.config.Mail.Sendmail, Args: args, Stdin: bytes.NewReader(message), Timeout: s.config.Mail.Timeout.Span(),
+	})
+	return err
+}
+
+// sendTestMail sends a report of a run that did nothing.
+func (s *setup) sendTestMail(ctx context.Context) error {
+	channel, err := s.mailChannel()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	run := report.Run{Schema: report.Schema, ID: "test", Host: s.host, Version: programVersion(), Config: s.config.Path(), Command: "check",
+		Started: now, Ended: now, Warnings: []report.Problem{{Message: "This is a test: no volume was backed up."}}}
+	message, err := notify.NewMessage(run, report.Options{Location: time.Local})
+	if err != nil {
+		return err
+	}
+	if err := channel.Send(ctx, message); err != nil {
+		return errors.Join(errors.New("the test mail was not sent"), err)
+	}
+	return nil
+}
+
+// smtpPort is the port that a connection to the mail server would use.
+func smtpPort(m config.Mail) int {
+	switch {
+	case m.Port != 0:
+		return m.Port
+	case m.TLS == "tls":
+		return 465
+	case m.TLS == "none":
+		return 25
+	}
+	return 587
+}

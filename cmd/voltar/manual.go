@@ -1,0 +1,55 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+// completions are the scripts that ask the program itself for its commands and flags.
+//
+//go:embed completion.bash
+var bashCompletion string
+
+//go:embed completion.zsh
+var zshCompletion string
+
+func (a *app) completionCommand() *cli.Command {
+	return &cli.Command{
+		Name: "completion", Usage: "print the shell completion", ArgsUsage: "bash|zsh|fish",
+		Action: func(c *cli.Context) error {
+			script := ""
+			var err error
+			switch shell := c.Args().First(); shell {
+			case "bash":
+				script = bashCompletion
+			case "zsh":
+				script = zshCompletion
+			case "fish":
+				script, err = c.App.ToFishCompletion()
+			default:
+				err = usageError{fmt.Errorf("no completion for %q: name bash, zsh or fish", shell)}
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(a.stdout, script)
+			return err
+		},
+	}
+}
+
+func (a *app) manCommand() *cli.Command {
+	return &cli.Command{
+		Name: "man", Usage: "print the manual page", Hidden: true,
+		Action: func(c *cli.Context) error {
+			page, err := c.App.ToManWithSection(8)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(a.stdout, page)
+			return err
+		},
+	}
+}

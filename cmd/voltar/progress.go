@@ -1,0 +1,79 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"voltar/report"
+)
+
+// progress shows how a run goes on: bars on a terminal, a line for each volume's start and end elsewhere.
+type progress struct {
+	log  *slog.Logger
+	bars *mpb.Progress // nil where no person watches
+
+	mu    sync.Mutex
+	byVol map[string]*mpb.Bar
+}
+
+func newProgress(out io.Writer, log *slog.Logger) *progress {
+	p := &progress{log: log, byVol: map[string]*mpb.Bar{}}
+	if isTerminal(out) {
+		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
+	}
+	return p
+}
+
+// VolumeStarted opens a bar. The length is the volume's size: what of it is in use is known later, and a bar that jumps
+// to its end is better than one that goes past it.
+func (p *progress) VolumeStarted(name string, sizeBytes int64) {
+	if p.bars == nil {
+		p.log.Info("backing up", "volume", name, "size", report.FormatSize(sizeBytes))
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.byVol[name] = p.bars.AddBar(sizeBytes,
+		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)),
+		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8})),
+	)
+}
+
+// VolumeRead moves a bar on.
+func (p *progress) VolumeRead(name string, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if bar := p.byVol[name]; bar != nil {
+		bar.IncrInt64(bytes)
+	}
+}
+
+// VolumeEnded closes a bar and logs what became of the volume.
+func (p *progress) VolumeEnded(result report.Volume) {
+	p.mu.Lock()
+	bar := p.byVol[result.Name]
+	delete(p.byVol, result.Name)
+	p.mu.Unlock()
+	if bar != nil {
+		bar.Abort(false)
+	}
+	switch {
+	case result.Error != nil:
+		p.log.Error("volume failed", "volume", result.Name, "err", result.Error.Message)
+	default:
+		p.log.Info("volume done", "volume", result.Name, "status", string(result.Status), "stored", report.FormatSize(result.StoredBytes),
+			"took", report.FormatDuration(result.Ended.Sub(result.Started)))
+	}
+}
+
+// Close leaves the terminal as it was found.
+func (p *progress) Close() {
+	if p.bars != nil {
+		p.bars.Wait()
+	}
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/urfave/cli/v2"
+
+	"voltar/archive"
+	"voltar/internal/backup"
+	"voltar/internal/config"
+	"voltar/internal/hostcmd"
+	"voltar/internal/mount"
+	"voltar/internal/probe"
+	"voltar/internal/store"
+	"voltar/internal/store/disk"
+	"voltar/lvm"
+	"voltar/partmap"
+)
+
+// setup is what a subcommand works with: the configuration and what was built from it.
+type setup struct {
+	config *config.Config
+	log    *slog.Logger
+	host   string
+	runner *hostcmd.Runner
+	stores []namedStore
+}
+
+// namedStore is an open destination.
+type namedStore struct {
+	name  string
+	store store.Store
+	keep  config.Retention
+}
+
+// setup reads the configuration and opens the destinations.
+func (a *app) setup(c *cli.Context) (*setup, error) {
+	cfg, err := loadConfig(c)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	s := &setup{config: cfg, host: cfg.Host}
+	if s.log, err = a.logger(c, cfg); err != nil {
+		return nil, err
+	}
+	if s.host == "" {
+		if s.host, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("cannot tell the name of this host: %w", err)
+		}
+		s.host, _, _ = strings.Cut(s.host, ".")
+	}
+	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
+	return s, s.openStores(c.String("to"))
+}
+
+// openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
+func (s *setup) openStores(folder string) error {
+	if folder != "" {
+		path, err := filepath.Abs(folder)
+		if err != nil {
+			return err
+		}
+		s.config.Destinations = []config.Destination{{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}}}
+	}
+	for _, d := range s.config.Destinations {
+		var opened store.Store
+		opened, err := disk.Open(disk.Options{Path: d.Path, RequireMount: d.MountPoint()})
+		if err != nil {
+			opened = store.Unavailable(d.Path, err)
+		}
+		keep := s.config.Retention
+		if d.Retention != nil {
+			keep = *d.Retention
+		}
+		s.stores = append(s.stores, namedStore{name: d.Name, store: opened, keep: keep})
+	}
+	return nil
+}
+
+// loadConfig reads the file that the flag names, or the usual one; only the usual one may be missing.
+func loadConfig(c *cli.Context) (*config.Config, error) {
+	if file := c.String("config"); file != "" {
+		return config.Load(file)
+	}
+	cfg, err := config.Load(config.DefaultPath)
+	if config.IsMissing(err) {
+		return config.WithoutFile(), nil
+	}
+	return cfg, err
+}
+
+// logger writes plain lines to standard error, or structured ones to the journal when standard error leads there.
+func (a *app) logger(c *cli.Context, cfg *config.Config) (*slog.Logger, error) {
+	name := cfg.Log.Level
+	if flag := c.String("log-level"); flag != "" {
+		name = flag
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)}
+	}
+	if file, ok := a.stderr.(*os.File); ok {
+		if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && file == os.Stderr {
+			return slog.New(newJournalHandler(level)), nil
+		}
+	}
+	return slog.New(newLineHandler(a.stderr, level)), nil
+}
+
+// engine builds what a run works with.
+func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error) {
+	machineID, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot tell which machine this is: %w\nhint: run `systemd-machine-id-setup`", err)
+	}
+	cfg := s.config
+	workers := cfg.Archive.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	pool := archive.NewPool(workers)
+	deps := backup.Deps{
+		LVM:      lvm.New(s.runner, lvm.Options{}),
+		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
+		Prober:   probe.New(s.runner),
+		Mounts:   mount.New(mount.Options{Log: s.log}),
+		Pool:     pool,
+		Log:      s.log,
+		Progress: progress,
+		Now:      time.Now,
+	}
+	opts := backup.Options{
+		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),
+		ConfigPath: cfg.Path(), StateDir: cfg.StateDir, RunDir: cfg.RunDir, Parallel: cfg.Parallel,
+		Select: backup.Select{
+			VolumeGroups: cfg.Select.VolumeGroups, Include: cfg.Select.Include, Exclude: cfg.Select.Exclude,
+			IncludeTags: cfg.Select.IncludeTags, ExcludeTags: cfg.Select.ExcludeTags,
+			ActivateInactive: cfg.Select.ActivateInactive, SharedSingleWriter: cfg.Select.SharedVG == "single-writer",
+			Match: config.MatchVolume,
+		},
+		Snapshot: backup.SnapshotOptions{
+			KeepFreeBytes:   cfg.Snapshot.KeepFree.Bytes(),
+			ExtendAtPercent: cfg.Snapshot.ExtendAtPercent, ExtendByPercent: cfg.Snapshot.ExtendByPercent,
+			PollInterval:    cfg.Snapshot.PollInterval.Span(),
+			ThinDataPercent: cfg.Snapshot.ThinDataPercent, ThinMetadataPercent: cfg.Snapshot.ThinMetadataPercent,
+		},
+		Settings:     s.volumeSettings,
+		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
+	}
+	for _, d := range s.stores {
+		opts.Destinations = append(opts.Destinations, backup.Destination{Name: d.name, Store: d.store, Policy: d.keep.Policy()})
+	}
+	return backup.New(deps, opts), pool.Close, nil
+}
+
+// volumeSettings lays the configuration's word on one volume out: the general settings, then every matching [[volume]]
+// in the order of the file.
+func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
+	cfg := s.config
+	level, size := cfg.Archive.Level, cfg.Snapshot.Size
+	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
+	for _, rule := range cfg.Volumes {
+		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
+			continue
+		}
+		if rule.As != "" {
+			settings.As = backup.As(rule.As)
+		}
+		settings.Exclude = append(settings.Exclude, rule.Exclude...)
+		if rule.SnapshotSize != nil {
+			size = *rule.SnapshotSize
+		}
+		if rule.Level != "" {
+			level = rule.Level
+		}
+	}
+	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
+	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
+	return settings
+}
+
+// isTerminal tells whether a stream is one that a person watches.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

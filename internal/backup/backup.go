@@ -1,0 +1,163 @@
+// Package backup is a run: it chooses volumes, backs each up, applies retention and says what became of everything.
+//
+// The way of one volume:
+//
+//	unit.go     quiesce the members of a unit, snapshot them, let them go on
+//	volume.go   read the table, archive each extent, pass the gate, commit, let the snapshot go, apply retention
+//	survey.go   what is on the volume: partition table, extents, filesystems
+//	extent.go   one extent as files or as an image
+//	output.go   every file to every destination, summed on the way
+//	gate.go     what must hold before a manifest is written
+//
+// Around it: plan.go (which volumes, and why not the rest), recover.go (what a dead run left), retain.go (what goes).
+package backup
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"voltar/archive"
+	"voltar/internal/mount"
+	"voltar/internal/probe"
+	"voltar/internal/store"
+	"voltar/lvm"
+	"voltar/partmap"
+	"voltar/report"
+	"voltar/retention"
+)
+
+var (
+	// ErrUsage is wrapped by the error of a request that cannot be understood: a volume that is not there, a pattern.
+	ErrUsage = errors.New("cannot do that")
+	// ErrNothing is returned by a run for which no volume was selected.
+	ErrNothing = errors.New("no volume is selected")
+)
+
+// Options of an Engine.
+type Options struct {
+	Host       string // name in paths and reports
+	MachineID  string
+	Version    string // of the program, for manifests and the report
+	ConfigPath string // for the report and the lock; "" without a file
+	StateDir   string
+	RunDir     string
+
+	Parallel     int // volumes at a time
+	Select       Select
+	Snapshot     SnapshotOptions
+	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
+	Destinations []Destination
+
+	VanishedKeep time.Duration // after its last backup, those of a volume that is gone end; 0 keeps them
+}
+
+// Select says which volumes a run without arguments takes. Patterns match as Match says.
+type Select struct {
+	VolumeGroups, Include, Exclude []string
+	IncludeTags, ExcludeTags       []string
+	ActivateInactive               bool
+	SharedSingleWriter             bool // take shared and foreign VGs all the same
+	Match                          func(pattern, vg, lv string) bool
+}
+
+// SnapshotOptions bound the room of snapshots. Percentages are of 100.
+type SnapshotOptions struct {
+	KeepFreeBytes       int64
+	ExtendAtPercent     float64
+	ExtendByPercent     float64
+	PollInterval        time.Duration
+	ThinDataPercent     float64
+	ThinMetadataPercent float64
+}
+
+// As says how the extents of a volume are stored.
+type As string
+
+// Ways to store extents.
+const (
+	AsAuto  As = "auto"  // files where the filesystem can be mounted, an image otherwise
+	AsFiles As = "files" // likewise, but an extent that is no mountable filesystem fails the volume
+	AsImage As = "image"
+	AsSkip  As = "skip"
+)
+
+// Settings are what one volume is backed up with.
+type Settings struct {
+	As           As
+	Exclude      []string
+	Level        archive.Level
+	SnapshotSize lvm.SizePolicy
+}
+
+// Destination is one place for backups and what is kept there.
+type Destination struct {
+	Name   string
+	Store  store.Store
+	Policy retention.Policy // the zero policy prunes nothing
+}
+
+// Deps are the long-lived objects that a run works with. All are safe for concurrent use.
+type Deps struct {
+	LVM      *lvm.Client
+	Maps     *partmap.Mapper
+	Prober   *probe.Prober
+	Mounts   *mount.Mounter
+	Pool     *archive.Pool
+	Log      *slog.Logger
+	Progress Progress
+	Now      func() time.Time
+}
+
+// Progress is told how a run goes on. Its methods may be called from many goroutines at once.
+type Progress interface {
+	VolumeStarted(name string, sizeBytes int64)
+	VolumeRead(name string, bytes int64) // data read since the last call
+	VolumeEnded(result report.Volume)
+}
+
+// Engine runs backups.
+type Engine struct {
+	Deps
+	opts  Options
+	space *lvm.Allocator
+}
+
+// New returns an Engine.
+func New(deps Deps, opts Options) *Engine {
+	keepFree := func(lvm.VG) int64 { return opts.Snapshot.KeepFreeBytes }
+	return &Engine{Deps: deps, opts: opts, space: deps.LVM.NewAllocator(keepFree)}
+}
+
+// Run backs up the volumes that the patterns name, or those that the configuration selects. The report is complete
+// even where the error is not nil; the error then says why the run as a whole came to nothing. Without a report the run
+// did not begin.
+func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err error) {
+	r, err := e.begin("run")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.end()) }()
+	r.recover(ctx)
+	err = r.work(ctx, patterns)
+	return r.finish(ctx, err), err
+}
+
+// work does what a run is for.
+func (r *run) work(ctx context.Context, patterns []string) error {
+	plan, err := r.Plan(ctx, patterns)
+	if err != nil {
+		return err
+	}
+	r.note(plan)
+	if len(plan.Selected()) == 0 {
+		return ErrNothing
+	}
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	r.backUp(ctx, plan)
+	r.retainGone(ctx, plan)
+	return nil
+}

@@ -1,0 +1,218 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/internal/mount"
+	"voltar/partmap"
+)
+
+func (x *extent) label() string {
+	if x.Name == "" {
+		return "the whole volume"
+	}
+	return x.Name
+}
+
+// store writes one extent into the backup: as files when it is a filesystem to mount, as an image otherwise or when the
+// mount fails. A swap area is its UUID and label.
+func (v *volumeRun) store(ctx context.Context, x *extent) error {
+	switch {
+	case x.State != "": // decided by the survey
+		return nil
+	case x.image != "" && x.found.Usage == "filesystem" && v.settings.As == AsFiles:
+		return fmt.Errorf("%s cannot be stored as files: %s", x.label(), x.image)
+	case x.image != "":
+		return v.storeImage(ctx, x, x.image)
+	case x.found.Type == "swap":
+		x.State, x.Reason = catalog.StateSwap, "a swap area: its UUID and label"
+		return nil
+	}
+	err := v.storeFiles(ctx, x)
+	var unmountable *unmountableError
+	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
+		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error), "it is stored as an image; check the filesystem in the guest")
+		return v.storeImage(ctx, x, "cannot be mounted: "+unmountable.Error())
+	}
+	return err
+}
+
+// unmountableError is a filesystem that the kernel refused: the guest's trouble, not that of the run.
+type unmountableError struct{ error }
+
+func (e *unmountableError) Unwrap() error { return e.error }
+
+// storeFiles mounts an extent read-only and archives its tree.
+func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
+	var held releases
+	defer func() { err = errors.Join(err, held.run(ctx)) }()
+
+	device, err := v.mapExtent(ctx, x, &held)
+	if err != nil {
+		return fmt.Errorf("map %s: %w", x.label(), err)
+	}
+	mounted, err := v.run.Mounts.Mount(ctx, device.Path, x.found.Type)
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, mount.ErrHung) && !errors.Is(err, mount.ErrWrongDevice) {
+			return &unmountableError{err}
+		}
+		return fmt.Errorf("%s: %w", x.label(), err)
+	}
+	held.push(func(context.Context) error { return mounted.Close() })
+	return v.storeTree(ctx, x, mounted.Root())
+}
+
+// mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
+func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*partmap.Mapped, error) {
+	if x.Number == 0 {
+		return &partmap.Mapped{Path: v.snapshot.DMPath, Major: uint32(v.snapshot.KernelMajor), Minor: uint32(v.snapshot.KernelMinor)}, nil
+	}
+	target := partmap.Target{
+		Name: partmap.MapName(partmap.DMName(v.snapshot.VG, v.snapshot.Name), x.Number),
+		UUID: fmt.Sprintf("LVM-voltar-%s-%s-%d", v.run.id, v.volume.UUID, x.Number),
+		Segments: []partmap.Segment{{
+			SizeBytes: x.SizeBytes, Sources: []partmap.Source{{Device: v.snapshot.DMPath, OffsetBytes: x.OffsetBytes}},
+		}},
+	}
+	record, err := v.run.journal.Intend(journal.Thing{Kind: journal.KindMap, DMName: target.Name, DMUUID: target.UUID})
+	if err != nil {
+		return nil, err
+	}
+	mapped, err := v.run.Maps.Map(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	held.push(func(ctx context.Context) error {
+		if err := v.run.Maps.Unmap(ctx, target.Name, target.UUID); err != nil {
+			return err
+		}
+		return v.run.journal.Gone(record)
+	})
+	return mapped, nil
+}
+
+// storeTree archives the tree of a mounted extent, with its index and boot area.
+func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) error {
+	var use unix.Statfs_t
+	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
+		return fmt.Errorf("statfs %s: %w", x.label(), err)
+	}
+	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
+
+	x.Archive = v.names.Archive(x.Name)
+	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
+	index, err := v.out.create(ctx, x.Index.Name, 0)
+	if err != nil {
+		return err
+	}
+	defer index.abort()
+	var stats archive.TreeStats
+	file, err := v.out.write(ctx, x.Archive, treeMaxBytes(use), func(w io.Writer) (err error) {
+		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
+			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", x.label(), err)
+	}
+	if err := checkNotEmpty(stats, use); err != nil {
+		return fmt.Errorf("archive %s: %w", x.label(), err)
+	}
+	if _, err := index.commit(ctx); err != nil {
+		return err
+	}
+	x.State = catalog.StateFiles
+	x.Index.BlocksOffset = stats.IndexBlocksOffset
+	x.noteTree(stats)
+	v.stored[x.Name] = file.SizeBytes
+	return v.storeBootArea(ctx, x)
+}
+
+// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode.
+func treeMaxBytes(use unix.Statfs_t) int64 {
+	const headerBytes = 4 << 10
+	return int64(use.Blocks-use.Bfree)*use.Bsize + int64(use.Files-use.Ffree)*headerBytes + 64<<20
+}
+
+// noteTree enters in the ledger what the archive of a tree holds.
+func (x *extent) noteTree(stats archive.TreeStats) {
+	x.Entries, x.ContentBytes = stats.Entries, stats.ContentBytes
+	x.ExcludedEntries, x.ExcludedBytes = stats.ExcludedEntries, stats.ExcludedBytes
+	x.NotStored = stats.NotStored
+	x.DamagedCount = stats.DamagedCount
+	for _, d := range stats.Damaged {
+		x.Damaged = append(x.Damaged, catalog.Damage{Path: d.Path, Reason: d.Reason})
+	}
+}
+
+// storeBootArea keeps the first sectors of a filesystem raw: boot code that no archive of files has.
+func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
+	if x.bootBytes == 0 {
+		return nil
+	}
+	name := v.names.BootArea(x.Name)
+	_, damaged, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
+	if err != nil {
+		return fmt.Errorf("boot area of %s: %w", x.label(), err)
+	}
+	x.BootArea = name
+	x.noteDamage(damaged)
+	return nil
+}
+
+// storeImage stores the bytes of an extent as they are.
+func (v *volumeRun) storeImage(ctx context.Context, x *extent, reason string) error {
+	x.Archive = v.imageName(x)
+	x.Index, x.UsedBytes = nil, 0
+	file, damaged, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
+	if err != nil {
+		return fmt.Errorf("image of %s: %w", x.label(), err)
+	}
+	x.State, x.Reason = catalog.StateImage, reason
+	x.noteDamage(damaged)
+	v.stored[x.Name] = file.SizeBytes
+	return nil
+}
+
+// imageName is that of an extent's image; boot code has a name of its own.
+func (v *volumeRun) imageName(x *extent) string {
+	if x.Name == bootExtent {
+		return v.names.Boot()
+	}
+	return v.names.Image(x.Name)
+}
+
+// writeImage stores a range of the snapshot, and returns what of it could not be read.
+func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, sizeBytes int64) (catalog.File, []archive.Damage, error) {
+	device, err := os.Open(v.snapshot.DMPath)
+	if err != nil {
+		return catalog.File{}, nil, err
+	}
+	defer device.Close()
+	var stats archive.ImageStats
+	maxBytes := sizeBytes + sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
+	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
+		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
+			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
+		})
+		return err
+	})
+	return file, stats.Damaged, err
+}
+
+func (x *extent) noteDamage(damaged []archive.Damage) {
+	x.DamagedCount += int64(len(damaged))
+	for _, d := range damaged {
+		x.Damaged = append(x.Damaged, catalog.Damage{OffsetBytes: d.OffsetBytes, LengthBytes: d.LengthBytes, Reason: d.Reason})
+	}
+}

@@ -1,0 +1,26 @@
+package backup
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/archive"
+)
+
+// What must hold before the manifest of a backup is written. Each condition guards against an archive that looks good
+// and is not; docs/design.md lists them with the accident that each prevents.
+
+// freshInodes is the most inodes that an empty filesystem uses: 11 on ext, where the first ten are reserved.
+const freshInodes = 11
+
+// checkNotEmpty refuses an archive of nothing where the filesystem says that it holds something.
+func checkNotEmpty(stats archive.TreeStats, use unix.Statfs_t) error {
+	if stats.Files+stats.ExcludedEntries > 0 || stats.Entries > 2 || stats.DamagedCount > 0 {
+		return nil // more than the root and lost+found
+	}
+	if used := int64(use.Files) - int64(use.Ffree); use.Files > 0 && used > freshInodes+stats.Entries {
+		return fmt.Errorf("the archive is empty, but the filesystem has %d inodes in use", used)
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/internal/store"
+	"voltar/report"
+)
+
+// output is the backup of one volume on its way to every destination. A destination that fails drops out with its
+// cause, and the rest go on; only when the last one has failed does writing fail.
+type output struct{ branches []*branch }
+
+// branch is the output on one destination.
+type branch struct {
+	target *target
+	draft  *catalog.Draft // nil when it could not be begun
+	record journal.ID     // of the backup's folder
+	files  []catalog.File
+	copy   report.Copy
+	stands bool // the manifest is written
+
+	mu  sync.Mutex
+	err error // why it dropped out
+}
+
+// failure returns why the branch dropped out, or nil.
+func (b *branch) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+func (b *branch) alive() bool { return b.failure() == nil }
+
+// drop takes the branch out of the output. The first cause counts.
+func (b *branch) drop(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+// openOutput begins the backup of a volume, of one and the same time, on every destination that can be written to.
+func (v *volumeRun) openOutput(ctx context.Context) error {
+	var stores []store.Store
+	for _, t := range v.run.targets {
+		stores = append(stores, t.Store)
+	}
+	at, failed := catalog.FreeTime(ctx, stores, v.run.opts.Host, v.ref(), v.time)
+	v.id = catalog.ID{Ref: v.ref(), Time: at}
+	for i, t := range v.run.targets {
+		b := &branch{target: t, copy: report.Copy{Destination: t.Name}}
+		v.out.branches = append(v.out.branches, b)
+		if err := errors.Join(t.err, failed[i]); err != nil {
+			b.drop(err)
+			continue
+		}
+		if err := v.begin(ctx, b); err != nil {
+			b.drop(err)
+		}
+	}
+	return v.out.failure()
+}
+
+// begin makes sure of room on a destination, journals the backup's folder and begins it.
+func (v *volumeRun) begin(ctx context.Context, b *branch) (err error) {
+	if err := v.makeRoom(ctx, b); err != nil {
+		return err
+	}
+	b.record, err = v.run.journal.Intend(journal.Thing{
+		Kind: journal.KindBackup, Destination: b.target.Store.String(), Path: v.id.Path(v.run.opts.Host),
+	})
+	if err != nil {
+		return err
+	}
+	tags := map[string]string{"volume": v.id.Ref.String(), "host": v.run.opts.Host, "run": v.run.id}
+	b.draft, err = catalog.Begin(ctx, b.target.Store, v.run.opts.Host, v.id, tags)
+	if err != nil {
+		return errors.Join(err, v.run.journal.Gone(b.record))
+	}
+	return nil
+}
+
+// alive returns the branches that still take data.
+func (o *output) alive() []*branch {
+	var list []*branch
+	for _, b := range o.branches {
+		if b.alive() {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// failure returns why no destination is left, or nil while one is.
+func (o *output) failure() error {
+	if len(o.alive()) > 0 {
+		return nil
+	}
+	all := []error{errNoDestination}
+	for _, b := range o.branches {
+		all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, b.failure()))
+	}
+	return errors.Join(all...)
+}
+
+var errNoDestination = errors.New("no destination took the backup")
+
+// close removes what was written on every branch without a manifest, and ends its place in the journal; what cannot be
+// removed stays there, for recovery.
+func (o *output) close(ctx context.Context, r *run) error {
+	var all []error
+	for _, b := range o.branches {
+		if b.draft == nil {
+			continue
+		}
+		if !b.stands {
+			if err := b.draft.Abort(ctx); err != nil {
+				all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
+				continue
+			}
+		}
+		all = append(all, r.journal.Gone(b.record))
+	}
+	return errors.Join(all...)
+}
+
+// write stores one file of the backup, of at most maxBytes (0 when nothing is known). What produce writes goes to every
+// live branch and is summed on the way; the file counts only when each store took exactly what was sent.
+func (o *output) write(ctx context.Context, name string, maxBytes int64, produce func(io.Writer) error) (catalog.File, error) {
+	file, err := o.create(ctx, name, maxBytes)
+	if err != nil {
+		return catalog.File{}, err
+	}
+	defer file.abort()
+	if err := produce(file); err != nil {
+		return catalog.File{}, err
+	}
+	return file.commit(ctx)
+}
+
+// create begins one file on every live branch. The caller must commit or abort it.
+func (o *output) create(ctx context.Context, name string, maxBytes int64) (*outputFile, error) {
+	f := &outputFile{output: o, name: name, sums: archive.NewSums()}
+	for _, b := range o.alive() {
+		w, err := b.draft.Create(ctx, name, store.PutOptions{MaxBytes: maxBytes})
+		if err != nil {
+			b.drop(fmt.Errorf("create %s: %w", name, err))
+			continue
+		}
+		f.sinks = append(f.sinks, sink{b, w})
+	}
+	return f, o.failure()
+}
+
+// outputFile is one file on its way.
+type outputFile struct {
+	output *output
+	name   string
+	sums   *archive.Sums
+	sinks  []sink
+}
+
+// sink is an outputFile on one branch.
+type sink struct {
+	branch *branch
+	writer store.Writer
+}
+
+func (f *outputFile) Write(p []byte) (int, error) {
+	if _, err := f.sums.Write(p); err != nil {
+		return 0, err
+	}
+	for _, s := range f.sinks {
+		if !s.branch.alive() {
+			continue
+		}
+		if _, err := s.writer.Write(p); err != nil {
+			s.branch.drop(fmt.Errorf("write %s: %w", f.name, err))
+		}
+	}
+	if err := f.output.failure(); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// commit makes the file stand on every live branch, and enters it in their lists of files.
+func (f *outputFile) commit(ctx context.Context) (catalog.File, error) {
+	sums := f.sums.Sum()
+	file := catalog.File{Name: f.name, SizeBytes: sums.SizeBytes, SHA1: sums.SHA1, SHA256: sums.SHA256}
+	for _, s := range f.sinks {
+		if !s.branch.alive() {
+			continue
+		}
+		object, err := s.writer.Commit(ctx)
+		if err == nil && object.SizeBytes != file.SizeBytes {
+			err = fmt.Errorf("the store holds %d bytes where %d were sent", object.SizeBytes, file.SizeBytes)
+		}
+		if err != nil {
+			s.branch.drop(fmt.Errorf("store %s: %w", f.name, err))
+			continue
+		}
+		s.branch.files = append(s.branch.files, file)
+	}
+	return file, f.output.failure()
+}
+
+// abort throws away what was not committed. A branch that cannot even do that drops out.
+func (f *outputFile) abort() {
+	f.sums.Sum() // ends its goroutine
+	for _, s := range f.sinks {
+		if err := s.writer.Abort(); err != nil {
+			s.branch.drop(fmt.Errorf("abandon %s: %w", f.name, err))
+		}
+	}
+}

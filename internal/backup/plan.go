@@ -1,0 +1,179 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"voltar/lvm"
+)
+
+// Rules that leave a volume out; each stands in the report beside what it left out.
+const (
+	RuleSnapshot    = "snapshot"          // a classic snapshot, or a thin one that LVM does not activate
+	RulePool        = "pool"              // space for other volumes
+	RuleInactive    = "inactive"          // not active on this host, and select.activate_inactive is off
+	RuleOwn         = "voltar"            // made by this program
+	RuleDestination = "holds-destination" // backups lie on it
+	RuleState       = "holds-state"       // voltar's journal and history lie on it
+	RuleSwap        = "host-swap"         // this host swaps to it
+	RuleSharedVG    = "shared-vg"         // other hosts may write to its volume group
+	RuleGroups      = "select.volume_groups"
+	RuleInclude     = "select.include"
+	RuleExclude     = "select.exclude"
+	RuleIncludeTags = "select.include_tags"
+	RuleExcludeTags = "select.exclude_tags"
+	RuleExcludeTag  = "tag voltar.exclude"
+	RuleSkip        = "as = skip"
+)
+
+// TagExclude on an LV leaves it out.
+const TagExclude = "voltar.exclude"
+
+// Choice is one volume of the host and whether it is backed up.
+type Choice struct {
+	Volume lvm.Volume
+	Rule   string // that leaves it out; "" when it is backed up
+	Reason string // the rule in words
+}
+
+// Name returns VG/LV.
+func (c Choice) Name() string { return c.Volume.String() }
+
+// Plan is what a run would do.
+type Plan struct {
+	Choices []Choice // every volume of the host but LVM's internal ones, by name
+	lvm.Inventory
+}
+
+// Selected returns the volumes to back up.
+func (p *Plan) Selected() []lvm.Volume {
+	var list []lvm.Volume
+	for _, c := range p.Choices {
+		if c.Rule == "" {
+			list = append(list, c.Volume)
+		}
+	}
+	return list
+}
+
+// Plan looks at the volumes of the host. Patterns, where there are any, choose instead of the configuration's own
+// patterns and tags; the built-in rules hold all the same, and a pattern that chooses nothing is an error.
+func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
+	inventory, err := e.LVM.Inventory(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	used, err := e.hostUses(inventory)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Inventory: inventory}
+	for _, v := range inventory.Volumes {
+		if v.Internal {
+			continue
+		}
+		c := Choice{Volume: v}
+		vg, _ := inventory.VG(v.VG)
+		if c.Rule, c.Reason = e.builtInRule(v, vg, used); c.Rule == "" {
+			c.Rule, c.Reason = e.configuredRule(v, patterns)
+		}
+		plan.Choices = append(plan.Choices, c)
+	}
+	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
+	return plan, e.checkPatterns(plan, patterns)
+}
+
+// builtInRule returns the rule of this program that leaves a volume out, if one does.
+func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (rule, reason string) {
+	switch {
+	case slices.ContainsFunc(v.Tags, isOwnTag):
+		return RuleOwn, "a snapshot that voltar made"
+	case v.IsPool():
+		return RulePool, "a pool: space for other volumes"
+	case v.IsClassicSnapshot():
+		return RuleSnapshot, "a snapshot of " + v.Origin
+	case v.Merging:
+		return RuleSnapshot, "a snapshot is being merged into it"
+	case v.IsThinSnapshot() && v.ActivationSkip:
+		return RuleSnapshot, "a thin snapshot of " + v.Origin + " that is not activated with its group"
+	case othersMayWrite(vg) && !e.opts.Select.SharedSingleWriter:
+		return RuleSharedVG, `other hosts may write to the volume group; set select.shared_vg = "single-writer" if none does`
+	case !v.Active && !e.opts.Select.ActivateInactive:
+		return RuleInactive, "not active on this host; select.activate_inactive takes it"
+	}
+	if use, found := used[v.UUID]; found {
+		return use.rule, use.reason
+	}
+	if e.opts.Settings(v).As == AsSkip {
+		return RuleSkip, "the configuration skips it"
+	}
+	return "", ""
+}
+
+// othersMayWrite tells whether a volume group is one that other hosts may change at any time.
+func othersMayWrite(vg lvm.VG) bool { return vg.Shared || vg.Clustered || vg.Foreign }
+
+func isOwnTag(tag string) bool { return tag == TagOwn || strings.HasPrefix(tag, TagKept) }
+
+// configuredRule returns the selection that leaves a volume out, if one does.
+func (e *Engine) configuredRule(v lvm.Volume, patterns []string) (rule, reason string) {
+	s := e.opts.Select
+	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
+	if len(patterns) > 0 {
+		if !slices.ContainsFunc(patterns, matches) {
+			return RuleInclude, "not named"
+		}
+		return "", ""
+	}
+	hasTag := func(tag string) bool { return slices.Contains(v.Tags, tag) }
+	switch {
+	case hasTag(TagExclude):
+		return RuleExcludeTag, "its tag says so"
+	case len(s.VolumeGroups) > 0 && !slices.ContainsFunc(s.VolumeGroups, func(p string) bool { return s.Match(p, "", v.VG) }):
+		return RuleGroups, "its volume group is not selected"
+	case len(s.Include) > 0 && !slices.ContainsFunc(s.Include, matches):
+		return RuleInclude, "no pattern includes it"
+	case len(s.IncludeTags) > 0 && !slices.ContainsFunc(s.IncludeTags, hasTag):
+		return RuleIncludeTags, "it has none of the tags"
+	}
+	if i := slices.IndexFunc(s.Exclude, matches); i >= 0 {
+		return RuleExclude, fmt.Sprintf("pattern %q", s.Exclude[i])
+	}
+	if i := slices.IndexFunc(s.ExcludeTags, hasTag); i >= 0 {
+		return RuleExcludeTags, fmt.Sprintf("tag %q", s.ExcludeTags[i])
+	}
+	return "", ""
+}
+
+// checkPatterns refuses named volumes that are not there, that are ambiguous, or that a rule leaves out.
+func (e *Engine) checkPatterns(plan *Plan, patterns []string) error {
+	for _, pattern := range patterns {
+		var found []Choice
+		for _, c := range plan.Choices {
+			if e.opts.Select.Match(pattern, c.Volume.VG, c.Volume.Name) {
+				found = append(found, c)
+			}
+		}
+		isGlob := strings.ContainsAny(pattern, `*?[\`)
+		switch {
+		case len(found) == 0:
+			return fmt.Errorf("%w: there is no volume %q\nhint: `voltar volumes` lists what there is", ErrUsage, pattern)
+		case !isGlob && len(found) > 1:
+			return fmt.Errorf("%w: %q is in several volume groups: %s\nhint: name one as VG/LV", ErrUsage, pattern, namesOf(found))
+		case !isGlob && found[0].Rule != "":
+			return fmt.Errorf("%w: %s is left out by rule %s: %s", ErrUsage, found[0].Name(), found[0].Rule, found[0].Reason)
+		}
+	}
+	return nil
+}
+
+func namesOf(choices []Choice) string {
+	var names []string
+	for _, c := range choices {
+		names = append(names, c.Name())
+	}
+	return strings.Join(names, ", ")
+}

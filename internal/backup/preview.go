@@ -1,0 +1,145 @@
+package backup
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"voltar/internal/catalog"
+	"voltar/lvm"
+	"voltar/report"
+	"voltar/retention"
+)
+
+// Preview is what a run would do.
+type Preview struct {
+	Volumes      []PreviewVolume      `json:"volumes"`
+	Groups       []PreviewGroup       `json:"volume_groups"`
+	Destinations []PreviewDestination `json:"destinations"`
+}
+
+// PreviewVolume is one volume that would be backed up.
+type PreviewVolume struct {
+	Name          string `json:"name"`
+	SizeBytes     int64  `json:"size"`
+	SnapshotBytes int64  `json:"snapshot"` // copy-on-write space; 0 for thin
+	Problem       string `json:"problem,omitempty"`
+}
+
+// PreviewGroup is the room for snapshots in one volume group.
+type PreviewGroup struct {
+	Name        string `json:"name"`
+	FreeBytes   int64  `json:"free"`
+	WantedBytes int64  `json:"wanted"` // by the largest snapshots that may be there at one time
+}
+
+// PreviewDestination is one destination and what retention would remove there once tonight's backups stand.
+type PreviewDestination struct {
+	Name      string           `json:"name"`
+	Where     string           `json:"where"`
+	FreeBytes int64            `json:"free"` // -1 when it cannot be told
+	Problem   string           `json:"problem,omitempty"`
+	Remove    []report.Removed `json:"remove,omitempty"`
+}
+
+// Preview looks at everything that a run would look at, and changes nothing.
+func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, error) {
+	plan, err := e.Plan(ctx, patterns)
+	if err != nil {
+		return nil, err
+	}
+	p := &Preview{Volumes: []PreviewVolume{}}
+	wanted := map[string][]int64{}
+	for _, v := range plan.Selected() {
+		line := e.previewVolume(ctx, plan, v)
+		p.Volumes = append(p.Volumes, line)
+		wanted[v.VG] = append(wanted[v.VG], line.SnapshotBytes)
+	}
+	for _, vg := range plan.VGs {
+		sizes := wanted[vg.Name]
+		if len(sizes) == 0 {
+			continue
+		}
+		slices.Sort(sizes)
+		slices.Reverse(sizes)
+		g := PreviewGroup{Name: vg.Name, FreeBytes: vg.FreeBytes}
+		for _, size := range sizes[:min(len(sizes), e.opts.Parallel)] {
+			g.WantedBytes += size
+		}
+		p.Groups = append(p.Groups, g)
+	}
+	for _, d := range e.opts.Destinations {
+		p.Destinations = append(p.Destinations, e.previewDestination(ctx, d, plan.Selected()))
+	}
+	return p, nil
+}
+
+func (e *Engine) previewVolume(ctx context.Context, plan *Plan, v lvm.Volume) PreviewVolume {
+	line := PreviewVolume{Name: v.String(), SizeBytes: v.SizeBytes}
+	var err error
+	if v.IsThin() {
+		limits := e.opts.Snapshot
+		_, err = e.LVM.CheckThinPool(ctx, v.VG, v.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+	} else {
+		vg, _ := plan.VG(v.VG)
+		free := vg.FreeBytes - e.opts.Snapshot.KeepFreeBytes
+		var reduced lvm.SizeReduced
+		line.SnapshotBytes, reduced, err = lvm.SnapshotSize(v.SizeBytes, e.opts.Settings(v).SnapshotSize, free, vg.ExtentBytes)
+		line.Problem = reduced.String()
+	}
+	if err != nil {
+		line.Problem = explain(err).Message
+	}
+	return line
+}
+
+func (e *Engine) previewDestination(ctx context.Context, d Destination, volumes []lvm.Volume) PreviewDestination {
+	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
+	err := catalog.CheckOwner(ctx, d.Store, e.us())
+	var listing *catalog.Listing
+	if err == nil {
+		listing, err = catalog.List(ctx, d.Store, e.opts.Host, catalog.Filter{})
+	}
+	if err != nil {
+		line.Problem = explain(err).Message
+		return line
+	}
+	if usage, err := d.Store.Usage(ctx); err == nil {
+		line.FreeBytes = usage.FreeBytes
+	} else {
+		line.Problem = err.Error()
+	}
+	if isZero(d.Policy) {
+		return line
+	}
+	for _, v := range volumes {
+		line.Remove = append(line.Remove, e.previewRetention(d, listing, v)...)
+	}
+	return line
+}
+
+// previewRetention decides as if tonight's backup of the volume stood.
+func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, v lvm.Volume) []report.Removed {
+	var removed []report.Removed
+	for _, h := range catalog.Histories(listing.Backups) {
+		if h.Identity != catalog.VolumeIdentity(v.VGUUID, v.UUID) {
+			continue
+		}
+		tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
+		decisions, err := retention.Apply(e.Now(), time.Local, append(forRetention(h.Backups), tonight), d.Policy)
+		if err != nil {
+			continue // an empty policy, which was passed over before
+		}
+		for _, decision := range decisions {
+			if !decision.Keep {
+				_, when, _ := strings.Cut(decision.Backup.ID, "@")
+				removed = append(removed, report.Removed{
+					Path: path.Join(d.Store.String(), e.opts.Host, h.Ref.String(), when), Reason: decision.Reason,
+				})
+			}
+		}
+	}
+	return removed
+}

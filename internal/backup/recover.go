@@ -1,0 +1,124 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/lvm"
+	"voltar/report"
+)
+
+// Recover removes from the host what dead runs left: only what their journals name, and only where LVM's tags or the
+// device-mapper's UUIDs confirm it. It returns a line for each thing removed, and the problems of what could not be.
+func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
+	found, err := journal.Dead(e.journalOptions())
+	all := []error{err}
+	for _, damaged := range found.Damaged {
+		all = append(all, fmt.Errorf("the journal of an earlier run is damaged and was set aside as %s: %w\n"+
+			"hint: look at `lvs -o name,tags` and `dmsetup ls` for what it left, then remove the file", damaged.Path, damaged.Err))
+	}
+	for _, path := range found.Unknown {
+		all = append(all, fmt.Errorf("%s was written by a newer version of voltar: what it names is left alone", path))
+	}
+	for _, dead := range found.Runs {
+		done, err := e.recoverRun(ctx, dead)
+		removed = append(removed, done...)
+		all = append(all, err)
+	}
+	return removed, errors.Join(all...)
+}
+
+// recoverRun undoes what one dead run owned, last made first. What fails stays in its journal for the next start.
+func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed []string, err error) {
+	var all []error
+	owned := slices.Clone(dead.Outstanding())
+	slices.Reverse(owned)
+	for _, o := range owned {
+		what, err := e.recoverThing(ctx, dead, o)
+		if err != nil {
+			all = append(all, fmt.Errorf("left by run %s: %w", dead.Info().Run, err))
+			continue
+		}
+		if what != "" {
+			removed = append(removed, fmt.Sprintf("%s, left by run %s", what, dead.Info().Run))
+		}
+		all = append(all, dead.Done(o.ID))
+	}
+	return removed, errors.Join(append(all, dead.Close())...)
+}
+
+// recoverThing undoes one thing, and says what it removed; nothing when it was gone already.
+func (e *Engine) recoverThing(ctx context.Context, dead *journal.DeadRun, o journal.Owned) (string, error) {
+	t := o.Thing
+	switch t.Kind {
+	case journal.KindMap:
+		return e.recoverMap(ctx, t)
+	case journal.KindSnapshot:
+		return e.recoverSnapshot(ctx, dead, t)
+	case journal.KindActivation:
+		return e.recoverActivation(ctx, dead, t)
+	case journal.KindBackup:
+		return e.recoverBackup(ctx, t)
+	}
+	return "", fmt.Errorf("cannot undo %q of an earlier run: not of this program's making", t.Kind)
+}
+
+func (e *Engine) recoverMap(ctx context.Context, t journal.Thing) (string, error) {
+	maps, err := e.Maps.List(ctx, t.DMUUID)
+	if err != nil || len(maps) == 0 {
+		return "", err
+	}
+	return "map " + t.DMName, e.Maps.Unmap(ctx, t.DMName, t.DMUUID)
+}
+
+// recoverSnapshot removes a snapshot when name, tags and UUID say that it is the one in the journal. Without a UUID the
+// run died while it was made.
+func (e *Engine) recoverSnapshot(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
+	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
+	if errors.Is(err, lvm.ErrNotFound) || errors.Is(err, lvm.ErrVGNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+dead.Info().Run) {
+		return "", fmt.Errorf("%s lacks the tags of the run: it was made by something else and stays", v)
+	}
+	expect := lvm.Expect{UUID: t.LVUUID, Tag: TagRun + dead.Info().Run}
+	return "snapshot " + v.String(), e.LVM.RemoveSnapshot(ctx, t.VG, t.LV, expect)
+}
+
+// recoverActivation deactivates a volume that a run had activated, unless somebody uses it by now or the host was
+// started anew since.
+func (e *Engine) recoverActivation(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
+	if dead.Rebooted() {
+		return "", nil
+	}
+	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
+	if errors.Is(err, lvm.ErrNotFound) || errors.Is(err, lvm.ErrVGNotFound) {
+		return "", nil
+	}
+	if err != nil || v.UUID != t.LVUUID || !v.Active || v.Open {
+		return "", err
+	}
+	return "activation of " + v.String(), e.LVM.Deactivate(ctx, t.VG, t.LV)
+}
+
+// recoverBackup removes what a dead run had written of a backup, or had not yet deleted of one.
+func (e *Engine) recoverBackup(ctx context.Context, t journal.Thing) (string, error) {
+	for _, d := range e.opts.Destinations {
+		if d.Store.String() != t.Destination {
+			continue
+		}
+		stands, freed, err := catalog.SweepUnfinished(ctx, d.Store, t.Path)
+		if err != nil || stands && freed == 0 {
+			return "", err
+		}
+		return fmt.Sprintf("unfinished backup %s (%s)", t.Path, report.FormatSize(freed)), nil
+	}
+	return "", fmt.Errorf("unfinished backup %s in %s stays: no destination of the configuration leads there", t.Path, t.Destination)
+}

@@ -1,0 +1,152 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/report"
+)
+
+// shownDamaged is how many damaged files the report names; the manifest has a thousand.
+const shownDamaged = 20
+
+// surprisingEntries is from how many files and folders on a difference from the last backup can be a surprise.
+const surprisingEntries = 100
+
+// surpriseFactor is how much smaller than the last a backup may be before a person is told.
+const surpriseFactor = 2
+
+// source describes the volume in the manifest.
+func (v *volumeRun) source() catalog.Source {
+	return catalog.Source{
+		Kind: catalog.SourceVolume, Name: v.volume.Name, VG: v.volume.VG, VGUUID: v.volume.VGUUID, LVUUID: v.volume.UUID,
+		LVKind: string(v.volume.Kind), SizeBytes: v.volume.SizeBytes, Tags: v.volume.Tags, ThinPool: v.thinPool(),
+		VGExtentBytes: v.vg.ExtentBytes, LogicalSector: v.logicalSector, PhysicalSector: v.physicalSector,
+	}
+}
+
+func (v *volumeRun) thinPool() string {
+	if v.volume.IsThin() {
+		return v.volume.Pool
+	}
+	return ""
+}
+
+// progress passes on how much was read since the last call.
+func (v *volumeRun) progress(p archive.Progress) {
+	read := p.ContentBytes - v.progressed
+	if read < 0 {
+		read = p.ContentBytes // the next archive has begun
+	}
+	v.progressed = p.ContentBytes
+	if v.run.Progress != nil {
+		v.run.Progress.VolumeRead(v.name(), read)
+	}
+}
+
+// describe makes the volume's part of the report from its ledger.
+func (v *volumeRun) describe(l *layout) {
+	r := &v.result
+	for _, x := range l.extents {
+		line := report.Extent{Name: x.label(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
+			StoredBytes: v.stored[x.Name], Entries: x.Entries}
+		if x.Filesystem != nil {
+			line.What = x.Filesystem.Type
+		}
+		r.Extents = append(r.Extents, line)
+		r.Entries += x.Entries
+		r.ReadBytes += x.ContentBytes
+		r.DamagedCount += x.DamagedCount
+		for _, d := range x.Damaged {
+			if len(r.DamagedFiles) < shownDamaged {
+				r.DamagedFiles = append(r.DamagedFiles, damageLine(x, d))
+			}
+		}
+		addToLedger(&r.Ledger, x)
+	}
+}
+
+func damageLine(x *extent, d catalog.Damage) string {
+	what := d.Path
+	if what == "" {
+		what = fmt.Sprintf("%d bytes at %d", d.LengthBytes, d.OffsetBytes)
+	}
+	return fmt.Sprintf("%s:/%s: %s", x.label(), strings.TrimPrefix(what, "/"), d.Reason)
+}
+
+// addToLedger accounts for each byte of an extent. What a filesystem does not use is free; its own structures count with
+// its files.
+func addToLedger(ledger *report.Ledger, x *extent) {
+	switch x.State {
+	case catalog.StateFiles:
+		used := min(x.UsedBytes, x.SizeBytes)
+		excluded := min(x.ExcludedBytes, used)
+		ledger.FilesBytes += used - excluded
+		ledger.ExcludedBytes += excluded
+		ledger.FreeBytes += x.SizeBytes - used
+	case catalog.StateImage:
+		ledger.ImageBytes += x.SizeBytes
+	case catalog.StateSwap:
+		ledger.FreeBytes += x.SizeBytes
+	case catalog.StateExcluded:
+		ledger.ExcludedBytes += x.SizeBytes
+	default:
+		ledger.FailedBytes += x.SizeBytes
+	}
+}
+
+// compare warns when tonight's backup differs surprisingly from the last one.
+func (v *volumeRun) compare() {
+	before := int64(0)
+	for _, b := range v.out.alive() {
+		if last := v.lastComplete(b.target); last != nil {
+			for _, x := range last.Manifest.Extents {
+				before += x.Entries
+			}
+			break
+		}
+	}
+	if after := v.result.Entries; before > surprisingEntries && after < before/surpriseFactor {
+		v.warn(fmt.Sprintf("only %d files and folders, where the last backup had %d", after, before),
+			"look whether that is as it should be, before the older backups are gone")
+	}
+}
+
+// finish hands in the result of the volume.
+func (v *volumeRun) finish(ctx context.Context) {
+	r := &v.result
+	r.Ended = v.run.Now().UTC()
+	for _, b := range v.out.branches {
+		if err := b.failure(); err != nil {
+			b.copy.Error = explain(err)
+		}
+		r.Copies = append(r.Copies, b.copy)
+	}
+	r.Quiesce = "crash-consistent"
+	r.Status = v.status(ctx)
+	if v.failure != nil {
+		r.Error = explain(v.failure)
+	}
+	v.run.hand(*r)
+}
+
+// status sums up what became of the volume.
+func (v *volumeRun) status(ctx context.Context) report.VolumeStatus {
+	switch {
+	case v.failure != nil && ctx.Err() != nil && v.snapshot.Name == "":
+		return report.VolumeSkipped
+	case v.failure != nil:
+		return report.VolumeFailed
+	case v.result.DamagedCount > 0:
+		return report.VolumeDamaged
+	}
+	for _, c := range v.result.Copies {
+		if c.Error != nil {
+			return report.VolumePartial
+		}
+	}
+	return report.VolumeOK
+}

@@ -1,0 +1,131 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"voltar/internal/catalog"
+	"voltar/internal/store"
+	"voltar/report"
+	"voltar/retention"
+)
+
+// retain applies the policy of each destination on which tonight's backup of the volume stands.
+func (v *volumeRun) retain(ctx context.Context) {
+	for _, b := range v.out.branches {
+		if !b.stands {
+			continue
+		}
+		if err := v.retainOn(ctx, b); err != nil {
+			v.warn(fmt.Sprintf("old backups on %s: %v", b.target.Name, err), "`voltar prune` tries again")
+		}
+		b.copy.Kept = len(b.target.history(v.identity()))
+	}
+}
+
+func (v *volumeRun) retainOn(ctx context.Context, b *branch) error {
+	if isZero(b.target.Policy) || ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pruneTimeout)
+	defer cancel()
+	backups := b.target.history(v.identity())
+	decisions, err := retention.Apply(v.run.Now(), time.Local, forRetention(backups), b.target.Policy)
+	if err != nil {
+		return err
+	}
+	removed, err := b.target.prune(ctx, backups, decisions)
+	b.copy.Removed = append(b.copy.Removed, removed...)
+	return err
+}
+
+func (v *volumeRun) identity() catalog.Identity {
+	return catalog.VolumeIdentity(v.volume.VGUUID, v.volume.UUID)
+}
+
+// lastComplete returns the newest backup of the volume on a destination that lacks nothing, or nil.
+func (v *volumeRun) lastComplete(t *target) *catalog.Backup {
+	for _, b := range t.history(v.identity()) {
+		if b.Manifest.Status == catalog.StatusComplete && b.ID != v.id {
+			return &b
+		}
+	}
+	return nil
+}
+
+// makeRoom looks whether a backup as large as the last one fits. Where it does not, those that the policy condemns
+// without counting tonight's go before it instead of after; the last good one always stays.
+func (v *volumeRun) makeRoom(ctx context.Context, b *branch) error {
+	last := v.lastComplete(b.target)
+	if last == nil {
+		return nil
+	}
+	v.result.PreviousStoredBytes = max(v.result.PreviousStoredBytes, last.SizeBytes)
+	usage, err := b.target.Store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	if usage.FreeBytes < 0 || usage.FreeBytes >= last.SizeBytes {
+		return nil
+	}
+	if !isZero(b.target.Policy) {
+		backups := b.target.history(v.identity())
+		decisions, err := retention.Condemned(v.run.Now(), time.Local, forRetention(backups), b.target.Policy)
+		if err != nil {
+			return err
+		}
+		removed, err := b.target.prune(ctx, backups, decisions)
+		b.copy.Removed = append(b.copy.Removed, removed...)
+		if err != nil {
+			return err
+		}
+		if usage, err = b.target.Store.Usage(ctx); err != nil {
+			return err
+		}
+	}
+	if usage.FreeBytes < last.SizeBytes {
+		return fmt.Errorf("%w: %s free, and the last backup took %s\nhint: make room, or keep fewer backups",
+			store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(last.SizeBytes))
+	}
+	return nil
+}
+
+// retainGone reports volumes that have backups and are no longer on the host, and ends those backups where the
+// configuration gives them an end. A volume counts as gone only when its group is here, and whole: a disk that is
+// missing tonight may be back tomorrow.
+func (r *run) retainGone(ctx context.Context, plan *Plan) {
+	live := map[catalog.Identity]bool{}
+	whole := map[string]bool{}
+	for _, vg := range plan.VGs {
+		whole[vg.UUID] = !vg.Partial && plan.Warnings == ""
+	}
+	for _, v := range plan.Volumes {
+		live[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = true
+	}
+	for _, t := range r.targets {
+		if t.err != nil {
+			continue
+		}
+		for _, h := range catalog.Gone(t.histories(), live) {
+			gone := report.Gone{Name: h.Ref.String(), Backups: len(h.Backups), Newest: h.Backups[0].ID.Time, Note: "on " + t.Name}
+			if r.opts.VanishedKeep > 0 && whole[h.Backups[0].Manifest.Source.VGUUID] && r.Now().Sub(gone.Newest) > r.opts.VanishedKeep {
+				gone.Note += r.endVanished(ctx, t, h)
+			}
+			r.report.Gone = append(r.report.Gone, gone)
+		}
+	}
+}
+
+// endVanished removes all backups of a volume that is gone for longer than vanished_keep, and says so.
+func (r *run) endVanished(ctx context.Context, t *target, h catalog.History) string {
+	var decisions []retention.Decision
+	for _, b := range forRetention(h.Backups) {
+		decisions = append(decisions, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
+	}
+	removed, err := t.prune(ctx, h.Backups, decisions)
+	if err != nil {
+		r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
+	}
+	return fmt.Sprintf("; %d removed, as vanished_keep is over", len(removed))
+}

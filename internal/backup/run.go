@@ -1,0 +1,175 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/report"
+)
+
+// run is one run while it lasts.
+type run struct {
+	*Engine
+	id      string
+	locks   *journal.Locks
+	lock    *journal.Lock // of the configuration
+	journal *journal.Run
+	targets []*target
+
+	mu     sync.Mutex
+	report report.Run
+}
+
+// begin takes the lock of the configuration and opens the run's journal.
+func (e *Engine) begin(command string) (_ *run, err error) {
+	started := e.Now().UTC()
+	r := &run{Engine: e, id: journal.NewRunID(started)}
+	r.report = report.Run{
+		Schema: report.Schema, ID: r.id, Host: e.opts.Host, Version: e.opts.Version, Config: e.opts.ConfigPath,
+		Command: command, Started: started, Retention: e.policyInWords(),
+	}
+	if r.locks, err = journal.NewLocks(e.opts.RunDir, journal.Holder{Run: r.id, Command: "voltar " + command, Started: started}); err != nil {
+		return nil, err
+	}
+	if r.lock, err = r.locks.TryLock(journal.ScopeConfig, cmp.Or(e.opts.ConfigPath, "none")); err != nil {
+		return nil, err
+	}
+	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{
+		Run: r.id, Host: e.opts.Host, Command: "voltar " + command, Config: e.opts.ConfigPath, Started: started,
+	})
+	if err != nil {
+		return nil, errors.Join(err, r.lock.Unlock())
+	}
+	return r, nil
+}
+
+func (e *Engine) journalOptions() journal.Options {
+	return journal.Options{Dir: filepath.Join(e.opts.StateDir, "journal")}
+}
+
+// policyInWords names the policy of each destination, once where they share it.
+func (e *Engine) policyInWords() string {
+	var words []string
+	for _, d := range e.opts.Destinations {
+		policy := d.Policy.String()
+		if isZero(d.Policy) {
+			policy = "everything"
+		}
+		if !slices.Contains(words, policy) {
+			words = append(words, policy)
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// us is this host, as manifests and markers name it.
+func (e *Engine) us() catalog.Host {
+	return catalog.Host{Name: e.opts.Host, MachineID: e.opts.MachineID}
+}
+
+// end closes the journal, which goes when nothing is left in it, and gives the lock back.
+func (r *run) end() error {
+	return errors.Join(r.journal.Close(), r.lock.Unlock())
+}
+
+// recover removes what dead runs left, and reports it.
+func (r *run) recover(ctx context.Context) {
+	removed, err := r.Recover(ctx)
+	r.report.Recovered = removed
+	if err != nil {
+		problem := explain(err)
+		r.warn("what an earlier run left: "+problem.Message, problem.Hint)
+	}
+}
+
+// open claims the destinations. A run goes on while one of them can be written to.
+func (r *run) open(ctx context.Context) error {
+	all := []error{errNoDestination}
+	for _, d := range r.opts.Destinations {
+		t := r.openTarget(ctx, d)
+		r.targets = append(r.targets, t)
+		if t.err != nil {
+			r.Log.Error("destination cannot be written to", "run", r.id, "destination", d.Name, "err", t.err)
+			all = append(all, fmt.Errorf("destination %s: %w", d.Name, t.err))
+		}
+	}
+	if len(all) > len(r.targets) {
+		return errors.Join(all...)
+	}
+	return nil
+}
+
+// backUp works through the units, so many volumes at a time.
+func (r *run) backUp(ctx context.Context, plan *Plan) {
+	var group errgroup.Group
+	group.SetLimit(r.opts.Parallel)
+	for _, u := range r.units(plan) {
+		group.Go(func() error {
+			r.backUpUnit(ctx, u)
+			return nil
+		})
+	}
+	_ = group.Wait() // units keep their own errors
+}
+
+// units are the selected volumes.
+func (r *run) units(plan *Plan) []unit {
+	var list []unit
+	for _, v := range plan.Selected() {
+		list = append(list, unit{members: []*volumeRun{r.newVolume(plan, v)}})
+	}
+	return list
+}
+
+// hand takes the result of a volume that is done.
+func (r *run) hand(result report.Volume) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Volumes = append(r.report.Volumes, result)
+	if r.Progress != nil {
+		r.Progress.VolumeEnded(result)
+	}
+}
+
+// note enters in the report which volumes there are.
+func (r *run) note(plan *Plan) {
+	r.report.PlannedVolumes = len(plan.Selected())
+	for _, c := range plan.Choices {
+		if c.Rule != "" && c.Rule != RulePool && c.Rule != RuleOwn {
+			r.report.Excluded = append(r.report.Excluded, report.Excluded{Name: c.Name(), Rule: c.Rule, Reason: c.Reason})
+		}
+	}
+	if plan.Warnings != "" {
+		r.warn("lvm2 says: "+plan.Warnings, "volumes may be missing tonight for that reason")
+	}
+}
+
+// finish makes up the report. The error is why the run as a whole came to nothing, or nil.
+func (r *run) finish(ctx context.Context, err error) *report.Run {
+	if err != nil {
+		r.report.Errors = append(r.report.Errors, *explain(err))
+	}
+	for _, t := range r.targets {
+		r.report.Destinations = append(r.report.Destinations, t.describe(context.WithoutCancel(ctx)))
+	}
+	slices.SortFunc(r.report.Volumes, func(a, b report.Volume) int { return strings.Compare(a.Name, b.Name) })
+	r.report.Ended = r.Now().UTC()
+	return &r.report
+}
+
+func (r *run) warn(message, hint string) {
+	r.Log.Warn(message, "run", r.id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Warnings = append(r.report.Warnings, report.Problem{Message: message, Hint: hint})
+}

@@ -1,0 +1,164 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"voltar/archive"
+	"voltar/internal/journal"
+	"voltar/lvm"
+)
+
+// Tags of snapshots. A run's carry TagOwn and TagRun with its id, and recovery removes only what has both; those made
+// for other tools carry TagKept with a name, and are left alone.
+const (
+	TagOwn  = "voltar"
+	TagRun  = "voltar.run."
+	TagKept = "voltar.kept."
+)
+
+// unit is what is snapshotted at one moment: one volume, or the members of a consistency group.
+type unit struct{ members []*volumeRun }
+
+// backUpUnit takes the snapshots of a unit back to back, and then archives its members, each failing alone.
+func (r *run) backUpUnit(ctx context.Context, u unit) {
+	for _, v := range u.members {
+		v.start(ctx)
+	}
+	var group errgroup.Group
+	for _, v := range u.members {
+		group.Go(func() error {
+			defer v.end(ctx)
+			if v.failure == nil {
+				v.fail(v.backUp(ctx))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // members keep their own errors
+}
+
+// start takes the volume's snapshot, unless the run is already over.
+func (v *volumeRun) start(ctx context.Context) {
+	v.result.Started = v.run.Now().UTC()
+	if ctx.Err() != nil {
+		v.fail(fmt.Errorf("the run was stopped before its turn: %w", context.Cause(ctx)))
+		return
+	}
+	if v.run.Progress != nil {
+		v.run.Progress.VolumeStarted(v.name(), v.volume.SizeBytes)
+	}
+	var err error
+	if v.exclude, err = archive.NewMatcher(v.settings.Exclude); err == nil {
+		err = v.takeSnapshot(ctx)
+	}
+	v.fail(err)
+}
+
+// takeSnapshot makes the snapshot that a volume is read from. Lock, room and journal come first.
+func (v *volumeRun) takeSnapshot(ctx context.Context) error {
+	if err := v.lock(); err != nil {
+		return err
+	}
+	if err := v.activate(ctx); err != nil {
+		return err
+	}
+	request := lvm.SnapshotRequest{
+		Name: snapshotName(v.volume, v.run.id),
+		Tags: []string{TagOwn, TagRun + v.run.id},
+	}
+	if v.volume.IsThin() {
+		limits := v.run.opts.Snapshot
+		if _, err := v.run.LVM.CheckThinPool(ctx, v.volume.VG, v.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent); err != nil {
+			return err
+		}
+		return v.createSnapshot(ctx, request)
+	}
+	want, floor := v.settings.SnapshotSize.Bounds(v.volume.SizeBytes, v.vg.ExtentBytes)
+	room, err := v.run.space.Reserve(ctx, v.volume.VG, want, floor)
+	if err != nil {
+		return err
+	}
+	v.reduced = room.Reduced()
+	return room.Use(ctx, func(bytes int64) error {
+		request.SizeBytes = bytes
+		return v.createSnapshot(ctx, request)
+	})
+}
+
+// createSnapshot journals the snapshot, makes it, and sees to its removal.
+func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) error {
+	record, err := v.run.journal.Intend(journal.Thing{
+		Kind: journal.KindSnapshot, VG: v.volume.VG, LV: request.Name, OriginUUID: v.volume.UUID, Tags: request.Tags,
+	})
+	if err != nil {
+		return err
+	}
+	v.time = v.run.Now().UTC()
+	v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
+	if err != nil {
+		return err // what could not be taken back stays in the journal, for recovery
+	}
+	v.held.push(func(ctx context.Context) error {
+		if err := v.run.LVM.RemoveSnapshot(ctx, v.snapshot.VG, v.snapshot.Name, v.snapshot.Expect()); err != nil {
+			return fmt.Errorf("remove snapshot %s: %w", v.snapshot, err)
+		}
+		return v.run.journal.Gone(record)
+	})
+	return v.run.journal.Made(record, journal.Facts{LVUUID: v.snapshot.UUID})
+}
+
+// maxDMNameBytes is the longest name of a device-mapper device, less room for a partition's number.
+const maxDMNameBytes = 127 - len("p128")
+
+// snapshotName is that of a volume's snapshot in a run. A name that would become too long for the device-mapper is cut,
+// and made distinct by the volume's UUID.
+func snapshotName(v lvm.Volume, runID string) string {
+	suffix := "-voltar-" + runID
+	if len(lvm.DMName(v.VG, v.Name+suffix)) <= maxDMNameBytes {
+		return v.Name + suffix
+	}
+	suffix = "-" + v.UUID[:min(len(v.UUID), 6)] + suffix
+	name := v.Name
+	for name != "" && len(lvm.DMName(v.VG, name+suffix)) > maxDMNameBytes {
+		name = name[:len(name)-1]
+	}
+	return name + suffix
+}
+
+// lock keeps other runs from the volume.
+func (v *volumeRun) lock() error {
+	lock, err := v.run.locks.TryLock(journal.ScopeVolume, v.name())
+	if err != nil {
+		return err
+	}
+	v.held.push(func(context.Context) error { return lock.Unlock() })
+	return nil
+}
+
+// activate makes an inactive volume, and so its snapshot, readable for the time of the backup.
+func (v *volumeRun) activate(ctx context.Context) error {
+	if v.volume.Active {
+		return nil
+	}
+	record, err := v.run.journal.Intend(journal.Thing{
+		Kind: journal.KindActivation, VG: v.volume.VG, LV: v.volume.Name, LVUUID: v.volume.UUID,
+	})
+	if err != nil {
+		return err
+	}
+	active, err := v.run.LVM.Activate(ctx, v.volume.VG, v.volume.Name)
+	if err != nil {
+		return fmt.Errorf("activate %s: %w", v.name(), err)
+	}
+	v.volume = active
+	v.held.push(func(ctx context.Context) error {
+		if err := v.run.LVM.Deactivate(ctx, v.volume.VG, v.volume.Name); err != nil {
+			return fmt.Errorf("deactivate %s: %w", v.name(), err)
+		}
+		return v.run.journal.Gone(record)
+	})
+	return nil
+}

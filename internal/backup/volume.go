@@ -1,0 +1,195 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/recipe"
+	"voltar/lvm"
+	"voltar/report"
+)
+
+// volumeRun is one volume on its way through a run.
+type volumeRun struct {
+	run      *run
+	volume   lvm.Volume
+	vg       lvm.VG
+	settings Settings
+	exclude  *archive.Matcher
+	names    catalog.Names
+
+	held     releases // lock, activation, snapshot
+	snapshot lvm.Snapshot
+	reduced  lvm.SizeReduced  // of the snapshot
+	watched  *lvm.WatchResult // once the watch has ended
+	time     time.Time        // of the snapshot
+
+	logicalSector, physicalSector int // bytes
+
+	id         catalog.ID
+	out        output
+	stored     map[string]int64 // bytes of each extent's archive, by its name
+	progressed int64            // bytes that were shown as read of the archive that is being written
+
+	failure error
+	result  report.Volume
+}
+
+func (r *run) newVolume(plan *Plan, volume lvm.Volume) *volumeRun {
+	v := &volumeRun{run: r, volume: volume, settings: r.opts.Settings(volume), stored: map[string]int64{}}
+	v.vg, _ = plan.VG(volume.VG)
+	v.names = catalog.NamesOf(v.ref(), false)
+	v.result = report.Volume{Name: v.name(), SizeBytes: volume.SizeBytes, PreviousStoredBytes: -1}
+	return v
+}
+
+func (v *volumeRun) name() string { return v.volume.String() }
+
+func (v *volumeRun) ref() catalog.Ref { return catalog.VolumeRef(v.volume.VG, v.volume.Name) }
+
+// backUp is the way of one volume, from its snapshot to its place in the catalog. Whatever fails, nothing is published
+// unless every condition of the gate held.
+func (v *volumeRun) backUp(ctx context.Context) (err error) {
+	watched, watch := v.run.LVM.Watch(ctx, v.snapshot, v.run.watchPolicy())
+	defer func() { err = v.explainStop(watched, errors.Join(err, v.endWatch(ctx, watch))) }()
+	defer v.closeOutput(ctx)
+	if err := v.openOutput(watched); err != nil {
+		return err
+	}
+	layout, err := v.survey(watched)
+	if err != nil {
+		return err
+	}
+	for _, x := range layout.extents {
+		if err := v.store(watched, x); err != nil {
+			return err
+		}
+	}
+	if err := v.storeTable(watched, layout); err != nil {
+		return err
+	}
+	if err := v.endWatch(ctx, watch); err != nil {
+		return err
+	}
+	v.describe(layout)
+	v.compare()
+	return v.publish(ctx, v.manifest(layout))
+}
+
+// storeTable keeps the partition table as sfdisk reads it.
+func (v *volumeRun) storeTable(ctx context.Context, l *layout) error {
+	if l.table == nil {
+		return nil
+	}
+	_, err := v.out.write(ctx, v.names.Table(), 1<<20, func(w io.Writer) error {
+		return l.table.SfdiskScript(w, v.volume.Path)
+	})
+	return err
+}
+
+// publish writes checksums, recipe and at last the manifest to each destination. From then on there is a backup.
+func (v *volumeRun) publish(ctx context.Context, m *catalog.Manifest) error {
+	for _, b := range v.out.alive() {
+		if err := v.publishOn(ctx, b, *m); err != nil {
+			b.drop(err)
+		}
+	}
+	return v.out.failure()
+}
+
+// publishOn commits the backup on one destination.
+func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest) error {
+	sums, err := catalog.Checksum(b.files)
+	if err != nil {
+		return err
+	}
+	one := output{branches: []*branch{b}}
+	for _, sidecar := range []struct {
+		name string
+		text []byte
+	}{{v.names.Checksum(), sums}, {catalog.RecipeName, recipe.Text(&m)}} {
+		_, err := one.write(ctx, sidecar.name, int64(len(sidecar.text)), func(w io.Writer) error {
+			_, err := w.Write(sidecar.text)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	m.Files, m.Ended = b.files, v.run.Now().UTC()
+	backup, err := b.draft.Commit(ctx, &m)
+	if err != nil {
+		return err
+	}
+	b.stands = true
+	b.copy.Path = path.Join(b.target.Store.String(), backup.Path())
+	b.target.add(backup)
+	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
+	return nil
+}
+
+// manifest describes the backup, but for the files of each destination.
+func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
+	m := &catalog.Manifest{
+		Format: catalog.Format, Voltar: v.run.opts.Version, Status: catalog.StatusComplete,
+		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.id.Time, Started: v.result.Started,
+		Snapshot: v.snapshotFacts(), Quiesce: &catalog.Quiesce{Level: "crash-consistent"},
+	}
+	for _, w := range v.result.Warnings {
+		m.Warnings = append(m.Warnings, w.Message)
+	}
+	if t := l.table; t != nil {
+		m.Table = &catalog.Table{Label: string(t.Label), ID: t.ID, SectorBytes: t.SectorBytes, Notes: t.Notes}
+	}
+	for _, x := range l.extents {
+		m.Extents = append(m.Extents, x.Extent)
+		if x.DamagedCount > 0 {
+			m.Status = catalog.StatusDamaged
+		}
+	}
+	return m
+}
+
+// closeOutput removes what was written for destinations, or a volume, that failed.
+func (v *volumeRun) closeOutput(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := v.out.close(ctx, v.run); err != nil {
+		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+	}
+}
+
+// fail records why the volume failed; the first cause counts.
+func (v *volumeRun) fail(err error) {
+	if err != nil && v.failure == nil {
+		v.failure = err
+	}
+}
+
+// end lets go of everything that the volume held, applies retention when its backup stands, and hands in the result.
+func (v *volumeRun) end(ctx context.Context) {
+	if err := v.held.run(ctx); err != nil {
+		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+	}
+	if v.failure == nil {
+		v.retain(ctx)
+	}
+	v.finish(ctx)
+}
+
+func (v *volumeRun) warn(message, hint string) {
+	v.run.Log.Warn(message, "run", v.run.id, "volume", v.name())
+	v.result.Warnings = append(v.result.Warnings, report.Problem{Message: message, Hint: hint})
+}
+
+// explain turns an error into the words of the report: the lines behind "hint: " are what to do.
+func explain(err error) *report.Problem {
+	message, hint, _ := strings.Cut(err.Error(), "\nhint: ")
+	return &report.Problem{Message: message, Hint: hint}
+}

@@ -1,0 +1,76 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"voltar/internal/catalog"
+	"voltar/lvm"
+	"voltar/report"
+)
+
+// watchPolicy says how the snapshots of a run are looked after while they are read.
+func (r *run) watchPolicy() lvm.WatchPolicy {
+	o := r.opts.Snapshot
+	return lvm.WatchPolicy{
+		Interval: o.PollInterval, Alloc: r.space, ExtendAt: o.ExtendAtPercent, ExtendBy: o.ExtendByPercent,
+		PoolDataLimit: o.ThinDataPercent, PoolMetadataLimit: o.ThinMetadataPercent,
+	}
+}
+
+// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
+func (v *volumeRun) endWatch(ctx context.Context, watch *lvm.Watch) error {
+	if v.watched != nil {
+		return nil
+	}
+	seen, err := watch.Stop(context.WithoutCancel(ctx))
+	v.watched = &seen
+	v.result.Snapshot = v.describeSnapshot(seen)
+	if seen.ExtendErr != nil && err == nil {
+		v.warn(fmt.Sprintf("the snapshot could not be extended: %v", seen.ExtendErr), "extend the volume group, or raise snapshot.size")
+	}
+	return err
+}
+
+// explainStop puts the loss of a snapshot before the errors that followed from it.
+func (v *volumeRun) explainStop(watched context.Context, err error) error {
+	if cause := context.Cause(watched); err != nil && errors.Is(cause, lvm.ErrSnapshotOverflow) {
+		return cause
+	}
+	return err
+}
+
+// describeSnapshot is the snapshot's line in the report, with a size for the next time where this one was a poor guess.
+func (v *volumeRun) describeSnapshot(seen lvm.WatchResult) *report.Snapshot {
+	s := &report.Snapshot{Kind: v.snapshotKind(), PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, SizeBytes: seen.Last.SizeBytes}
+	s.Note = v.reduced.String()
+	if !seen.Last.Thin {
+		s.SuggestedBytes = suggestedBytes(seen.PeakBytes, v.vg.ExtentBytes)
+	}
+	return s
+}
+
+// suggestedBytes is three times what was used, in whole extents, and never less than eight of them.
+func suggestedBytes(peakBytes, extentBytes int64) int64 {
+	if extentBytes <= 0 {
+		return 0
+	}
+	extents := max(8, (3*peakBytes+extentBytes-1)/extentBytes)
+	return extents * extentBytes
+}
+
+func (v *volumeRun) snapshotKind() string {
+	if v.snapshot.IsThin() {
+		return "thin"
+	}
+	return "classic"
+}
+
+// snapshotFacts are those of the manifest.
+func (v *volumeRun) snapshotFacts() *catalog.Snapshot {
+	return &catalog.Snapshot{
+		Kind: v.snapshotKind(), SizeBytes: v.watched.Last.SizeBytes, PeakBytes: v.watched.PeakBytes,
+		PeakPercent: v.watched.PeakPercent, Extended: v.watched.Extended,
+	}
+}

@@ -1,0 +1,89 @@
+package recipe
+
+const pageText = `How to bring this backup back by hand
+
+{{if .IsVolume}}This folder is a backup of the logical volume {{.Source.VG}}/{{.Source.Name}} of host {{.Host.Name}}{{else -}}
+This folder is a backup of the {{.Source.Kind}} {{.Source.Name}} of host {{.Host.Name}}{{end}},
+as it was at {{.Time.Format "2006-01-02 15:04:05"}} UTC.
+With voltar at hand, "voltar restore" does all of this. Without it, any Linux does: the lines that begin with
+four spaces are commands, to be run as root in this folder, from top to bottom.
+{{if eq .Status "damaged"}}
+PART OF THE DATA COULD NOT BE READ when this backup was made; manifest.json lists what is missing.
+{{end}}
+Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{if .IsVolume}}, and the mkfs of each filesystem{{end}}. busybox tar is
+no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
+
+1. Check that the files are whole.
+
+    set -eu
+    sha1sum -c {{.Checksum}}
+{{if .IsVolume}}
+2. Choose the target, a block device. EVERYTHING ON IT IS LOST. To make the volume anew:
+
+   {{.Make}}
+
+   The commands below restore to $TARGET; set it beforehand for another device of at least {{.Source.SizeBytes}} bytes.
+
+    TARGET=${TARGET:-{{.Target}}}
+    MNT=$(mktemp -d)
+{{- if .LoopSectors}}
+
+   The table counts in sectors of {{.Table.SectorBytes}} bytes, so the target is used through a loop device that has them.
+
+    DISK=$(losetup --find --show{{.LoopSectors}} "$TARGET")
+{{- else}}
+    DISK=$TARGET
+{{- end}}
+{{- if .Table}}
+
+3. Write boot code and partition table.
+{{range .Outside}}{{if .IsImage}}
+    gzip -dc {{.File}} | dd of="$DISK" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
+{{- end}}{{end}}
+    sfdisk --wipe never --no-reread --no-tell-kernel "$DISK" < {{.TableFile}}
+{{- end}}
+
+4. Fill {{if .Table}}the partitions{{else}}the volume{{end}}.
+{{range .Inside}}
+   {{.Title}}
+{{- if .IsFiles}}
+
+    LOOP=$(losetup --find --show --offset {{.OffsetBytes}} --sizelimit {{.SizeBytes}} "$TARGET")
+{{- range .Mkfs}}
+    {{.}}
+{{- end}}
+{{- if .BootArea}}
+    gzip -dc {{.Boot}} | dd of="$LOOP" bs=1M conv=notrunc,fsync status=none
+{{- end}}
+    mount -t {{.Type}} "$LOOP" "$MNT"
+    tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf {{.File}}
+    umount "$MNT"
+    losetup -d "$LOOP"
+{{else if .IsSwap}}
+
+    LOOP=$(losetup --find --show --offset {{.OffsetBytes}} --sizelimit {{.SizeBytes}} "$TARGET")
+{{- range .Mkfs}}
+    {{.}}
+{{- end}}
+    losetup -d "$LOOP"
+{{else if .IsImage}}
+
+    gzip -dc {{.File}} | dd of="$TARGET" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
+{{else}}
+   Nothing is stored of it.
+{{end}}{{end}}
+5. Done. Let go of the target, and have the kernel look at it again.
+{{if .LoopSectors}}
+    losetup -d "$DISK"
+{{- end}}
+    rmdir "$MNT"
+    sync
+{{else}}
+2. Bring the files back into a folder.
+{{range .Files}}
+   {{.Name}}: "tar -xzpf" for .tar.gz, "gzip -dc" for all other .gz
+{{- end}}
+{{end}}
+What is in an archive, without unpacking it:   zcat *.index.gz
+One file:                                      tar -xzpf ARCHIVE.tar.gz ./PATH
+`

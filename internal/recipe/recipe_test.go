@@ -1,0 +1,105 @@
+package recipe
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"voltar/internal/catalog"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// What a guest named its filesystem must reach mkfs as it is, and nothing else may run.
+func TestMkfsWordsSurviveTheShell(t *testing.T) {
+	for _, label := range []string{
+		"", "root", "two words", "it's", `$(touch /tmp/owned)`, "`id`", "a\nb", "end\n", "\n", "back\\slash", `%s\n`, "tab\t", "\x1b[31m", "caf\xe9", "naïve",
+		`"; rm -rf / #`, "-n", "DEVICE ", "~", "*",
+	} {
+		s := step{Extent: catalog.Extent{Filesystem: &catalog.Filesystem{
+			Mkfs: [][]string{{"printf", "%s", label, "DEVICE"}}, MkfsEnv: []string{"CONF=" + "/dev/null"},
+		}}}
+		script := "LOOP=\n" + strings.Join(s.Mkfs(), "\n")
+		for _, line := range s.Mkfs() {
+			if strings.ContainsAny(line, "\n\x1b") {
+				t.Errorf("label %q: command %q is not one printable line", label, line)
+			}
+		}
+		out, err := exec.Command("/bin/sh", "-euc", script).Output()
+		if err != nil || string(out) != label {
+			t.Errorf("label %q arrived as %q (%v) by\n%s", label, out, err, script)
+		}
+	}
+}
+
+// Only commands may begin with four spaces: a guest's names stand in the lines between.
+func TestGuestNamesCannotBecomeCommands(t *testing.T) {
+	m := &catalog.Manifest{Source: catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: "lv", SizeBytes: 1 << 30}}
+	m.Table = &catalog.Table{Label: "gpt", SectorBytes: 512}
+	m.Extents = []catalog.Extent{{
+		Name: "p1", Number: 1, State: catalog.StateImage, Archive: "lv.p1.img.gz", Reason: "evil\n    touch /tmp/owned",
+		Filesystem: &catalog.Filesystem{Type: "ext4\n    touch /tmp/owned", Label: "x\n    touch /tmp/owned"},
+	}}
+	for _, line := range strings.Split(string(Text(m)), "\n") {
+		if strings.HasPrefix(line, "    ") && strings.Contains(line, "owned") {
+			t.Errorf("a name became a command: %q", line)
+		}
+	}
+}
+
+func TestCommandsParse(t *testing.T) {
+	for name, m := range samples() {
+		t.Run(name, func(t *testing.T) {
+			var script []string
+			for _, line := range strings.Split(string(Text(m)), "\n") {
+				if command, found := strings.CutPrefix(line, "    "); found {
+					script = append(script, command)
+				}
+			}
+			if out, err := exec.Command("/bin/sh", "-n", "-c", strings.Join(script, "\n")).CombinedOutput(); err != nil {
+				t.Errorf("sh -n: %v: %s", err, out)
+			}
+			checkGolden(t, name, Text(m))
+		})
+	}
+}
+
+func checkGolden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(want) {
+		t.Errorf("differs from %s:\n%s", file, got)
+	}
+}
+
+func samples() map[string]*catalog.Manifest {
+	source := catalog.Source{Kind: catalog.SourceVolume, VG: "nova-volumes", Name: "volume-00000001", SizeBytes: 1 << 30}
+	ext4 := &catalog.Filesystem{Type: "ext4", Label: "root", Mkfs: [][]string{
+		{"mke2fs", "-t", "ext4", "-L", "root", "DEVICE"}, {"tune2fs", "-e", "panic", "DEVICE"}}, MkfsEnv: []string{"MKE2FS_CONFIG=/dev/null"}}
+	plain := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Extents: []catalog.Extent{
+		{SizeBytes: 1 << 30, State: catalog.StateFiles, Archive: "volume-00000001.tar.gz", BootArea: "volume-00000001.boot.gz", Filesystem: ext4},
+	}}
+	thin := source
+	thin.ThinPool = "pool"
+	parted := &catalog.Manifest{Source: thin, Status: catalog.StatusDamaged, Table: &catalog.Table{Label: "gpt", SectorBytes: 4096}, Extents: []catalog.Extent{
+		{Name: "boot", SizeBytes: 1 << 20, State: catalog.StateImage, Archive: "volume-00000001.boot.gz", Reason: "boot code"},
+		{Name: "p1", Number: 1, OffsetBytes: 1 << 20, SizeBytes: 512 << 20, State: catalog.StateFiles, Archive: "volume-00000001.p1.tar.gz", Filesystem: ext4},
+		{Name: "p2", Number: 2, OffsetBytes: 513 << 20, SizeBytes: 128 << 20, State: catalog.StateSwap,
+			Filesystem: &catalog.Filesystem{Type: "swap", Mkfs: [][]string{{"mkswap", "-U", "1-2", "DEVICE"}}}},
+		{Name: "p3", Number: 3, OffsetBytes: 641 << 20, SizeBytes: 128 << 20, State: catalog.StateImage, Archive: "volume-00000001.p3.img.gz", Reason: "unknown"},
+		{Name: "gap1", OffsetBytes: 769 << 20, SizeBytes: 255 << 20, State: catalog.StateExcluded, Reason: "unpartitioned"},
+	}}
+	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted}
+}
