@@ -1,0 +1,168 @@
+// Package lvm knows LVM2 on this host: volume groups, logical volumes, snapshots, tags and thin pools. It reads lvm2's
+// JSON reports (lvmreport(7)) with columns that it names itself, in bytes, and changes things through lvcreate,
+// lvextend, lvremove, lvconvert and lvchange, never with a question that waits for a person.
+//
+// A classic snapshot has copy-on-write space of its own, taken from its volume group, and becomes invalid when that
+// is full. A thin snapshot shares its pool with everything else in it. Both are made writable and active.
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"voltar/internal/hostcmd"
+)
+
+// Errors that callers decide on.
+var (
+	// ErrNotFound says that a volume group which this host sees has no logical volume of that name.
+	ErrNotFound = errors.New("no such logical volume")
+	// ErrVGNotFound says that this host sees no volume group of that name. Its disks may only be away for now.
+	ErrVGNotFound = errors.New("no such volume group")
+	// ErrExists says that the name is taken.
+	ErrExists = errors.New("the name is taken")
+	// ErrInactive says that a volume has no device on this host.
+	ErrInactive = errors.New("the volume is not active")
+	// ErrNotOurs says that a volume is not the one that the caller expects under that name.
+	ErrNotOurs = errors.New("it is not the volume expected under this name")
+	// ErrBusy says that a volume cannot be removed while something holds it.
+	ErrBusy = errors.New("the volume is in use")
+	// ErrNoSpace says that a volume group has too little free space.
+	ErrNoSpace = errors.New("too little free space in the volume group")
+	// ErrPoolFull says that a thin pool is at or over a limit.
+	ErrPoolFull = errors.New("thin pool too full")
+	// ErrPoolUnhealthy says that a thin pool needs repair before anything may rely on it.
+	ErrPoolUnhealthy = errors.New("thin pool needs attention")
+	// ErrSnapshotOverflow says that a snapshot's copy-on-write space ran full: what was read from it is worthless.
+	ErrSnapshotOverflow = errors.New("snapshot overflowed")
+	// ErrStatusUnknown says that lvm2 cannot tell whether a snapshot is valid.
+	ErrStatusUnknown = errors.New("the snapshot's state is unknown")
+)
+
+// Options of New. The zero value is that of a production host.
+type Options struct {
+	SysRoot  string // where sysfs is mounted; empty means /sys
+	ProcRoot string // where procfs is mounted; empty means /proc
+	RunRoot  string // where udevd has its control socket; empty means /run
+
+	// ChangeTimeout ends a command that changes something and hangs; 0 means 3 minutes. lvremove may have to wait for
+	// what holds a volume, and both it and lvcreate for udev.
+	ChangeTimeout  time.Duration
+	RemoveAttempts int           // how often to try to remove a busy volume; 0 means 8
+	RetryDelay     time.Duration // the first pause between two tries, doubled after each up to 4 s; 0 means 200 ms
+	NodeWait       time.Duration // how long to wait for a new volume's device node; 0 means 15 s
+}
+
+// Client runs lvm2. It is safe for concurrent use.
+type Client struct {
+	run            *hostcmd.Runner
+	sys, proc      string
+	env            []string
+	udev           bool
+	changeTimeout  time.Duration
+	removeAttempts int
+	retryDelay     time.Duration
+	nodeWait       time.Duration
+}
+
+// New returns a Client that runs its commands by r.
+func New(r *hostcmd.Runner, opts Options) *Client {
+	c := &Client{
+		run:            r,
+		sys:            orDefault(opts.SysRoot, "/sys"),
+		proc:           orDefault(opts.ProcRoot, "/proc"),
+		changeTimeout:  opts.ChangeTimeout,
+		removeAttempts: opts.RemoveAttempts,
+		retryDelay:     opts.RetryDelay,
+		nodeWait:       opts.NodeWait,
+		// Descriptors that a parent left open are not lvm2's business, and its warnings about them hide real errors.
+		env: []string{"LVM_SUPPRESS_FD_WARNINGS=1"},
+	}
+	if c.changeTimeout <= 0 {
+		c.changeTimeout = 3 * time.Minute
+	}
+	if c.removeAttempts <= 0 {
+		c.removeAttempts = 8
+	}
+	if c.retryDelay <= 0 {
+		c.retryDelay = 200 * time.Millisecond
+	}
+	if c.nodeWait <= 0 {
+		c.nodeWait = 15 * time.Second
+	}
+	_, err := os.Stat(filepath.Join(orDefault(opts.RunRoot, "/run"), "udev/control"))
+	c.udev = err == nil
+	if !c.udev {
+		// Without udevd nobody would answer libdevmapper's cookies, nor make device nodes: it then does so itself.
+		c.env = append(c.env, "DM_DISABLE_UDEV=1")
+	}
+	return c
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+const (
+	reportTimeout = time.Minute
+	settleTimeout = 10 * time.Second
+)
+
+// change runs a command of lvm2 that alters something. Once begun it runs to its end or to its time limit, whatever
+// becomes of ctx: lvm2 suspends devices while it works, and one that is killed there leaves a guest's disk standing.
+func (c *Client) change(ctx context.Context, name string, args ...string) (hostcmd.Result, error) {
+	if ctx.Err() != nil {
+		return hostcmd.Result{}, context.Cause(ctx)
+	}
+	cmd := hostcmd.Cmd{Name: name, Args: args, Env: c.env, Timeout: c.changeTimeout}
+	return c.run.Run(context.WithoutCancel(ctx), cmd)
+}
+
+// resumeAfter lets the volume vg/name go on where a command that was ended by force, as its error tells, left it
+// suspended. It returns that error, with its own when it could not help.
+func (c *Client) resumeAfter(ctx context.Context, failure error, vg, name string) error {
+	var cmd *hostcmd.Error
+	if name == "" || !errors.As(failure, &cmd) || cmd.ExitCode >= 0 || errors.Is(failure, hostcmd.ErrNotFound) {
+		return failure
+	}
+	ctx = context.WithoutCancel(ctx)
+	v, err := c.Lookup(ctx, vg, name)
+	if err == nil && v.Suspended {
+		_, err = c.change(ctx, "lvchange", "--refresh", v.String())
+	}
+	if err != nil {
+		err = fmt.Errorf("make sure that %s/%s is not suspended: %w\nhint: dmsetup resume %s",
+			vg, name, err, DMName(vg, name))
+	}
+	return errors.Join(failure, err)
+}
+
+// settle waits until udev has handled the events so far, for a short while at most. It only helps to find a device
+// free or its node made, so callers look at the thing itself afterwards and need no error.
+func (c *Client) settle(ctx context.Context) {
+	if !c.udev {
+		return
+	}
+	seconds := fmt.Sprintf("--timeout=%d", int(settleTimeout.Seconds()))
+	cmd := hostcmd.Cmd{Name: "udevadm", Args: []string{"settle", seconds}, Timeout: settleTimeout + time.Second}
+	_, _ = c.run.Run(ctx, cmd)
+}
+
+// sleep waits for d, or returns the cause of ctx's end.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,163 @@
+package lvm
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func parseFile(t *testing.T, name string) Inventory {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inv, err := ParseReport(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv
+}
+
+// fullreport.json was recorded from lvm2 2.03.16: linear, striped, two segments, inactive, thin with a clone and a skipped
+// snapshot, a classic snapshot with tags, raid1, mirror; groups that are empty, foreign and exported.
+func TestParseReport(t *testing.T) {
+	inv := parseFile(t, "fullreport.json")
+	got, err := json.MarshalIndent(inv, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "fullreport.golden.json")
+	if *update {
+		if err := os.WriteFile(golden, append(got, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(string(want)) != string(got) {
+		t.Errorf("differs from %s; see with -update and git diff", golden)
+	}
+}
+
+// lvm.conf can turn lvm2's words into 0, 1 and -1.
+func TestParseReportWithBinaryValues(t *testing.T) {
+	if !reflect.DeepEqual(parseFile(t, "fullreport-binary.json"), parseFile(t, "fullreport.json")) {
+		t.Error("the two forms of one report differ")
+	}
+}
+
+func TestParseReportJSONStd(t *testing.T) {
+	inv, err := ParseReport(strings.NewReader(`{"report":[{"lv":[{"lv_name":"a","vg_name":"v","lv_uuid":"u","lv_size":4194304,
+		"lv_tags":["x","y"],"lv_layout":["thin","sparse"],"lv_role":["public"],"lv_kernel_major":254,"lv_kernel_minor":3,
+		"data_percent":12.5,"metadata_percent":null,"lv_suspended":null,"lv_device_open":1}]}],"log":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := inv.Volumes[0]
+	if v.SizeBytes != 4194304 || strings.Join(v.Tags, " ") != "x y" || v.Kind != KindThin || v.KernelMinor != 3 || !v.Active ||
+		v.DataPercent != 12.5 || v.MetadataPercent != Unknown || v.Suspended || !v.Open {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestParseReportRefuses(t *testing.T) {
+	lv := func(more string) string {
+		return `{"report":[{"lv":[{"lv_name":"a","vg_name":"v","lv_uuid":"u"` + more + `}]}]}`
+	}
+	for name, tt := range map[string]struct{ in, want string }{
+		"nothing":             {"", "EOF"},
+		"no JSON":             {"  LV VG\n  a b\n", "invalid character"},
+		"cut off":             {`{"report":[{"lv":[`, "unexpected EOF"},
+		"another document":    {`{"volumes":[]}`, "no part named report"},
+		"two documents":       {lv("") + lv(""), "more text after its end"},
+		"no name":             {`{"report":[{"lv":[{"vg_name":"v","lv_uuid":"u"}]}]}`, "lv_name is missing"},
+		"no UUID":             {`{"report":[{"lv":[{"lv_name":"a","vg_name":"v"}]}]}`, "lv_uuid is missing"},
+		"size with a unit":    {lv(`,"lv_size":"4.00m"`), "lv_size is no number"},
+		"negative size":       {lv(`,"lv_size":"-4"`), "lv_size is no number"},
+		"size beyond 64 bits": {lv(`,"lv_size":"99999999999999999999"`), "lv_size is no number"},
+		"size a list":         {lv(`,"lv_size":["1"]`), "lv_size is a list"},
+		"size an object":      {lv(`,"lv_size":{}`), "neither text, number nor list"},
+		"percentage a comma":  {lv(`,"data_percent":"12,5"`), "data_percent is no percentage"},
+		"percentage NaN":      {lv(`,"data_percent":"NaN"`), "data_percent is no percentage"},
+		"device a word":       {lv(`,"lv_kernel_major":"x"`), "lv_kernel_major is no device number"},
+		"tags of numbers":     {lv(`,"lv_tags":[1]`), "number"},
+		"group without UUID":  {`{"report":[{"vg":[{"vg_name":"v"}]}]}`, `volume group "v": column vg_uuid`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ParseReport(strings.NewReader(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		layout, role string
+		want         Kind
+		internal     bool
+	}{
+		{"linear", "public", KindLinear, false},
+		{"linear", "public,origin,thickorigin", KindLinear, false},
+		{"linear", "public,snapshot,thicksnapshot", KindSnapshot, false},
+		{"striped", "public", KindStriped, false},
+		{"thin,sparse", "public,snapshot,thinsnapshot", KindThin, false},
+		{"thin,pool", "private", KindThinPool, false},
+		{"linear", "private,thin,pool,metadata", KindLinear, true},
+		{"raid,raid5,raid5_ls", "public", "raid5", false},
+		{"mirror", "public", "mirror", false},
+		{"cache", "public", "cache", false},
+		{"cache,pool", "private", KindCachePool, false},
+		{"vdo", "public", "vdo", false},
+		{"vdo,pool", "private", KindVDOPool, false},
+		{"", "", KindUnknown, false},
+	} {
+		in := `{"report":[{"lv":[{"lv_name":"a","vg_name":"v","lv_uuid":"u","lv_layout":"` + tt.layout + `","lv_role":"` + tt.role + `"}]}]}`
+		inv, err := ParseReport(strings.NewReader(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := inv.Volumes[0]; v.Kind != tt.want || v.Internal != tt.internal {
+			t.Errorf("%s (%s): %s internal %v, want %s internal %v", tt.layout, tt.role, v.Kind, v.Internal, tt.want, tt.internal)
+		}
+	}
+}
+
+func FuzzParseReport(f *testing.F) {
+	for _, name := range []string{"fullreport.json", "fullreport-binary.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(data))
+	}
+	f.Add(`{"report":[{"lv":[{"lv_name":"[a]","vg_name":"v","lv_uuid":"u","lv_size":1,"lv_tags":["x"],"data_percent":null}]}]}`)
+	f.Fuzz(func(t *testing.T, in string) {
+		inv, err := ParseReport(strings.NewReader(in))
+		if err != nil {
+			return
+		}
+		for _, v := range inv.Volumes {
+			if v.Name == "" || v.VG == "" || v.UUID == "" || v.SizeBytes < 0 || v.MetadataBytes < 0 || v.OriginBytes < 0 ||
+				(v.DataPercent < 0 && v.DataPercent != Unknown) || (v.SnapshotInvalid && !v.ValidityKnown) ||
+				v.Active != (v.KernelMajor >= 0 && v.KernelMinor >= 0) {
+				t.Errorf("%+v", v)
+			}
+		}
+		for _, vg := range inv.VGs {
+			if vg.Name == "" || vg.UUID == "" || vg.FreeBytes < 0 || vg.ExtentBytes < 0 {
+				t.Errorf("%+v", vg)
+			}
+		}
+	})
+}

@@ -1,0 +1,77 @@
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// ThinPool is the state of a thin pool. Whoever fills one harms every volume in it.
+type ThinPool struct {
+	VG, Name, UUID  string
+	SizeBytes       int64
+	DataPercent     float64 // 0 to 100, or Unknown when not active
+	MetadataBytes   int64
+	MetadataPercent float64 // 0 to 100, or Unknown when not active
+	WhenFull        string  // queue or error
+	Health          string  // empty, out_of_data, metadata_read_only, failed, …
+	CheckNeeded     bool
+}
+
+// ThinPool reads the state of a thin pool.
+func (c *Client) ThinPool(ctx context.Context, vg, name string) (ThinPool, error) {
+	v, err := c.Lookup(ctx, vg, name)
+	if err != nil {
+		return ThinPool{}, err
+	}
+	if v.Kind != KindThinPool {
+		return ThinPool{}, fmt.Errorf("read thin pool %s: %w: it is %s", v, ErrNotOurs, v.Kind)
+	}
+	return poolOf(v), nil
+}
+
+func poolOf(v Volume) ThinPool {
+	return ThinPool{
+		VG: v.VG, Name: v.Name, UUID: v.UUID, SizeBytes: v.SizeBytes, DataPercent: v.DataPercent,
+		MetadataBytes: v.MetadataBytes, MetadataPercent: v.MetadataPercent, WhenFull: v.WhenFull, Health: v.Health,
+		CheckNeeded: v.CheckNeeded,
+	}
+}
+
+// Check returns nil while the pool is healthy and below both limits, in percent; else an error with the numbers that
+// wraps ErrPoolFull or ErrPoolUnhealthy.
+func (p ThinPool) Check(limitData, limitMetadata float64) error {
+	switch {
+	case p.CheckNeeded:
+		return fmt.Errorf("%w: lvm2 reports that the metadata of %s/%s needs a check\nhint: lvconvert --repair %s/%s",
+			ErrPoolUnhealthy, p.VG, p.Name, p.VG, p.Name)
+	case p.DataPercent == Unknown || p.MetadataPercent == Unknown:
+		return fmt.Errorf("%w: the use of %s/%s is unknown, as it is not active", ErrPoolUnhealthy, p.VG, p.Name)
+	case p.DataPercent < limitData && p.MetadataPercent < limitMetadata:
+		if p.Health != "" {
+			return fmt.Errorf("%w: lvm2 reports %s/%s as %s", ErrPoolUnhealthy, p.VG, p.Name, p.Health)
+		}
+		return nil
+	}
+	var full []string
+	if p.DataPercent >= limitData {
+		full = append(full, fmt.Sprintf("data %.2f %% of %d bytes used, limit %g %%", p.DataPercent, p.SizeBytes, limitData))
+	}
+	if p.MetadataPercent >= limitMetadata {
+		full = append(full, fmt.Sprintf("metadata %.2f %% of %d bytes used, limit %g %%",
+			p.MetadataPercent, p.MetadataBytes, limitMetadata))
+	}
+	return fmt.Errorf("%w: %s/%s: %s\nhint: extend it with lvextend (--poolmetadatasize for its metadata), or remove "+
+		"what is no longer needed", ErrPoolFull, p.VG, p.Name, strings.Join(full, "; "))
+}
+
+// CheckThinPool reads a thin pool and checks it against both limits, in percent.
+func (c *Client) CheckThinPool(
+	ctx context.Context, vg, name string, limitData, limitMetadata float64,
+) (ThinPool, error) {
+	p, err := c.ThinPool(ctx, vg, name)
+	if err != nil {
+		return p, err
+	}
+	return p, p.Check(limitData, limitMetadata)
+}
