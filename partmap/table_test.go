@@ -149,6 +149,7 @@ func TestReadOddTables(t *testing.T) {
 				im.mbrEntry(1000*512, 1, 0, 0x05, 500, 100) // the first record has no partition, as DR-DOS leaves it
 				im.mbrEntry(1500*512, 0, 0x80, 0x83, 10, 50)
 				im.mbrEntry(1500*512, 1, 0, 0x0f, 100, 100)
+				im.mbrEntry(1500*512, 3, 0, 0x05, 900, 1) // only the first link counts
 				im.mbrEntry(1100*512, 0, 0, 0x82, 10, 50)
 				im.mbrEntry(1100*512, 2, 0, 0x83, 5000, 50) // old bytes in an unused slot
 			}, want: []string{"2:1000+1000 5", "5:1510+50 83", "6:1110+50 82"},
