@@ -58,7 +58,9 @@ func (b Backup) OpenFile(ctx context.Context, s store.Store, name string) (store
 // FreeTime returns the first second from at on of which no store holds anything for the source, and waits until that
 // second has come, so that no backup is dated in the future. A store that does not answer has its error in failed, at
 // its place; the others decide.
-func FreeTime(ctx context.Context, stores []store.Store, host string, ref Ref, at time.Time) (_ time.Time, failed []error) {
+func FreeTime(
+	ctx context.Context, stores []store.Store, host string, ref Ref, at time.Time,
+) (_ time.Time, failed []error) {
 	taken := map[string]bool{}
 	failed = make([]error, len(stores))
 	for i, s := range stores {

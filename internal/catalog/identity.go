@@ -179,7 +179,7 @@ func checkSegment(name string) error {
 }
 
 // CheckFileName refuses names of a backup's files that could lead out of its folder or be mistaken for something else.
-// Readers take file names from manifests, which are not to be trusted: they may come from a store that others can write.
+// Readers take file names from manifests, which are not to be trusted: others may be able to write to the store.
 func CheckFileName(name string) error {
 	reason := ""
 	switch {

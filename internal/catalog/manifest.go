@@ -1,6 +1,6 @@
-// Package catalog knows the backups in a store: their identity VG/LV@TIME, every path and file name, the manifest and its
-// JSON, how a backup is begun, committed, listed and deleted, and whose machine a host's folder belongs to. The format is
-// described in docs/format.md.
+// Package catalog knows the backups in a store: their identity VG/LV@TIME, every path and file name, the manifest and
+// its JSON, how a backup is begun, committed, listed and deleted, and whose machine a host's folder belongs to. The
+// format is described in docs/format.md.
 package catalog
 
 import "time"
@@ -68,7 +68,7 @@ type Source struct {
 	Name           string     `json:"name"` // the LV's, or the name that the configuration gives
 	VG             string     `json:"vg,omitempty"`
 	VGUUID         string     `json:"vg_uuid,omitempty"`
-	LVUUID         string     `json:"lv_uuid,omitempty"` // the identity of a volume: a new LV of an old name begins its own history
+	LVUUID         string     `json:"lv_uuid,omitempty"` // with VGUUID the identity of a volume
 	LVKind         string     `json:"lv_kind,omitempty"` // linear, striped, thin, raid1, …
 	SizeBytes      int64      `json:"size,omitempty"`
 	LogicalSector  int        `json:"logical_sector,omitempty"`  // bytes

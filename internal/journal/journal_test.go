@@ -270,14 +270,15 @@ func TestLifeOfAJournal(t *testing.T) {
 	run := mustBegin(t, opts, testRun)
 	snapshot := mustIntend(t, run, Thing{Kind: KindSnapshot, VG: "vg", LV: "voltar-1", Tags: []string{"voltar"}})
 	mapped := mustIntend(t, run, Thing{Kind: KindMap, DMName: "vg-voltar--1p1", DMUUID: "LVM-voltar-x"})
-	freeze := mustIntend(t, run, Thing{Kind: KindFreeze, Path: "/srv", Deadline: testStart, Thaw: []string{"fsfreeze", "-u"}})
+	freeze := mustIntend(t, run, Thing{Kind: KindFreeze, Path: "/srv", Deadline: testStart, Thaw: []string{"thaw"}})
 	if err := errors.Join(
 		run.Made(snapshot, Facts{LVUUID: "uuid-1"}), run.Made(mapped, Facts{Device: "253:7"}), run.Gone(freeze),
 	); err != nil {
 		t.Fatal(err)
 	}
 	want := []Owned{
-		{ID: mapped, Thing: Thing{Kind: KindMap, DMName: "vg-voltar--1p1", DMUUID: "LVM-voltar-x", Device: "253:7"}, Made: true},
+		{ID: mapped, Thing: Thing{Kind: KindMap, DMName: "vg-voltar--1p1", DMUUID: "LVM-voltar-x", Device: "253:7"},
+			Made: true},
 		{ID: snapshot, Thing: Thing{Kind: KindSnapshot, VG: "vg", LV: "voltar-1", Tags: []string{"voltar"}, LVUUID: "uuid-1"},
 			Made: true},
 	}

@@ -1,6 +1,6 @@
 // Package disk is a store in a folder: an object is a file of its key's path, folders have mode 0700 and files 0600.
-// What is being written has the name ".NAME.voltar-tmp-RUN-RANDOM" in the folder of the object. Nothing leads out of the
-// folder, no symbolic link either.
+// What is being written has the name ".NAME.voltar-tmp-RUN-RANDOM" in the folder of the object. Nothing leads out of
+// the store's folder, no symbolic link either.
 package disk
 
 import (

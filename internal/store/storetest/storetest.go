@@ -201,8 +201,8 @@ func testOddKeys(t *testing.T, s store.Store) {
 
 func testBadKeys(t *testing.T, s store.Store) {
 	ctx := context.Background()
-	for _, key := range []string{"", "/", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "./a", "a//b", "a/", "a\x00b", "a\nb",
-		"\xff"} {
+	for _, key := range []string{"", "/", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "./a", "a//b", "a/", "a\x00b",
+		"a\nb", "\xff"} {
 		w, err := s.Create(ctx, key, store.PutOptions{})
 		if !errors.Is(err, store.ErrBadKey) {
 			t.Errorf("Create(%q): error %v, want ErrBadKey", key, err)

@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestList(t *testing.T) {
+	s := newStore(t)
+	hour := func(n int) time.Time { return night.Add(time.Duration(n) * time.Hour) }
+	for _, name := range []string{"v1", "v2", "v.3"} {
+		for n := range 3 {
+			add(t, s, volume(name), hour(n))
+		}
+	}
+	dump := Source{Kind: SourceDump, Name: "mysql"}
+	add(t, s, dump, hour(0))
+	// What else may lie there.
+	broken := ID{VolumeRef("nova-volumes", "v1"), hour(5)}
+	raw(t, s, broken.Path(testHost)+"/manifest.json", "garbage")
+	moved := ID{VolumeRef("nova-volumes", "v1"), hour(6)}
+	data, err := manifest(volume("v2"), hour(6)).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw(t, s, moved.Path(testHost)+"/manifest.json", string(data))
+	newer := ID{VolumeRef("nova-volumes", "v2"), hour(7)}
+	raw(t, s, newer.Path(testHost)+"/manifest.json", `{"format":"voltar/2"}`)
+	unfinished := ID{VolumeRef("nova-volumes", "v2"), hour(8)}
+	raw(t, s, unfinished.Path(testHost)+"/v2.tar.gz", "x")
+	raw(t, s, testHost+"/nova-volumes/v2/copy of 2026-11-20T010001Z/manifest.json", string(data))
+	raw(t, s, testHost+"/my files/letter/x/y", "x")
+	raw(t, s, testHost+"/"+MarkerName, "{}")
+	raw(t, s, "other-host/nova-volumes/v1/2026-11-20T010001Z/manifest.json", string(data))
+
+	l := mustList(t, s, Filter{})
+	want := []string{"@dump/mysql@2026-11-20T010001Z"}
+	for _, name := range []string{"v.3", "v1", "v2"} {
+		for n := range 3 {
+			want = append(want, ID{VolumeRef("nova-volumes", name), hour(n)}.String())
+		}
+	}
+	if got := names(l.Backups); !slices.Equal(got, want) {
+		t.Errorf("backups %q, want %q", got, want)
+	}
+	var format *FormatError
+	if len(l.Unreadable) != 3 || l.Unreadable[0].ID.Compare(broken) != 0 || !errors.Is(l.Unreadable[0].Err, ErrDamaged) ||
+		l.Unreadable[1].ID.Compare(moved) != 0 || !errors.Is(l.Unreadable[1].Err, ErrDamaged) ||
+		l.Unreadable[2].ID.Compare(newer) != 0 || !errors.As(l.Unreadable[2].Err, &format) {
+		t.Errorf("unreadable %+v", l.Unreadable)
+	}
+	if len(l.Unfinished) != 1 || l.Unfinished[0].ID.Compare(unfinished) != 0 {
+		t.Errorf("unfinished %+v", l.Unfinished)
+	}
+	unknown := []string{testHost + "/my files/letter", testHost + "/nova-volumes/v2/copy of 2026-11-20T010001Z"}
+	if !slices.Equal(l.Unknown, unknown) {
+		t.Errorf("unknown %q, want %q", l.Unknown, unknown)
+	}
+
+	l = mustList(t, s, Filter{Newest: 1, Match: func(r Ref) bool { return r.Kind == SourceVolume }})
+	want = want[:0]
+	for _, name := range []string{"v.3", "v1", "v2"} {
+		want = append(want, ID{VolumeRef("nova-volumes", name), hour(2)}.String())
+	}
+	if got := names(l.Backups); !slices.Equal(got, want) {
+		t.Errorf("the newest: %q, want %q", got, want)
+	}
+	if l, err := List(context.Background(), s, "nobody", Filter{}); err != nil || len(l.Backups) != 0 {
+		t.Errorf("a host without a folder: %+v, %v", l, err)
+	}
+	if _, err := List(context.Background(), s, "../x", Filter{}); err == nil {
+		t.Error("a host that climbs out was listed")
+	}
+}
+
+func TestListOfAStoreThatFails(t *testing.T) {
+	s := newStore(t)
+	add(t, s, volume("v1"), night)
+	add(t, s, volume("v2"), night)
+	one := faulty{s, failing("open", "/v1/", errBroken)}
+	l := mustList(t, one, Filter{})
+	if len(l.Backups) != 1 || len(l.Unreadable) != 1 || !errors.Is(l.Unreadable[0].Err, errBroken) {
+		t.Errorf("one manifest that cannot be read: %+v", l)
+	}
+	for _, part := range []string{testHost, "nova-volumes", "/v1"} {
+		broken := faulty{s, failing("folders", part, errBroken)}
+		if _, err := List(context.Background(), broken, testHost, Filter{}); !errors.Is(err, errBroken) {
+			t.Errorf("a folder %s that cannot be listed: %v", part, err)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	mid := faulty{s, func(op, _ string) error {
+		if op == "open" {
+			cancel(errBroken)
+			return context.Canceled
+		}
+		return nil
+	}}
+	if _, err := List(ctx, mid, testHost, Filter{}); err == nil {
+		t.Error("a listing that was cancelled is not told from a whole one")
+	}
+}
+
+func TestResolve(t *testing.T) {
+	s := newStore(t)
+	day := func(n int) time.Time { return night.AddDate(0, 0, n) }
+	add(t, s, volume("v1"), day(0))
+	add(t, s, volume("v1"), day(1))
+	add(t, s, volume("v2"), day(0))
+	other := volume("v2")
+	other.VG, other.VGUUID = "vg2", "vg2-uuid"
+	add(t, s, other, day(0))
+	add(t, s, Source{Kind: SourceDump, Name: "mysql"}, day(0))
+	raw(t, s, ID{VolumeRef("nova-volumes", "v4"), day(0)}.Path(testHost)+"/manifest.json", `{"format":"voltar/2"}`)
+	add(t, s, volume("v5"), day(0))
+	raw(t, s, ID{VolumeRef("nova-volumes", "v5"), day(3)}.Path(testHost)+"/manifest.json", "garbage")
+	l := mustList(t, s, Filter{})
+
+	for text, want := range map[string]string{
+		"nova-volumes/v1":                      "nova-volumes/v1@2026-11-21T010001Z",
+		"v1":                                   "nova-volumes/v1@2026-11-21T010001Z",
+		"v1@2026-11-20T010001Z":                "nova-volumes/v1@2026-11-20T010001Z",
+		"nova-volumes/v1@2026-11-20":           "nova-volumes/v1@2026-11-20T010001Z",
+		"vg2/v2":                               "vg2/v2@2026-11-20T010001Z",
+		"@dump/mysql":                          "@dump/mysql@2026-11-20T010001Z",
+		"@dump/mysql@2026-11-20T010001Z":       "@dump/mysql@2026-11-20T010001Z",
+		"mysql":                                "@dump/mysql@2026-11-20T010001Z",
+		"v5@2026-11-20":                        "nova-volumes/v5@2026-11-20T010001Z",
+		"nova-volumes/v5@2026-11-20T010001Z":   "nova-volumes/v5@2026-11-20T010001Z",
+		"nova-volumes/v2@2026-11-20T010001Z":   "nova-volumes/v2@2026-11-20T010001Z",
+		"nova-volumes/v1@2026-11-21T010001Z":   "nova-volumes/v1@2026-11-21T010001Z",
+		"nova-volumes/v1@2026-11-21T010001Z\n": "",
+	} {
+		b, err := l.Resolve(text)
+		if want == "" {
+			if err == nil {
+				t.Errorf("Resolve(%q) = %s", text, b.ID)
+			}
+			continue
+		}
+		if err != nil || b.ID.String() != want {
+			t.Errorf("Resolve(%q) = %v, %v, want %s", text, b.ID, err, want)
+		}
+	}
+	for text, parts := range map[string][]string{
+		"v2":                {"nova-volumes/v2", "vg2/v2"},
+		"v9":                {"nova-volumes/v1", "@dump/mysql"},
+		"v1@2026":           {"nova-volumes/v1@2026-11-20T010001Z", "nova-volumes/v1@2026-11-21T010001Z"},
+		"v1@2025-01-01":     {"nova-volumes/v1@2026-11-20T010001Z"},
+		"v4":                {"voltar/2"},
+		"v4@2026-11-20":     {"voltar/2"},
+		"v5":                {"nova-volumes/v5@2026-11-23T010001Z", "nova-volumes/v5@2026-11-20T010001Z"},
+		"":                  {"nova-volumes/v1"},
+		"nova-volumes":      {"nova-volumes/v1"},
+		"nova-volumes/v1/x": {"nova-volumes/v1"},
+	} {
+		b, err := l.Resolve(text)
+		if err == nil {
+			t.Errorf("Resolve(%q) = %s", text, b.ID)
+			continue
+		}
+		for _, part := range parts {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("Resolve(%q): %q does not say %q", text, err, part)
+			}
+		}
+	}
+	if _, err := l.Resolve("v9"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("error %v, want ErrNotFound", err)
+	}
+	var newer *FormatError
+	if _, err := l.Resolve("v4"); !errors.As(err, &newer) {
+		t.Errorf("error %v, want a FormatError", err)
+	}
+}
+
+func TestHistories(t *testing.T) {
+	s := newStore(t)
+	day := func(n int) time.Time { return night.AddDate(0, 0, n) }
+	anew := volume("v1")
+	anew.LVUUID = "another"
+	renamed := volume("v2")
+	renamed.Name = "v2-renamed"
+	clone := volume("v1")
+	clone.VG, clone.VGUUID = "cloned", "cloned-uuid"
+	add(t, s, volume("v1"), day(0))
+	add(t, s, anew, day(1))
+	add(t, s, volume("v2"), day(0))
+	add(t, s, renamed, day(1))
+	add(t, s, clone, day(0))
+	add(t, s, Source{Kind: SourceDump, Name: "mysql"}, day(0))
+
+	histories := Histories(mustList(t, s, Filter{}).Backups)
+	var got []string
+	for _, h := range histories {
+		got = append(got, fmt.Sprintf("%s %s: %v", h.Ref, h.LVUUID, names(h.Backups)))
+		if h.SizeBytes() < 4*int64(len(h.Backups)) {
+			t.Errorf("%s has %d bytes", h.Ref, h.SizeBytes())
+		}
+	}
+	want := []string{
+		"@dump/mysql : [@dump/mysql@2026-11-20T010001Z]",
+		"cloned/v1 uuid-of-v1: [cloned/v1@2026-11-20T010001Z]",
+		"nova-volumes/v1 another: [nova-volumes/v1@2026-11-21T010001Z]",
+		"nova-volumes/v1 uuid-of-v1: [nova-volumes/v1@2026-11-20T010001Z]",
+		"nova-volumes/v2-renamed uuid-of-v2: [nova-volumes/v2-renamed@2026-11-21T010001Z nova-volumes/v2@2026-11-20T010001Z]",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("histories\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	gone := Gone(histories, map[Identity]bool{anew.Identity(): true, VolumeIdentity("vg-uuid", "uuid-of-v2"): true})
+	var refs []string
+	for _, h := range gone {
+		refs = append(refs, h.Ref.String()+" "+h.LVUUID)
+	}
+	if want := []string{"cloned/v1 uuid-of-v1", "nova-volumes/v1 uuid-of-v1"}; !slices.Equal(refs, want) {
+		t.Errorf("gone %q, want %q", refs, want)
+	}
+}

@@ -1,0 +1,136 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"voltar/internal/lab"
+	"voltar/internal/store"
+)
+
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, lab.Options{})) }
+
+// A disk that is really full: the object fails with the numbers, what stood before still does, and the room comes back.
+func TestLabFullDisk(t *testing.T) {
+	device := lab.Disk(t, 48<<20)
+	lab.Do(t, "mkfs.ext4", "-q", device)
+	mount := lab.Mount(t, device, "rw")
+	s, err := Open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := put(s, "h/v/1/earlier", "precious"); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	before, err := s.Usage(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create(ctx, "h/v/2/large", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := bytes.Repeat([]byte("x"), 1<<20)
+	for written := 0; err == nil && written < 100; written++ {
+		_, err = w.Write(chunk)
+	}
+	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), " free)") {
+		t.Errorf("error %v, want ErrNoSpace with the numbers", err)
+	}
+	if err := w.Abort(); err != nil {
+		t.Error(err)
+	}
+	objects, err := s.List(ctx, "")
+	if err != nil || len(objects) != 1 || objects[0].SizeBytes != int64(len("precious")) {
+		t.Errorf("List = %v, %v", objects, err)
+	}
+	if after, err := s.Usage(ctx); err != nil || after.FreeBytes < before.FreeBytes-1<<20 {
+		t.Errorf("%d bytes free before and %d after, %v", before.FreeBytes, after.FreeBytes, err)
+	}
+}
+
+// A disk that is unmounted under a run: nothing more is written, not below the mountpoint either.
+func TestLabUnmounted(t *testing.T) {
+	device := lab.Disk(t, 16<<20)
+	lab.Do(t, "mkfs.ext4", "-q", device)
+	mount := filepath.Join(t.TempDir(), "disk")
+	if err := os.Mkdir(mount, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	opts := Options{Path: filepath.Join(mount, "backups"), RequireMount: mount}
+	if _, err := Open(opts); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("before the mount: %v", err)
+	}
+	lab.Do(t, "mount", device, mount)
+	s, err := Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put(s, "h/a", "x"); err != nil {
+		t.Error(err)
+	}
+	lab.Do(t, "umount", "--lazy", mount)
+	if err := put(s, "h/b", "x"); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("after it was unmounted: %v", err)
+	}
+	if got := tree(t, mount); len(got) != 0 {
+		t.Errorf("below the mountpoint there is %q", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Errors of a disk come late, when the kernel writes back. None may get lost on the way to Commit.
+func TestLabWriteErrorsReachCommit(t *testing.T) {
+	device := lab.Disk(t, 128<<20)
+	sectors := strings.TrimSpace(lab.Do(t, "blockdev", "--getsz", device))
+	lab.Do(t, "modprobe", "dm-flakey")
+	lab.Do(t, "dmsetup", "create", "flaky", "--table", "0 "+sectors+" linear "+device+" 0")
+	t.Cleanup(func() { lab.Do(t, "dmsetup", "remove", "--retry", "flaky") })
+	lab.Do(t, "mkfs.ext2", "-q", "/dev/mapper/flaky")
+	mount := lab.Mount(t, "/dev/mapper/flaky", "errors=continue")
+	load := func(table string) {
+		t.Helper()
+		lab.Do(t, "dmsetup", "suspend", "--noflush", "--nolockfs", "flaky")
+		lab.Do(t, "dmsetup", "load", "flaky", "--table", table)
+		lab.Do(t, "dmsetup", "resume", "flaky")
+	}
+	s, err := Open(Options{Path: mount})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := context.Background()
+	w, err := s.Create(ctx, "large", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := bytes.Repeat([]byte("x"), 1<<20)
+	if _, err := w.Write(chunk); err != nil {
+		t.Fatal(err)
+	}
+	load("0 " + sectors + " flakey " + device + " 0 0 3600 1 error_writes")
+	var writeErr error
+	for n := 0; writeErr == nil && n < 50; n++ {
+		_, writeErr = w.Write(chunk)
+	}
+	load("0 " + sectors + " linear " + device + " 0")
+	if _, err := w.Commit(ctx); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Write said %v and Commit %v, want EIO", writeErr, err)
+	}
+	if objects, err := s.List(ctx, ""); err != nil || len(objects) != 0 {
+		t.Errorf("List = %v, %v", objects, err)
+	}
+	if err := put(s, "small", "x"); err != nil {
+		t.Errorf("once the disk is well again: %v", err)
+	}
+}
