@@ -83,7 +83,7 @@ func TestAddedFileMovesOnlyTheCutsAroundIt(t *testing.T) {
 		return found
 	}
 	before := count()
-	writeFile(t, filepath.Join(dir, "f010a"), []byte("new"), 0o644)
+	writeFile(t, filepath.Join(dir, "f010a"), bytes.Repeat([]byte("new"), 1<<20), 0o644)
 	changed := 0
 	for member := range count() {
 		if !before[member] {
