@@ -83,7 +83,7 @@ func TestAddedFileMovesOnlyTheCutsAroundIt(t *testing.T) {
 		return found
 	}
 	before := count()
-	writeFile(t, filepath.Join(dir, "f010a"), []byte("new"), 0o644)
+	writeFile(t, filepath.Join(dir, "f010a"), bytes.Repeat([]byte("new"), 1<<20), 0o644)
 	changed := 0
 	for member := range count() {
 		if !before[member] {
@@ -370,7 +370,7 @@ func TestErrorsEndEverything(t *testing.T) {
 			return err
 		}, unix.ENOSPC},
 		"stream, reading": {func(t *testing.T, ctx context.Context, _ context.CancelCauseFunc, _ *Pool) error {
-			src := io.MultiReader(bytes.NewReader(make([]byte, 8<<20)), failingReader{io.ErrUnexpectedEOF})
+			src := io.MultiReader(bytes.NewReader(make([]byte, 8<<20)), brokenSource{io.ErrUnexpectedEOF})
 			_, err := WriteStream(ctx, src, io.Discard, StreamOptions{Workers: 2})
 			return err
 		}, io.ErrUnexpectedEOF},
@@ -409,9 +409,9 @@ func TestErrorsEndEverything(t *testing.T) {
 
 var errStopped = errors.New("stopped by a person")
 
-type failingReader struct{ err error }
+type brokenSource struct{ err error }
 
-func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+func (r brokenSource) Read([]byte) (int, error) { return 0, r.err }
 
 func openFiles(t testing.TB) int {
 	t.Helper()

@@ -101,8 +101,11 @@ func TestImageReadsOnlyWhatIsAllocated(t *testing.T) {
 	for _, r := range used {
 		copy(want[r.OffsetBytes:r.OffsetBytes+r.LengthBytes], data[r.OffsetBytes:])
 	}
+	pool := NewPool(1)
+	defer pool.Close()
+	imageOf(t, bytes.NewReader(data), size, ImageOptions{Pool: pool}) // so that buffers hold something else
 	src := &readLog{ReaderAt: bytes.NewReader(data)}
-	image, stats := imageOf(t, src, size, ImageOptions{Allocated: ranges(used...)})
+	image, stats := imageOf(t, src, size, ImageOptions{Pool: pool, Allocated: ranges(used...)})
 	if !bytes.Equal(gunzip(t, image), want) {
 		t.Error("another content")
 	}
@@ -163,6 +166,18 @@ func TestImageListsWhatCannotBeRead(t *testing.T) {
 	}
 	if !bytes.Equal(gunzip(t, image), data) {
 		t.Error("another content than what was read, with zeros for the rest")
+	}
+}
+
+func TestLossEndsAtTheEndOfTheBlock(t *testing.T) {
+	src := badDisk{bytes.NewReader(bytes.Repeat([]byte("x"), 20000)), map[int64]bool{1: true}}
+	image, stats := imageOf(t, src, 20000, ImageOptions{Allocated: ranges(Range{5000, 15000})})
+	want := []Damage{{OffsetBytes: 5000, LengthBytes: 8192 - 5000, Reason: unix.EIO.Error()}}
+	if !reflect.DeepEqual(stats.Damaged, want) {
+		t.Errorf("damaged %+v, want %+v", stats.Damaged, want)
+	}
+	if plain := gunzip(t, image); !isZero(plain[:8192]) || plain[8192] != 'x' {
+		t.Error("another content")
 	}
 }
 
