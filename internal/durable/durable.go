@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Op names one step of a durable write.
@@ -83,7 +85,7 @@ func Remove(path string) error {
 	return (*FS)(nil).Remove(path)
 }
 
-// WriteFile makes path hold data, with exactly the permissions given. After an error, whatever path held before is
+// WriteFile makes path hold data, with the permissions given (see Create). After an error, whatever path held before is
 // there still (but see File.Commit for a failed fsync of the folder).
 func (f *FS) WriteFile(path string, data []byte, perm fs.FileMode) error {
 	file, err := f.Create(path, perm, CreateOptions{})
@@ -230,10 +232,20 @@ func (f *FS) remove(path string) error {
 	return os.Remove(path)
 }
 
+// syncDir is content with a file system that cannot do it: on SMB and some FUSE file systems fsync of a folder is
+// EINVAL, and there is nothing else to be done for its names.
 func (f *FS) syncDir(path string) error {
-	if err := f.check(OpSyncDir, path); err != nil {
-		return err
+	err := f.check(OpSyncDir, path)
+	if err == nil {
+		err = f.syncOpened(path)
 	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func (f *FS) syncOpened(path string) error {
 	dir, err := f.open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err

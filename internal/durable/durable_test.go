@@ -111,6 +111,34 @@ func TestFailedFolderSync(t *testing.T) {
 	}
 }
 
+func TestFolderThatCannotBeSynced(t *testing.T) {
+	for _, cause := range []error{syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOSYS} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "state")
+		if err := Host(failOn(OpSyncDir, dir, cause)).WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Errorf("a file system that answers %v: %v", cause, err)
+		}
+		if got := mustRead(t, path); got != "x" {
+			t.Errorf("content %q", got)
+		}
+	}
+}
+
+func TestPermissionsDespiteUmask(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	for _, perm := range []fs.FileMode{0o600, 0o644, 0o640} {
+		path := filepath.Join(t.TempDir(), "state")
+		if err := WriteFile(path, nil, perm); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != perm {
+			t.Errorf("permissions %v, %v, want %v", info.Mode(), err, perm)
+		}
+	}
+}
+
 // The steps come in the order that survives a power cut.
 func TestOrderOfSteps(t *testing.T) {
 	dir := t.TempDir()

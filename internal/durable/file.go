@@ -37,7 +37,8 @@ type File struct {
 
 var errDone = errors.New("the file is already committed or aborted")
 
-// Create begins a file that will have exactly the permissions given. The caller must Commit or Abort it.
+// Create begins a file that will have exactly the permissions given, whatever the umask, where the file system has
+// permissions. The caller must Commit or Abort it.
 func (f *FS) Create(path string, perm fs.FileMode, opts CreateOptions) (*File, error) {
 	_, err := f.lstat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -45,18 +46,31 @@ func (f *FS) Create(path string, perm fs.FileMode, opts CreateOptions) (*File, e
 	}
 	existed := err == nil
 	temp := tempPath(path, opts.Tag)
-	file, err := f.open(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := f.open(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return nil, err
 	}
 	created := &File{fs: f, file: file, path: path, temp: temp, existed: existed}
-	if err := file.Chmod(perm); err != nil { // the umask had its say at the creation
+	if err := restoreMode(file, perm); err != nil {
 		return nil, errors.Join(err, created.Abort())
 	}
 	if opts.Stream {
 		created.behind = &writeBehind{file: file}
 	}
 	return created, nil
+}
+
+// restoreMode gives back what the umask took. A file that has more than was asked for lies on a file system without
+// permissions of its own, such as FAT, which would refuse to change them.
+func restoreMode(file *os.File, perm fs.FileMode) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()|perm == info.Mode().Perm() {
+		return nil
+	}
+	return file.Chmod(perm)
 }
 
 // Size returns the number of bytes written.

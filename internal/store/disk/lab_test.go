@@ -134,3 +134,38 @@ func TestLabWriteErrorsReachCommit(t *testing.T) {
 		t.Errorf("once the disk is well again: %v", err)
 	}
 }
+
+// Backup disks have file systems without permissions, or with other ideas of allocation, too.
+func TestLabFileSystems(t *testing.T) {
+	for name, mkfs := range map[string][]string{
+		"vfat": {"mkfs.vfat"}, "xfs": {"mkfs.xfs", "-q"}, "btrfs": {"mkfs.btrfs", "-q"}, "ext2": {"mkfs.ext2", "-q"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			device := lab.Disk(t, 320<<20)
+			lab.Do(t, mkfs[0], append(mkfs[1:], device)...)
+			mount := lab.Mount(t, device, "rw")
+			s, err := Open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			const key = "h/v/2026-11-20T010001Z/archive"
+			data := strings.Repeat("0123456789abcdef", 40<<16) // 40 MiB: more than stays dirty
+			for _, content := range []string{"earlier", data} {
+				if err := put(s, key, content); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := os.ReadFile(filepath.Join(s.String(), key))
+			if err != nil || string(got) != data {
+				t.Errorf("%d bytes of %d came back, %v", len(got), len(data), err)
+			}
+			if err := s.Delete(context.Background(), key); err != nil {
+				t.Error(err)
+			}
+			if left := tree(t, s.String()); len(left) != 0 {
+				t.Errorf("left: %q", left)
+			}
+		})
+	}
+}
