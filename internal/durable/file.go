@@ -61,7 +61,7 @@ func (f *FS) Create(path string, perm fs.FileMode, opts CreateOptions) (*File, e
 }
 
 // restoreMode gives back what the umask took. A file that has more than was asked for lies on a file system without
-// permissions of its own, such as FAT, which would refuse to change them.
+// permissions of its own, such as FAT: there chmod does nothing, or is refused by some drivers.
 func restoreMode(file *os.File, perm fs.FileMode) error {
 	info, err := file.Stat()
 	if err != nil {
