@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
@@ -35,9 +34,7 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 // recoverRun undoes what one dead run owned, last made first. What fails stays in its journal for the next start.
 func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed []string, err error) {
 	var all []error
-	owned := slices.Clone(dead.Outstanding())
-	slices.Reverse(owned)
-	for _, o := range owned {
+	for _, o := range dead.Outstanding() {
 		what, err := e.recoverThing(ctx, dead, o)
 		if err != nil {
 			all = append(all, fmt.Errorf("left by run %s: %w", dead.Info().Run, err))
