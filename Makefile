@@ -17,7 +17,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
 MACHINE_TESTS := ^Test(Lab|Boot)
 
-.PHONY: help setup build fmt lint test test-host test-lab fuzz clean
+.PHONY: help setup build demo fmt lint test test-host test-lab fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,10 @@ $(GOLANGCI_LINT):
 	GOBIN=$(CURDIR)/$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv $(@D)/golangci-lint $@
 
+demo: setup build ## two nights on real volumes in a throw-away machine; leaves demo/
+	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
+	.cache/bin/demo voltar
+
 fmt: ## format the source
 	gofmt -w $$(git ls-files '*.go')
 
@@ -66,7 +70,7 @@ fuzz: ## share a minute of fuzzing out among all fuzz targets
 	internal/lab/fuzz.sh 60
 
 clean: ## remove what the targets above made, but not the tools
-	rm -rf voltar dist
+	rm -rf voltar demo dist
 
 .ONESHELL:
 .NOTPARALLEL:

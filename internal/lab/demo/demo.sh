@@ -1,0 +1,106 @@
+# Two nights on a volume host. Runs as root in the machine; /out is the folder demo of the host, /dev/ubda the disk.
+set -eu
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+hostname volume-host
+mkdir -p /etc/voltar /backups /out/backups /mnt/origin
+mount --bind /out/backups /backups
+cat >/etc/voltar/voltar.toml <<CONF
+host = "volume-host"
+[select]
+volume_groups = ["nova-volumes"]
+[retention]
+days = 7
+[mail]
+to = ["operator@localhost"]
+from = "voltar@volume-host.localdomain"
+server = "127.0.0.1"
+tls = "none"
+[[destination]]
+name = "backups"
+type = "disk"
+path = "/backups"
+CONF
+[ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+
+"$DEMO" mail-server /run/mail.eml &
+
+# fill FOLDER puts files of every kind into a filesystem.
+fill() {
+	cp -a /usr/share/doc/lvm2 /usr/share/doc/e2fsprogs "$1/"
+	mkdir -p "$1/home/user"
+	head -c 3000000 /dev/urandom >"$1/home/user/photo"
+	ln "$1/home/user/photo" "$1/home/user/the same photo" 2>/dev/null || true
+	truncate -s 1G "$1/home/user/sparse" 2>/dev/null || true
+	printf 'written before the first night\n' >"$1/home/user/notes"
+}
+
+# make DEVICE MKFS... makes a filesystem and fills it.
+make() {
+	device=$1
+	shift
+	"$@" "$device" >/dev/null
+	mount "$device" /mnt/origin
+	fill /mnt/origin
+	umount /mnt/origin
+}
+
+say "Volumes of three guests: nova-volumes/volume-00000001, -2 and -3"
+vgcreate -q -y nova-volumes /dev/ubda
+lvcreate -q -y -L 768M -n volume-00000001 nova-volumes
+lvcreate -q -y -L 256M -n volume-00000002 nova-volumes
+lvcreate -q -y --type thin-pool -L 256M -n pool nova-volumes
+lvcreate -q -y -V 1G -T nova-volumes/pool -n volume-00000003
+
+printf 'label: gpt\nsize=256M, type=L, name=root\nsize=320M, type=L, name=data\ntype=S\n' |
+	sfdisk -q --no-reread --no-tell-kernel /dev/nova-volumes/volume-00000001
+printf 'label: dos\nsize=64M, type=c, bootable\ntype=5\nsize=100M, type=83\n' |
+	sfdisk -q --no-reread --no-tell-kernel /dev/nova-volumes/volume-00000002
+kpartx -as /dev/nova-volumes/volume-00000001
+kpartx -as /dev/nova-volumes/volume-00000002
+maps=/dev/mapper/nova--volumes-volume--0000000
+make "${maps}1p1" mkfs.ext4 -q -L root
+make "${maps}1p2" mkfs.xfs -q -L data
+mkswap -q -L swap "${maps}1p3"
+make "${maps}2p1" mkfs.vfat -n BOOT
+make "${maps}2p5" mkfs.ext4 -q -L logical
+make /dev/nova-volumes/volume-00000003 mkfs.ext4 -q -L thin
+kpartx -ds /dev/nova-volumes/volume-00000002
+lvs -o vg_name,lv_name,lv_size,pool_lv
+
+say "A guest goes on writing to volume-00000001 all the while"
+mount "${maps}1p1" /mnt/origin
+while :; do date >>/mnt/origin/home/user/log; sync -f /mnt/origin; sleep 1; done &
+writer=$!
+
+say "The first night: voltar run"
+date -s '2026-11-20 01:00:00' >/dev/null
+"$VOLTAR" volumes
+"$VOLTAR" run >/dev/null
+
+say "The second night, eight days later: retention lets the first one go"
+date -s '2026-11-28 01:00:00' >/dev/null
+printf 'written between the nights\n' >>/mnt/origin/home/user/notes
+"$VOLTAR" run --dry-run
+"$VOLTAR" run >/dev/null
+
+say "The mail of the second night"
+busybox awk '/^MIME-Version|^Subject|^From:|^To:|^Date:/ && !body {print}' /run/mail.eml | tail -5
+"$VOLTAR" report | tee /out/mail.txt
+cp /run/mail.eml /out/mail.eml
+
+say "What there is now: voltar list"
+"$VOLTAR" list
+
+say "With standard tools alone: sha1sum -c and gzip -t on the newest backups"
+for folder in /backups/volume-host/nova-volumes/*/*/; do
+	(cd "$folder" && sha1sum --quiet -c ./*.checksum && gzip -t ./*.gz && echo "good: $folder")
+done
+
+kill "$writer"
+umount /mnt/origin
+kpartx -ds /dev/nova-volumes/volume-00000001
+say "Nothing is left on the host but the volumes"
+lvs -o vg_name,lv_name,lv_size,data_percent
+dmsetup ls

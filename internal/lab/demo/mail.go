@@ -1,0 +1,39 @@
+package main
+
+import (
+	"io"
+	"log"
+	"os"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// serveMail takes every mail on the loopback and appends it to a file, as it came.
+func serveMail(file string) error {
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return session{file}, nil }))
+	server.Addr, server.Domain = "127.0.0.1:25", "localhost"
+	server.ReadTimeout, server.WriteTimeout = time.Minute, time.Minute
+	server.ErrorLog = log.New(os.Stderr, "mail-server: ", 0)
+	return server.ListenAndServe()
+}
+
+type session struct{ file string }
+
+func (session) Mail(string, *smtp.MailOptions) error { return nil }
+func (session) Rcpt(string, *smtp.RcptOptions) error { return nil }
+func (session) Reset()                               {}
+func (session) Logout() error                        { return nil }
+
+// Data keeps one mail.
+func (s session) Data(r io.Reader) error {
+	file, err := os.OpenFile(s.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(file, r); err != nil {
+		_ = file.Close() // the first error counts
+		return err
+	}
+	return file.Close()
+}
