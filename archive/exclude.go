@@ -18,8 +18,8 @@ func DefaultExcludes() []string { return []string{"/lost+found/*"} }
 //   - A pattern without one matches names in any folder: "*.tmp".
 //   - "*" stands for any characters of one name, "?" for one, "[a-z]" and "[^a-z]" for one of a class; "\" takes away
 //     the meaning of what follows.
-//   - "**" as a whole component stands for any number of folders, none included: "/home/**/cache". At the end of a pattern
-//     it stands for everything below.
+//   - "**" as a whole component stands for any number of folders, none included: "/home/**/cache". At the end of a
+//     pattern it stands for everything below.
 //   - A slash at the end makes the pattern match folders only: "/tmp/".
 //
 // "/var/cache/*" leaves the folder itself in the archive, empty; "/var/cache" leaves it out.

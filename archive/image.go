@@ -45,7 +45,9 @@ type ImageStats struct {
 // WriteImage stores sizeBytes of src as a sequence of gzip members, as docs/format.md describes it. What cannot be read
 // is tried again in blocks of 4 KiB, and what cannot be read then is stored as zeros and listed as damage: that is no
 // error. A source that is shorter than sizeBytes is damage too. An error leaves out unfinished and useless.
-func WriteImage(ctx context.Context, src io.ReaderAt, sizeBytes int64, out io.Writer, opts ImageOptions) (ImageStats, error) {
+func WriteImage(
+	ctx context.Context, src io.ReaderAt, sizeBytes int64, out io.Writer, opts ImageOptions,
+) (ImageStats, error) {
 	if err := opts.Level.check(); err != nil {
 		return ImageStats{}, err
 	}

@@ -61,7 +61,9 @@ func WriteStream(ctx context.Context, src io.Reader, out io.Writer, opts StreamO
 }
 
 // copyStream feeds src to the compressor until it ends, and returns how much that was.
-func copyStream(ctx context.Context, src io.Reader, zw io.Writer, sink *streamSink, progress func(Progress)) (int64, error) {
+func copyStream(
+	ctx context.Context, src io.Reader, zw io.Writer, sink *streamSink, progress func(Progress),
+) (int64, error) {
 	var total int64
 	buf := make([]byte, streamBlockBytes)
 	for {
