@@ -171,6 +171,9 @@ func (x *extractor) unselected(path string) *tarEntry {
 	if x.plan != nil {
 		if e := x.plan.dirs[path]; e.Type == TypeDir {
 			e.Flags &^= lateFlags
+			if x.opts.NoFlags {
+				e.Flags = 0
+			}
 			return &tarEntry{Entry: e}
 		}
 	}
