@@ -147,6 +147,7 @@ type extractor struct {
 	stats    ExtractStats
 	short    map[string]*Shortfall
 	fatal    error // ends the run even when it keeps going
+	leaving  int   // folders that are left, but wait for files in them to be written
 }
 
 func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOptions) (*extractor, error) {

@@ -138,6 +138,10 @@ func (x *extractor) opened(f *folder, fd int) (*unix.Stat_t, error) {
 	if st.Ctim.Nano() < x.began.UnixNano() {
 		return nil, nil
 	}
+	x.awaitFolders() // it may be among those that are yet to get their times
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
 	if st.Mode&0o700 != 0o700 {
 		if err := unix.Fchmod(fd, st.Mode&0o7777|0o700); err != nil {
 			return nil, err
@@ -171,6 +175,9 @@ func (x *extractor) unselected(path string) *tarEntry {
 	if x.plan != nil {
 		if e := x.plan.dirs[path]; e.Type == TypeDir {
 			e.Flags &^= lateFlags
+			if x.opts.NoFlags {
+				e.Flags = 0
+			}
 			return &tarEntry{Entry: e}
 		}
 	}
@@ -242,9 +249,21 @@ func (x *extractor) leave() {
 	x.mu.Lock()
 	f.left = true
 	now := f.pending == 0
+	if !now {
+		x.leaving++
+	}
 	x.mu.Unlock()
 	if now {
 		x.finish(f)
+	}
+}
+
+// awaitFolders waits until every folder that was left has got what it was to get.
+func (x *extractor) awaitFolders() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for x.leaving > 0 {
+		x.done.Wait()
 	}
 }
 

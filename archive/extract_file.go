@@ -110,6 +110,10 @@ func (x *extractor) work(j *fileJob) {
 	x.mu.Unlock()
 	if last {
 		x.finish(j.folder)
+		x.mu.Lock()
+		x.leaving--
+		x.done.Broadcast()
+		x.mu.Unlock()
 	}
 }
 

@@ -77,6 +77,7 @@ type Reader struct {
 	budget  *semaphore.Weighted
 	wg      sync.WaitGroup
 	started bool
+	began   func(Member) // is told of each member that declares its lengths, before its data is handed out
 
 	cur         *future // whose data is being handed out
 	rest        []byte  // of cur
@@ -324,6 +325,9 @@ func (r *Reader) take(f *future) error {
 	if f.err != nil {
 		r.err = f.err
 		return r.err
+	}
+	if r.began != nil && f.stored != nil {
+		r.began(Member{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: r.offset, TarBytes: f.declared})
 	}
 	r.rest, r.memberStart = f.data, f.first
 	r.given += int64(len(f.data))

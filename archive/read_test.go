@@ -272,3 +272,27 @@ func TestReaderEndsWithItsContext(t *testing.T) {
 	w.Close() // lets the goroutine that reads the source go
 	r.Close()
 }
+
+// FuzzReader holds reading around damage against what a good reader of gzip makes of the same bytes.
+func FuzzReader(f *testing.F) {
+	f.Add(append(packMember(noise("a", 300), 1), packMember(noise("b", 100), 1)...))
+	f.Add(append(packMember([]byte("x"), 0)[:20], packMember(noise("b", 70_000), 1)...))
+	f.Add(append(oneGzip(f, noise("a", 300)), 0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0, 12, 0, 'V', 'T', 8, 0))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		mine, err := readAll(t, data, ReaderOptions{MaxBytes: 8 << 20})
+		if err == nil {
+			zr, zerr := gzip.NewReader(bytes.NewReader(data))
+			if zerr != nil {
+				t.Fatalf("read it, the standard library does not: %v", zerr)
+			}
+			theirs, zerr := io.ReadAll(zr)
+			if zerr != nil || !bytes.Equal(mine, theirs) {
+				t.Fatalf("read %d bytes; the standard library %d, %v", len(mine), len(theirs), zerr)
+			}
+		}
+		_, damage, gerr := salvage(t, data)
+		if err != nil && !errors.Is(err, ErrExpansion) && len(damage) == 0 && gerr == nil {
+			t.Fatalf("error %v, but none when going on", err)
+		}
+	})
+}

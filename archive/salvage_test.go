@@ -240,6 +240,50 @@ func TestVerifyComparesEveryField(t *testing.T) {
 	}
 }
 
+func TestRebuildIndex(t *testing.T) {
+	src := richTree(t)
+	m := writeTreeOf(t, src, TreeOptions{})
+	original := m.openIndex(t)
+	var out bytes.Buffer
+	var err error
+	rebuilt := made{archive: m.archive}
+	rebuilt.stats.IndexBlocksOffset, err = RebuildIndex(context.Background(), bytes.NewReader(m.archive),
+		int64(len(m.archive)), &out)
+	must(t, err)
+	rebuilt.index = out.Bytes()
+	x := rebuilt.openIndex(t)
+	res, err := Verify(context.Background(), bytes.NewReader(m.archive), int64(len(m.archive)), x, VerifyOptions{Level: VerifyFull})
+	if err != nil || !res.Good() {
+		t.Errorf("%v: %q", err, res.Findings)
+	}
+	var want, got []string
+	for e, err := range original.All(context.Background()) {
+		must(t, err)
+		e.CTime, e.Inode, e.Flags, e.OddXattrs = e.MTime, 0, 0, nil
+		if e.Type == TypeHardlink {
+			e.SizeBytes, e.StoredBytes = 0, 0
+		}
+		if e.Type != TypeSocket {
+			want = append(want, fmt.Sprint(e))
+		}
+	}
+	for e, err := range x.All(context.Background()) {
+		must(t, err)
+		got = append(got, fmt.Sprint(e))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	plain := oneGzip(t, tarOf(t, entry{name: "a"}))
+	if _, err := RebuildIndex(context.Background(), bytes.NewReader(plain), int64(len(plain)), &out); err == nil {
+		t.Error("an archive without declared members: no error")
+	}
+	bad := damages["data"](bytes.Clone(m.archive), Member{Offset: 0, LengthBytes: 2000})
+	if _, err := RebuildIndex(context.Background(), bytes.NewReader(bad), int64(len(bad)), &out); err == nil {
+		t.Error("a damaged archive: no error")
+	}
+}
+
 type holes struct {
 	*os.File
 	punched int64
