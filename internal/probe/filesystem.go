@@ -30,9 +30,9 @@ const (
 )
 
 // Filesystem is what the superblock tells: enough to make an empty filesystem of the same features and geometry. Exactly
-// one of Ext, XFS, FAT and Swap is set. Strings are as the guest wrote them, up to the first NUL.
+// one of Ext, XFS, FAT, Btrfs and Swap is set. Strings are as the guest wrote them, up to the first NUL.
 type Filesystem struct {
-	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, swap
+	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, btrfs, swap
 	UUID        string `param:"uuid"` // FAT: the volume id as XXXX-XXXX
 	Label       string `param:"label"`
 	SizeBytes   int64  `param:"size_bytes"` // of the filesystem, which may be less than the extent
@@ -41,10 +41,11 @@ type Filesystem struct {
 	State       State  `param:"state"`
 	LastMounted string `param:"last_mounted"` // folder, in the guest; "" when not told
 
-	Ext  *Ext
-	XFS  *XFS
-	FAT  *FAT
-	Swap *Swap
+	Ext   *Ext
+	XFS   *XFS
+	FAT   *FAT
+	Btrfs *Btrfs
+	Swap  *Swap
 }
 
 // ReadFilesystem reads the superblock of a filesystem of type fsType (in blkid's words) that begins at offset 0 of r and
@@ -60,6 +61,8 @@ func ReadFilesystem(r io.ReaderAt, sizeBytes int64, fsType string) (*Filesystem,
 		fs, err = readXFS(bounded)
 	case "vfat":
 		fs, err = readFAT(bounded)
+	case "btrfs":
+		fs, err = readBtrfs(bounded)
 	case "swap":
 		fs, err = readSwap(bounded)
 	default:
@@ -91,13 +94,15 @@ func (f *Filesystem) UsedBytes() int64 {
 }
 
 // BootAreaBytes is how much at the beginning belongs to boot loaders and no file: the first 1 KiB of ext, the reserved
-// sectors of FAT (which hold the superblock too). 0 means that there is nothing of the kind.
+// sectors of FAT (which hold the superblock too), the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
 func (f *Filesystem) BootAreaBytes() int64 {
 	switch {
 	case f.Ext != nil:
 		return extSuperOffset
 	case f.FAT != nil:
 		return int64(f.FAT.ReservedSectors) * int64(f.FAT.SectorBytes)
+	case f.Btrfs != nil:
+		return btrfsSuperOffset
 	}
 	return 0
 }
@@ -110,6 +115,8 @@ func (f *Filesystem) Mountable() (ok bool, reason string) {
 		reason = f.Ext.whyNotMountable()
 	case f.XFS != nil:
 		reason = f.XFS.whyNotMountable()
+	case f.Btrfs != nil:
+		reason = f.Btrfs.whyNotMountable()
 	case f.Swap != nil:
 		reason = "swap space has no files"
 	}
@@ -150,6 +157,8 @@ func (f *Filesystem) Mkfs(opts MkfsOptions) (Recipe, error) {
 		return f.mkfsXFS(opts)
 	case f.FAT != nil:
 		return f.mkfsFAT(opts)
+	case f.Btrfs != nil:
+		return f.mkfsBtrfs(opts)
 	case f.Swap != nil:
 		return f.mkfsSwap(opts)
 	}
@@ -165,6 +174,8 @@ func (f *Filesystem) details() any {
 		return f.XFS
 	case f.FAT != nil:
 		return f.FAT
+	case f.Btrfs != nil:
+		return f.Btrfs
 	}
 	return f.Swap
 }
@@ -181,6 +192,8 @@ func (f *Filesystem) validate() error {
 		return f.XFS.validate()
 	case f.FAT != nil:
 		return f.FAT.validate()
+	case f.Btrfs != nil:
+		return f.Btrfs.validate()
 	}
 	return f.Swap.validate()
 }
@@ -226,6 +239,8 @@ func FromParams(fsType string, params map[string]string) (*Filesystem, error) {
 		f.XFS = &XFS{}
 	case "vfat":
 		f.FAT = &FAT{}
+	case "btrfs":
+		f.Btrfs = &Btrfs{}
 	case "swap":
 		f.Swap = &Swap{}
 	default:

@@ -30,6 +30,8 @@ func TestMountable(t *testing.T) {
 		{"journal device", "ext4", []string{"mke2fs", "-q", "-F", "-t", "ext4"}, sb + 0x60, le32(0x2c2 | 0x8), "journal of another"},
 		{"journal elsewhere", "ext4", []string{"mke2fs", "-q", "-F", "-t", "ext4"}, sb + 0xe0, append(le32(0), le32(0xfd03)...),
 			"journal is on another device"},
+		{"journal within and elsewhere", "ext4", []string{"mke2fs", "-q", "-F", "-t", "ext4"}, sb + 0xe4, le32(0xfd03),
+			"journal is on another device"},
 		{"journal number and no inode", "ext4", []string{"mke2fs", "-q", "-F", "-t", "ext4"}, sb + 0xe0, le32(0),
 			"journal is on another device"},
 		{"no journal at all", "ext4", []string{"mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal"}, 0, nil, ""},
@@ -47,10 +49,17 @@ func TestMountable(t *testing.T) {
 		{"xfs to be repaired", "xfs", []string{"mkfs.xfs", "-q", "-f"}, 216, be32(0xb | 0x10), "xfs_repair"},
 		{"xfs unknown", "xfs", []string{"mkfs.xfs", "-q", "-f"}, 216, be32(0xb | 1<<20), "FEATURE_I20"},
 		{"vfat", "vfat", []string{"mkfs.vfat"}, 0, nil, ""},
+		{"btrfs", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 0, nil, ""},
+		{"btrfs on two", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0x88, []byte{2}, "2 devices"},
+		{"btrfs seed", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0x3c, []byte{1}, "seed"},
+		{"btrfs dump", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0x3c, []byte{4}, "metadata alone"},
+		{"btrfs zoned", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0xbd, []byte{0x13}, "zoned"},
+		{"btrfs unknown", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0xbf, []byte{0x80}, "FEATURE_I31"},
+		{"btrfs unknown high", "btrfs", []string{"mkfs.btrfs", "-q", "-M"}, 64<<10 + 0xc0, []byte{1}, "not known"},
 		{"swap", "swap", []string{"mkswap", "-q"}, 0, nil, "no files"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := blankFile(t, "disk", 64<<20)
+			path := blankFile(t, "disk", 128<<20)
 			run(t, xfsTinyEnv, path, append(c.make, Device))
 			patch(t, path, c.at, c.bytes...)
 			ok, reason := read(t, path, c.fsType).Mountable()
@@ -152,7 +161,7 @@ func TestFATLabel(t *testing.T) {
 
 func TestReadFilesystemErrors(t *testing.T) {
 	blank := bytes.NewReader(make([]byte, 1<<20))
-	for _, fsType := range []string{"ext4", "xfs", "vfat", "swap"} {
+	for _, fsType := range []string{"ext4", "xfs", "vfat", "btrfs", "swap"} {
 		if _, err := ReadFilesystem(blank, 1<<20, fsType); !errors.Is(err, ErrNoSuperblock) {
 			t.Errorf("%s on zeroes: %v, want ErrNoSuperblock", fsType, err)
 		}
@@ -197,7 +206,7 @@ func TestFromParamsRefusesNonsense(t *testing.T) {
 	if _, err := FromParams("ext4", good); err != nil {
 		t.Errorf("unknown parameter: %v", err)
 	}
-	for _, fsType := range []string{"ext4", "xfs", "vfat", "swap", "btrfs"} {
+	for _, fsType := range []string{"ext4", "xfs", "vfat", "swap", "btrfs", "zfs"} {
 		if _, err := FromParams(fsType, nil); err == nil {
 			t.Errorf("%s without parameters: no error", fsType)
 		}
@@ -255,7 +264,7 @@ func TestXFSFeaturesByRelease(t *testing.T) {
 // any size without panic.
 func FuzzReadFilesystem(f *testing.F) {
 	for _, name := range []string{"ext3 of 2008", "ext4 of today", "ext4 bigalloc", "ext4 fast commit", "xfs of today", "FAT12",
-		"FAT32", "swap"} {
+		"FAT32", "btrfs of today", "swap"} {
 		for _, o := range originals() {
 			if o.name != name {
 				continue
@@ -319,7 +328,7 @@ func seed(f *testing.F, o original) []byte {
 		f.Fatal(err)
 	}
 	defer file.Close()
-	head := make([]byte, 8<<10)
+	head := make([]byte, 68<<10)
 	if _, err := io.ReadFull(file, head); err != nil {
 		f.Fatal(err)
 	}

@@ -2,7 +2,7 @@
 //
 // Two readers share the work. Prober asks libblkid through `blkid -p`, which knows several hundred signatures and says
 // which one it is. ReadFilesystem then reads the superblocks of the few types that voltar makes again (ext2, ext3, ext4,
-// xfs, vfat and swap), since mkfs needs far more than blkid tells. Both see what a guest wrote: no value is trusted.
+// xfs, vfat, btrfs and swap), since mkfs needs far more than blkid tells. Both see what a guest wrote: no value is trusted.
 package probe
 
 import (
@@ -159,4 +159,17 @@ func decodeUdev(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
+}
+
+// XFSProgs returns the version of mkfs.xfs on this host, for MkfsOptions.
+func (p *Prober) XFSProgs(ctx context.Context) ([2]int, error) {
+	out, err := p.runner.Output(ctx, "mkfs.xfs", "-V")
+	if err != nil {
+		return [2]int{}, fmt.Errorf("ask for the version of mkfs.xfs: %w", err)
+	}
+	var version [2]int
+	if _, err := fmt.Sscanf(string(out), "mkfs.xfs version %d.%d", &version[0], &version[1]); err != nil {
+		return [2]int{}, fmt.Errorf("cannot find the version in %.100q", out)
+	}
+	return version, nil
 }

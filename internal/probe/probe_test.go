@@ -15,10 +15,12 @@ import (
 func prober() *Prober { return New(hostcmd.New(hostcmd.Options{})) }
 
 // shim returns a Prober whose blkid is a shell script.
-func shim(t *testing.T, script string) *Prober {
+func shim(t *testing.T, script string) *Prober { return shimOf(t, "blkid", script) }
+
+func shimOf(t *testing.T, name, script string) *Prober {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "blkid"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return New(hostcmd.New(hostcmd.Options{SearchPath: []string{dir, "/usr/bin", "/bin"}}))
@@ -154,6 +156,15 @@ func TestProbeFailures(t *testing.T) {
 				t.Errorf("%+v, error %v; want %q", got, err, c.want)
 			}
 		})
+	}
+}
+
+func TestXFSProgs(t *testing.T) {
+	for text, want := range map[string][2]int{"mkfs.xfs version 6.1.0": {6, 1}, "mkfs.xfs version 5.10.0-rc1": {5, 10}, "no": {}} {
+		p := shimOf(t, "mkfs.xfs", "echo '"+text+"'")
+		if got, err := p.XFSProgs(context.Background()); got != want || (err == nil) != (want != [2]int{}) {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
 	}
 }
 
