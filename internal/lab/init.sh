@@ -9,31 +9,34 @@ machine=${0%/*}
 . "$machine/machine.env"
 
 # enter_root makes the overlay and starts this script again inside it.
+#
+# For a user who is not root, root's files on the host belong to nobody in here: set-user-id bits on them would take root
+# away. So mount, which has one, is not used before the overlay, and the overlay ignores them.
 enter_root() {
-	mount -t proc proc /proc
+	busybox mount -t proc proc /proc
 	insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
-	mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
+	busybox mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
 	mkdir /mnt/upper /mnt/work /mnt/root
-	mount -t overlay -o "lowerdir=$LAYERS/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+	busybox mount -t overlay -o "nosuid,lowerdir=$LAYERS/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 	cd /mnt/root
 	mkdir -p usr/lib/modules lab out host
-	mount --bind /usr/lib/uml/modules usr/lib/modules
-	mount -t hostfs -o "$machine" hostfs lab
-	mount -t hostfs -o "$SHARE" hostfs out
-	mount -t hostfs -o ro,/ hostfs host
-	mount -t proc proc proc
-	mount -t sysfs sysfs sys
-	mount -t devtmpfs devtmpfs dev
+	busybox mount --bind /usr/lib/uml/modules usr/lib/modules
+	busybox mount -t hostfs -o "nosuid,$machine" hostfs lab
+	busybox mount -t hostfs -o "nosuid,$SHARE" hostfs out
+	busybox mount -t hostfs -o ro,nosuid,/ hostfs host
+	busybox mount -t proc proc proc
+	busybox mount -t sysfs sysfs sys
+	busybox mount -t devtmpfs devtmpfs dev
 	mkdir -p dev/pts dev/shm
 	ln -s /proc/self/fd dev/fd
-	mount -t devpts devpts dev/pts
+	busybox mount -t devpts devpts dev/pts
 	for dir in dev/shm run tmp; do
-		mount -t tmpfs -o mode=1777,size=75% tmpfs "$dir"
+		busybox mount -t tmpfs -o mode=1777,size=75% tmpfs "$dir"
 	done
 	# A source tree that lies under a folder just hidden comes back, writable in memory like everything else.
 	if [ ! -d ".$SOURCE" ]; then
 		mkdir -p ".$SOURCE" /mnt/source-upper /mnt/source-work
-		mount -t overlay -o "lowerdir=$SOURCE,upperdir=/mnt/source-upper,workdir=/mnt/source-work" overlay ".$SOURCE"
+		busybox mount -t overlay -o "nosuid,lowerdir=$SOURCE,upperdir=/mnt/source-upper,workdir=/mnt/source-work" overlay ".$SOURCE"
 	fi
 	pivot_root . mnt
 	exec chroot . /lab/init.sh inside <dev/console >dev/console 2>&1
