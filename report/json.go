@@ -42,7 +42,7 @@ func escapeInvisible(data []byte) []byte {
 	var out bytes.Buffer
 	for _, r := range string(data) {
 		switch {
-		case r < unicode.MaxASCII || unicode.IsPrint(r):
+		case r < 0x7f || unicode.IsPrint(r):
 			out.WriteRune(r)
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)

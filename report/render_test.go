@@ -137,6 +137,19 @@ func TestJSONGolden(t *testing.T) {
 	}
 }
 
+// Every character comes back as it was, the invisible ones beyond the basic plane too.
+func TestJSONKeepsStrings(t *testing.T) {
+	want := Run{Host: "\x00\x1b\x7f\u0080\u202e\u2028\ufeff\U000e0041\U0010ffff 🙂<>&\"\\"}
+	data, err := JSON(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseJSON(data)
+	if err != nil || got.Host != want.Host {
+		t.Errorf("%q, %v, want %q", got.Host, err, want.Host)
+	}
+}
+
 func TestParseJSONErrors(t *testing.T) {
 	if _, err := ParseJSON([]byte(`{"schema": 2}`)); !errors.Is(err, ErrSchema) {
 		t.Errorf("schema 2: %v", err)
@@ -204,5 +217,19 @@ func TestTrendPNG(t *testing.T) {
 	odd := []Point{{Time: night, StoredBytes: -1, Duration: -1}, {Time: night}, {Time: night, StoredBytes: math.MaxInt64}}
 	if _, err := TrendPNG(odd); err != nil {
 		t.Errorf("odd numbers: %v", err)
+	}
+}
+
+func TestTrendText(t *testing.T) {
+	points := append(nights(), PointOf(oneFailed()))
+	got := TrendText(points, Options{})
+	golden(t, "trend.txt", got)
+	for line := range strings.Lines(got) {
+		if utf8.RuneCountInString(line) > textWidth+1 {
+			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
+		}
+	}
+	if got := TrendText(nil, Options{}); got != "There are no runs yet.\n" {
+		t.Errorf("no runs: %q", got)
 	}
 }

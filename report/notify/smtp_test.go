@@ -460,7 +460,9 @@ func TestOneRecipientRefused(t *testing.T) {
 func TestSMTPHeedsContext(t *testing.T) {
 	server := startMailServer(t, serverOptions{})
 	server.hang = make(chan struct{})
-	defer close(server.hang)
+	answer := sync.OnceFunc(func() { close(server.hang) })
+	defer answer()
+	defer time.AfterFunc(20*time.Second, answer).Stop() // so that a delivery that heeds no context ends, and well
 	opts := server.options()
 	opts.Timeout = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
