@@ -24,7 +24,6 @@ type entry struct {
 	major, minor     int64
 	size             int64 // in the header, when not that of data
 	pax              map[string]string
-	raw              bool // the pax records as they are, whatever the standard library thinks of them
 }
 
 // tarOf makes a tar stream with an end mark.

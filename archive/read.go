@@ -68,7 +68,6 @@ type Reader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	opts   ReaderOptions
-	start  func() // starts reading, once
 	src    io.Reader
 	at     *io.SectionReader
 

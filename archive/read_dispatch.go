@@ -283,7 +283,7 @@ func (s *byteSource) readChain() (read []byte, good bool, err error) {
 			return read, false, err
 		}
 		if _, err := inf.member(member, header, header.tarBytes); err != nil {
-			return read, false, nil
+			return read, false, nil //nolint:nilerr // what cannot be inflated shows by itself that the guess was wrong
 		}
 		if len(read) > storedBlockBytes {
 			return read, true, nil

@@ -117,7 +117,7 @@ func appendPAXRecords(dst []byte, h *tarHeader) []byte {
 // appendRecord appends "LENGTH KEY=VALUE\n", where LENGTH counts the whole record and so its own digits.
 func appendRecord[T string | []byte](dst []byte, key string, value T) []byte {
 	rest := len(" =\n") + len(key) + len(value)
-	length := rest
+	var length int
 	for digits := 1; ; digits++ {
 		length = rest + digits
 		if len(strconv.Itoa(length)) == digits {

@@ -215,7 +215,7 @@ func (t *treeWriter) add(ctx context.Context, it *item) error {
 	e := &it.entry
 	if it.failed != nil {
 		t.damage(e.Path, it.failed.Error())
-		return nil
+		return nil //nolint:nilerr // one entry is damaged, which is listed; the archive goes on
 	}
 	e.Flags, e.OddXattrs = it.attrs.flags, it.attrs.odd
 	switch {

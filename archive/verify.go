@@ -266,7 +266,7 @@ func (v *verifier) read(opts ReaderOptions, entries iter.Seq2[Entry, error], who
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // its error was that of a read
 	v.t = &tarReader{r: r, whole: whole, badEntry: func(err error) error { v.res.find("%v", err); return nil },
 		damaged: func(d *MemberError) { v.res.Damage = append(v.res.Damage, *d); v.res.find("%v", d) }}
 	if entries != nil {

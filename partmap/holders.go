@@ -100,7 +100,7 @@ func swapHolders(proc fs.FS, aliases []string) []string {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if fields := strings.Fields(lines.Text()); len(fields) > 0 && slices.Contains(aliases, fields[0]) {
 			return []string{"the host's swap"}

@@ -215,10 +215,8 @@ func (r Run) headline() string {
 	case VerdictInterrupted:
 		return fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
 	}
-	switch {
-	case bad == 0:
+	if bad == 0 {
 		return "FAILED" + where
-	default:
-		return fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
 	}
+	return fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
 }

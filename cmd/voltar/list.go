@@ -76,11 +76,12 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 		lines = append(lines, line)
 	}
 	for _, u := range listing.Unreadable {
-		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path, Status: "unreadable", Note: u.Err.Error()})
+		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,
+			Status: "unreadable", Note: u.Err.Error()})
 	}
 	for _, u := range listing.Unfinished {
-		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path, Status: "unfinished",
-			Note: "no manifest: it is being written, or a run died over it"})
+		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,
+			Status: "unfinished", Note: "no manifest: it is being written, or a run died over it"})
 	}
 	return lines
 }

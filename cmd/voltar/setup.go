@@ -68,7 +68,9 @@ func (s *setup) openStores(folder string) error {
 		if err != nil {
 			return err
 		}
-		s.config.Destinations = []config.Destination{{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}}}
+		s.config.Destinations = []config.Destination{
+			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
+		}
 	}
 	for _, d := range s.config.Destinations {
 		var opened store.Store

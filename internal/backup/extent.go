@@ -40,7 +40,8 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 	err := v.storeFiles(ctx, x)
 	var unmountable *unmountableError
 	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
-		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error), "it is stored as an image; check the filesystem in the guest")
+		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error),
+			"it is stored as an image; check the filesystem in the guest")
 		return v.storeImage(ctx, x, "cannot be mounted: "+unmountable.Error())
 	}
 	return err

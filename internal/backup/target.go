@@ -115,7 +115,8 @@ func (t *target) remove(ctx context.Context, b catalog.Backup, reason string) (r
 }
 
 // prune removes what decisions condemn and returns what went.
-func (t *target) prune(ctx context.Context, backups []catalog.Backup, decisions []retention.Decision) (removed []report.Removed, err error) {
+func (t *target) prune(ctx context.Context, backups []catalog.Backup,
+	decisions []retention.Decision) (removed []report.Removed, err error) {
 	byID := map[string]catalog.Backup{}
 	for _, b := range backups {
 		byID[b.ID.String()] = b

@@ -300,7 +300,8 @@ func TestTempNames(t *testing.T) {
 			t.Errorf("IsTemp(%q) = %v", name, !want)
 		}
 	}
-	if tempPath("d/n", "") == tempPath("d/n", "") {
+	first, second := tempPath("d/n", ""), tempPath("d/n", "")
+	if first == second {
 		t.Error("two temporary names are the same")
 	}
 }

@@ -75,7 +75,7 @@ func tryPut(s store.Store, key string, data []byte) (store.Object, error) {
 	}
 	for piece := range slices.Chunk(data, 1<<20) {
 		if n, err := w.Write(piece); err != nil || n != len(piece) {
-			return store.Object{}, errors.Join(fmt.Errorf("Write = %d of %d", n, len(piece)), err, w.Abort())
+			return store.Object{}, errors.Join(fmt.Errorf("wrote %d of %d", n, len(piece)), err, w.Abort())
 		}
 	}
 	return w.Commit(context.Background())
@@ -450,7 +450,8 @@ func testRangedReads(t *testing.T, s store.Store) {
 	} {
 		buf := make([]byte, c.length)
 		n, err := r.ReadAt(buf, int64(c.offset))
-		if n != c.length || (err != nil && !(errors.Is(err, io.EOF) && c.offset+c.length == size)) {
+		atEnd := errors.Is(err, io.EOF) && c.offset+c.length == size
+		if n != c.length || (err != nil && !atEnd) {
 			t.Errorf("ReadAt %d at %d = %d, %v", c.length, c.offset, n, err)
 		}
 		if !bytes.Equal(buf, data[c.offset:c.offset+c.length]) {
