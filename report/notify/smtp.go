@@ -150,17 +150,23 @@ func (s *SMTP) open(ctx context.Context) (*session, error) {
 			_ = raw.Close() // its user sees the error
 		}
 	}
-	client, err := s.client(func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := s.dial(ctx, network, address)
+	client, err := s.client(func(dialCtx context.Context, network, address string) (net.Conn, error) {
+		conn, err := s.dial(dialCtx, network, address)
+		if err != nil {
+			return nil, err
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		raw = conn
-		return conn, err
+		if ctx.Err() != nil { // cut may have come too early for this connection
+			return nil, errors.Join(ctx.Err(), conn.Close())
+		}
+		return conn, nil
 	})
 	if err != nil {
 		return nil, Permanent(fmt.Errorf("cannot use the mail server's settings: %w", err))
 	}
-	stop := func() bool { return true }
+	stop := context.AfterFunc(ctx, cut)
 	conn, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
 		stop()
