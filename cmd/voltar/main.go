@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -37,6 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		err = program.RunContext(ctx, args)
 	}
+	err = errors.Join(err, a.close())
 	if err != nil && !errors.Is(err, errReported) {
 		fmt.Fprintln(stderr, "voltar:", err)
 	}
@@ -52,6 +54,10 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Whoever read the output may be gone. Unless the signal is asked for, a line to it would end the process on the spot,
+	// with its snapshots standing; so it is an error of that write alone.
+	brokenPipes := make(chan os.Signal, 1)
+	signal.Notify(brokenPipes, syscall.SIGPIPE)
 	go func() {
 		select {
 		case <-signals:
@@ -59,13 +65,25 @@ func interruptible(parent context.Context) (context.Context, func()) {
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() { signal.Stop(signals); cancel(nil) }
+	return ctx, func() { signal.Stop(signals); signal.Stop(brokenPipes); cancel(nil) }
 }
 
 // app is what the subcommands share.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	closers        []func() error
+}
+
+// atEnd has something done when the program ends, last in first out.
+func (a *app) atEnd(do func() error) { a.closers = append(a.closers, do) }
+
+func (a *app) close() error {
+	var all []error
+	for _, do := range slices.Backward(a.closers) {
+		all = append(all, do())
+	}
+	return errors.Join(all...)
 }
 
 func (a *app) program() *cli.App {

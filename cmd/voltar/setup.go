@@ -32,6 +32,7 @@ type setup struct {
 	host   string
 	runner *hostcmd.Runner
 	stores []namedStore
+	atEnd  func(func() error) // runs something when the program ends
 }
 
 // namedStore is an open destination.
@@ -47,7 +48,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host}
+	s := &setup{config: cfg, host: cfg.Host, atEnd: a.atEnd}
 	if s.log, err = a.logger(c, cfg); err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		}
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
-	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
+	s.runner = hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
 	return s, s.openStores(c.String("to"))
 }
 
@@ -83,6 +84,9 @@ func (s *setup) openStores(folder string) error {
 			keep = *d.Retention
 		}
 		s.stores = append(s.stores, namedStore{name: d.Name, store: opened, keep: keep})
+		if closer, ok := opened.(io.Closer); ok {
+			s.atEnd(closer.Close)
+		}
 	}
 	return nil
 }
@@ -90,6 +94,10 @@ func (s *setup) openStores(folder string) error {
 // loadConfig reads the file that the flag names, or the usual one; only the usual one may be missing.
 func loadConfig(c *cli.Context) (*config.Config, error) {
 	if file := c.String("config"); file != "" {
+		file, err := filepath.Abs(file) // the lock goes by it
+		if err != nil {
+			return nil, err
+		}
 		return config.Load(file)
 	}
 	cfg, err := config.Load(config.DefaultPath)
@@ -133,7 +141,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		LVM:      lvm.New(s.runner, lvm.Options{}),
 		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
 		Prober:   probe.New(s.runner),
-		Mounts:   mount.New(mount.Options{Log: s.log}),
+		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
 		Pool:     pool,
 		Log:      s.log,
 		Progress: progress,

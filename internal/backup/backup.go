@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/journal"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/store"
@@ -132,11 +133,15 @@ func New(deps Deps, opts Options) *Engine {
 
 // Run backs up the volumes that the patterns name, or those that the configuration selects. The report is complete
 // even where the error is not nil; the error then says why the run as a whole came to nothing. Without a report the run
-// did not begin.
+// did not begin: another run holds the lock.
 func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err error) {
 	r, err := e.begin("run")
-	if err != nil {
+	var held *journal.HeldError
+	switch {
+	case errors.As(err, &held):
 		return nil, err
+	case err != nil:
+		return e.stillborn(err), err
 	}
 	defer func() { err = errors.Join(err, r.end()) }()
 	r.recover(ctx)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -147,12 +148,16 @@ func treeMaxBytes(use unix.Statfs_t) int64 {
 
 // noteTree enters in the ledger what the archive of a tree holds.
 func (x *extent) noteTree(stats archive.TreeStats) {
-	x.Entries, x.ContentBytes = stats.Entries, stats.ContentBytes
+	x.Entries, x.ContentBytes, x.readBytes = stats.Entries, stats.ContentBytes, stats.ContentBytes
 	x.ExcludedEntries, x.ExcludedBytes = stats.ExcludedEntries, stats.ExcludedBytes
 	x.NotStored = stats.NotStored
 	x.DamagedCount = stats.DamagedCount
 	for _, d := range stats.Damaged {
-		x.Damaged = append(x.Damaged, catalog.Damage{Path: d.Path, Reason: d.Reason})
+		damage := catalog.Damage{Path: d.Path, Reason: d.Reason}
+		if !utf8.ValidString(d.Path) {
+			damage.Path, damage.PathB64 = "", []byte(d.Path)
+		}
+		x.Damaged = append(x.Damaged, damage)
 	}
 }
 
@@ -162,12 +167,12 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 		return nil
 	}
 	name := v.names.BootArea(x.Name)
-	_, damaged, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
+	_, stats, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
 	if err != nil {
 		return fmt.Errorf("boot area of %s: %w", x.label(), err)
 	}
 	x.BootArea = name
-	x.noteDamage(damaged)
+	x.noteImage(stats)
 	return nil
 }
 
@@ -175,12 +180,12 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 func (v *volumeRun) storeImage(ctx context.Context, x *extent, reason string) error {
 	x.Archive = v.imageName(x)
 	x.Index, x.UsedBytes = nil, 0
-	file, damaged, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
+	file, stats, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
 	if err != nil {
 		return fmt.Errorf("image of %s: %w", x.label(), err)
 	}
 	x.State, x.Reason = catalog.StateImage, reason
-	x.noteDamage(damaged)
+	x.noteImage(stats)
 	v.stored[x.Name] = file.SizeBytes
 	return nil
 }
@@ -193,11 +198,13 @@ func (v *volumeRun) imageName(x *extent) string {
 	return v.names.Image(x.Name)
 }
 
-// writeImage stores a range of the snapshot, and returns what of it could not be read.
-func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, sizeBytes int64) (catalog.File, []archive.Damage, error) {
+// writeImage stores a range of the snapshot. What of it could not be read is in the stats, and no error.
+func (v *volumeRun) writeImage(
+	ctx context.Context, name string, offsetBytes, sizeBytes int64,
+) (catalog.File, archive.ImageStats, error) {
 	device, err := os.Open(v.snapshot.DMPath)
 	if err != nil {
-		return catalog.File{}, nil, err
+		return catalog.File{}, archive.ImageStats{}, err
 	}
 	defer device.Close()
 	var stats archive.ImageStats
@@ -208,12 +215,14 @@ func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, si
 		})
 		return err
 	})
-	return file, stats.Damaged, err
+	return file, stats, err
 }
 
-func (x *extent) noteDamage(damaged []archive.Damage) {
-	x.DamagedCount += int64(len(damaged))
-	for _, d := range damaged {
+// noteImage enters in the ledger what of an image was read and what could not be.
+func (x *extent) noteImage(stats archive.ImageStats) {
+	x.readBytes += stats.ReadBytes
+	x.DamagedCount += stats.DamagedCount
+	for _, d := range stats.Damaged {
 		x.Damaged = append(x.Damaged, catalog.Damage{OffsetBytes: d.OffsetBytes, LengthBytes: d.LengthBytes, Reason: d.Reason})
 	}
 }

@@ -159,7 +159,11 @@ func (o *output) create(ctx context.Context, name string, maxBytes int64) (*outp
 		}
 		f.sinks = append(f.sinks, sink{b, w})
 	}
-	return f, o.failure()
+	if err := o.failure(); err != nil {
+		f.abort()
+		return nil, err
+	}
+	return f, nil
 }
 
 // outputFile is one file on its way.

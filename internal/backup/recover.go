@@ -33,6 +33,12 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 
 // recoverRun undoes what one dead run owned, last made first. What fails stays in its journal for the next start.
 func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed []string, err error) {
+	defer func() { err = errors.Join(err, dead.Close()) }()
+	if !dead.Rebooted() {
+		if err := e.awaitOrphans(ctx, dead.Info().PID); err != nil {
+			return nil, fmt.Errorf("left by run %s: %w", dead.Info().Run, err)
+		}
+	}
 	var all []error
 	for _, o := range dead.Outstanding() {
 		what, err := e.recoverThing(ctx, dead, o)
@@ -45,7 +51,7 @@ func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed
 		}
 		all = append(all, dead.Done(o.ID))
 	}
-	return removed, errors.Join(append(all, dead.Close())...)
+	return removed, errors.Join(all...)
 }
 
 // recoverThing undoes one thing, and says what it removed; nothing when it was gone already.
@@ -73,14 +79,15 @@ func (e *Engine) recoverMap(ctx context.Context, t journal.Thing) (string, error
 }
 
 // recoverSnapshot removes a snapshot when name, tags and UUID say that it is the one in the journal. Without a UUID the
-// run died while it was made.
+// run died while it was made. A volume group that is not there is an error: its disks may come back, and the snapshot
+// with them.
 func (e *Engine) recoverSnapshot(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
 	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
-	if errors.Is(err, lvm.ErrNotFound) || errors.Is(err, lvm.ErrVGNotFound) {
+	if errors.Is(err, lvm.ErrNotFound) {
 		return "", nil
 	}
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("snapshot %s/%s: %w", t.VG, t.LV, err)
 	}
 	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+dead.Info().Run) {
 		return "", fmt.Errorf("%s lacks the tags of the run: it was made by something else and stays", v)

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"io"
 	"path"
 	"strings"
@@ -33,6 +32,7 @@ type volumeRun struct {
 	logicalSector, physicalSector int // bytes
 
 	id         catalog.ID
+	layout     *layout // nil until the volume was surveyed
 	out        output
 	stored     map[string]int64 // bytes of each extent's archive, by its name
 	progressed int64            // bytes that were shown as read of the archive that is being written
@@ -57,7 +57,7 @@ func (v *volumeRun) ref() catalog.Ref { return catalog.VolumeRef(v.volume.VG, v.
 // unless every condition of the gate held.
 func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	watched, watch := v.run.LVM.Watch(ctx, v.snapshot, v.run.watchPolicy())
-	defer func() { err = v.explainStop(watched, errors.Join(err, v.endWatch(ctx, watch))) }()
+	defer func() { lost := v.endWatch(ctx, watch); err = explainStop(watched, err, lost) }()
 	defer v.closeOutput(ctx)
 	if err := v.openOutput(watched); err != nil {
 		return err
@@ -66,6 +66,7 @@ func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	v.layout = layout
 	for _, x := range layout.extents {
 		if err := v.store(watched, x); err != nil {
 			return err
@@ -77,7 +78,7 @@ func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	if err := v.endWatch(ctx, watch); err != nil {
 		return err
 	}
-	v.describe(layout)
+	v.describe()
 	v.compare()
 	return v.publish(ctx, v.manifest(layout))
 }

@@ -64,7 +64,7 @@ func (m *Mounter) runChild(ctx context.Context, device, fsType string) (got pass
 	defer func() { err = errors.Join(err, ours.Close()) }()
 	child := exec.Command(m.exe, childArg, fsType, device)
 	child.ExtraFiles = []*os.File{theirs}
-	child.Env = []string{"GOMAXPROCS=1"}
+	child.Env = append([]string{"GOMAXPROCS=1"}, m.env...)
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the parent to handle
 	err = child.Start()
 	if err := errors.Join(err, theirs.Close()); err != nil {

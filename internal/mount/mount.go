@@ -46,6 +46,7 @@ type Options struct {
 	Exe          string        // the program that calls RunChild; "" means this one, through /proc/self/exe
 	Timeout      time.Duration // for making one mount; 0 means DefaultTimeout
 	CloseTimeout time.Duration // for ending one; 0 means DefaultCloseTimeout
+	Env          []string      // of the child, beside its own
 	Log          *slog.Logger  // nil discards
 }
 
@@ -54,12 +55,13 @@ type Mounter struct {
 	exe          string
 	timeout      time.Duration
 	closeTimeout time.Duration
+	env          []string
 	log          *slog.Logger
 }
 
 // New returns a Mounter.
 func New(opts Options) *Mounter {
-	m := &Mounter{exe: opts.Exe, timeout: opts.Timeout, closeTimeout: opts.CloseTimeout, log: opts.Log}
+	m := &Mounter{exe: opts.Exe, timeout: opts.Timeout, closeTimeout: opts.CloseTimeout, env: opts.Env, log: opts.Log}
 	if m.exe == "" {
 		m.exe = "/proc/self/exe"
 	}

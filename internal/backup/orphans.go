@@ -1,0 +1,69 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// OwnerEnv returns the environment variable that commands and children of this process carry, so that what a run that
+// was killed has left behind is known for its own: an lvcreate at work goes on when its parent is gone.
+func OwnerEnv() string { return ownerEnv(os.Getpid()) }
+
+func ownerEnv(pid int) string { return "VOLTAR_OWNER_PID=" + strconv.Itoa(pid) }
+
+const (
+	orphansTimeout = 5 * time.Minute // lvm2's commands have three
+	orphansPoll    = 100 * time.Millisecond
+)
+
+// awaitOrphans waits until the commands of a dead process have ended. Before that, what its journal names may yet come
+// into being, after recovery has looked and found nothing. They are not killed: lvm2 suspends devices while it works.
+func (e *Engine) awaitOrphans(ctx context.Context, pid int) error {
+	deadline := time.Now().Add(orphansTimeout)
+	for {
+		orphan, err := findOrphan("/proc", pid)
+		switch {
+		case err != nil:
+			return err
+		case orphan == "":
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("process %s of that run is still at work: nothing is removed before it ends\n"+
+				"hint: look at it with `ps -fp %s`, then run `voltar cleanup`", orphan, orphan)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(orphansPoll):
+		}
+	}
+}
+
+// findOrphan returns the number of a living process that carries the mark of another, or "".
+func findOrphan(proc string, owner int) (string, error) {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return "", fmt.Errorf("list processes: %w", err)
+	}
+	mark := []byte(ownerEnv(owner))
+	for _, entry := range entries {
+		if _, err := strconv.Atoi(entry.Name()); err != nil {
+			continue
+		}
+		environment, err := os.ReadFile(filepath.Join(proc, entry.Name(), "environ"))
+		if err != nil {
+			continue // it has ended, or is not ours to look at and so not of root's making
+		}
+		for variable := range bytes.SplitSeq(environment, []byte{0}) {
+			if bytes.Equal(variable, mark) {
+				return entry.Name(), nil
+			}
+		}
+	}
+	return "", nil
+}
