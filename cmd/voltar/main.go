@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -30,9 +31,14 @@ func main() {
 
 // run is the whole program but the exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now}
+	return a.execute(ctx, args)
+}
+
+// execute runs the command line and returns the exit code.
+func (a *app) execute(ctx context.Context, args []string) int {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	program := a.program()
 	args, err := reorder(program, args)
 	if err == nil {
@@ -40,7 +46,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	err = errors.Join(err, a.close())
 	if err != nil && !errors.Is(err, errReported) {
-		fmt.Fprintln(stderr, "voltar:", err)
+		fmt.Fprintln(a.stderr, "voltar:", err)
 	}
 	return exitCode(ctx, err)
 }
@@ -72,6 +78,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	now            func() time.Time
 	closers        []func() error
 }
 
@@ -100,6 +107,9 @@ func (a *app) program() *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {}, // run maps errors to exit codes, nothing else exits
 		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
 		Commands:               a.commands(),
+		Action: func(*cli.Context) error { // a timer without its command must not look as if it had run
+			return usageError{errors.New("name a command: see `voltar --help`")}
+		},
 	}
 }
 
@@ -121,8 +131,19 @@ func (a *app) commands() []*cli.Command {
 		command.Flags = append(command.Flags, commonFlags()...)
 		command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 		command.HideHelpCommand = true
+		if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
+			command.Before = refuseArguments
+		}
 	}
 	return list
+}
+
+// refuseArguments is for commands that take none: whoever gives one means something that would not be done.
+func refuseArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments: %q", c.Command.Name, c.Args().First())}
+	}
+	return nil
 }
 
 // commonFlags are taken by every subcommand, before or after its name.

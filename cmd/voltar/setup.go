@@ -32,6 +32,7 @@ type setup struct {
 	host   string
 	runner *hostcmd.Runner
 	stores []namedStore
+	now    func() time.Time
 	atEnd  func(func() error) // runs something when the program ends
 }
 
@@ -48,7 +49,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host, atEnd: a.atEnd}
+	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd}
 	if s.log, err = a.logger(c, cfg); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Pool:     pool,
 		Log:      s.log,
 		Progress: progress,
-		Now:      time.Now,
+		Now:      s.now,
 	}
 	opts := backup.Options{
 		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),
