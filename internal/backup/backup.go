@@ -143,7 +143,7 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 	case err != nil:
 		return e.stillborn(err), err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	r.recover(ctx)
 	err = r.work(ctx, patterns)
 	return r.finish(ctx, err), err

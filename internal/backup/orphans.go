@@ -3,11 +3,16 @@ package backup
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/journal"
 )
 
 // OwnerEnv returns the environment variable that commands and children of this process carry, so that what a run that
@@ -67,3 +72,23 @@ func findOrphan(proc string, owner int) (string, error) {
 	}
 	return "", nil
 }
+
+// inheritedTimeout is how long to wait for a lock of a dead process. A child of it that was just about to start a command
+// has the lock's descriptor until it does.
+const inheritedTimeout = 10 * time.Second
+
+// lockConfiguration takes the lock of a configuration. Only a process that lives keeps it from that.
+func lockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error) {
+	deadline := time.Now().Add(inheritedTimeout)
+	for {
+		lock, err := locks.TryLock(journal.ScopeConfig, name)
+		var held *journal.HeldError
+		if !errors.As(err, &held) || isAlive(held.Holder.PID) || time.Now().After(deadline) {
+			return lock, err
+		}
+		time.Sleep(orphansPoll)
+	}
+}
+
+// isAlive tells whether there is a process of that number; 0 is one that has not yet said who it is.
+func isAlive(pid int) bool { return pid == 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }

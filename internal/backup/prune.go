@@ -68,7 +68,7 @@ func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog
 		if r, err = e.begin(command); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, r.end()) }()
+		defer func() { err = errors.Join(err, r.end(ctx)) }()
 	}
 	var all []error
 	for _, d := range e.opts.Destinations {
@@ -127,7 +127,7 @@ func (e *Engine) Cleanup(ctx context.Context) (removed []string, problem *report
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	removed, failed := e.Recover(ctx)
 	if failed != nil {
 		problem = explain(failed)

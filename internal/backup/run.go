@@ -54,7 +54,7 @@ func (e *Engine) begin(command string) (_ *run, err error) {
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
 		return nil, err
 	}
-	if r.lock, err = r.locks.TryLock(journal.ScopeConfig, cmp.Or(e.opts.ConfigPath, "none")); err != nil {
+	if r.lock, err = lockConfiguration(r.locks, cmp.Or(e.opts.ConfigPath, "none")); err != nil {
 		return nil, err
 	}
 	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{
@@ -90,8 +90,9 @@ func (e *Engine) us() catalog.Host {
 	return catalog.Host{Name: e.opts.Host, MachineID: e.opts.MachineID}
 }
 
-// end closes the journal, which goes when nothing is left in it, and gives the lock back.
-func (r *run) end() error {
+// end settles what is left, closes the journal, which goes when nothing is in it, and gives the lock back.
+func (r *run) end(ctx context.Context) error {
+	r.settle(ctx)
 	return errors.Join(r.journal.Close(), r.lock.Unlock())
 }
 
