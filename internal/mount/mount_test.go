@@ -46,7 +46,7 @@ func TestMountRefusesTypes(t *testing.T) {
 		if _, err := New(Options{}).Mount(context.Background(), "/dev/null", fsType); !errors.Is(err, ErrNotAllowed) {
 			t.Errorf("%q: %v, want ErrNotAllowed", fsType, err)
 		}
-		if r, fds := attempt(fsType, "/dev/null"); r.failure() == nil || len(fds) != 0 {
+		if r, fds := attempt(readOnly, fsType, "/dev/null"); r.failure() == nil || len(fds) != 0 {
 			t.Errorf("the child mounts %q", fsType)
 		}
 	}
