@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/store"
@@ -102,6 +103,7 @@ type Destination struct {
 type Deps struct {
 	LVM      *lvm.Client
 	Maps     *partmap.Mapper
+	Loops    *loopdev.Loops
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
 	Pool     *archive.Pool

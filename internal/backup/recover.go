@@ -60,6 +60,10 @@ func (e *Engine) recoverThing(ctx context.Context, dead *journal.DeadRun, o jour
 		return e.recoverActivation(ctx, dead, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
+	case journal.KindLoop:
+		return e.recoverLoop(ctx, dead, o)
+	case journal.KindVolume:
+		return e.recoverRestored(ctx, t)
 	}
 	return "", fmt.Errorf("cannot undo %q of an earlier run: not of this program's making", t.Kind)
 }

@@ -24,7 +24,7 @@ func New(r *hostcmd.Runner) *Loops { return &Loops{runner: r} }
 // Attach makes a loop device over the whole of a file or device, with logical sectors of sectorBytes, and returns its
 // path. The caller detaches it.
 func (l *Loops) Attach(ctx context.Context, path string, sectorBytes int) (device string, err error) {
-	out, err := l.runner.Output(ctx, "losetup", "--find", "--show", "--nooverlap",
+	out, err := l.runner.Output(ctx, "losetup", "--find", "--show",
 		"--sector-size", strconv.Itoa(sectorBytes), "--", path)
 	if err != nil {
 		return "", fmt.Errorf("attach a loop device to %s: %w", path, err)
