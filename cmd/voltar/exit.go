@@ -6,6 +6,7 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/journal"
+	"voltar/internal/restore"
 )
 
 // Exit codes. Where several apply, the worst wins: 130, 4, 2, 1, 3, 5.
@@ -57,7 +58,7 @@ func exitCode(ctx context.Context, err error) int {
 		return status.code
 	case errors.As(err, &held):
 		return exitLocked
-	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage):
+	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage), errors.Is(err, restore.ErrUsage):
 		return exitUsage
 	}
 	return exitNothing

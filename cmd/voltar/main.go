@@ -119,6 +119,7 @@ func (a *app) commands() []*cli.Command {
 		a.runCommand(),
 		a.volumesCommand(),
 		a.listCommand(),
+		a.restoreCommand(),
 		a.pruneCommand(),
 		a.forgetCommand(),
 		a.checkCommand(),

@@ -17,6 +17,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/config"
 	"voltar/internal/hostcmd"
+	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/store"
@@ -141,6 +142,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	deps := backup.Deps{
 		LVM:      lvm.New(s.runner, lvm.Options{}),
 		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
+		Loops:    loopdev.New(s.runner),
 		Prober:   probe.New(s.runner),
 		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
 		Pool:     pool,

@@ -20,6 +20,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/journal"
+	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/store"
@@ -103,6 +104,7 @@ type Destination struct {
 type Deps struct {
 	LVM      *lvm.Client
 	Maps     *partmap.Mapper
+	Loops    *loopdev.Loops
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
 	Pool     *archive.Pool

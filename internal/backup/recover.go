@@ -93,6 +93,10 @@ func (e *Engine) recoverThing(ctx context.Context, by owner, t journal.Thing) (s
 		return e.recoverActivation(ctx, by, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
+	case journal.KindLoop:
+		return e.recoverLoop(ctx, by, t)
+	case journal.KindVolume:
+		return e.recoverRestored(ctx, t)
 	}
 	return "", fmt.Errorf("cannot undo %q of an earlier run: not of this program's making", t.Kind)
 }

@@ -1,4 +1,5 @@
-// Package mount mounts filesystems of guests read-only, without a mountpoint.
+// Package mount mounts filesystems of guests read-only, without a mountpoint; and for writing those alone that this
+// program has itself just made.
 //
 // A mount is made with fsopen(2), fsconfig(2) and fsmount(2) and never attached to a tree of folders: no other process
 // sees it, no path leads to it but the descriptor, and it is gone with the last descriptor, at the latest when the process
@@ -80,14 +81,24 @@ func New(opts Options) *Mounter {
 // Mount mounts a block device as a filesystem of a type, in blkid's words. The journal is replayed onto the device when
 // it is writable. The error has what the kernel said. The caller closes the Mount.
 func (m *Mounter) Mount(ctx context.Context, device, fsType string) (*Mount, error) {
-	mounted, err := m.mount(ctx, device, fsType)
+	return m.mountAs(ctx, readOnly, device, fsType)
+}
+
+// MountWritable is Mount for a filesystem that is to be filled. It is for one that the caller has just made: to write to
+// what a guest made would trust it with more than reading does.
+func (m *Mounter) MountWritable(ctx context.Context, device, fsType string) (*Mount, error) {
+	return m.mountAs(ctx, writable, device, fsType)
+}
+
+func (m *Mounter) mountAs(ctx context.Context, access access, device, fsType string) (*Mount, error) {
+	mounted, err := m.mount(ctx, access, device, fsType)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s as %s: %w", device, fsType, err)
 	}
 	return mounted, nil
 }
 
-func (m *Mounter) mount(ctx context.Context, device, fsType string) (*Mount, error) {
+func (m *Mounter) mount(ctx context.Context, access access, device, fsType string) (*Mount, error) {
 	if !Allowed(fsType) {
 		return nil, ErrNotAllowed
 	}
@@ -99,7 +110,7 @@ func (m *Mounter) mount(ctx context.Context, device, fsType string) (*Mount, err
 		return nil, errors.New("it is no block device")
 	}
 	began := time.Now()
-	got, err := m.runChild(ctx, device, fsType)
+	got, err := m.runChild(ctx, access, device, fsType)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +155,15 @@ func (m *Mount) Statfs() (unix.Statfs_t, error) {
 		return s, fmt.Errorf("statfs %s: %w", m.device, err)
 	}
 	return s, nil
+}
+
+// Sync writes everything to the device, and returns the error of a write that failed since the mount was made; Close could
+// not tell.
+func (m *Mount) Sync() error {
+	if err := unix.Syncfs(int(m.root.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", m.device, err)
+	}
+	return nil
 }
 
 // Close detaches the mount and waits until the kernel has let go of the device, so that it can be removed. All files that
