@@ -17,7 +17,16 @@ enter_root() {
 	insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
 	busybox mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
 	mkdir /mnt/upper /mnt/work /mnt/root
-	busybox mount -t overlay -o "nosuid,lowerdir=$LAYERS/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+	# Each layer is a mount of its own: an overlay takes no folder that lies within another of its layers.
+	lower=
+	count=0
+	for layer in $LAYERS; do
+		count=$((count + 1))
+		mkdir "/mnt/layer$count"
+		busybox mount -t hostfs -o "ro,$layer" hostfs "/mnt/layer$count"
+		lower=$lower/mnt/layer$count:
+	done
+	busybox mount -t overlay -o "nosuid,lowerdir=$lower/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 	cd /mnt/root
 	mkdir -p usr/lib/modules lab out host
 	busybox mount --bind /usr/lib/uml/modules usr/lib/modules

@@ -168,12 +168,9 @@ func (m Machine) prepare(dir string) error {
 		return err
 	}
 	workDir := cmp.Or(m.Dir, "/")
-	var layers strings.Builder
-	for _, layer := range m.Layers {
-		layers.WriteString(layer + ":")
-	}
-	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\n", layers.String(), share,
-		sourceRoot(workDir), workDir, strings.Join(append(slices.Clone(baseModules), m.Modules...), " "))
+	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\n",
+		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
+		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "))
 	files := []struct {
 		name, text string
 		mode       os.FileMode

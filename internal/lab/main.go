@@ -41,7 +41,7 @@ type Options struct {
 	Modules     []string // kernel modules beside the usual ones
 	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
-	// the first lab test starts. Debs fits.
+	// the first lab test starts. Debs makes such.
 	Layers func(context.Context) ([]string, error)
 }
 
