@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path"
 	"strings"
 	"time"
 
@@ -128,7 +127,7 @@ func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest
 		return err
 	}
 	b.stands = true
-	b.copy.Path = path.Join(b.target.Store.String(), backup.Path())
+	b.copy.Path = b.target.Store.String() + "/" + backup.Path()
 	b.target.add(backup)
 	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
 	return nil

@@ -103,9 +103,9 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 	case a.StatusCode == http.StatusForbidden:
 		return "access denied: " + said, "the account of `access_key` needs to list, read, write and delete in this bucket", nil
 	case a.StatusCode == http.StatusServiceUnavailable, a.StatusCode == http.StatusTooManyRequests, strings.HasPrefix(a.Code, "SlowDown"):
-		return "the server is overloaded: " + said, "set `upload_limit`, or lower `parallel`", nil
+		return "the server is overloaded: " + said, "set `upload_limit`", nil
 	case strings.HasPrefix(a.Code, "KMS") || strings.Contains(a.Code, "Encryption"):
-		return "server-side encryption failed: " + said, "correct `encryption`", nil
+		return "server-side encryption failed: " + said, "correct `sse`", nil
 	case slices.Contains(spoiling, a.Code):
 		return "data was spoiled on its way: " + said, "something between this host and the server changes or cuts it", nil
 	}
@@ -141,7 +141,7 @@ func (s *Store) failedConnection(err error) (text, hint string) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens at " + s.opts.Endpoint, "start the server, or correct `endpoint`"
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		return fmt.Sprintf("the server gave no sign of life for %s", s.opts.Timeout), "look at the network; `timeout` waits longer"
+		return fmt.Sprintf("the server gave no sign of life for %s", s.opts.Timeout), "look at the network"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(reason, "closed by foreign host"):
 		return "the connection broke off: " + reason, "look at the network, and at proxies between this host and the server"

@@ -220,18 +220,21 @@ func encryption(setting string) (encrypt.ServerSide, error) {
 	case isKMS && key != "":
 		return encrypt.NewSSEKMS(key, nil)
 	}
-	return nil, fmt.Errorf("cannot use %q as server-side encryption\nhint: it is \"s3\" or \"kms:KEY\"", setting)
+	return nil, fmt.Errorf("cannot use %q as server-side encryption\nhint: sse is \"s3\" or \"kms:KEY\"", setting)
 }
 
 // String is the name for people, "s3://host/bucket/prefix": buckets of two servers may have one name.
-func (s *Store) String() string {
-	host := s.opts.Endpoint
+func (s *Store) String() string { return s.opts.String() }
+
+// String is the name of the store that these options open.
+func (o Options) String() string {
+	host := o.Endpoint
 	if u, err := url.Parse(host); err == nil && u.Host != "" {
 		host = u.Host
 	}
-	name := "s3://" + host + "/" + s.opts.Bucket
-	if s.opts.Prefix != "" {
-		name += "/" + s.opts.Prefix
+	name := "s3://" + host + "/" + o.Bucket
+	if o.Prefix != "" {
+		name += "/" + o.Prefix
 	}
 	return name
 }
