@@ -12,6 +12,10 @@ PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
+# The S3 servers of the tests, at the versions that are pinned there.
+S3_VERSIONS := internal/store/s3/s3test/versions
+S3_SERVERS := $(shell awk '{n = split($$1, p, "/"); print ".cache/bin/" p[n] "-" $$2}' $(S3_VERSIONS))
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
@@ -27,7 +31,7 @@ build: ## build the static program ./voltar
 
 test: setup lint test-host test-lab fuzz ## set up and check everything
 
-setup: $(GOLANGCI_LINT) ## install what the tests need and is missing
+setup: $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
 	@missing=$$(for p in $(PACKAGES); do
 		dpkg-query --show --showformat '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || printf ' %s' $$p
 	done)
@@ -51,6 +55,12 @@ $(GOLANGCI_LINT):
 demo: setup build ## two nights on real volumes in a throw-away machine; leaves demo/
 	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
 	.cache/bin/demo voltar
+
+$(S3_SERVERS):
+	@mkdir -p $(@D)
+	read -r module version < <(awk -v want=$(@F) '{n = split($$1, p, "/")} p[n] "-" $$2 == want {print $$1, $$2}' $(S3_VERSIONS))
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/$(@D) go install -trimpath -ldflags '-s -w' $$module@$$version
+	mv $(@D)/$${module##*/} $@
 
 fmt: ## format the source
 	gofmt -w $$(git ls-files '*.go')

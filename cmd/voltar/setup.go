@@ -21,7 +21,7 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/store"
-	"voltar/internal/store/disk"
+	"voltar/internal/store/s3"
 	"voltar/lvm"
 	"voltar/partmap"
 )
@@ -61,7 +61,11 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
 	s.runner = hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
-	return s, s.openStores(c.String("to"))
+	folder := ""
+	if c.Command.Name == "run" {
+		folder = c.String("to")
+	}
+	return s, s.openStores(folder)
 }
 
 // openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
@@ -75,16 +79,13 @@ func (s *setup) openStores(folder string) error {
 			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
 		}
 	}
+	memory := s3.NewMemory(s3.DefaultMemoryBytes)
 	for _, d := range s.config.Destinations {
-		var opened store.Store
-		opened, err := disk.Open(disk.Options{Path: d.Path, RequireMount: d.MountPoint()})
-		if err != nil {
-			opened = store.Unavailable(d.Path, err)
-		}
 		keep := s.config.Retention
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
+		opened := s.openStore(d, memory)
 		s.stores = append(s.stores, namedStore{name: d.Name, store: opened, keep: keep})
 		if closer, ok := opened.(io.Closer); ok {
 			s.atEnd(closer.Close)

@@ -206,6 +206,9 @@ func (f *outputFile) commit(ctx context.Context) (catalog.File, error) {
 		if !s.branch.alive() {
 			continue
 		}
+		if tagger, ok := s.writer.(store.TagWriter); ok {
+			tagger.SetTag("sha1", file.SHA1)
+		}
 		object, err := s.writer.Commit(ctx)
 		if err == nil && object.SizeBytes != file.SizeBytes {
 			err = fmt.Errorf("the store holds %d bytes where %d were sent", object.SizeBytes, file.SizeBytes)

@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 	"io"
-	"path"
 	"strings"
 	"time"
 
@@ -129,7 +128,7 @@ func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest
 		return err
 	}
 	b.stands = true
-	b.copy.Path = path.Join(b.target.Store.String(), backup.Path())
+	b.copy.Path = b.target.Store.String() + "/" + backup.Path()
 	b.target.add(backup)
 	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
 	return nil

@@ -118,10 +118,14 @@ type Log struct {
 // Destination is one place for backups.
 type Destination struct {
 	Name         string     `toml:"name"`
-	Type         string     `toml:"type"`          // disk
+	Type         string     `toml:"type"`          // disk or s3
 	Path         string     `toml:"path"`          // disk: folder
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
+	Recipients   []string   `toml:"recipients"`    // age public keys: everything is encrypted to them
+	CatchUp      bool       `toml:"catch_up"`      // a run makes up what this one lacks from the others
+
+	S3
 }
 
 // MountPoint returns the mountpoint that must be mounted before anything is written, or "" for none.
