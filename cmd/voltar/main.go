@@ -127,6 +127,7 @@ func (a *app) commands() []*cli.Command {
 		a.initCommand(),
 		a.completionCommand(),
 		a.manCommand(),
+		a.reportFailureCommand(),
 	}
 	for _, command := range list {
 		command.Flags = append(command.Flags, commonFlags()...)

@@ -39,10 +39,13 @@ type Config struct {
 	Archive   Archive   `toml:"archive"`
 	Retention Retention `toml:"retention"`
 	Mail      Mail      `toml:"mail"`
+	Ping      Ping      `toml:"ping"`
+	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
 
 	Destinations []Destination `toml:"destination"`
 	Volumes      []Volume      `toml:"volume"`
+	Webhooks     []Webhook     `toml:"webhook"`
 
 	path string
 }

@@ -78,6 +78,7 @@ func (c *Config) validate() error {
 	c.Mail.validate(&p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	c.validateDestinations(&p)
+	c.validateNotify(&p)
 	for i, v := range c.Volumes {
 		v.validate(&p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
 	}

@@ -67,17 +67,54 @@ run_script() {
 	stty -F /dev/tty1 raw -echo
 	cd "$WORKDIR"
 	status=0
-	# Without udevd every tool of device-mapper has to make its own nodes.
-	DM_DISABLE_UDEV=1 HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		/bin/sh /lab/script </dev/null >/dev/tty1 2>&1 || status=$?
 	sync
 	echo "$status" >/lab/rc.new
 	mv /lab/rc.new /lab/rc
 }
 
-if [ "${1-}" = inside ]; then
+# become_systemd hands over to systemd, which boots as it would on a real host as far as the tests care, and then runs
+# this script again as a service.
+become_systemd() {
+	units=/run/systemd/system
+	mkdir -p "$units"
+	cat >"$units/lab.target" <<-'END'
+		[Unit]
+		Requires=basic.target lab.service
+		After=basic.target
+		AllowIsolate=yes
+	END
+	cat >"$units/lab.service" <<-'END'
+		[Unit]
+		After=basic.target systemd-udev-settle.service
+		[Service]
+		ExecStart=/lab/init.sh script
+		TimeoutStartSec=infinity
+	END
+	# What the host has enabled for itself, and work that a machine of minutes need not do.
+	rm -rf /etc/systemd/system/timers.target.wants
+	for unit in ldconfig systemd-binfmt systemd-firstboot systemd-hwdb-update systemd-journal-catalog-update \
+		systemd-journal-flush systemd-machine-id-commit systemd-pcrphase-sysinit systemd-random-seed systemd-sysusers \
+		systemd-timesyncd systemd-update-done systemd-vconsole-setup; do
+		ln -sf /dev/null "$units/$unit.service"
+	done
+	: >/etc/fstab
+	tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+	trap - EXIT
+	exec /usr/lib/systemd/systemd --unit=lab.target
+}
+
+case ${1-} in
+inside)
 	ready_devices
+	if [ "$SYSTEMD" = true ]; then
+		become_systemd
+	fi
+	# Without udevd every tool of device-mapper has to make its own nodes.
+	export DM_DISABLE_UDEV=1
 	run_script
-else
-	enter_root
-fi
+	;;
+script) run_script ;;
+*) enter_root ;;
+esac

@@ -51,6 +51,7 @@ type Machine struct {
 	Layers      []string  // folders laid over the host's root, the first on top
 	Modules     []string  // kernel modules beside the usual ones
 	Share       string    // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool      // the script runs as a service under systemd, beside udevd and the journal; takes longer to boot
 }
 
 // ErrPowerCut is what Wait returns for a machine that was stopped before its script had ended.
@@ -168,9 +169,9 @@ func (m Machine) prepare(dir string) error {
 		return err
 	}
 	workDir := cmp.Or(m.Dir, "/")
-	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\n",
+	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\nSYSTEMD='%t'\n",
 		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
-		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "))
+		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), m.Systemd)
 	files := []struct {
 		name, text string
 		mode       os.FileMode
