@@ -117,7 +117,7 @@ func (s site) runArgs() []string {
 }
 
 // An interrupted run ends at once with exit code 130, cleans up, and mails what became of it. Meanwhile a second run is
-// refused and told who holds the lock.
+// refused and told who holds the lock. What a killed one leaves, voltar cleanup removes.
 func TestLabInterruptedAndSecondRuns(t *testing.T) {
 	s := crashSite(t)
 	mail := startMail(t)
@@ -155,5 +155,20 @@ func TestLabInterruptedAndSecondRuns(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(s.dir, "state/journal/*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("journals: %q %v", left, err)
+	}
+
+	p = start(t, s.runArgs()...)
+	if !p.until("type=ext4") {
+		t.Fatal(p.wait(t), p.stderr.String())
+	}
+	p.signal(t, syscall.SIGKILL)
+	p.wait(t)
+	for _, want := range []string{"removed: snapshot vg/classic-voltar-", "nothing to clean up"} {
+		if code, out, errs := voltar(t, "cleanup", "--config", s.config); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("cleanup: %d %q %q, want %q", code, out, errs, want)
+		}
+	}
+	if after := hostState(t); after != before {
+		t.Errorf("after the cleanup:\n%s\nbefore:\n%s", after, before)
 	}
 }

@@ -53,6 +53,7 @@ as = "skip"
 	wantRules(t, tagged, map[string]string{"vg/tagged": "", "vg/web-1": backup.RuleIncludeTags})
 
 	before := hostState(t)
+	wantPreview(t, s)
 	for _, c := range []struct{ name, says string }{
 		{"web-1", "several volume groups"}, {"nowhere", "no volume"}, {"swap", "swaps"}, {"none-*", "no volume"},
 	} {
@@ -61,7 +62,6 @@ as = "skip"
 			t.Errorf("run %s: exit code %d, %q", c.name, code, errs)
 		}
 	}
-	wantPreview(t, s)
 	result := s.run(t, 0, "vg/web-*", "clone")
 	if len(result.Volumes) != 3 || result.PlannedVolumes != 3 {
 		t.Fatalf("%+v", result.Volumes)

@@ -104,7 +104,7 @@ func xattrsOf(path string) (string, error) {
 	}
 	var text []string
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00") {
-		if name == "" {
+		if name == "" || strings.HasPrefix(name, "trusted.SGI_ACL_") { // XFS's ACLs, which are there in POSIX form too
 			continue
 		}
 		value := make([]byte, 64<<10)

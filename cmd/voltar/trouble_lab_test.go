@@ -326,6 +326,9 @@ func TestLabDestinationsInTrouble(t *testing.T) {
 	wantStatus(t, result, "vg/little", report.VolumeOK)
 	mail.start()
 
+	if code, out, errs := voltar(t, "check", "--config", s.config); code != 0 || !strings.Contains(out, "2 of 3 are selected") {
+		t.Errorf("check: %d %s %s", code, out, errs)
+	}
 	result = s.run(t, exitAttention)
 	wantStatus(t, result, "vg/little", report.VolumeOK)
 	v := wantStatus(t, result, "vg/large", report.VolumeFailed)

@@ -53,12 +53,10 @@ func (v *volumeRun) describe() {
 	r := &v.result
 	r.Extents, r.Ledger = nil, report.Ledger{}
 	for _, x := range v.layout.extents {
-		line := report.Extent{Name: x.label(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
-			StoredBytes: v.stored[x.Name], Entries: x.Entries}
-		if x.Filesystem != nil {
-			line.What = x.Filesystem.Type
-		}
-		r.Extents = append(r.Extents, line)
+		r.Extents = append(r.Extents, report.Extent{
+			Name: x.label(), What: x.what(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
+			StoredBytes: v.stored[x.Name], Entries: x.Entries,
+		})
 		r.Entries += x.Entries
 		r.ReadBytes += x.readBytes
 		r.DamagedCount += x.DamagedCount
@@ -69,6 +67,17 @@ func (v *volumeRun) describe() {
 		}
 		addToLedger(&r.Ledger, x)
 	}
+}
+
+// what names the content of an extent for people.
+func (x *extent) what() string {
+	switch {
+	case x.Filesystem != nil:
+		return x.Filesystem.Type
+	case x.Name != "" && x.Number == 0:
+		return "unpartitioned"
+	}
+	return "unknown"
 }
 
 func damageLine(x *extent, d catalog.Damage) string {
