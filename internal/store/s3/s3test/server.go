@@ -8,6 +8,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -208,3 +210,6 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buffer.String()
 }
+
+// quietLog takes what an HTTP server complains of while it makes trouble.
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
