@@ -14,8 +14,9 @@ import (
 
 // bucket is what the server says of the whole bucket.
 type bucket struct {
-	versioned bool // or was once, or may be
-	locking   bool // objects can be held
+	versioned bool          // or was once, or may be
+	locking   bool          // objects can be held
+	holding   time.Duration // every object, by the bucket's own setting
 	notes     []string
 }
 
@@ -80,10 +81,14 @@ func (s *Store) askLock(ctx context.Context, b *bucket) error {
 		return err
 	}
 	if mode != nil && validity != nil && unit != nil && *mode != "" {
+		b.holding = time.Duration(*validity) * lockDay
+		if *unit == minio.Years {
+			b.holding *= 366
+		}
 		b.notes = append(b.notes, fmt.Sprintf("the bucket itself holds every new object for %d %s (%s): nothing can be pruned before",
 			*validity, strings.ToLower(unit.String()), strings.ToLower(mode.String())))
 	}
-	if s.opts.Lock.Mode != "" && err == nil && !b.locking {
+	if s.opts.Lock.Mode != "" && !b.locking {
 		return errors.New("cannot lock objects: the bucket was made without object lock\nhint: make one with it, or remove object_lock")
 	}
 	return nil
@@ -167,14 +172,15 @@ func (s *Store) CheckDelete(ctx context.Context, keys []string) error {
 		return nil
 	}
 	for _, key := range keys {
-		if err := s.checkDelete(ctx, key); err != nil {
+		if err := s.checkDelete(ctx, key, b.holding); err != nil {
 			return fmt.Errorf("look whether %s in %s is locked: %w", key, s, err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) checkDelete(ctx context.Context, key string) error {
+// checkDelete looks at every version. Some servers do not say of an object that the bucket's own setting holds it.
+func (s *Store) checkDelete(ctx context.Context, key string, holding time.Duration) error {
 	versions, err := s.versions(ctx, s.object(key))
 	if err != nil {
 		return err
@@ -190,7 +196,11 @@ func (s *Store) checkDelete(ctx context.Context, key string) error {
 		if info.Headers.Get(headerLegalHold) == "ON" {
 			return fmt.Errorf("%w: a legal hold is on it", store.ErrLocked)
 		}
-		if until := heldUntil(info); until.After(time.Now()) {
+		until := heldUntil(info)
+		if byBucket := info.LastModified.Add(holding); byBucket.After(until) {
+			until = byBucket
+		}
+		if until.After(time.Now()) {
 			return fmt.Errorf("%w until %s", store.ErrLocked, until.UTC().Format(time.RFC3339))
 		}
 	}

@@ -142,7 +142,7 @@ func (s *Store) failedConnection(err error) (text, hint string) {
 		return "nothing listens at " + s.opts.Endpoint, "start the server, or correct `endpoint`"
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return fmt.Sprintf("the server gave no sign of life for %s", s.opts.Timeout), "look at the network"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF),
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		strings.Contains(reason, "closed by foreign host"):
 		return "the connection broke off: " + reason, "look at the network, and at proxies between this host and the server"
 	}

@@ -94,7 +94,8 @@ func (w *writer) Write(p []byte) (written int, err error) {
 		written += n
 		p = p[n:]
 		if err != nil {
-			return written, fmt.Errorf("write %s in %s: %w", w.key, w.store, w.fail(err))
+			w.fail(err)
+			return written, fmt.Errorf("write %s in %s: %w", w.key, w.store, w.failure())
 		}
 	}
 	return written, nil
@@ -143,14 +144,13 @@ func (w *writer) makeRoom() error {
 func (s *Store) spoolDir() string { return cmp.Or(s.opts.StateDir, os.TempDir()) }
 
 // fail notes the first failure and stops what is on its way.
-func (w *writer) fail(err error) error {
+func (w *writer) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 		w.cancel(err)
 	}
-	return w.err
 }
 
 // failure is the first failure so far, or the cause of the context's end.

@@ -7,7 +7,8 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -110,14 +111,16 @@ func StartAt(t testing.TB, kind Kind, address, dir string) *Server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed, or its output tells
+	}()
 	t.Cleanup(func() {
 		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Error(err)
 		}
 		<-ended
-		ended <- nil
 	})
 	if err := s.await(ended); err != nil {
 		t.Fatalf("%s does not answer: %v\n%s", kind, err, output.String())
@@ -126,7 +129,7 @@ func StartAt(t testing.TB, kind Kind, address, dir string) *Server {
 }
 
 // await waits until the server answers a signed request.
-func (s *Server) await(ended chan error) error {
+func (s *Server) await(ended <-chan struct{}) error {
 	client, err := s.Client()
 	if err != nil {
 		return err
@@ -142,9 +145,8 @@ func (s *Server) await(ended chan error) error {
 			return err
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("it ended: %w", err)
+		case <-ended:
+			return errors.New("it ended")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -208,3 +210,6 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buffer.String()
 }
+
+// quietLog takes what an HTTP server complains of while it makes trouble.
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
