@@ -20,9 +20,6 @@ import (
 // historyRuns is how many past runs are kept.
 const historyRuns = 400
 
-// trendRuns is how many of them the picture in the mail shows.
-const trendRuns = 30
-
 // deliverTimeout bounds sending the report, which goes on when the run was interrupted.
 const deliverTimeout = 5 * time.Minute
 
@@ -31,11 +28,13 @@ const deliverTimeout = 5 * time.Minute
 func (s *setup) deliver(c *cli.Context, result *report.Run) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 	defer cancel()
-	past := history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
-	runs, err := past.List(trendRuns)
+	past := s.history()
+	runs, err := past.List(0)
 	if err != nil {
 		s.log.Warn("the history cannot be read whole", "err", err)
 	}
+	noteProofs(result, runs)
+	runs = sameCommand(runs, result.Command)
 	var sendErr error
 	if !c.Bool("no-mail") && len(s.config.Mail.To) > 0 {
 		sendErr = s.send(ctx, result, runs)
@@ -50,6 +49,31 @@ func (s *setup) deliver(c *cli.Context, result *report.Run) error {
 		s.log.Warn("the history cannot be pruned", "err", err)
 	}
 	return sendErr
+}
+
+// history is where past runs are kept.
+func (s *setup) history() *history.Store {
+	return history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
+}
+
+// sameCommand returns the runs of one command: those that a report is compared with.
+func sameCommand(runs []report.Run, command string) []report.Run {
+	var same []report.Run
+	for _, run := range runs {
+		if run.Command == command {
+			same = append(same, run)
+		}
+	}
+	return same
+}
+
+// noteProofs enters into the report when a backup of each volume was last verified and last restored.
+func noteProofs(result *report.Run, past []report.Run) {
+	verified, restored := history.LastSuccess(past, "verify"), history.LastSuccess(past, "restore")
+	for i := range result.Volumes {
+		v := &result.Volumes[i]
+		v.LastVerified, v.LastRestored = verified[v.Name], restored[v.Name]
+	}
 }
 
 // send delivers a report, after what earlier runs could not send.

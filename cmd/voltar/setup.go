@@ -58,7 +58,11 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
 	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
-	return s, s.openStores(c.String("to"))
+	folder := ""
+	if c.Command.Name == "run" { // elsewhere --to is where files go
+		folder = c.String("to")
+	}
+	return s, s.openStores(folder)
 }
 
 // openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
