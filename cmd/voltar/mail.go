@@ -32,14 +32,12 @@ func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 	defer cancel()
 	past := s.past()
-	limit := trendRuns
-	if s.config.Metrics.Textfile != "" {
-		limit = historyRuns // which look for the last good backup of each volume
-	}
-	runs, err := past.List(limit)
+	runs, err := past.List(0)
 	if err != nil {
 		s.log.Warn("the history cannot be read whole", "err", err)
 	}
+	noteProofs(result, runs)
+	runs = sameCommand(runs, result.Command)
 	if whole {
 		s.pingEnd(ctx, result)
 	}
@@ -66,6 +64,26 @@ func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
 		s.log.Warn("systemd will report this run a second time", "err", err)
 	}
 	return sendErr
+}
+
+// sameCommand returns the runs of one command: those that a report is compared with.
+func sameCommand(runs []report.Run, command string) []report.Run {
+	var same []report.Run
+	for _, run := range runs {
+		if run.Command == command {
+			same = append(same, run)
+		}
+	}
+	return same
+}
+
+// noteProofs enters into the report when a backup of each volume was last verified and last restored.
+func noteProofs(result *report.Run, past []report.Run) {
+	verified, restored := history.LastSuccess(past, "verify"), history.LastSuccess(past, "restore")
+	for i := range result.Volumes {
+		v := &result.Volumes[i]
+		v.LastVerified, v.LastRestored = verified[v.Name], restored[v.Name]
+	}
 }
 
 // send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or

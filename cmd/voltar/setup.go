@@ -62,7 +62,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	}
 	s.runner = hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
 	folder := ""
-	if c.Command.Name == "run" {
+	if c.Command.Name == "run" { // elsewhere --to is where files go
 		folder = c.String("to")
 	}
 	return s, s.openStores(folder)

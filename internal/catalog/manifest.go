@@ -149,6 +149,8 @@ type Extent struct {
 type Index struct {
 	Name         string `json:"name"`
 	BlocksOffset int64  `json:"blocks_offset"` // of the last gzip member, which lists the blocks
+	// Rebuilt says that the index was lost and made again from the archive: it lacks what only the original had.
+	Rebuilt bool `json:"rebuilt,omitempty"`
 }
 
 // Filesystem is what an extent held and what makes it again.
