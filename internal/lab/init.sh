@@ -51,6 +51,14 @@ enter_root() {
 	exec chroot . /lab/init.sh inside <dev/console >dev/console 2>&1
 }
 
+# MASKED are units that would start by themselves and have nothing to do here: each costs a second or more.
+MASKED="dev-mqueue.mount getty.target kmod-static-nodes.service modprobe@configfs.service modprobe@dm_mod.service
+modprobe@fuse.service modprobe@loop.service proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount
+sys-kernel-config.mount systemd-binfmt.service systemd-journal-flush.service systemd-logind.service
+systemd-modules-load.service systemd-pstore.service systemd-random-seed.service systemd-sysctl.service
+systemd-tmpfiles-clean.timer systemd-tmpfiles-setup-dev.service systemd-tmpfiles-setup.service
+systemd-update-utmp-runlevel.service systemd-update-utmp.service systemd-user-sessions.service"
+
 # ready_devices sets up what udev and the boot scripts of a real host would.
 ready_devices() {
 	umount -l /mnt
@@ -62,22 +70,74 @@ ready_devices() {
 	modprobe -a $MODULES
 }
 
-# run_script runs the machine's script with its output on the second console, which carries nothing else.
+# run_script runs the machine's script with its output on the second console, which carries nothing else. Without udevd
+# every tool of device-mapper has to make its own nodes.
 run_script() {
 	stty -F /dev/tty1 raw -echo
 	cd "$WORKDIR"
 	status=0
-	# Without udevd every tool of device-mapper has to make its own nodes.
-	DM_DISABLE_UDEV=1 HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	[ "$SYSTEMD" ] || export DM_DISABLE_UDEV=1
+	HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		/bin/sh /lab/script </dev/null >/dev/tty1 2>&1 || status=$?
 	sync
 	echo "$status" >/lab/rc.new
 	mv /lab/rc.new /lab/rc
 }
 
-if [ "${1-}" = inside ]; then
-	ready_devices
-	run_script
-else
+# become_systemd hands over to the init system of the host, which runs the machine's script as lab.service. Of what the
+# host itself has enabled, only what belongs to LVM is; logins, networks and clocks have no place here.
+become_systemd() {
+	rm -rf /etc/systemd/system/*.wants /etc/systemd/system/*.requires /etc/fstab /etc/crypttab
+	rm -f /.dockerenv /run/.containerenv # or systemd takes the machine for a container
+	echo lab >/etc/hostname
+	IFS=- read -r a b c d e </proc/sys/kernel/random/uuid
+	echo "$a$b$c$d$e" >/etc/machine-id
+	touch /etc/.updated /var/.updated # nothing is to be brought up to date with /usr
+	cd /etc/systemd
+	mkdir -p system-generators system.conf.d journald.conf.d system/multi-user.target.wants \
+		system/sysinit.target.wants system/systemd-udev-trigger.service.d
+	for generator in /lib/systemd/system-generators/*; do
+		ln -sf /dev/null "system-generators/${generator##*/}"
+	done
+	printf '[Manager]\nDefaultTimeoutStartSec=5min\n' >system.conf.d/lab.conf
+	printf '[Journal]\nStorage=volatile\nRateLimitBurst=0\n' >journald.conf.d/lab.conf
+	# Of the machine's devices, which there are before udevd, 700 are terminals.
+	printf '[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=block\n' \
+		>system/systemd-udev-trigger.service.d/lab.conf
+	for unit in $MASKED; do
+		ln -sf /dev/null "system/$unit"
+	done
+	for unit in blk-availability.service lvm2-lvmpolld.socket lvm2-monitor.service; do
+		ln -s "/lib/systemd/system/$unit" system/sysinit.target.wants/
+	done
+	ln -sf /lib/systemd/system/multi-user.target system/default.target
+	ln -s ../lab.service system/multi-user.target.wants/
+	cat >system/lab.service <<-EOF
+		[Unit]
+		Description=The script of the lab machine
+		After=basic.target
+		FailureAction=poweroff-immediate
+		[Service]
+		Type=exec
+		ExecStartPre=udevadm settle
+		ExecStart=/lab/init.sh script
+		StandardOutput=journal+console
+	EOF
+	cd /
+	trap - EXIT
+	exec /lib/systemd/systemd
+}
+
+case ${1-} in
+"")
 	enter_root
-fi
+	;;
+inside)
+	ready_devices
+	[ ! "$SYSTEMD" ] || become_systemd
+	run_script
+	;;
+script)
+	run_script
+	;;
+esac

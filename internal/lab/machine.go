@@ -51,6 +51,7 @@ type Machine struct {
 	Layers      []string  // folders laid over the host's root, the first on top
 	Modules     []string  // kernel modules beside the usual ones
 	Share       string    // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool      // run the host's systemd, journald and udevd, and the script as its service lab.service
 }
 
 // ErrPowerCut is what Wait returns for a machine that was stopped before its script had ended.
@@ -168,9 +169,13 @@ func (m Machine) prepare(dir string) error {
 		return err
 	}
 	workDir := cmp.Or(m.Dir, "/")
-	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\n",
+	systemd := ""
+	if m.Systemd {
+		systemd = "yes"
+	}
+	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\nSYSTEMD='%s'\n",
 		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
-		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "))
+		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), systemd)
 	files := []struct {
 		name, text string
 		mode       os.FileMode

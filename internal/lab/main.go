@@ -40,6 +40,7 @@ type Options struct {
 	DiskBytes   int64    // size of /dev/ubda, made anew and sparse; 0 for none
 	Modules     []string // kernel modules beside the usual ones
 	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
 	// the first lab test starts. Debs makes such.
 	Layers func(context.Context) ([]string, error)
@@ -214,6 +215,7 @@ func (h *host) machine(ctx context.Context, dir string, limit time.Duration) (Ma
 		MemoryBytes: h.opts.MemoryBytes,
 		Modules:     h.opts.Modules,
 		Share:       h.opts.Share,
+		Systemd:     h.opts.Systemd,
 		Script:      testCommand(binary, limit),
 	}
 	if h.opts.Layers != nil {
