@@ -14,7 +14,7 @@ machine=${0%/*}
 # away. So mount, which has one, is not used before the overlay, and the overlay ignores them.
 enter_root() {
 	busybox mount -t proc proc /proc
-	insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
+	busybox insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
 	busybox mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
 	mkdir /mnt/upper /mnt/work /mnt/root
 	# Each layer is a mount of its own: an overlay takes no folder that lies within another of its layers.
@@ -61,9 +61,9 @@ systemd-update-utmp-runlevel.service systemd-update-utmp.service systemd-user-se
 
 # ready_devices sets up what udev and the boot scripts of a real host would.
 ready_devices() {
-	umount -l /mnt
-	hostname lab
-	ip link set lo up
+	busybox umount -l /mnt
+	echo lab >/proc/sys/kernel/hostname
+	busybox ip link set lo up
 	mkdir -p /run/lock /run/lvm
 	# lvm2 does not know User-mode Linux's disks by itself.
 	printf 'devices { types = [ "ubd", 16 ] }\n' >/etc/lvm/lvmlocal.conf
@@ -73,7 +73,7 @@ ready_devices() {
 # run_script runs the machine's script with its output on the second console, which carries nothing else. Without udevd
 # every tool of device-mapper has to make its own nodes.
 run_script() {
-	stty -F /dev/tty1 raw -echo
+	busybox stty -F /dev/tty1 raw -echo
 	cd "$WORKDIR"
 	status=0
 	[ "$SYSTEMD" ] || export DM_DISABLE_UDEV=1
@@ -85,44 +85,50 @@ run_script() {
 }
 
 # become_systemd hands over to the init system of the host, which runs the machine's script as lab.service. Of what the
-# host itself has enabled, only what belongs to LVM is; logins, networks and clocks have no place here.
+# host itself has enabled, only what belongs to LVM is; logins, networks and clocks have no place here. An empty file
+# masks a unit or a generator. What is written here, the shell writes by itself: each program costs time.
 become_systemd() {
-	rm -rf /etc/systemd/system/*.wants /etc/systemd/system/*.requires /etc/fstab /etc/crypttab
-	rm -f /.dockerenv /run/.containerenv # or systemd takes the machine for a container
+	rm -rf /etc/systemd/system/*.wants /etc/systemd/system/*.requires /etc/systemd/system/default.target \
+		/etc/fstab /etc/crypttab \
+		/.dockerenv /run/.containerenv # with which systemd would take the machine for a container
 	echo lab >/etc/hostname
 	IFS=- read -r a b c d e </proc/sys/kernel/random/uuid
 	echo "$a$b$c$d$e" >/etc/machine-id
 	touch /etc/.updated /var/.updated # nothing is to be brought up to date with /usr
 	cd /etc/systemd
-	mkdir -p system-generators system.conf.d journald.conf.d system/multi-user.target.wants \
-		system/sysinit.target.wants system/systemd-udev-trigger.service.d
+	mkdir -p system-generators system.conf.d journald.conf.d system/sysinit.target.d \
+		system/systemd-udev-trigger.service.d
 	for generator in /lib/systemd/system-generators/*; do
-		ln -sf /dev/null "system-generators/${generator##*/}"
+		: >"system-generators/${generator##*/}"
 	done
-	printf '[Manager]\nDefaultTimeoutStartSec=5min\n' >system.conf.d/lab.conf
-	printf '[Journal]\nStorage=volatile\nRateLimitBurst=0\n' >journald.conf.d/lab.conf
-	# Of the machine's devices, which there are before udevd, 700 are terminals.
-	printf '[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=block\n' \
-		>system/systemd-udev-trigger.service.d/lab.conf
 	for unit in $MASKED; do
-		ln -sf /dev/null "system/$unit"
+		: >"system/$unit"
 	done
-	for unit in blk-availability.service lvm2-lvmpolld.socket lvm2-monitor.service; do
-		ln -s "/lib/systemd/system/$unit" system/sysinit.target.wants/
-	done
-	ln -sf /lib/systemd/system/multi-user.target system/default.target
-	ln -s ../lab.service system/multi-user.target.wants/
-	cat >system/lab.service <<-EOF
-		[Unit]
-		Description=The script of the lab machine
-		After=basic.target
-		FailureAction=poweroff-immediate
-		[Service]
-		Type=exec
-		ExecStartPre=udevadm settle
-		ExecStart=/lab/init.sh script
-		StandardOutput=journal+console
-	EOF
+	echo '[Manager]
+DefaultTimeoutStartSec=5min' >system.conf.d/lab.conf
+	echo '[Journal]
+Storage=volatile
+RateLimitBurst=0' >journald.conf.d/lab.conf
+	echo '[Unit]
+Wants=blk-availability.service lvm2-lvmpolld.socket lvm2-monitor.service' >system/sysinit.target.d/lab.conf
+	# Of the devices that there are before udevd, most are terminals.
+	echo '[Service]
+ExecStart=
+ExecStart=udevadm trigger --action=add --subsystem-match=block' >system/systemd-udev-trigger.service.d/lab.conf
+	echo '[Unit]
+Description=The script of the lab machine, and what runs on a server
+Requires=multi-user.target
+Wants=lab.service
+AllowIsolate=yes' >system/default.target
+	echo '[Unit]
+Description=The script of the lab machine
+After=basic.target
+FailureAction=poweroff-immediate
+[Service]
+Type=exec
+ExecStartPre=udevadm settle
+ExecStart=/lab/init.sh script
+StandardOutput=journal+console' >system/lab.service
 	cd /
 	trap - EXIT
 	exec /lib/systemd/systemd

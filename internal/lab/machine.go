@@ -197,7 +197,7 @@ func (m Machine) kernelArgs(dir string) []string {
 	args := []string{
 		fmt.Sprintf("mem=%dM", m.memory()>>20), "noreboot", "uml_dir=" + dir,
 		"rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro", "init=" + filepath.Join(dir, "init.sh"),
-		"con=null", "con0=null,fd:1", "con1=null,fd:3", "quiet", "loglevel=1",
+		"con=null", "con0=null,fd:1", "con1=null,fd:3", "pty.legacy_count=0", "quiet", "loglevel=1",
 	}
 	if m.Disk != "" {
 		args = append(args, "ubda="+m.Disk)
