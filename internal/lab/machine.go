@@ -60,6 +60,7 @@ var ErrPowerCut = errors.New("the machine's power was cut")
 // Running is a machine that was started. Wait must be called, even after Stop.
 type Running struct {
 	dir     string        // of the host, seen inside as /lab: init.sh, machine.env, script, rc
+	temp    *tempFolder   // dir's
 	power   *os.File      // its closing ends the machine
 	cut     atomic.Bool   // Stop was called
 	console consoleTail   // what the kernel and init.sh said
@@ -78,22 +79,23 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "voltar-lab-")
+	temp, err := newTempFolder()
 	if err != nil {
 		return nil, err
 	}
+	dir := temp.path
 	if err := m.prepare(dir); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, temp.remove())
 	}
 	powerEnd, power, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, temp.remove())
 	}
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, powerEnd.Close(), power.Close(), os.RemoveAll(dir))
+		return nil, errors.Join(err, powerEnd.Close(), power.Close(), temp.remove())
 	}
-	r := &Running{dir: dir, power: power, done: make(chan struct{})}
+	r := &Running{dir: dir, temp: temp, power: power, done: make(chan struct{})}
 	argv := append(launcher, "sh", "-c", supervise, "sh", kernel)
 	cmd := hostcmd.Cmd{
 		Name:    argv[0],
@@ -142,7 +144,7 @@ func (r *Running) Wait() (status int, err error) {
 	text, err := os.ReadFile(filepath.Join(r.dir, "rc"))
 	wasCut := r.cut.Load()
 	r.Stop()
-	if removeErr := os.RemoveAll(r.dir); removeErr != nil {
+	if removeErr := r.temp.remove(); removeErr != nil {
 		return -1, removeErr
 	}
 	switch {

@@ -169,12 +169,12 @@ func (h *host) close(passed bool) error {
 
 // run builds the package's tests and runs them in a machine. It fails unless the test binary itself ends well.
 func (h *host) run(ctx context.Context, limit time.Duration) error {
-	dir, err := os.MkdirTemp("", "voltar-lab-test-")
+	temp, err := newTempFolder()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder: no test's result depends on it
-	machine, err := h.machine(ctx, dir, limit)
+	defer func() { _ = temp.remove() }() // no test's result depends on it
+	machine, err := h.machine(ctx, temp.path, limit)
 	if err != nil {
 		return err
 	}
