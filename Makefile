@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 # What the tests use of Debian. The race detector needs the C compiler.
 PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs thin-provisioning-tools \
-	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev
+	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
+	systemd udev dbus
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
