@@ -22,7 +22,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
 MACHINE_TESTS := ^Test(Lab|Boot)
 
-.PHONY: help setup build demo fmt lint test test-host test-lab fuzz clean
+.PHONY: help setup build deb lint-deb demo fmt lint test test-host test-lab fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,12 @@ $(GOLANGCI_LINT):
 	@mkdir -p $(@D)
 	GOBIN=$(CURDIR)/$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv $(@D)/golangci-lint $@
+
+deb: ## build the Debian package into dist/
+	@packaging/build-deb '$(VERSION)' dist
+
+lint-deb: deb ## check the package with lintian
+	lintian --fail-on error,warning --tag-display-limit 0 dist/voltar_*.deb
 
 demo: setup build ## two nights on real volumes in a throw-away machine; leaves demo/
 	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
