@@ -205,6 +205,7 @@ func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, si
 	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
+			Allocated: v.allocated(ctx, offsetBytes, sizeBytes),
 		})
 		return err
 	})

@@ -58,6 +58,8 @@ func (e *Engine) recoverThing(ctx context.Context, dead *journal.DeadRun, o jour
 		return e.recoverSnapshot(ctx, dead, t)
 	case journal.KindActivation:
 		return e.recoverActivation(ctx, dead, t)
+	case journal.KindThinMeta:
+		return e.recoverThinMeta(ctx, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
 	}
