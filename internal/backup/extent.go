@@ -40,6 +40,10 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 	}
 	err := v.storeFiles(ctx, x)
 	var unmountable *unmountableError
+	var inUse *inUseError
+	if errors.As(err, &inUse) && v.settings.As != AsFiles {
+		return v.storeImage(ctx, x, inUse.Error())
+	}
 	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
 		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error),
 			"it is stored as an image; check the filesystem in the guest")
@@ -58,10 +62,14 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 	var held releases
 	defer func() { err = errors.Join(err, held.run(ctx)) }()
 
+	if err := v.awaitBtrfs(ctx, x, &held); err != nil {
+		return err
+	}
 	device, err := v.mapExtent(ctx, x, &held)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", x.label(), err)
 	}
+	v.forgetBtrfs(x, device.Path, &held)
 	mounted, err := v.run.Mounts.Mount(ctx, device.Path, x.found.Type)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, mount.ErrHung) && !errors.Is(err, mount.ErrWrongDevice) {
@@ -70,6 +78,7 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		return fmt.Errorf("%s: %w", x.label(), err)
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
+	v.noteSubvolumes(x, mounted.Root())
 	return v.storeTree(ctx, x, mounted.Root())
 }
 
@@ -118,7 +127,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) err
 	}
 	defer index.abort()
 	var stats archive.TreeStats
-	file, err := v.out.write(ctx, x.Archive, treeMaxBytes(use), func(w io.Writer) (err error) {
+	file, err := v.out.write(ctx, x.Archive, x.treeMaxBytes(use), func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
 		})
@@ -140,9 +149,13 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) err
 	return v.storeBootArea(ctx, x)
 }
 
-// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode.
-func treeMaxBytes(use unix.Statfs_t) int64 {
+// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share
+// what it uses, and be compressed: they have no bound.
+func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 	const headerBytes = 4 << 10
+	if x.found.Type == typeBtrfs {
+		return 0
+	}
 	return int64(use.Blocks-use.Bfree)*use.Bsize + int64(use.Files-use.Ffree)*headerBytes + 64<<20
 }
 
@@ -212,6 +225,7 @@ func (v *volumeRun) writeImage(
 	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
+			Allocated: v.allocated(ctx, offsetBytes, sizeBytes),
 		})
 		return err
 	})

@@ -91,6 +91,8 @@ func (e *Engine) recoverThing(ctx context.Context, by owner, t journal.Thing) (s
 		return e.recoverSnapshot(ctx, by, t)
 	case journal.KindActivation:
 		return e.recoverActivation(ctx, by, t)
+	case journal.KindThinMeta:
+		return e.recoverThinMeta(ctx, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
 	case journal.KindLoop:

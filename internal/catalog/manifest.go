@@ -163,7 +163,21 @@ type Filesystem struct {
 	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for them
 	MkfsNotes  []string          `json:"mkfs_notes,omitempty"` // what will differ from the original
 	Params     map[string]string `json:"params,omitempty"`     // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
+	Subvolumes []Subvolume       `json:"subvolumes,omitempty"` // of btrfs; parents come before what lies in them
 }
+
+// Subvolume is one of a btrfs: a folder in its archive, and made again as a subvolume before that is unpacked. Of Path and
+// PathB64, which is for names that are not UTF-8, there is one.
+type Subvolume struct {
+	Path     string `json:"path,omitempty"` // beneath the top of the filesystem, without a slash in front
+	PathB64  []byte `json:"path_b64,omitempty"`
+	ID       uint64 `json:"id"`
+	ReadOnly bool   `json:"read_only,omitempty"` // to be set when the files are there
+	Default  bool   `json:"default,omitempty"`   // what a mount without options shows
+}
+
+// Name returns the path, whatever its bytes.
+func (s Subvolume) Name() string { return s.Path + string(s.PathB64) }
 
 // Damage is one entry, or one range of an image, that could not be read.
 type Damage struct {
