@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -202,6 +203,16 @@ func TestOrphansAreKnownByTheirMark(t *testing.T) {
 	found, err := findOrphan("/proc", owner)
 	if err != nil || found != strconv.Itoa(child.Process.Pid) {
 		t.Errorf("found %q, %v; want %d", found, err, child.Process.Pid)
+	}
+	daemon := exec.Command("sleep", "60")
+	daemon.Env = []string{ownerEnv(owner + 1)}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = daemon.Process.Kill(); _ = daemon.Wait() }()
+	if found, err = findOrphan("/proc", owner+1); err != nil || found != "" {
+		t.Errorf("a daemon: %q, %v", found, err)
 	}
 	if found, err = findOrphan("/proc", owner/10); err != nil || found != "" {
 		t.Errorf("of another owner: %q, %v", found, err)

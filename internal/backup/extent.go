@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -79,7 +80,7 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
 	v.noteSubvolumes(x, mounted.Root())
-	return v.storeTree(ctx, x, mounted.Root())
+	return v.storeTree(ctx, x, mounted)
 }
 
 // mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
@@ -112,7 +113,8 @@ func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*
 }
 
 // storeTree archives the tree of a mounted extent, with its index and boot area.
-func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) error {
+func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mount) error {
+	root := mounted.Root()
 	var use unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
@@ -139,12 +141,17 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) err
 	if err := checkNotEmpty(stats, use); err != nil {
 		return fmt.Errorf("archive %s: %w", x.label(), err)
 	}
+	unseen, messages, err := mounted.Errors()
+	if err != nil {
+		return err
+	}
 	if _, err := index.commit(ctx); err != nil {
 		return err
 	}
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
+	x.noteErrors(unseen, messages)
 	v.stored[x.Name] = file.SizeBytes
 	return v.storeBootArea(ctx, x)
 }
@@ -173,6 +180,23 @@ func (x *extent) noteTree(stats archive.TreeStats) {
 		x.Damaged = append(x.Damaged, damage)
 	}
 }
+
+// noteErrors enters in the ledger that the kernel found the filesystem damaged while it was read. Not every such error
+// fails a read, so what is missing cannot be named.
+func (x *extent) noteErrors(count int64, messages []string) {
+	if count == 0 {
+		return
+	}
+	reason := fmt.Sprintf("the kernel found %d errors in the filesystem: files may be missing; check it in the guest", count)
+	if len(messages) > 0 {
+		reason += ": " + strings.Join(messages[:min(len(messages), shownErrors)], "; ")
+	}
+	x.DamagedCount++
+	x.Damaged = append(x.Damaged, catalog.Damage{Reason: reason})
+}
+
+// shownErrors is how many of the kernel's messages are kept.
+const shownErrors = 5
 
 // storeBootArea keeps the first sectors of a filesystem raw: boot code that no archive of files has.
 func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
