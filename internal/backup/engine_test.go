@@ -17,6 +17,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/mount"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -295,5 +296,26 @@ func TestOutputGoesOnWithoutABranch(t *testing.T) {
 func TestFindOrphanWithoutProcesses(t *testing.T) {
 	if _, err := findOrphan(filepath.Join(t.TempDir(), "proc"), 1); err == nil {
 		t.Error("no error without /proc")
+	}
+}
+
+func TestKernelErrorsGetTheirNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "a/b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var x extent
+	x.noteKernelErrors(root, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
+	if x.DamagedCount != 3 || x.Damaged[0].Path != "a/b" || x.Damaged[1].Path != "" || x.Damaged[2].Path != "" {
+		t.Errorf("%+v", x.Damaged)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +140,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err := checkNotEmpty(stats, use); err != nil {
 		return fmt.Errorf("archive %s: %w", x.label(), err)
 	}
-	unseen, messages, err := mounted.Errors()
+	kernelErrors, err := mounted.Errors()
 	if err != nil {
 		return err
 	}
@@ -151,7 +150,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
-	x.noteErrors(unseen, messages)
+	x.noteKernelErrors(root, kernelErrors)
 	v.stored[x.Name] = file.SizeBytes
 	return v.storeBootArea(ctx, x)
 }
@@ -173,30 +172,16 @@ func (x *extent) noteTree(stats archive.TreeStats) {
 	x.NotStored = stats.NotStored
 	x.DamagedCount = stats.DamagedCount
 	for _, d := range stats.Damaged {
-		damage := catalog.Damage{Path: d.Path, Reason: d.Reason}
-		if !utf8.ValidString(d.Path) {
-			damage.Path, damage.PathB64 = "", []byte(d.Path)
-		}
-		x.Damaged = append(x.Damaged, damage)
+		x.Damaged = append(x.Damaged, damageOf(d.Path, d.Reason))
 	}
 }
 
-// noteErrors enters in the ledger that the kernel found the filesystem damaged while it was read. Not every such error
-// fails a read, so what is missing cannot be named.
-func (x *extent) noteErrors(count int64, messages []string) {
-	if count == 0 {
-		return
+func damageOf(path, reason string) catalog.Damage {
+	if utf8.ValidString(path) {
+		return catalog.Damage{Path: path, Reason: reason}
 	}
-	reason := fmt.Sprintf("the kernel found %d errors in the filesystem: files may be missing; check it in the guest", count)
-	if len(messages) > 0 {
-		reason += ": " + strings.Join(messages[:min(len(messages), shownErrors)], "; ")
-	}
-	x.DamagedCount++
-	x.Damaged = append(x.Damaged, catalog.Damage{Reason: reason})
+	return catalog.Damage{PathB64: []byte(path), Reason: reason}
 }
-
-// shownErrors is how many of the kernel's messages are kept.
-const shownErrors = 5
 
 // storeBootArea keeps the first sectors of a filesystem raw: boot code that no archive of files has.
 func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {

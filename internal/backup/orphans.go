@@ -96,5 +96,6 @@ func lockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error)
 	}
 }
 
-// isAlive tells whether there is a process of that number; 0 is one that has not yet said who it is.
-func isAlive(pid int) bool { return pid == 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
+// isAlive tells whether there is a process of that number. 0 is a holder that has not yet said who it is, or is just
+// letting go: that is over in a moment.
+func isAlive(pid int) bool { return pid != 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }

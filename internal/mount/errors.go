@@ -41,15 +41,43 @@ func (c errorCounter) read() (int64, error) {
 	return count, nil
 }
 
-// Errors returns how many errors the kernel has found in the filesystem since it was mounted, those among them that no
-// read has failed for, and what it said of them in its log. Call it after reading and before calling what was read whole.
-func (m *Mount) Errors() (count int64, messages []string, err error) {
+// Error is something that the kernel has found wrong in a mounted filesystem.
+type Error struct {
+	Inode   uint64 // 0 when it is about none
+	Message string // of the kernel
+}
+
+// Errors returns what the kernel has found wrong in the filesystem since it was mounted, such as no read has failed for
+// among it. Call it after reading and before calling what was read whole. What the kernel's log no longer has is one error
+// for all.
+func (m *Mount) Errors() ([]Error, error) {
 	now, err := m.errors.read()
 	if err != nil {
-		return 0, nil, fmt.Errorf("look for errors of %s: %w", m.device, err)
+		return nil, fmt.Errorf("look for errors of %s: %w", m.device, err)
 	}
-	if count = now - m.errorsBefore; count > 0 {
-		messages = m.kernel.messages()
+	if now == m.errorsBefore {
+		return nil, nil
 	}
-	return count, messages, nil
+	var found []Error
+	for _, message := range m.kernel.messages() {
+		if inode, ok := errorInode(message); ok {
+			found = append(found, Error{inode, message})
+		}
+	}
+	if len(found) == 0 {
+		found = []Error{{Message: fmt.Sprintf("the kernel counts %d errors", now-m.errorsBefore)}}
+	}
+	return found, nil
+}
+
+// errorInode reads which inode a message is about: "EXT4-fs error (device dm-3): ext4_lookup:1785: inode #12: …".
+func errorInode(message string) (inode uint64, isError bool) {
+	if !strings.HasPrefix(message, "EXT4-fs error") {
+		return 0, false
+	}
+	if _, after, ok := strings.Cut(message, "inode #"); ok {
+		digits, _, _ := strings.Cut(after, ":")
+		inode, _ = strconv.ParseUint(digits, 10, 64) // 0 for what is no number
+	}
+	return inode, true
 }
