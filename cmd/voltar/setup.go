@@ -60,7 +60,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		}
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
-	s.runner = hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
+	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
 	folder := ""
 	if c.Command.Name == "run" { // elsewhere --to is where files go
 		folder = c.String("to")
@@ -140,11 +140,12 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		workers = runtime.GOMAXPROCS(0)
 	}
 	pool := archive.NewPool(workers)
+	owned := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
 	deps := backup.Deps{
-		LVM:      lvm.New(s.runner, lvm.Options{}),
-		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
-		Loops:    loopdev.New(s.runner),
-		Prober:   probe.New(s.runner),
+		LVM:      lvm.New(owned, lvm.Options{}),
+		Maps:     partmap.NewMapper(owned, partmap.MapperOptions{}),
+		Loops:    loopdev.New(owned),
+		Prober:   probe.New(owned),
 		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
 		Pool:     pool,
 		Log:      s.log,

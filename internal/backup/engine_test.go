@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/mount"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -203,6 +205,16 @@ func TestOrphansAreKnownByTheirMark(t *testing.T) {
 	if err != nil || found != strconv.Itoa(child.Process.Pid) {
 		t.Errorf("found %q, %v; want %d", found, err, child.Process.Pid)
 	}
+	daemon := exec.Command("sleep", "60")
+	daemon.Env = []string{ownerEnv(owner + 1)}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = daemon.Process.Kill(); _ = daemon.Wait() }()
+	if found, err = findOrphan("/proc", owner+1); err != nil || found != "" {
+		t.Errorf("a daemon: %q, %v", found, err)
+	}
 	if found, err = findOrphan("/proc", owner/10); err != nil || found != "" {
 		t.Errorf("of another owner: %q, %v", found, err)
 	}
@@ -284,5 +296,26 @@ func TestOutputGoesOnWithoutABranch(t *testing.T) {
 func TestFindOrphanWithoutProcesses(t *testing.T) {
 	if _, err := findOrphan(filepath.Join(t.TempDir(), "proc"), 1); err == nil {
 		t.Error("no error without /proc")
+	}
+}
+
+func TestKernelErrorsGetTheirNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "a/b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var x extent
+	x.noteKernelErrors(root, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
+	if x.DamagedCount != 3 || x.Damaged[0].Path != "a/b" || x.Damaged[1].Path != "" || x.Damaged[2].Path != "" {
+		t.Errorf("%+v", x.Damaged)
 	}
 }

@@ -79,7 +79,7 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
 	v.noteSubvolumes(x, mounted.Root())
-	return v.storeTree(ctx, x, mounted.Root())
+	return v.storeTree(ctx, x, mounted)
 }
 
 // mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
@@ -112,7 +112,8 @@ func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*
 }
 
 // storeTree archives the tree of a mounted extent, with its index and boot area.
-func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) error {
+func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mount) error {
+	root := mounted.Root()
 	var use unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
@@ -139,12 +140,17 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) err
 	if err := checkNotEmpty(stats, use); err != nil {
 		return fmt.Errorf("archive %s: %w", x.label(), err)
 	}
+	kernelErrors, err := mounted.Errors()
+	if err != nil {
+		return err
+	}
 	if _, err := index.commit(ctx); err != nil {
 		return err
 	}
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
+	x.noteKernelErrors(root, kernelErrors)
 	v.stored[x.Name] = file.SizeBytes
 	return v.storeBootArea(ctx, x)
 }
@@ -166,12 +172,15 @@ func (x *extent) noteTree(stats archive.TreeStats) {
 	x.NotStored = stats.NotStored
 	x.DamagedCount = stats.DamagedCount
 	for _, d := range stats.Damaged {
-		damage := catalog.Damage{Path: d.Path, Reason: d.Reason}
-		if !utf8.ValidString(d.Path) {
-			damage.Path, damage.PathB64 = "", []byte(d.Path)
-		}
-		x.Damaged = append(x.Damaged, damage)
+		x.Damaged = append(x.Damaged, damageOf(d.Path, d.Reason))
 	}
+}
+
+func damageOf(path, reason string) catalog.Damage {
+	if utf8.ValidString(path) {
+		return catalog.Damage{Path: path, Reason: reason}
+	}
+	return catalog.Damage{PathB64: []byte(path), Reason: reason}
 }
 
 // storeBootArea keeps the first sectors of a filesystem raw: boot code that no archive of files has.

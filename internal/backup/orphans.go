@@ -15,8 +15,9 @@ import (
 	"voltar/internal/journal"
 )
 
-// OwnerEnv returns the environment variable that commands and children of this process carry, so that what a run that
-// was killed has left behind is known for its own: an lvcreate at work goes on when its parent is gone.
+// OwnerEnv returns the environment variable that the commands and children of this process carry which change volumes
+// and maps, so that what a run that was killed has left at work is known for its own: an lvcreate goes on when its parent
+// is gone.
 func OwnerEnv() string { return ownerEnv(os.Getpid()) }
 
 func ownerEnv(pid int) string { return "VOLTAR_OWNER_PID=" + strconv.Itoa(pid) }
@@ -49,7 +50,8 @@ func (e *Engine) awaitOrphans(ctx context.Context, pid int) error {
 	}
 }
 
-// findOrphan returns the number of a living process that carries the mark of another, or "".
+// findOrphan returns the number of a living process that carries the mark of another, or "". Daemons that a command of
+// lvm2 started carry it too; they stay, and have a session of their own.
 func findOrphan(proc string, owner int) (string, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
@@ -57,7 +59,11 @@ func findOrphan(proc string, owner int) (string, error) {
 	}
 	mark := []byte(ownerEnv(owner))
 	for _, entry := range entries {
-		if _, err := strconv.Atoi(entry.Name()); err != nil {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if session, err := unix.Getsid(pid); err != nil || session == pid {
 			continue
 		}
 		environment, err := os.ReadFile(filepath.Join(proc, entry.Name(), "environ"))
@@ -90,5 +96,6 @@ func lockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error)
 	}
 }
 
-// isAlive tells whether there is a process of that number; 0 is one that has not yet said who it is.
-func isAlive(pid int) bool { return pid == 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
+// isAlive tells whether there is a process of that number. 0 is a holder that has not yet said who it is, or is just
+// letting go: that is over in a moment.
+func isAlive(pid int) bool { return pid != 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }

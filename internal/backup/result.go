@@ -82,6 +82,9 @@ func (x *extent) what() string {
 
 func damageLine(x *extent, d catalog.Damage) string {
 	what := cmp.Or(d.Path, string(d.PathB64))
+	if what == "" && d.LengthBytes == 0 {
+		return x.label() + ": " + d.Reason
+	}
 	if what == "" {
 		what = fmt.Sprintf("%d bytes at %d", d.LengthBytes, d.OffsetBytes)
 	}

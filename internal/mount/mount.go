@@ -114,14 +114,28 @@ func (m *Mounter) mount(ctx context.Context, access access, device, fsType strin
 	if err != nil {
 		return nil, err
 	}
-	mounted := &Mount{device: device, root: got.root, mount: got.mount, rdev: info.Rdev, timeout: m.closeTimeout}
+	mounted := &Mount{device: device, root: got.root, mount: got.mount, rdev: info.Rdev, timeout: m.closeTimeout,
+		kernel: followKernelLog(device)}
 	m.log.Debug("mounted", "device", device, "type", fsType, "took", time.Since(began))
 	if got.dev != info.Rdev {
 		err := fmt.Errorf("%w: %d:%d, not %d:%d", ErrWrongDevice, unix.Major(got.dev), unix.Minor(got.dev),
 			unix.Major(info.Rdev), unix.Minor(info.Rdev))
 		return nil, errors.Join(err, mounted.release(time.Now().Add(m.closeTimeout)))
 	}
+	if err := mounted.countErrors(fsType); err != nil {
+		return nil, errors.Join(err, mounted.release(time.Now().Add(m.closeTimeout)))
+	}
 	return mounted, nil
+}
+
+// countErrors remembers what the kernel had found wrong before anything was read.
+func (m *Mount) countErrors(fsType string) (err error) {
+	policy, _ := policyOf(fsType)
+	if m.errors, err = newErrorCounter(policy.driver, m.rdev); err != nil {
+		return err
+	}
+	m.errorsBefore, err = m.errors.read()
+	return err
 }
 
 // Mount is a filesystem that is mounted for this process alone.
@@ -133,6 +147,10 @@ type Mount struct {
 	timeout time.Duration
 	close   sync.Once
 	err     error
+
+	kernel       kernelLog
+	errors       errorCounter
+	errorsBefore int64
 }
 
 // Root is the root directory, open for reading. It belongs to the Mount and is closed with it.
@@ -180,6 +198,7 @@ func (m *Mount) Close() error {
 
 func (m *Mount) release(deadline time.Time) error {
 	// Closing the last descriptor is the unmount, which writes to the device and so may hang.
+	m.kernel.close()
 	closed := make(chan error, 1)
 	go func() { closed <- errors.Join(m.root.Close(), m.mount.Close()) }()
 	select {
