@@ -14,9 +14,15 @@ import (
 	"voltar/report"
 )
 
+// asProgram in the environment makes this binary the program itself, for tests that kill it.
+const asProgram = "VOLTAR_TEST_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
 	if status, handled := mount.RunChild(os.Args); handled {
 		os.Exit(status)
+	}
+	if os.Getenv(asProgram) != "" {
+		os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 	}
 	os.Exit(lab.Main(m, lab.Options{MemoryBytes: 3 << 30}))
 }

@@ -293,13 +293,33 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 		p.note("%s: %s", x.label(), note)
 	}
 	if x.State == catalog.StateSwap {
-		p.add(&makeSwap{x, recipe})
+		p.add(&makeSwap{x, recipe, p.deviceOf(x)})
 		return nil
 	}
-	p.add(&restoreFilesystem{piece: x, fs: fs, recipe: recipe, paths: p.req.Paths})
+	p.add(&restoreFilesystem{
+		piece: x, fs: fs, recipe: recipe, device: p.deviceOf(x), paths: p.req.Paths,
+	})
 	p.plan.TotalBytes += x.ContentBytes
 	return nil
 }
+
+// deviceOf names the device that a piece will have, for people. The number of a loop device is not known beforehand.
+func (p *planner) deviceOf(x piece) string {
+	switch t := p.req.Target; {
+	case !p.plan.isWhole(x):
+		return "/dev/mapper/" + p.plan.mapName(x)
+	case t.Kind == ToVolume:
+		return "/dev/" + t.VG + "/" + t.LV
+	case t.Kind == ToDevice:
+		return t.Path
+	}
+	return "/dev/loopN"
+}
+
+// isWhole says that a piece is all of the target and needs no map.
+func (p *Plan) isWhole(x piece) bool { return x.OffsetBytes == 0 && x.targetBytes == p.targetBytes }
+
+func (p *Plan) mapName(x piece) string { return fmt.Sprintf("voltar-restore-%s-%s", p.run, x.mapSuffix()) }
 
 // syncfs writes the filesystem that a folder is on to disk.
 func syncfs(dir *os.File) error {
