@@ -30,6 +30,9 @@ const (
 	KindFile       Kind = "file"       // a temporary file of the host: Path
 )
 
+// TagIncomplete is on a volume of KindVolume while it is being restored. It stays on one whose restore failed.
+const TagIncomplete = "voltar.incomplete"
+
 // Thing is what a run is about to make, with all that is known beforehand to find it again.
 type Thing struct {
 	Kind        Kind      `json:"kind"`

@@ -82,7 +82,7 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		"babbles":  {"echo no >&3", "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := New(Options{Exe: program(t, c.script)}).runChild(t.Context(), "/dev/null", "ext4")
+			_, err := New(Options{Exe: program(t, c.script)}).runChild(t.Context(), readOnly, "/dev/null", "ext4")
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}

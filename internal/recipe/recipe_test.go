@@ -105,7 +105,7 @@ func samples() map[string]*catalog.Manifest {
 	}}
 	fat := &catalog.Filesystem{Type: "vfat", Mkfs: [][]string{{"mkfs.vfat", "DEVICE"}}, MkfsNotes: []string{"it differs"}, Params: map[string]string{
 		"size_bytes": "67108864", "block_bytes": "512", "sector_bytes": "512", "sectors_per_cluster": "1", "reserved_sectors": "32",
-		"fats": "2", "sectors": "131072", "sectors_per_fat": "1009", "fat_bits": "32", "clusters": "129022", "info_sector": "1", "backup_boot_sector": "6", "root_cluster": "2",
+		"fats": "2", "sectors": "131072", "sectors_per_fat": "1009", "fat_bits": "32", "media": "248", "clusters": "129022", "info_sector": "1", "backup_boot_sector": "6", "root_cluster": "2",
 	}}
 	hybrid := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Table: &catalog.Table{Label: "gpt", SectorBytes: 512,
 		Losses: []string{"the MBR's own partitions are not in the script"}}, Extents: []catalog.Extent{

@@ -33,9 +33,6 @@ import (
 	"voltar/partmap"
 )
 
-// TagIncomplete is on a volume while it is being restored. It stays on one whose restore failed or was interrupted.
-const TagIncomplete = "voltar.incomplete"
-
 // incompleteSuffix is on the name of an image file while it is being restored.
 const incompleteSuffix = ".incomplete"
 
