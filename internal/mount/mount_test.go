@@ -89,7 +89,7 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		})
 	}
 	t.Run("hangs", func(t *testing.T) {
-		_, err := New(Options{Exe: program(t, "exec sleep 1000"), Timeout: 50 * time.Millisecond}).runChild(t.Context(), "/dev/x", "xfs")
+		_, err := New(Options{Exe: program(t, "exec sleep 1000"), Timeout: 50 * time.Millisecond}).runChild(t.Context(), readOnly, "/dev/x", "xfs")
 		if !errors.Is(err, ErrHung) {
 			t.Errorf("error %v, want ErrHung", err)
 		}
@@ -98,7 +98,7 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cause := errors.New("stopped by a person")
 		time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
-		_, err := New(Options{Exe: program(t, "exec sleep 1000")}).runChild(ctx, "/dev/x", "xfs")
+		_, err := New(Options{Exe: program(t, "exec sleep 1000")}).runChild(ctx, readOnly, "/dev/x", "xfs")
 		if !errors.Is(err, cause) {
 			t.Errorf("error %v, want the cause of cancellation", err)
 		}
