@@ -135,4 +135,3 @@ func FuzzParseScript(f *testing.F) {
 		}
 	})
 }
-

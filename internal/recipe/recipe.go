@@ -159,8 +159,8 @@ func (s step) Tar() string {
 	return `tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf ` + s.File()
 }
 
-// BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has written
-// there stays.
+// BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has
+// written there stays.
 func (s step) BootCode() []string {
 	if s.BootArea == "" || s.Filesystem == nil {
 		return nil

@@ -101,7 +101,8 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 	return mounted.Sync()
 }
 
-// makeFilesystem clears what an older filesystem may have left at both ends, and runs the commands that make the new one.
+// makeFilesystem clears what an older filesystem may have left at both ends, and runs the commands that make the new
+// one.
 func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recipe probe.Recipe) error {
 	const signaturesBytes = 256 << 10
 	if !w.zeros {
@@ -233,7 +234,8 @@ func (w *work) extract(ctx context.Context, p piece, root *os.Root, opts archive
 	if err := w.tolerate(r.finish(err)); err != nil {
 		return err
 	}
-	w.result.Parts = append(w.result.Parts, PartResult{Name: p.Name, As: "files", Entries: stats.Entries(), Bytes: stats.Bytes})
+	part := PartResult{Name: p.Name, As: "files", Entries: stats.Entries(), Bytes: stats.Bytes}
+	w.result.Parts = append(w.result.Parts, part)
 	return nil
 }
 

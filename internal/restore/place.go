@@ -99,7 +99,8 @@ func (p *planner) poolFor(t Target, inventory lvm.Inventory) (string, error) {
 	}
 	v, err := inventory.Volume(t.VG, pool)
 	if err != nil || v.Kind != lvm.KindThinPool {
-		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage, t.VG, pool)
+		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
+			t.VG, pool)
 	}
 	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
 		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
@@ -290,7 +291,8 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 type unmarkVolume struct{ vg, name string }
 
 func (s *unmarkVolume) Describe() []string {
-	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete, s.vg, s.name)}
+	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete,
+		s.vg, s.name)}
 }
 
 func (s *unmarkVolume) do(ctx context.Context, w *work) error {

@@ -51,8 +51,8 @@ type planner struct {
 	dataBytes int64 // that will be written, about
 }
 
-// Plan looks at the backup and the target and returns the steps. It changes nothing. The error wraps ErrUsage, ErrOccupied
-// or ErrInUse for a request that is refused.
+// Plan looks at the backup and the target and returns the steps. It changes nothing. The error wraps ErrUsage,
+// ErrOccupied or ErrInUse for a request that is refused.
 func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 	m := req.Backup.Manifest
 	p := &planner{Engine: e, req: req, m: m}
@@ -83,7 +83,8 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		p.plan.TotalBytes += sums.bytes
 	}
 	if req.Verify == VerifyStream {
-		p.note("the sums of archives and images are checked as they are read: a failure at the end leaves the target incomplete")
+		p.note("the sums of archives and images are checked as they are read: " +
+			"a failure at the end leaves the target incomplete")
 	}
 	if req.Target.Kind == ToFolder {
 		return p.plan, p.planFolder()
@@ -319,7 +320,9 @@ func (p *planner) deviceOf(x piece) string {
 // isWhole says that a piece is all of the target and needs no map.
 func (p *Plan) isWhole(x piece) bool { return x.OffsetBytes == 0 && x.targetBytes == p.targetBytes }
 
-func (p *Plan) mapName(x piece) string { return fmt.Sprintf("voltar-restore-%s-%s", p.run, x.mapSuffix()) }
+func (p *Plan) mapName(x piece) string {
+	return fmt.Sprintf("voltar-restore-%s-%s", p.run, x.mapSuffix())
+}
 
 // syncfs writes the filesystem that a folder is on to disk.
 func syncfs(dir *os.File) error {
