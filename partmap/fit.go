@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Script is a partition table as SfdiskScript writes it, read back so that it can be made to fit a disk of another size.
+// Script is a partition table as SfdiskScript writes it, read back to be made to fit a disk of another size.
 type Script struct {
 	Label       Label
 	SectorBytes int
@@ -148,7 +148,7 @@ func (s *Script) behind() uint64 {
 	return (s.entries*minEntryBytes+sector-1)/sector + gptTableSectors
 }
 
-// Fit makes the table one for a disk of sizeBytes. The last partition becomes smaller when the disk is too small for it,
+// Fit makes the table one for a disk of sizeBytes. The last partition gets smaller when the disk is too small for it,
 // and with grow larger to take all of a larger disk; a container of logical partitions goes with it. Where a GPT begins
 // and ends is left to sfdisk.
 func (s *Script) Fit(sizeBytes int64, grow bool) (Fitted, error) {

@@ -23,17 +23,17 @@ import (
 func (a *app) restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore", Usage: "bring a volume back from a backup", ArgsUsage: "VOLUME[@TIME]",
-		Description: "Makes the volume again as it was: boot code, partition table, filesystems and files. Without a target it is\n" +
-			"the volume of the same name, which is created when it is missing. A target that holds anything is refused\n" +
-			"without --force, one that is in use in any case.",
+		Description: "Makes the volume again as it was: boot code, partition table, filesystems and files. Without a\n" +
+			"target it is the volume of the same name, which is created when it is missing. A target that holds anything\n" +
+			"is refused without --force, one that is in use in any case.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "take the backup from destination `NAME`, or from a folder, with a slash in it"},
+			&cli.StringFlag{Name: "from", Usage: "take the backup from the destination `NAME`, or folder (with a slash)"},
 			&cli.StringFlag{Name: "host", Usage: "take a backup of the host `NAME`"},
 			&cli.StringFlag{Name: "to-lv", Usage: "restore to the volume `VG/LV`"},
 			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
 			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
-			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`; the last partition becomes larger or smaller"},
+			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
 			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
 			&cli.BoolFlag{Name: "classic", Usage: "make a new volume outside of any thin pool"},
 			&cli.StringFlag{Name: "thin-pool", Usage: "make a new volume in the thin pool `NAME`"},

@@ -14,7 +14,7 @@ import (
 // progressLineEvery is how often a restore that nobody watches on a terminal says how far it is.
 const progressLineEvery = 30 * time.Second
 
-// restoreProgress shows how a restore goes on: a bar on a terminal, a line for each step and one now and then elsewhere.
+// restoreProgress shows how a restore goes on: a bar on a terminal, lines elsewhere.
 type restoreProgress struct {
 	log  *slog.Logger
 	bars *mpb.Progress // nil where no person watches

@@ -45,11 +45,9 @@ func (e *Engine) recoverRestored(ctx context.Context, t journal.Thing) (string, 
 	if err != nil || t.LVUUID != "" && v.UUID != t.LVUUID {
 		return "", err
 	}
-	for _, tag := range t.Tags {
-		if strings.HasSuffix(tag, ".incomplete") && v.HasTag(tag) {
-			e.Log.Warn("a restore of this volume was interrupted", "volume", v.String(), "tag", tag,
-				"hint", "restore it again with --force, or remove it")
-		}
+	if v.HasTag(journal.TagIncomplete) {
+		e.Log.Warn("a restore of this volume was interrupted", "volume", v.String(), "tag", journal.TagIncomplete,
+			"hint", "restore it again with --force, or remove it")
 	}
 	return "", nil
 }

@@ -145,7 +145,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 		m.Warnings = append(m.Warnings, w.Message)
 	}
 	if t := l.table; t != nil {
-		m.Table = &catalog.Table{Label: string(t.Label), ID: t.ID, SectorBytes: t.SectorBytes, Notes: t.Notes}
+		m.Table = &catalog.Table{Label: string(t.Label), ID: t.ID, SectorBytes: t.SectorBytes, Notes: t.Notes, Losses: t.Losses()}
 	}
 	for _, x := range l.extents {
 		m.Extents = append(m.Extents, x.Extent)

@@ -102,7 +102,8 @@ type Table struct {
 	Label       string   `json:"label"` // gpt or dos
 	ID          string   `json:"id"`    // disk identifier, as sfdisk writes it
 	SectorBytes int      `json:"sector_bytes"`
-	Notes       []string `json:"notes,omitempty"` // what was odd about it: the backup header was used, …
+	Notes       []string `json:"notes,omitempty"`  // what was odd about it: the backup header was used, …
+	Losses      []string `json:"losses,omitempty"` // what of it the text for sfdisk cannot carry; the images of the gaps have all
 }
 
 // State says what became of one extent.

@@ -31,6 +31,9 @@ const (
 	KindThinMeta   Kind = "thin-meta"  // the metadata snapshot of a thin pool: DMName, DMUUID; once made Root
 )
 
+// TagIncomplete is on a volume of KindVolume while it is being restored. It stays on one whose restore failed.
+const TagIncomplete = "voltar.incomplete"
+
 // Thing is what a run is about to make, with all that is known beforehand to find it again.
 type Thing struct {
 	Kind        Kind      `json:"kind"`

@@ -27,12 +27,13 @@ type restoreFilesystem struct {
 	piece  piece
 	fs     *probe.Filesystem
 	recipe probe.Recipe
+	device string // its name, where that is known beforehand
 	paths  []string
 }
 
 func (s *restoreFilesystem) Describe() []string {
 	label := s.piece.label()
-	lines := describeCommands(label, s.recipe)
+	lines := describeCommands(label, s.recipe, s.device)
 	if s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0 {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
@@ -44,13 +45,16 @@ func (s *restoreFilesystem) Describe() []string {
 }
 
 // describeCommands writes a recipe as it would be typed. It only shows them: nothing runs through a shell.
-func describeCommands(label string, recipe probe.Recipe) []string {
+func describeCommands(label string, recipe probe.Recipe, device string) []string {
 	var lines []string
 	for _, argv := range recipe.Commands {
 		var words []string
 		words = append(words, recipe.Env...)
 		for _, word := range argv {
-			if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"'$\*?`+"`", r) }) {
+			switch {
+			case word == probe.Device:
+				word = device
+			case word == "" || strings.ContainsFunc(word, isSpecial):
 				word = strconv.QuoteToASCII(word)
 			}
 			words = append(words, word)
@@ -58,6 +62,10 @@ func describeCommands(label string, recipe probe.Recipe) []string {
 		lines = append(lines, label+": "+strings.Join(words, " "))
 	}
 	return lines
+}
+
+func isSpecial(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"'$\\*?`", r)
 }
 
 func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
@@ -93,7 +101,8 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 	return mounted.Sync()
 }
 
-// makeFilesystem clears what an older filesystem may have left at both ends, and runs the commands that make the new one.
+// makeFilesystem clears what an older filesystem may have left at both ends, and runs the commands that make the new
+// one.
 func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recipe probe.Recipe) error {
 	const signaturesBytes = 256 << 10
 	if !w.zeros {
@@ -225,7 +234,8 @@ func (w *work) extract(ctx context.Context, p piece, root *os.Root, opts archive
 	if err := w.tolerate(r.finish(err)); err != nil {
 		return err
 	}
-	w.result.Parts = append(w.result.Parts, PartResult{Name: p.Name, As: "files", Entries: stats.Entries(), Bytes: stats.Bytes})
+	part := PartResult{Name: p.Name, As: "files", Entries: stats.Entries(), Bytes: stats.Bytes}
+	w.result.Parts = append(w.result.Parts, part)
 	return nil
 }
 
@@ -233,9 +243,10 @@ func (w *work) extract(ctx context.Context, p piece, root *os.Root, opts archive
 type makeSwap struct {
 	piece  piece
 	recipe probe.Recipe
+	device string // its name, where that is known beforehand
 }
 
-func (s *makeSwap) Describe() []string { return describeCommands(s.piece.label(), s.recipe) }
+func (s *makeSwap) Describe() []string { return describeCommands(s.piece.label(), s.recipe, s.device) }
 
 func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
 	base := len(w.held)

@@ -56,7 +56,7 @@ func (p *planner) planFolder() error {
 	return nil
 }
 
-// makeFolder makes the folder, which nobody else can enter: what guests call root's, and their set-uid programs, are in it.
+// makeFolder makes the folder, which nobody else can enter: guests' set-uid programs are in it.
 type makeFolder struct{ path string }
 
 func (s *makeFolder) Describe() []string { return []string{"make folder " + s.path} }
@@ -66,8 +66,8 @@ func (s *makeFolder) do(_ context.Context, w *work) error {
 	return os.MkdirAll(s.path, 0o700)
 }
 
-// fillFolder extracts one filesystem into a folder. Device nodes are left out: made on this host, they would be this host's
-// devices.
+// fillFolder extracts one filesystem into a folder. Device nodes are left out: made on this host, they would be this
+// host's devices.
 type fillFolder struct {
 	piece   piece
 	path    string

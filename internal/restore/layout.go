@@ -45,10 +45,9 @@ func layOut(m *catalog.Manifest, script []byte, targetBytes int64, grow bool) (*
 		l.pieces = append(l.pieces, piece{Extent: x, targetBytes: x.SizeBytes})
 	}
 	var err error
-	switch {
-	case m.Table == nil:
+	if m.Table == nil {
 		err = l.fitWhole(grow)
-	default:
+	} else {
 		err = l.fitTable(m, script, grow)
 	}
 	if err != nil {

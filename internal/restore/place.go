@@ -82,7 +82,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 
 func markOfVolume(name string) string {
 	return fmt.Sprintf("The volume %s is incomplete and carries the tag %s.\nhint: restore again with --force, "+
-		"or remove it with `lvremove %s`", name, TagIncomplete, name)
+		"or remove it with `lvremove %s`", name, journal.TagIncomplete, name)
 }
 
 // poolFor returns the thin pool for a new volume, or "" for a linear one.
@@ -99,7 +99,8 @@ func (p *planner) poolFor(t Target, inventory lvm.Inventory) (string, error) {
 	}
 	v, err := inventory.Volume(t.VG, pool)
 	if err != nil || v.Kind != lvm.KindThinPool {
-		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage, t.VG, pool)
+		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
+			t.VG, pool)
 	}
 	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
 		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
@@ -231,11 +232,11 @@ func (s *makeVolume) Describe() []string {
 		where = "in thin pool " + s.vg + "/" + s.pool
 	}
 	return []string{fmt.Sprintf("create volume %s/%s of %s %s, with the tag %s", s.vg, s.name,
-		report.FormatSize(s.sizeBytes), where, TagIncomplete)}
+		report.FormatSize(s.sizeBytes), where, journal.TagIncomplete)}
 }
 
 func (s *makeVolume) do(ctx context.Context, w *work) error {
-	tags := append(slices.Clone(s.tags), TagIncomplete)
+	tags := append(slices.Clone(s.tags), journal.TagIncomplete)
 	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindVolume, VG: s.vg, LV: s.name, Tags: tags})
 	if err != nil {
 		return err
@@ -258,7 +259,7 @@ func (s *makeVolume) do(ctx context.Context, w *work) error {
 type claimVolume struct{ vg, name, uuid string }
 
 func (s *claimVolume) Describe() []string {
-	return []string{fmt.Sprintf("overwrite volume %s/%s, tagged %s meanwhile", s.vg, s.name, TagIncomplete)}
+	return []string{fmt.Sprintf("overwrite volume %s/%s, tagged %s meanwhile", s.vg, s.name, journal.TagIncomplete)}
 }
 
 func (s *claimVolume) do(ctx context.Context, w *work) error {
@@ -273,13 +274,13 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 		return err
 	}
 	record, err := w.journal.Intend(journal.Thing{
-		Kind: journal.KindVolume, VG: s.vg, LV: s.name, LVUUID: s.uuid, Tags: []string{TagIncomplete},
+		Kind: journal.KindVolume, VG: s.vg, LV: s.name, LVUUID: s.uuid, Tags: []string{journal.TagIncomplete},
 	})
 	if err != nil {
 		return err
 	}
 	w.hold(func(context.Context) error { return w.journal.Gone(record) })
-	if err := w.LVM.AddTag(ctx, s.vg, s.name, TagIncomplete); err != nil {
+	if err := w.LVM.AddTag(ctx, s.vg, s.name, journal.TagIncomplete); err != nil {
 		return err
 	}
 	w.touched, w.device = true, v.DMPath
@@ -290,14 +291,15 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 type unmarkVolume struct{ vg, name string }
 
 func (s *unmarkVolume) Describe() []string {
-	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", TagIncomplete, s.vg, s.name)}
+	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete,
+		s.vg, s.name)}
 }
 
 func (s *unmarkVolume) do(ctx context.Context, w *work) error {
 	if err := flushDevice(w.device); err != nil {
 		return err
 	}
-	return w.LVM.DelTag(ctx, s.vg, s.name, TagIncomplete)
+	return w.LVM.DelTag(ctx, s.vg, s.name, journal.TagIncomplete)
 }
 
 // claimDevice looks once more whether the device is free.

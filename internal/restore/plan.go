@@ -51,8 +51,8 @@ type planner struct {
 	dataBytes int64 // that will be written, about
 }
 
-// Plan looks at the backup and the target and returns the steps. It changes nothing. The error wraps ErrUsage, ErrOccupied
-// or ErrInUse for a request that is refused.
+// Plan looks at the backup and the target and returns the steps. It changes nothing. The error wraps ErrUsage,
+// ErrOccupied or ErrInUse for a request that is refused.
 func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 	m := req.Backup.Manifest
 	p := &planner{Engine: e, req: req, m: m}
@@ -83,7 +83,8 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		p.plan.TotalBytes += sums.bytes
 	}
 	if req.Verify == VerifyStream {
-		p.note("the sums of archives and images are checked as they are read: a failure at the end leaves the target incomplete")
+		p.note("the sums of archives and images are checked as they are read: " +
+			"a failure at the end leaves the target incomplete")
 	}
 	if req.Target.Kind == ToFolder {
 		return p.plan, p.planFolder()
@@ -293,12 +294,34 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 		p.note("%s: %s", x.label(), note)
 	}
 	if x.State == catalog.StateSwap {
-		p.add(&makeSwap{x, recipe})
+		p.add(&makeSwap{x, recipe, p.deviceOf(x)})
 		return nil
 	}
-	p.add(&restoreFilesystem{piece: x, fs: fs, recipe: recipe, paths: p.req.Paths})
+	p.add(&restoreFilesystem{
+		piece: x, fs: fs, recipe: recipe, device: p.deviceOf(x), paths: p.req.Paths,
+	})
 	p.plan.TotalBytes += x.ContentBytes
 	return nil
+}
+
+// deviceOf names the device that a piece will have, for people. The number of a loop device is not known beforehand.
+func (p *planner) deviceOf(x piece) string {
+	switch t := p.req.Target; {
+	case !p.plan.isWhole(x):
+		return "/dev/mapper/" + p.plan.mapName(x)
+	case t.Kind == ToVolume:
+		return "/dev/" + t.VG + "/" + t.LV
+	case t.Kind == ToDevice:
+		return t.Path
+	}
+	return "/dev/loopN"
+}
+
+// isWhole says that a piece is all of the target and needs no map.
+func (p *Plan) isWhole(x piece) bool { return x.OffsetBytes == 0 && x.targetBytes == p.targetBytes }
+
+func (p *Plan) mapName(x piece) string {
+	return fmt.Sprintf("voltar-restore-%s-%s", p.run, x.mapSuffix())
 }
 
 // syncfs writes the filesystem that a folder is on to disk.

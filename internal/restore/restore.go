@@ -12,8 +12,8 @@
 //	filesystem.go  make a filesystem as it was, and fill it; swap areas
 //	folder.go      files alone, into a folder
 //
-// Until the last step a volume carries the tag voltar.incomplete, and an image file has a name that ends in .incomplete.
-// Maps and loop devices are journalled before they are made, mounts are detached and end with the process.
+// Until the last step a volume carries the tag voltar.incomplete, and an image file's name ends in .incomplete. Maps
+// and loop devices are journalled before they are made, mounts are detached and end with the process.
 package restore
 
 import (
@@ -32,9 +32,6 @@ import (
 	"voltar/lvm"
 	"voltar/partmap"
 )
-
-// TagIncomplete is on a volume while it is being restored. It stays on one whose restore failed or was interrupted.
-const TagIncomplete = "voltar.incomplete"
 
 // incompleteSuffix is on the name of an image file while it is being restored.
 const incompleteSuffix = ".incomplete"

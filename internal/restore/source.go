@@ -18,7 +18,7 @@ import (
 )
 
 // source is the backup that is read. Its files are opened before anything else happens and stay open, so that retention
-// which removes the backup meanwhile does not take it away from a restore that has already begun (where the store allows).
+// which removes the backup meanwhile does not take it away from a restore that has begun, where the store allows it.
 type source struct {
 	backup catalog.Backup
 	store  store.Store

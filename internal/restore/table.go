@@ -103,11 +103,11 @@ func sectorBytes(device string) (_ int, err error) {
 // mapPiece gives a piece a device of its own until the restore lets go of it; one that is all of the target has the
 // target's.
 func (w *work) mapPiece(ctx context.Context, p piece) (string, error) {
-	if p.OffsetBytes == 0 && p.targetBytes == w.plan.targetBytes {
+	if w.plan.isWhole(p) {
 		return w.device, nil
 	}
 	target := partmap.Target{
-		Name: fmt.Sprintf("voltar-restore-%s-%s", w.plan.run, p.mapSuffix()),
+		Name: w.plan.mapName(p),
 		UUID: fmt.Sprintf("LVM-voltar-%s-restore-%s", w.plan.run, p.mapSuffix()),
 		Segments: []partmap.Segment{{
 			SizeBytes: p.targetBytes, Sources: []partmap.Source{{Device: w.device, OffsetBytes: p.OffsetBytes}},
