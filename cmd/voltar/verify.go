@@ -129,7 +129,7 @@ func (s *setup) chooseBackups(c *cli.Context, run *report.Run) ([]verification, 
 		chosen, err := s.chooseOn(c, d)
 		var lacking *lackingError
 		switch {
-		case c.Context.Err() != nil:
+		case c.Err() != nil:
 			return nil, context.Cause(c.Context)
 		case errors.As(err, &lacking):
 			missing = append(missing, lacking)
@@ -309,8 +309,11 @@ func noteLost(volume *report.Volume, v verification) {
 
 func lostName(l verify.Lost) string {
 	name := "/" + l.Path
-	if l.Path == "" {
+	switch l.Path {
+	case "":
 		name = "(its name is lost too)"
+	case ".":
+		name = "/"
 	}
 	if l.Extent != "" {
 		name = l.Extent + ":" + name
