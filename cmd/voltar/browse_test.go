@@ -219,7 +219,7 @@ func TestVerifyCommand(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.backups, b.Path(), catalog.ManifestName), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if lines := verified(t, s, 3); len(lines) != 2 || !strings.Contains(lines[1].Error, "damaged") {
+	if lines := verified(t, s, 3); len(lines) != 2 || lines[1].Findings[0].File != catalog.ManifestName {
 		t.Errorf("a damaged manifest: %+v", lines)
 	}
 }
@@ -241,6 +241,26 @@ func TestVerifyRepairsAnIndex(t *testing.T) {
 	}
 	if code, out, errs := voltar(t, "cat", "volume-00000001", "/file", "--config", s.config); code != 0 || out != "text\n" {
 		t.Errorf("%d %q %s", code, out, errs)
+	}
+}
+
+// What a manifest names is not to be trusted: others may be able to write to the destination.
+func TestHostileManifestsLeadNowhere(t *testing.T) {
+	for _, name := range []string{"../../../../secret", "/etc/passwd", "..", "-x", "a\\u0000b"} {
+		t.Run(name, func(t *testing.T) {
+			s, store, b := newStocked(t, "")
+			archive := b.Manifest.Extents[1].Archive
+			browsetest.Spoil(t, store, b, catalog.ManifestName, func(d []byte) []byte {
+				return bytes.ReplaceAll(d, []byte(`"`+archive+`"`), []byte(`"`+name+`"`))
+			})
+			for _, args := range [][]string{{"cat", "volume-00000001", "p1:/file"}, {"ls", "volume-00000001"},
+				{"extract", "volume-00000001", "--keep-going", "--to", t.TempDir()}, {"verify", "volume-00000001"}} {
+				code, out, errs := voltar(t, append(args, "--config", s.config)...)
+				if said := out + errs; code == 0 || !strings.Contains(said, "cannot take") && !strings.Contains(said, "not a valid key") {
+					t.Errorf("%s: %d %q %s", args[0], code, out, errs)
+				}
+			}
+		})
 	}
 }
 
