@@ -76,9 +76,18 @@ func (s *setup) findBackup(ctx context.Context, from, text string) (namedStore, 
 	return *on, found, nil
 }
 
-// resolveOn finds a backup on one destination. Only the volumes that the name can mean are listed; when there are none,
-// all are, for the message that says what there is.
+// resolveOn finds a backup on one destination.
 func resolveOn(ctx context.Context, d namedStore, host, text string) (catalog.Backup, error) {
+	listing, err := listFor(ctx, d, host, text)
+	if err != nil {
+		return catalog.Backup{}, err
+	}
+	return listing.Resolve(text)
+}
+
+// listFor lists what is needed to tell which backup is meant: the volumes that the name can mean; when there are none,
+// all, for the message that says what there is.
+func listFor(ctx context.Context, d namedStore, host, text string) (*catalog.Listing, error) {
 	name := text
 	if i := strings.LastIndexByte(text, '@'); i > 0 {
 		name = text[:i]
@@ -89,8 +98,5 @@ func resolveOn(ctx context.Context, d namedStore, host, text string) (catalog.Ba
 	if err == nil && len(listing.Backups)+len(listing.Unreadable) == 0 {
 		listing, err = catalog.List(ctx, d.store, host, catalog.Filter{Newest: 1})
 	}
-	if err != nil {
-		return catalog.Backup{}, err
-	}
-	return listing.Resolve(text)
+	return listing, err
 }

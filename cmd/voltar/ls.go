@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"path"
@@ -107,7 +108,7 @@ type lister struct {
 
 // list prints a folder's entries, or the one that is no folder. Like ls(1), it shows what a symbolic link leads to
 // unless the listing is long.
-func (l *lister) list(c *cli.Context, b *browse.Backup, text string) error {
+func (l *lister) list(c *cli.Context, b *browse.Backup, text string) (err error) {
 	place, err := b.Parse(text)
 	if err != nil {
 		return err
@@ -116,7 +117,7 @@ func (l *lister) list(c *cli.Context, b *browse.Backup, text string) error {
 	if err != nil {
 		return err
 	}
-	defer tree.Close()
+	defer func() { err = errors.Join(err, tree.Close()) }()
 	e, err := tree.Lookup(c.Context, place.Path, !l.long || strings.HasSuffix(text, "/"))
 	if err != nil {
 		return err

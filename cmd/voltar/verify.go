@@ -129,7 +129,7 @@ func (s *setup) chooseBackups(c *cli.Context, run *report.Run) ([]verification, 
 		chosen, err := s.chooseOn(c, d)
 		var lacking *lackingError
 		switch {
-		case c.Context.Err() != nil:
+		case c.Err() != nil:
 			return nil, context.Cause(c.Context)
 		case errors.As(err, &lacking):
 			missing = append(missing, lacking)
@@ -157,14 +157,19 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	if c.NArg() > 0 {
 		var lacking error
 		for _, text := range c.Args().Slice() {
-			b, err := resolveOn(c.Context, *d, s.host, text)
+			listing, err := listFor(c.Context, *d, s.host, text)
+			if err != nil {
+				return list, err
+			}
+			b, err := listing.Resolve(text)
+			u := slices.IndexFunc(listing.Unreadable, func(u catalog.Unreadable) bool { return errors.Is(err, u.Err) })
 			switch {
 			case err == nil:
 				list = append(list, verification{on: d, backup: b})
-			case errors.Is(err, catalog.ErrNotFound):
-				lacking = errors.Join(lacking, fmt.Errorf("destination %s: %w", d.name, err))
+			case u >= 0:
+				list = append(list, s.unreadable(d, listing.Unreadable[u]))
 			default:
-				return list, err
+				lacking = errors.Join(lacking, fmt.Errorf("destination %s: %w", d.name, err))
 			}
 		}
 		if lacking != nil {
@@ -184,17 +189,23 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 		list = append(list, verification{on: d, backup: b})
 	}
 	for _, u := range listing.Unreadable {
-		list = append(list, verification{on: d, backup: catalog.Backup{Host: s.host, ID: u.ID}, err: u.Err})
+		list = append(list, s.unreadable(d, u))
 	}
 	return list, nil
 }
 
+// unreadable is the result for a backup whose manifest cannot be used, which is all that there is to say of it.
+func (s *setup) unreadable(d *namedStore, u catalog.Unreadable) verification {
+	return verification{on: d, backup: catalog.Backup{Host: s.host, ID: u.ID}, ended: time.Now().UTC(),
+		result: verify.Result{Findings: []verify.Finding{{File: catalog.ManifestName, Message: u.Err.Error()}}}}
+}
+
 // verifyOne checks one backup, after its indexes were repaired where that is asked for and needed.
 func (s *setup) verifyOne(c *cli.Context, v *verification, opts verify.Options) {
-	defer func() { v.ended = time.Now().UTC() }()
-	if v.err != nil {
+	if v.backup.Manifest == nil {
 		return
 	}
+	defer func() { v.ended = time.Now().UTC() }()
 	v.result, v.err = verify.Backup(c.Context, v.on.store, v.backup, opts)
 	if v.err != nil || !v.result.Repair || !c.Bool("repair-index") {
 		return
@@ -309,8 +320,11 @@ func noteLost(volume *report.Volume, v verification) {
 
 func lostName(l verify.Lost) string {
 	name := "/" + l.Path
-	if l.Path == "" {
+	switch l.Path {
+	case "":
 		name = "(its name is lost too)"
+	case ".":
+		name = "/"
 	}
 	if l.Extent != "" {
 		name = l.Extent + ":" + name
@@ -418,7 +432,7 @@ func (a *app) printVerification(c *cli.Context, list []verification, run report.
 		}
 	}
 	switch {
-	case len(lines) == 0:
+	case len(lines) == 0 && !slices.ContainsFunc(run.Destinations, func(d report.Destination) bool { return d.Error != nil }):
 		fmt.Fprintln(a.stdout, "There are no backups to check.")
 	case bad > 0:
 		fmt.Fprintf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))

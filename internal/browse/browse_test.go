@@ -1,6 +1,7 @@
 package browse
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -283,6 +284,49 @@ func TestExtractDoesNotLeaveItsFolder(t *testing.T) {
 	}
 	if got := files(t, outside); len(got) > 0 {
 		t.Errorf("%q outside", got)
+	}
+}
+
+// A store that others can write to may hold anything under the name of an archive.
+func TestHostileArchivesStayInTheirFolder(t *testing.T) {
+	b, meta, s := made(t, browsetest.Spec{Fill: func(string) {}})
+	outside := t.TempDir()
+	var hostile bytes.Buffer
+	w := tar.NewWriter(&hostile)
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeReg, Name: "../escaped"},
+		{Typeflag: tar.TypeReg, Name: outside + "/absolute"},
+		{Typeflag: tar.TypeSymlink, Name: "out", Linkname: outside},
+		{Typeflag: tar.TypeReg, Name: "out/through-a-link"},
+		{Typeflag: tar.TypeLink, Name: "hard", Linkname: "../../escaped"},
+		{Typeflag: tar.TypeLink, Name: "harder", Linkname: "out/x"},
+		{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3},
+		{Typeflag: tar.TypeReg, Name: "good"},
+	} {
+		h.Mode = 0o644
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	browsetest.Spoil(t, s, meta, meta.Manifest.Extents[1].Archive, func([]byte) []byte { return browsetest.Gzip(t, hostile.Bytes(), 6) })
+	browsetest.Spoil(t, s, meta, meta.Manifest.Extents[1].Index.Name, func([]byte) []byte { return nil })
+	dir, done, err := extracted(t, b, nil, ExtractOptions{KeepGoing: true})
+	if !errors.Is(err, archive.ErrIncomplete) {
+		t.Fatalf("error %v, want ErrIncomplete", err)
+	}
+	if len(done[0].Stats.Failures) != 5 {
+		t.Errorf("failures %v", done[0].Stats.Failures)
+	}
+	if got, want := files(t, dir), []string{"p1/good", "p1/out"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := append(files(t, outside), files(t, filepath.Dir(dir))...); slices.ContainsFunc(got, func(name string) bool {
+		return strings.HasSuffix(name, "escaped") || strings.HasSuffix(name, "absolute") || strings.HasSuffix(name, "link")
+	}) {
+		t.Errorf("%q", got)
 	}
 }
 

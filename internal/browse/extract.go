@@ -85,14 +85,14 @@ func (b *Backup) extractExtent(
 		defer func() { err = errors.Join(err, to.Close()) }()
 	}
 	var index *archive.Index
-	switch tree, err := b.Tree(ctx, x); {
-	case err == nil:
-		defer tree.Close()
+	switch tree, openErr := b.Tree(ctx, x); {
+	case openErr == nil:
+		defer func() { err = errors.Join(err, tree.Close()) }()
 		index = tree.Index()
-	case errors.Is(err, ErrNoIndex) && opts.KeepGoing:
-		out.Notes = append(out.Notes, err.Error())
+	case errors.Is(openErr, ErrNoIndex) && opts.KeepGoing:
+		out.Notes = append(out.Notes, openErr.Error())
 	default:
-		return out, err
+		return out, openErr
 	}
 	data, err := b.open(ctx, b.store, b.backup, x.Archive)
 	if err != nil {

@@ -65,8 +65,11 @@ func fits(ctx context.Context, s store.Store, b catalog.Backup, name string, als
 	if err != nil {
 		return false
 	}
-	defer f.Close()
-	return compare(ctx, b, name, f) == nil && (also == nil || also(f) == nil)
+	err = compare(ctx, b, name, f)
+	if err == nil && also != nil {
+		err = also(f)
+	}
+	return errors.Join(err, f.Close()) == nil
 }
 
 func compare(ctx context.Context, b catalog.Backup, name string, f store.Reader) error {

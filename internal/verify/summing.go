@@ -50,7 +50,7 @@ func (s *summing) ReadAt(p []byte, offset int64) (int, error) {
 
 // sum reads what nobody has read and returns the sums of the whole file. From then on reads are not summed.
 func (s *summing) sum() (archive.Digest, error) {
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, s.SizeBytes()))
 	for s.next < s.SizeBytes() {
 		if s.ctx.Err() != nil {
 			return archive.Digest{}, context.Cause(s.ctx)

@@ -210,7 +210,8 @@ func (k *maker) tree(name, dir string, offset, size int64) catalog.Extent {
 func (k *maker) image(name string, data []byte) {
 	k.t.Helper()
 	var out bytes.Buffer
-	_, err := archive.WriteImage(context.Background(), bytes.NewReader(data), int64(len(data)), &out, archive.ImageOptions{Level: archive.LevelFast})
+	opts := archive.ImageOptions{Level: archive.LevelFast}
+	_, err := archive.WriteImage(context.Background(), bytes.NewReader(data), int64(len(data)), &out, opts)
 	if err != nil {
 		k.t.Fatal(err)
 	}
