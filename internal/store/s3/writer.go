@@ -39,7 +39,7 @@ func (s *Store) create(ctx context.Context, key string, opts store.PutOptions) (
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	size, err := partBytes(opts.MaxBytes)
+	size, err := s.partBytes(opts.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
