@@ -115,6 +115,16 @@ func TestObjectLock(t *testing.T) {
 				if err := s.Delete(t.Context(), "h/a"); err != nil {
 					t.Errorf("one that is not locked: %v", err)
 				}
+				w, err := s.Create(t.Context(), "h/manifest", store.PutOptions{LockUntil: until})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.Commit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if held, err := s.LockedUntil(t.Context(), "h/manifest"); err != nil || !held.Equal(until.UTC().Truncate(time.Second)) {
+					t.Errorf("locked until %s, %v; want %s", held, err, until)
+				}
 			})
 		}
 	}
