@@ -19,8 +19,10 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/hostcmd"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
+	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
@@ -49,6 +51,8 @@ type Options struct {
 	Snapshot     SnapshotOptions
 	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
 	Destinations []Destination
+	Groups       []Group
+	Hooks        []quiesce.Hook // of the run as a whole
 
 	VanishedKeep time.Duration // after its last backup, those of a volume that is gone end; 0 keeps them
 }
@@ -89,6 +93,10 @@ type Settings struct {
 	Exclude      []string
 	Level        archive.Level
 	SnapshotSize lvm.SizePolicy
+	Group        string // consistency group; "" for none
+	Freeze       []quiesce.Freeze
+	Hooks        []quiesce.Hook
+	Dumps        []Dump // kept beside the volume
 }
 
 // Destination is one place for backups and what is kept there.
@@ -104,6 +112,8 @@ type Deps struct {
 	Maps     *partmap.Mapper
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
+	Quieter  *quiesce.Quieter
+	Runner   *hostcmd.Runner // for thaw commands that a dead run left in its journal
 	Pool     *archive.Pool
 	Log      *slog.Logger
 	Progress Progress

@@ -60,6 +60,8 @@ func (e *Engine) recoverThing(ctx context.Context, dead *journal.DeadRun, o jour
 		return e.recoverActivation(ctx, dead, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
+	case journal.KindFreeze:
+		return e.recoverFreeze(ctx, dead, t)
 	}
 	return "", fmt.Errorf("cannot undo %q of an earlier run: not of this program's making", t.Kind)
 }

@@ -125,7 +125,7 @@ func (v *volumeRun) finish(ctx context.Context) {
 		}
 		r.Copies = append(r.Copies, b.copy)
 	}
-	r.Quiesce = "crash-consistent"
+	r.Quiesce = v.quiesced.String()
 	r.Status = v.status(ctx)
 	if v.failure != nil {
 		r.Error = explain(v.failure)

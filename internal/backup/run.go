@@ -122,15 +122,6 @@ func (r *run) backUp(ctx context.Context, plan *Plan) {
 	_ = group.Wait() // units keep their own errors
 }
 
-// units are the selected volumes.
-func (r *run) units(plan *Plan) []unit {
-	var list []unit
-	for _, v := range plan.Selected() {
-		list = append(list, unit{members: []*volumeRun{r.newVolume(plan, v)}})
-	}
-	return list
-}
-
 // hand takes the result of a volume that is done.
 func (r *run) hand(result report.Volume) {
 	r.mu.Lock()

@@ -25,8 +25,10 @@ type volumeRun struct {
 	names    catalog.Names
 
 	held     releases // lock, activation, snapshot
+	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced  // of the snapshot
+	quiesced quiesced
 	watched  *lvm.WatchResult // once the watch has ended
 	time     time.Time        // of the snapshot
 
@@ -139,7 +141,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: v.run.opts.Version, Status: catalog.StatusComplete,
 		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.id.Time, Started: v.result.Started,
-		Snapshot: v.snapshotFacts(), Quiesce: &catalog.Quiesce{Level: "crash-consistent"},
+		Snapshot: v.snapshotFacts(), Quiesce: v.quiesced.facts(),
 	}
 	for _, w := range v.result.Warnings {
 		m.Warnings = append(m.Warnings, w.Message)
