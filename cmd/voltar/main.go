@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/mount"
+	"voltar/internal/quiesce"
 )
 
 // version is set when a release is built.
@@ -22,6 +23,9 @@ var version = ""
 
 func main() {
 	if status, handled := mount.RunChild(os.Args); handled {
+		os.Exit(status)
+	}
+	if status, handled := quiesce.RunChild(os.Args); handled {
 		os.Exit(status)
 	}
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
@@ -93,6 +97,8 @@ func (a *app) commands() []*cli.Command {
 		a.listCommand(),
 		a.pruneCommand(),
 		a.forgetCommand(),
+		a.snapshotCommand(),
+		a.streamCommand(),
 		a.checkCommand(),
 		a.cleanupCommand(),
 		a.initCommand(),

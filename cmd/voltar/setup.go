@@ -19,6 +19,7 @@ import (
 	"voltar/internal/hostcmd"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
+	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/lvm"
@@ -32,6 +33,9 @@ type setup struct {
 	host   string
 	runner *hostcmd.Runner
 	stores []namedStore
+
+	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
+	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
 }
 
 // namedStore is an open destination.
@@ -134,6 +138,8 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
 		Prober:   probe.New(s.runner),
 		Mounts:   mount.New(mount.Options{Log: s.log}),
+		Quieter:  quiesce.New(s.runner, quiesce.Options{Log: s.log}),
+		Runner:   s.runner,
 		Pool:     pool,
 		Log:      s.log,
 		Progress: progress,
@@ -160,6 +166,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	for _, d := range s.stores {
 		opts.Destinations = append(opts.Destinations, backup.Destination{Name: d.name, Store: d.store, Policy: d.keep.Policy()})
 	}
+	s.addQuiescing(&opts)
 	return backup.New(deps, opts), pool.Close, nil
 }
 
@@ -169,6 +176,7 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 	cfg := s.config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
 	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
+	var freeze []string
 	for _, rule := range cfg.Volumes {
 		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
 			continue
@@ -177,6 +185,7 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 			settings.As = backup.As(rule.As)
 		}
 		settings.Exclude = append(settings.Exclude, rule.Exclude...)
+		freeze = append(freeze, rule.Freeze...)
 		if rule.SnapshotSize != nil {
 			size = *rule.SnapshotSize
 		}
@@ -185,7 +194,11 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 		}
 	}
 	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
+	if s.snapshotSize != nil {
+		size = *s.snapshotSize
+	}
 	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
+	s.volumeQuiescing(v, freeze, &settings)
 	return settings
 }
 

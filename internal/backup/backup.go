@@ -53,6 +53,7 @@ type Options struct {
 	Destinations []Destination
 	Groups       []Group
 	Hooks        []quiesce.Hook // of the run as a whole
+	Sources      Sources
 
 	VanishedKeep time.Duration // after its last backup, those of a volume that is gone end; 0 keeps them
 }
@@ -156,18 +157,26 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 
 // work does what a run is for.
 func (r *run) work(ctx context.Context, patterns []string) error {
-	plan, err := r.Plan(ctx, patterns)
+	plan, sources, err := r.choose(ctx, patterns)
 	if err != nil {
 		return err
 	}
 	r.note(plan)
-	if len(plan.Selected()) == 0 {
+	r.report.PlannedVolumes += len(sources)
+	if r.report.PlannedVolumes == 0 {
 		return ErrNothing
 	}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
+	defer r.endHooks(ctx)
+	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
+		return err
+	}
 	r.backUp(ctx, plan)
-	r.retainGone(ctx, plan)
+	r.backUpSources(ctx, sources)
+	if !r.noVolumes {
+		r.retainGone(ctx, plan)
+	}
 	return nil
 }

@@ -109,34 +109,42 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) err
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
+	stats, err := v.writeTree(ctx, x, root, treeMaxBytes(use))
+	if err != nil {
+		return err
+	}
+	if err := checkNotEmpty(stats, use); err != nil {
+		return fmt.Errorf("archive %s: %w", x.label(), err)
+	}
+	return v.storeBootArea(ctx, x)
+}
+
+// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index.
+func (v *volumeRun) writeTree(ctx context.Context, x *extent, root *os.File, maxBytes int64) (stats archive.TreeStats, err error) {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
 	index, err := v.out.create(ctx, x.Index.Name, 0)
 	if err != nil {
-		return err
+		return stats, err
 	}
 	defer index.abort()
-	var stats archive.TreeStats
-	file, err := v.out.write(ctx, x.Archive, treeMaxBytes(use), func(w io.Writer) (err error) {
+	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
 		})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("archive %s: %w", x.label(), err)
-	}
-	if err := checkNotEmpty(stats, use); err != nil {
-		return fmt.Errorf("archive %s: %w", x.label(), err)
+		return stats, fmt.Errorf("archive %s: %w", x.label(), err)
 	}
 	if _, err := index.commit(ctx); err != nil {
-		return err
+		return stats, err
 	}
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
 	v.stored[x.Name] = file.SizeBytes
-	return v.storeBootArea(ctx, x)
+	return stats, nil
 }
 
 // treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode.

@@ -9,11 +9,11 @@ import (
 	"sync"
 	"time"
 
-
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/quiesce"
 	"voltar/lvm"
+	"voltar/report"
 )
 
 // Group is a consistency group: its members are made quiet together and snapshotted back to back.
@@ -407,7 +407,7 @@ func (r *run) refuseFreeze(mountpoints []string) error {
 		for _, n := range needed {
 			devices, err := r.LVM.DevicesOfPath(n.path)
 			if err == nil {
-				devices, err = r.LVM.FilesystemsUnder(devices...)
+				devices, err = r.LVM.DevicesUnder(devices...) // a loop device's file may lie there
 			}
 			if err != nil {
 				return fmt.Errorf("find what holds %s: %w", n.path, err)
@@ -433,27 +433,43 @@ func (e *Engine) recoverFreeze(ctx context.Context, dead *journal.DeadRun, t jou
 	return "freeze of " + t.Name, nil
 }
 
-// runHooks runs the hooks of a phase for one volume, in the order of the configuration. The error says that the volume
-// must not go on.
+// runHooks runs the hooks of a phase up to the snapshot for one volume, in the order of the configuration, until one
+// fails it.
 func (v *volumeRun) runHooks(ctx context.Context, phase quiesce.Phase) error {
 	for _, h := range v.settings.Hooks {
 		if h.Phase != phase {
 			continue
 		}
-		if err := v.run.Quieter.RunHook(ctx, h, v.hookEnv(phase)); err != nil {
-			v.degrade(err, h.Must)
-		}
-		if v.failure != nil && phase != quiesce.PhaseOnError && phase != quiesce.PhaseAfter {
-			return v.failure
+		if err := v.run.Quieter.RunHook(ctx, h, v.hookEnv(phase, "")); err != nil {
+			if h.Must {
+				return err
+			}
+			v.degrade(err, false)
 		}
 	}
 	return nil
 }
 
+// runLastHooks runs the hooks for a volume that is done, whatever became of it: what those before it began may have to
+// be ended. Their failures are warnings, as the backup stands or has failed already.
+func (v *volumeRun) runLastHooks(ctx context.Context) {
+	status := v.status(ctx)
+	ctx = context.WithoutCancel(ctx)
+	for _, h := range v.settings.Hooks {
+		if h.Phase != quiesce.PhaseAfter && (h.Phase != quiesce.PhaseOnError || v.failure == nil) {
+			continue
+		}
+		if err := v.run.Quieter.RunHook(ctx, h, v.hookEnv(h.Phase, status)); err != nil {
+			problem := explain(err)
+			v.warn(problem.Message, problem.Hint)
+		}
+	}
+}
+
 // hookEnv tells a hook what it runs for.
-func (v *volumeRun) hookEnv(phase quiesce.Phase) []string {
+func (v *volumeRun) hookEnv(phase quiesce.Phase, status report.VolumeStatus) []string {
 	env := append(v.run.hookEnv(phase), "VOLTAR_VOLUME="+v.name(), "VOLTAR_GROUP="+v.settings.Group,
-		"VOLTAR_BACKUP="+v.result.Backup, "VOLTAR_STATUS="+string(v.result.Status))
+		"VOLTAR_BACKUP="+v.result.Backup, "VOLTAR_STATUS="+string(status))
 	if v.snapshot.Name != "" {
 		env = append(env, "VOLTAR_SNAPSHOT="+v.snapshot.DMPath)
 	}
@@ -468,12 +484,13 @@ func (r *run) hookEnv(phase quiesce.Phase) []string {
 }
 
 // runHooks runs the hooks of the run as a whole. The error says that the run must not go on.
-func (r *run) runHooks(ctx context.Context, phase quiesce.Phase, env ...string) error {
+func (r *run) runHooks(ctx context.Context, phase quiesce.Phase) error {
+	failed := r.failedVolumes()
 	for _, h := range r.opts.Hooks {
-		if h.Phase != phase {
+		if h.Phase != phase || (phase == quiesce.PhaseOnError && len(failed) == 0) {
 			continue
 		}
-		if err := r.Quieter.RunHook(ctx, h, append(r.hookEnv(phase), env...)); err != nil {
+		if err := r.Quieter.RunHook(ctx, h, append(r.hookEnv(phase), "VOLTAR_FAILED="+strings.Join(failed, " "))); err != nil {
 			if h.Must && phase == quiesce.PhaseBefore {
 				return err
 			}
@@ -484,3 +501,21 @@ func (r *run) runHooks(ctx context.Context, phase quiesce.Phase, env ...string) 
 	return nil
 }
 
+// endHooks runs the last hooks of the run, also when it was stopped.
+func (r *run) endHooks(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	_ = r.runHooks(ctx, quiesce.PhaseOnError) // of these phases nothing fails the run
+	_ = r.runHooks(ctx, quiesce.PhaseAfter)
+}
+
+func (r *run) failedVolumes() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for _, v := range r.report.Volumes {
+		if v.Status != report.VolumeOK {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}

@@ -41,7 +41,7 @@ func (v *volumeRun) retainOn(ctx context.Context, b *branch) error {
 }
 
 func (v *volumeRun) identity() catalog.Identity {
-	return catalog.VolumeIdentity(v.volume.VGUUID, v.volume.UUID)
+	return v.source().Identity()
 }
 
 // lastComplete returns the newest backup of the volume on a destination that lacks nothing, or nil.

@@ -26,12 +26,14 @@ type run struct {
 	journal *journal.Run
 	targets []*target
 
+	noVolumes bool // it is for other sources alone, and has not looked at LVM
+
 	mu     sync.Mutex
 	report report.Run
 }
 
-// begin takes the lock of the configuration and opens the run's journal.
-func (e *Engine) begin(command string) (_ *run, err error) {
+// begin takes the lock of the configuration, or another one that is named, and opens the run's journal.
+func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
 	started := e.Now().UTC()
 	r := &run{Engine: e, id: journal.NewRunID(started)}
 	r.report = report.Run{
@@ -41,7 +43,7 @@ func (e *Engine) begin(command string) (_ *run, err error) {
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, journal.Holder{Run: r.id, Command: "voltar " + command, Started: started}); err != nil {
 		return nil, err
 	}
-	if r.lock, err = r.locks.TryLock(journal.ScopeConfig, cmp.Or(e.opts.ConfigPath, "none")); err != nil {
+	if r.lock, err = r.locks.TryLock(journal.ScopeConfig, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
 		return nil, err
 	}
 	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{

@@ -66,8 +66,10 @@ func (v *volumeRun) start(ctx context.Context) {
 
 // prepareSnapshot takes the lock, makes the volume active, runs its hooks and reserves room.
 func (v *volumeRun) prepareSnapshot(ctx context.Context) error {
-	if err := v.lock(); err != nil {
-		return err
+	if v.kept == "" {
+		if err := v.lock(); err != nil {
+			return err
+		}
 	}
 	if err := v.activate(ctx); err != nil {
 		return err
@@ -101,6 +103,9 @@ func (v *volumeRun) takeSnapshot(ctx context.Context) error {
 		Name: snapshotName(v.volume, v.run.id),
 		Tags: []string{TagOwn, TagRun + v.run.id},
 	}
+	if v.kept != "" {
+		request = v.keptRequest()
+	}
 	if v.room == nil {
 		return v.createSnapshot(ctx, request)
 	}
@@ -111,7 +116,11 @@ func (v *volumeRun) takeSnapshot(ctx context.Context) error {
 }
 
 // createSnapshot journals the snapshot, makes it, and sees to its removal.
-func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) error {
+func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) (err error) {
+	if v.kept != "" { // it stays, and belongs to no run
+		v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
+		return err
+	}
 	record, err := v.run.journal.Intend(journal.Thing{
 		Kind: journal.KindSnapshot, VG: v.volume.VG, LV: request.Name, OriginUUID: v.volume.UUID, Tags: request.Tags,
 	})
