@@ -107,8 +107,10 @@ func (a *app) commands() []*cli.Command {
 	}
 	for _, command := range list {
 		command.Flags = append(command.Flags, commonFlags()...)
-		command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
-		command.HideHelpCommand = true
+		for _, c := range append(command.Subcommands, command) {
+			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+			c.HideHelpCommand = true
+		}
 	}
 	return list
 }

@@ -26,7 +26,7 @@ func (a *app) snapshotCommand() *cli.Command {
 			{
 				Name: "create", Usage: "snapshot volumes, all at one moment", ArgsUsage: "[VOLUME...]",
 				Flags: append(commonFlags(),
-					&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: nameUsage, Value: "kept"},
+					&cli.StringFlag{Name: "name", Usage: nameUsage, Value: "kept"},
 					&cli.StringFlag{Name: "size", Usage: "copy-on-write space of each: `SIZE`, as 5%ORIGIN or 2G; less than the origin means until it is full"},
 					&cli.BoolFlag{Name: "must-be-quiet", Usage: "fail when something could not be frozen, instead of going on crash-consistent"},
 				),
@@ -58,6 +58,7 @@ func (a *app) withEngine(c *cli.Context, do func(*setup, *backup.Engine) error) 
 		}
 		s.snapshotSize = &size
 	}
+	s.mustBeQuiet = c.Bool("must-be-quiet")
 	engine, closeEngine, err := s.engine(nil)
 	if err != nil {
 		return err
@@ -71,7 +72,6 @@ func (a *app) snapshotCreate(c *cli.Context) error {
 		if s.config.Path() == "" && c.NArg() == 0 {
 			return usageError{errors.New("there is no configuration: name volumes")}
 		}
-		s.mustBeQuiet = c.Bool("must-be-quiet")
 		made, problems, err := engine.Keep(c.Context, c.String("name"), c.Args().Slice())
 		for _, p := range problems {
 			s.log.Warn(p.Message, "hint", p.Hint)

@@ -144,6 +144,7 @@ func (r *run) snapshotUnit(ctx context.Context, u unit) {
 	quiet := r.quiet(ctx, u)
 	r.failTogether(u)
 	for _, v := range u.alive() {
+		quiet.stillSuspended(ctx, v)
 		v.fail(v.takeSnapshot(ctx))
 	}
 	quiet.thaw(ctx)
@@ -162,6 +163,7 @@ type hold struct {
 	session *quiesce.Session
 	record  journal.ID
 	held    bool
+	lost    error // why it is known not to have lasted
 }
 
 // quietUnit is what is quiet around the snapshots of a unit.
@@ -227,36 +229,96 @@ func (h *hold) problem(err error) {
 	}
 }
 
-// wantedHolds are the freezes of the members and of their group, each once.
+// wantedHolds are the freezes of the members and of their groups, each once.
 func (r *run) wantedHolds(u unit) []*hold {
-	var list []*hold
-	want := func(f quiesce.Freeze, v *volumeRun) {
-		for _, h := range list {
-			if h.Name == f.Name && h.Method == f.Method && slices.Equal(h.Mountpoints, f.Mountpoints) {
-				h.members = append(h.members, v)
-				return
-			}
-		}
-		list = append(list, &hold{Freeze: f, members: []*volumeRun{v}})
-	}
+	w := wanted{run: r, unit: u, canNest: quiesce.CanNest()}
 	for _, v := range u.alive() {
-		for _, f := range slices.Concat(v.settings.Freeze, r.groupOptions(u.group).Freeze) {
-			if f.Name == FreezeHere && f.Method == quiesce.MethodLocal && len(f.Mountpoints) == 0 {
-				points, err := r.mountpointsOf(v.volume)
-				if err != nil {
-					v.degrade(fmt.Errorf("find where %s is mounted: %w", v.name(), err), f.Must)
-					continue
-				}
-				if len(points) == 0 {
-					v.degrade(fmt.Errorf("freeze %s: no filesystem of it is mounted on this host", v.name()), f.Must)
-					continue
-				}
-				f.Mountpoints = points
+		for _, f := range slices.Concat(v.settings.Freeze, r.groupOptions(v.settings.Group).Freeze) {
+			if err := w.add(f, v); err != nil {
+				v.degrade(fmt.Errorf("freeze %s: %w", v.name(), err), f.Must)
 			}
-			want(f, v)
 		}
 	}
-	return list
+	return w.list
+}
+
+// wanted collects holds.
+type wanted struct {
+	run     *run
+	unit    unit
+	canNest bool
+	list    []*hold
+}
+
+// add enters a freeze that a member wants. Filesystems of this host are sorted by how they can be frozen: one that is
+// mounted on a volume of the unit itself is frozen by LVM's own suspending, where the kernel does not bear both.
+func (w *wanted) add(f quiesce.Freeze, v *volumeRun) (err error) {
+	if f.Method != quiesce.MethodLocal {
+		w.hold(f, v)
+		return nil
+	}
+	if f.Name == FreezeHere && len(f.Mountpoints) == 0 {
+		if f.Mountpoints, err = w.run.mountpointsOf(v.volume); err != nil {
+			return err
+		}
+		if len(f.Mountpoints) == 0 {
+			return errors.New("no filesystem of it is mounted on this host")
+		}
+	}
+	direct := f
+	direct.Method, direct.Mountpoints, direct.Devices = quiesce.MethodSuspend, nil, nil
+	frozen := f
+	frozen.Mountpoints = nil
+	for _, point := range f.Mountpoints {
+		member, err := w.mountedOn(point)
+		switch {
+		case err != nil:
+			return err
+		case member == nil || w.canNest:
+			frozen.Mountpoints = append(frozen.Mountpoints, point)
+		case !member.volume.IsThin():
+			direct.Devices = append(direct.Devices, lvm.DMName(member.volume.VG, member.volume.Name))
+			direct.Mountpoints = append(direct.Mountpoints, point)
+		case len(w.unit.members) > 1:
+			return fmt.Errorf("%s is mounted on the thin volume %s: together with others it can be frozen from Linux 6.8 on only",
+				point, member.name())
+		default:
+			v.quiesced.level, v.quiesced.method = levelFilesystem, "LVM, while it makes the snapshot"
+		}
+	}
+	if len(frozen.Mountpoints) > 0 {
+		w.hold(frozen, v)
+	}
+	if len(direct.Devices) > 0 {
+		w.hold(direct, v)
+	}
+	return nil
+}
+
+// hold enters a freeze for a member.
+func (w *wanted) hold(f quiesce.Freeze, v *volumeRun) {
+	same := func(h *hold) bool {
+		return h.Name == f.Name && h.Method == f.Method && slices.Equal(h.Mountpoints, f.Mountpoints) && slices.Equal(h.Devices, f.Devices)
+	}
+	if i := slices.IndexFunc(w.list, same); i >= 0 {
+		w.list[i].members = append(w.list[i].members, v)
+		return
+	}
+	w.list = append(w.list, &hold{Freeze: f, members: []*volumeRun{v}})
+}
+
+// mountedOn returns the member of the unit on whose device itself a filesystem lies, or nil.
+func (w *wanted) mountedOn(point string) (*volumeRun, error) {
+	devices, err := w.run.LVM.DevicesOfPath(point)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range w.unit.members {
+		if dev, active := v.volume.Dev(); active && slices.Contains(devices, dev) {
+			return v, nil
+		}
+	}
+	return nil, nil
 }
 
 // mountpointsOf are where filesystems of a volume are mounted on this host, one for each filesystem.
@@ -268,9 +330,27 @@ func (r *run) mountpointsOf(volume lvm.Volume) ([]string, error) {
 	return r.LVM.MountsOn(dev)
 }
 
+// stillSuspended makes sure that a volume that was suspended has been so up to its snapshot: LVM, which resumes it then,
+// would not tell.
+func (q *quietUnit) stillSuspended(ctx context.Context, v *volumeRun) {
+	name := lvm.DMName(v.volume.VG, v.volume.Name)
+	for _, h := range q.holds {
+		if !h.held || !slices.Contains(h.Devices, name) {
+			continue
+		}
+		now, err := q.run.LVM.Lookup(ctx, v.volume.VG, v.volume.Name)
+		if err == nil && !now.Suspended {
+			err = quiesce.ErrNotHeld
+		}
+		if err != nil {
+			h.lost = fmt.Errorf("freeze %s: %s: %w", h.Freeze, v.name(), err)
+		}
+	}
+}
+
 // arm opens the session of a hold, once it is known to freeze nothing that is needed meanwhile.
 func (r *run) arm(ctx context.Context, h *hold) error {
-	if h.Method == quiesce.MethodLocal {
+	if len(h.Mountpoints) > 0 && (h.Method == quiesce.MethodLocal || h.Method == quiesce.MethodSuspend) {
 		if err := r.refuseFreeze(h.Mountpoints); err != nil {
 			return fmt.Errorf("freeze %s: %w", h.Freeze, err)
 		}
@@ -344,6 +424,7 @@ func (r *run) thawHold(ctx context.Context, h *hold) {
 		return
 	}
 	took, err := h.session.Thaw(ctx)
+	err = errors.Join(err, h.lost)
 	detail := h.session.Detail()
 	for _, v := range h.members {
 		v.quietMu.Lock()

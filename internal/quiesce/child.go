@@ -24,6 +24,7 @@ const childArg = "freeze-child"
 type order struct {
 	Method         Method        `json:"method"`
 	Mountpoints    []string      `json:"mountpoints,omitempty"`
+	Devices        []string      `json:"devices,omitempty"`
 	Socket         string        `json:"socket,omitempty"`
 	Domain         string        `json:"domain,omitempty"`
 	Freeze         []string      `json:"freeze,omitempty"`
@@ -35,7 +36,7 @@ type order struct {
 // child returns the command line of the child for a freeze, and the line that it is told.
 func (q *Quieter) child(f Freeze) (argv []string, preamble string, err error) {
 	line, err := json.Marshal(order{
-		Method: f.Method, Mountpoints: f.Mountpoints, Socket: f.Socket, Domain: f.Domain,
+		Method: f.Method, Mountpoints: f.Mountpoints, Devices: f.Devices, Socket: f.Socket, Domain: f.Domain,
 		Freeze: f.commandThere(f.FreezeCommand), Thaw: f.commandThere(f.ThawCommand),
 		Deadline: f.deadline(), CommandTimeout: f.timeout(),
 	})
@@ -184,6 +185,8 @@ func (o order) freezer() (freezer, error) {
 	switch o.Method {
 	case MethodLocal:
 		return openLocal(o.Mountpoints)
+	case MethodSuspend:
+		return newSuspender(o.Devices, o.CommandTimeout), nil
 	case MethodAgent:
 		return &agentFreezer{socket: o.Socket, mountpoints: o.Mountpoints}, nil
 	case MethodVirsh:

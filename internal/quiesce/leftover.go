@@ -37,6 +37,8 @@ func ThawLeftover(ctx context.Context, run *hostcmd.Runner, argv []string) (thaw
 			}
 		}
 		return thawed, errors.Join(all...)
+	case argv[0] == "dmsetup" && len(argv) > 2:
+		return resume(ctx, run, argv[2:])
 	case argv[0] == "virsh":
 		res, err := run.Run(ctx, hostcmd.Cmd{Name: argv[0], Args: argv[1:], Timeout: leftoverTimeout})
 		if err != nil {

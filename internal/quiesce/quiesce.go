@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +38,7 @@ type Method string
 const (
 	MethodLocal      Method = "local"      // FIFREEZE on this host: Mountpoints
 	MethodSSH        Method = "ssh"        // fsfreeze on the far side: Remote, Mountpoints
+	MethodSuspend    Method = "suspend"    // dmsetup suspend of Devices, until LVM resumes them: see CanNest
 	MethodAgent      Method = "agent"      // the QEMU guest agent's socket: Socket, Mountpoints (none means all)
 	MethodVirsh      Method = "virsh"      // virsh domfsfreeze: Domain, Mountpoints (none means all)
 	MethodCommand    Method = "command"    // FreezeCommand and ThawCommand, here or on the far side
@@ -60,9 +60,10 @@ type Freeze struct {
 	Name        string // for people; that of the guest
 	Method      Method
 	Mountpoints []string
-	Remote      Remote // where, for MethodSSH and databases; the zero value is this host
-	Socket      string // path of the agent's socket
-	Domain      string // libvirt's name of the machine
+	Remote      Remote   // where, for MethodSSH and databases; the zero value is this host
+	Devices     []string // device-mapper names, for MethodSuspend
+	Socket      string   // path of the agent's socket
+	Domain      string   // libvirt's name of the machine
 
 	FreezeCommand, ThawCommand []string // argv; the latter fails when it was no longer frozen
 	Client                     []string // argv of mysql or psql; the usual one when empty
@@ -86,6 +87,8 @@ func (f Freeze) Leftover() []string {
 	switch f.Method {
 	case MethodLocal:
 		return append([]string{"fsfreeze", "-u"}, f.Mountpoints...)
+	case MethodSuspend:
+		return append([]string{"dmsetup", "resume"}, f.Devices...)
 	case MethodVirsh:
 		return virshThaw(f.Domain, f.Mountpoints)
 	case MethodAgent:
@@ -110,6 +113,8 @@ func (f Freeze) Check() error {
 	case MethodSSH:
 		need(f.Remote.Host == "", "a host")
 		need(len(f.Mountpoints) == 0, "mountpoints")
+	case MethodSuspend:
+		need(len(f.Devices) == 0, "devices")
 	case MethodAgent:
 		need(f.Socket == "", "a socket")
 	case MethodVirsh:
@@ -157,22 +162,4 @@ func New(r *hostcmd.Runner, opts Options) *Quieter {
 	_, err := os.Stat(cmp.Or(opts.RunRoot, "/run") + "/systemd/system")
 	q.unit = err == nil
 	return q
-}
-
-// Stages puts freezes in the order in which they are made quiet: applications before filesystems. Those of one stage go
-// in parallel; thawing goes the other way.
-func Stages(freezes []Freeze) [][]Freeze {
-	var stages [][]Freeze
-	for _, database := range []bool{true, false} {
-		var stage []Freeze
-		for _, f := range freezes {
-			if f.Method.IsDatabase() == database {
-				stage = append(stage, f)
-			}
-		}
-		if len(stage) > 0 {
-			stages = append(stages, stage)
-		}
-	}
-	return slices.Clip(stages)
 }
