@@ -300,6 +300,19 @@ func mountOf(mounts []mount, path string) (mount, bool) {
 	return best, best.point != ""
 }
 
+// IsSuspended asks the kernel whether a volume's device is suspended just now.
+func (c *Client) IsSuspended(v Volume) (bool, error) {
+	dev, active := v.Dev()
+	if !active {
+		return false, fmt.Errorf("%s: %w", v, ErrInactive)
+	}
+	text, err := os.ReadFile(filepath.Join(c.sysDir(dev), "dm/suspended"))
+	if err != nil {
+		return false, fmt.Errorf("cannot tell whether %s is suspended: %w", v, err)
+	}
+	return strings.TrimSpace(string(text)) == "1", nil
+}
+
 // MountsOn returns where filesystems that lie on a device, directly or through maps and partitions, are mounted in this
 // mount namespace: one place for each filesystem.
 func (c *Client) MountsOn(dev Dev) ([]string, error) {

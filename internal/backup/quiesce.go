@@ -144,7 +144,7 @@ func (r *run) snapshotUnit(ctx context.Context, u unit) {
 	quiet := r.quiet(ctx, u)
 	r.failTogether(u)
 	for _, v := range u.alive() {
-		quiet.stillSuspended(ctx, v)
+		quiet.stillSuspended(v)
 		v.fail(v.takeSnapshot(ctx))
 	}
 	quiet.thaw(ctx)
@@ -332,14 +332,14 @@ func (r *run) mountpointsOf(volume lvm.Volume) ([]string, error) {
 
 // stillSuspended makes sure that a volume that was suspended has been so up to its snapshot: LVM, which resumes it then,
 // would not tell.
-func (q *quietUnit) stillSuspended(ctx context.Context, v *volumeRun) {
+func (q *quietUnit) stillSuspended(v *volumeRun) {
 	name := lvm.DMName(v.volume.VG, v.volume.Name)
 	for _, h := range q.holds {
 		if !h.held || !slices.Contains(h.Devices, name) {
 			continue
 		}
-		now, err := q.run.LVM.Lookup(ctx, v.volume.VG, v.volume.Name)
-		if err == nil && !now.Suspended {
+		suspended, err := q.run.LVM.IsSuspended(v.volume)
+		if err == nil && !suspended {
 			err = quiesce.ErrNotHeld
 		}
 		if err != nil {
