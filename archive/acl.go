@@ -13,6 +13,13 @@ const (
 	aclDefaultName = "system.posix_acl_default"
 )
 
+// XFS shows root its ACLs a second time, as it stores them. On any other filesystem they would be attributes without a
+// meaning.
+const (
+	xfsACLAccessName  = "trusted.SGI_ACL_FILE"
+	xfsACLDefaultName = "trusted.SGI_ACL_DEFAULT"
+)
+
 const (
 	aclVersion    = 2
 	aclHeadBytes  = 4

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"path"
@@ -147,15 +146,29 @@ func matchNames(pattern, names []string) bool {
 	return true
 }
 
-// unmatched returns an error for each pattern that selected nothing.
+// UnmatchedError is the failure of an extraction that is otherwise good: some of its patterns selected nothing.
+type UnmatchedError struct{ Patterns []string }
+
+func (e *UnmatchedError) Error() string {
+	var quoted []string
+	for _, p := range e.Patterns {
+		quoted = append(quoted, fmt.Sprintf("%q", p))
+	}
+	return "cannot find " + strings.Join(quoted, ", ") + " in the archive"
+}
+
+// unmatched returns an error for the patterns that selected nothing.
 func (s *selection) unmatched() error {
-	var errs []error
+	var e UnmatchedError
 	for _, p := range s.patterns {
 		if !p.matched {
-			errs = append(errs, fmt.Errorf("cannot find %q in the archive", p.text))
+			e.Patterns = append(e.Patterns, p.text)
 		}
 	}
-	return errors.Join(errs...)
+	if len(e.Patterns) == 0 {
+		return nil
+	}
+	return &e
 }
 
 // plan is how a selection is taken out of an archive with an index: the members to read, and what the entries in them

@@ -328,3 +328,62 @@ func TestParseLevel(t *testing.T) {
 		t.Errorf("printed %q", got)
 	}
 }
+
+// onlyZeros counts what is written and punched, and fails when something is written that is no zero.
+type onlyZeros struct {
+	t                *testing.T
+	written, punched int64
+}
+
+func (z *onlyZeros) WriteAt(p []byte, _ int64) (int, error) {
+	if !isZero(p) {
+		z.t.Error("something else than zeros is written")
+	}
+	z.written += int64(len(p))
+	return len(p), nil
+}
+
+func (z *onlyZeros) PunchHole(_, lengthBytes int64) error {
+	z.punched += lengthBytes
+	return nil
+}
+
+// A volume of nothing but zeros is neither read nor written, however large.
+func TestZerosAreLeftOut(t *testing.T) {
+	nothing := func(func(Range, error) bool) {}
+	const size = 2<<30 + 5000
+	image, stats := imageOf(t, bytes.NewReader(nil), size, ImageOptions{Allocated: nothing})
+	if stats.ReadBytes != 0 || stats.ZeroBytes != size {
+		t.Errorf("written: %+v", stats)
+	}
+	for _, skip := range []bool{true, false} {
+		r, err := NewReader(context.Background(), bytes.NewReader(image), int64(len(image)), ReaderOptions{Workers: 1})
+		must(t, err)
+		dst := &onlyZeros{t: t}
+		read, err := ReadImage(context.Background(), r, dst, ReadImageOptions{SizeBytes: size, SkipZeros: skip})
+		must(t, err)
+		if skip && (read.ZeroBytes != size || dst.punched != size || dst.written != 0) || !skip && dst.written != size {
+			t.Errorf("skip %v: %+v, %d punched, %d written", skip, read, dst.punched, dst.written)
+		}
+		must(t, r.Close())
+	}
+}
+
+func TestDataBetweenZerosComesBack(t *testing.T) {
+	data := extent(9*ImageMemberBytes+100, 3*ImageMemberBytes+5, 7*ImageMemberBytes)
+	image, _ := imageOf(t, bytes.NewReader(data), int64(len(data)), ImageOptions{})
+	r, err := NewReader(context.Background(), bytes.NewReader(image), int64(len(image)), ReaderOptions{})
+	must(t, err)
+	defer r.Close()
+	dst := make(memory, len(data))
+	_, err = ReadImage(context.Background(), r, dst, ReadImageOptions{SizeBytes: int64(len(data)), SkipZeros: true})
+	must(t, err)
+	if !bytes.Equal(dst, data) {
+		t.Error("another content")
+	}
+}
+
+// memory is what is written to it.
+type memory []byte
+
+func (m memory) WriteAt(p []byte, offset int64) (int, error) { return copy(m[offset:], p), nil }

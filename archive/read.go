@@ -80,6 +80,7 @@ type Reader struct {
 
 	cur         *future // whose data is being handed out
 	rest        []byte  // of cur
+	zeros       bool    // rest is nothing but zeros
 	offset      int64   // in the inflated stream, of rest; not exact behind damage of unknown length
 	exact       bool    // offset is
 	memberStart bool    // rest begins a member
@@ -100,6 +101,7 @@ type future struct {
 
 	done     chan struct{} // closed when data and err are final
 	data     []byte
+	zeros    bool  // data is known to be nothing but zeros
 	err      error // *MemberError, io.EOF or what ends the stream
 	followed chan struct{}
 	// trusted, final when followed is closed, says that the next member begins where this one's header said.
@@ -194,11 +196,17 @@ func (r *Reader) submit(f *future) error {
 func (r *Reader) inflateJobs() {
 	var inf inflater
 	for f := range r.jobs {
+		if inf.zeros.match(f.stored, f.declared) {
+			f.data, f.zeros = inf.zeros.data, true
+			close(f.done)
+			continue
+		}
 		data, err := inf.member(f.stored, f.header, f.declared)
 		if err != nil {
 			f.err = &MemberError{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
 		} else {
 			f.data = data
+			inf.zeros.note(f.stored, data)
 		}
 		close(f.done)
 	}
@@ -259,6 +267,18 @@ func (r *Reader) next(limit int64) ([]byte, error) {
 	return piece, nil
 }
 
+// nextOrZeros is next, but where nothing but zeros lies ahead as far as is known, it returns them all whatever the limit.
+func (r *Reader) nextOrZeros(limit int64) (piece []byte, zeros bool, err error) {
+	if err := r.fill(); err != nil {
+		return nil, false, err
+	}
+	if zeros = r.zeros; zeros {
+		limit = int64(len(r.rest))
+	}
+	piece, err = r.next(limit)
+	return piece, zeros, err
+}
+
 // skipPiece discards what is left of the piece that is being handed out.
 func (r *Reader) skipPiece() {
 	r.offset += int64(len(r.rest))
@@ -313,7 +333,7 @@ func (r *Reader) take(f *future) error {
 	if f.tarOffset >= 0 && f.err == nil && f.tarOffset != r.offset {
 		gap := &skipped{from: r.offset, to: f.tarOffset}
 		r.offset, r.exact = f.tarOffset, true
-		r.rest, r.memberStart = f.data, f.first
+		r.rest, r.zeros, r.memberStart = f.data, f.zeros, f.first
 		r.given += int64(len(f.data))
 		return gap
 	}
@@ -328,7 +348,7 @@ func (r *Reader) take(f *future) error {
 	if r.began != nil && f.stored != nil {
 		r.began(Member{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: r.offset, TarBytes: f.declared})
 	}
-	r.rest, r.memberStart = f.data, f.first
+	r.rest, r.zeros, r.memberStart = f.data, f.zeros, f.first
 	r.given += int64(len(f.data))
 	if r.opts.MaxBytes > 0 && r.given > r.opts.MaxBytes {
 		r.rest = nil

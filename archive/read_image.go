@@ -50,7 +50,7 @@ func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ReadImageOp
 			return stats, fmt.Errorf("read image: %w", context.Cause(ctx))
 		}
 		offset := r.offset
-		p, err := r.next(imageHoleBytes - offset%imageHoleBytes)
+		p, zeros, err := r.nextOrZeros(imageHoleBytes - offset%imageHoleBytes)
 		var damage *MemberError
 		switch {
 		case err == io.EOF:
@@ -66,7 +66,7 @@ func ReadImage(ctx context.Context, r *Reader, dst ImageWriter, opts ReadImageOp
 		if opts.SizeBytes >= 0 && r.offset > opts.SizeBytes {
 			return stats, fmt.Errorf("read image: %w: more than the %d bytes of its extent", ErrExpansion, opts.SizeBytes)
 		}
-		if err := stats.put(dst, punch, p, offset, opts); err != nil {
+		if err := stats.put(dst, punch, p, zeros, offset, opts); err != nil {
 			return stats, fmt.Errorf("write image at byte %d: %w", offset, err)
 		}
 		if opts.OnProgress != nil {
@@ -86,8 +86,11 @@ func (s *ReadImageStats) check(opts ReadImageOptions) error {
 	return nil
 }
 
-func (s *ReadImageStats) put(dst io.WriterAt, punch holePuncher, p []byte, offset int64, opts ReadImageOptions) error {
-	if opts.SkipZeros && isZero(p) {
+// put writes a piece, or leaves it out. Zeros says that it is known to be nothing else.
+func (s *ReadImageStats) put(
+	dst io.WriterAt, punch holePuncher, p []byte, zeros bool, offset int64, opts ReadImageOptions,
+) error {
+	if opts.SkipZeros && (zeros || isZero(p)) {
 		s.ZeroBytes += int64(len(p))
 		if punch != nil {
 			return punch.PunchHole(offset, int64(len(p)))

@@ -108,6 +108,29 @@ func (h *memberHeader) readExtra(extra []byte) {
 type inflater struct {
 	src   bytes.Reader
 	flate io.ReadCloser
+	zeros zeroMember
+}
+
+// zeroMember is the last member seen that holds nothing but zeros. The images of large volumes have thousands of them,
+// each the same bytes, which need not be inflated to know what is in them.
+type zeroMember struct{ stored, data []byte }
+
+// Bounds of what a zeroMember keeps: members that inflate to much out of little.
+const (
+	zeroMemberMaxStoredBytes = 32 << 10
+	zeroMemberMinBytes       = 256 << 10
+)
+
+// note keeps a member that was inflated, if it is one of zeros.
+func (z *zeroMember) note(stored, data []byte) {
+	if len(stored) <= zeroMemberMaxStoredBytes && len(data) >= zeroMemberMinBytes && isZero(data) {
+		z.stored, z.data = stored, data
+	}
+}
+
+// match tells whether a member that must inflate to declared bytes is the one that is kept.
+func (z *zeroMember) match(stored []byte, declared int64) bool {
+	return z.data != nil && int64(len(z.data)) == declared && bytes.Equal(z.stored, stored)
 }
 
 // member inflates the member stored, whose header was parsed and which must yield declared bytes, no more and no less.

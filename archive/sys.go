@@ -178,6 +178,9 @@ func (r *attrReader) read(list func([]byte) (int, error), get func(string, []byt
 
 // add puts an attribute where it belongs.
 func (a *attributes) add(name string, value []byte) {
+	if name == xfsACLAccessName || name == xfsACLDefaultName {
+		return
+	}
 	if name == aclAccessName || name == aclDefaultName {
 		if text, err := aclText(value); err == nil {
 			if name == aclAccessName {

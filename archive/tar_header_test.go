@@ -158,6 +158,7 @@ func TestAttributesThatTarCannotHoldAreForTheIndex(t *testing.T) {
 	var a attributes
 	a.add("user.b", []byte("2"))
 	a.add("user.a", []byte("1"))
+	a.add(xfsACLAccessName, []byte("an ACL once more"))
 	a.add("user.x=y", []byte("odd"))
 	a.add("system.nfs4_acl", []byte("n"))
 	a.add(aclAccessName, []byte("no ACL"))

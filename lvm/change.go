@@ -81,7 +81,7 @@ func (c *Client) Deactivate(ctx context.Context, vg, name string) error {
 	}
 	if err == nil && v.Active {
 		_, err = c.change(ctx, "lvchange", "-y", "-an",
-			"--config", "activation{retry_deactivation=1}", v.String())
+			"--config", unmonitored, v.String())
 		if err != nil {
 			err = c.explainBusy(ctx, v, err)
 		}

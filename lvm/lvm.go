@@ -115,6 +115,10 @@ const (
 	settleTimeout = 10 * time.Second
 )
 
+// unmonitored are the settings of commands that extend, deactivate and remove: they try again while udev holds a device,
+// and do not speak to dmeventd, which would be started only to be told to forget what it never watched, and would stay.
+const unmonitored = "activation{retry_deactivation=1 monitoring=0}"
+
 // change runs a command of lvm2 that alters something. Once begun it runs to its end or to its time limit, whatever
 // becomes of ctx: lvm2 suspends devices while it works, and one that is killed there leaves a guest's disk standing.
 func (c *Client) change(ctx context.Context, name string, args ...string) (hostcmd.Result, error) {

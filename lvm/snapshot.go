@@ -275,7 +275,7 @@ func (c *Client) ExtendSnapshot(ctx context.Context, vg, name string, addBytes i
 	if !v.IsClassicSnapshot() {
 		return fail(fmt.Errorf("%w: it is no classic snapshot but %s", ErrNotOurs, v.Kind))
 	}
-	if _, err := c.change(ctx, "lvextend", "-y", "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
+	if _, err := c.change(ctx, "lvextend", "-y", "--config", unmonitored, "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
 		if noSpace(err) {
 			err = errors.Join(ErrNoSpace, err)
 		}
@@ -342,7 +342,7 @@ func (c *Client) remove(ctx context.Context, v Volume) error {
 	delay := c.retryDelay
 	for attempt := 1; ; attempt++ {
 		// The selection makes lvm2 compare the UUID under its own lock: a name that changed hands meanwhile is left alone.
-		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", "activation{retry_deactivation=1}",
+		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", unmonitored,
 			"-S", "lv_uuid="+v.UUID, v.String())
 		if err != nil && hostcmd.ExitCode(err) < 0 {
 			// Not run, or ended by its time limit: another try would only take as long.

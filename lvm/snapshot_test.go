@@ -217,7 +217,7 @@ func TestRemoveSnapshotTriesAgain(t *testing.T) {
 		t.Error(err)
 	}
 	got := h.calls("lvremove")
-	if want := `lvremove -f -y --config activation{retry_deactivation=1} -S lv_uuid=uuid-snap vg0/snap`; len(got) != 3 || got[2] != want {
+	if want := `lvremove -f -y --config activation{retry_deactivation=1 monitoring=0} -S lv_uuid=uuid-snap vg0/snap`; len(got) != 3 || got[2] != want {
 		t.Errorf("removals %q, want three times %q", got, want)
 	}
 	if got := h.calls("lvchange"); len(got) != 0 {

@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,8 @@ import (
 // MetricsOptions hold what a run itself does not know.
 type MetricsOptions struct {
 	// LastSuccess is when the newest good backup of a volume was made before this run, by volume. Without it a volume
-	// that failed tonight has no time of success, and an alert on its age has nothing to look at.
+	// that failed tonight, or that the run did not get to, has no time of success, and an alert on its age has nothing
+	// to look at.
 	LastSuccess map[string]time.Time
 }
 
@@ -36,6 +38,11 @@ func Metrics(run Run, opts MetricsOptions) []byte {
 	for _, v := range run.Volumes {
 		m.volume(v, opts.LastSuccess[v.Name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(opts.LastSuccess)) {
+		if !slices.ContainsFunc(run.Volumes, func(v Volume) bool { return v.Name == name }) {
+			m.lastSuccess(Clean(name), opts.LastSuccess[name])
+		}
+	}
 	for _, d := range run.Destinations {
 		m.destination(d)
 	}
@@ -49,8 +56,7 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		success = v.Ended
 	}
 	if !success.IsZero() {
-		m.gauge("voltar_last_success_timestamp_seconds", "When the newest good backup of the volume was finished.",
-			seconds(success), volume)
+		m.lastSuccess(v.Name, success)
 	}
 	m.gauge("voltar_volume_success", "1 when the last run made a complete backup of the volume on every destination.",
 		truth(v.Good()), volume)
@@ -78,6 +84,11 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		m.gauge("voltar_volume_kept_backups", "Backups of the volume that the destination holds.",
 			float64(c.Kept), volume, label{"destination", c.Destination})
 	}
+}
+
+func (m *metrics) lastSuccess(volume string, when time.Time) {
+	m.gauge("voltar_last_success_timestamp_seconds", "When the newest good backup of the volume was finished.",
+		seconds(when), label{"volume", volume})
 }
 
 func (m *metrics) destination(d Destination) {

@@ -31,6 +31,9 @@ func (r Run) Verdict() Verdict {
 	}
 }
 
+// makesBackups tells the runs that add to the backups from those that check or restore them.
+func (r Run) makesBackups() bool { return r.Command == "run" || r.Command == "" }
+
 // notGood gives the volumes that do not have a complete backup on every destination.
 func (r Run) notGood() []Volume {
 	var bad []Volume

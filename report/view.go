@@ -68,7 +68,10 @@ func newView(run Run, opts Options) view {
 	if loc == nil {
 		loc = time.UTC
 	}
-	points := append(append([]Point(nil), opts.History...), PointOf(run))
+	var points []Point
+	if run.makesBackups() {
+		points = append(append(points, opts.History...), PointOf(run))
+	}
 	v := view{
 		Subject:   Subject(run),
 		Verdict:   run.Verdict(),
@@ -81,7 +84,11 @@ func newView(run Run, opts Options) view {
 		Footer:    footer(run),
 	}
 	for _, volume := range run.Volumes {
-		v.Volumes = append(v.Volumes, newVolumeView(volume, run.Ended))
+		shown := newVolumeView(volume, run.Ended)
+		if !run.makesBackups() {
+			shown.Change = "-"
+		}
+		v.Volumes = append(v.Volumes, shown)
 		v.Ledger = append(v.Ledger, ledger(volume)...)
 	}
 	v.Ledger = merge(v.Ledger, func(a, b line2) bool { return a.Text == b.Text },
@@ -126,6 +133,12 @@ func join(sep string, parts ...string) string {
 }
 
 func facts(run Run, loc *time.Location) []fact {
+	if !run.makesBackups() {
+		return []fact{
+			{"Start time", run.Started.In(loc).Format("2006-01-02 15:04:05 MST")},
+			{"Total execution time", FormatDuration(run.Ended.Sub(run.Started))},
+		}
+	}
 	retention := run.Retention
 	if retention == "" {
 		retention = "none: nothing is removed"
@@ -293,6 +306,9 @@ func details(v Volume, now time.Time) []string {
 		list = append(list, v.Quiesce)
 	}
 	for _, c := range v.Copies {
+		if c.Kept == 0 { // of a run that only looked at it
+			continue
+		}
 		if c.Error == nil && len(v.Copies) > 1 {
 			list = append(list, fmt.Sprintf("%d kept on %s", c.Kept, c.Destination))
 		} else if c.Error == nil {

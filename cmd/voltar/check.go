@@ -153,15 +153,19 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 	var list []finding
 	for _, d := range s.stores {
 		check := "destination"
-		usage, err := tryStore(ctx, d)
+		usage, notes, err := tryStore(ctx, d)
 		switch {
 		case err != nil:
-			list = append(list, finding{check, false, fmt.Sprintf("%s (%s): %v", d.name, d.store, err), ""})
+			why, hint, _ := strings.Cut(err.Error(), "\nhint: ")
+			list = append(list, finding{check, false, fmt.Sprintf("%s (%s): %s", d.name, d.store, why), hint})
 		case usage.TotalBytes < 0:
 			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.name, d.store), ""})
 		default:
 			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.name, d.store,
 				report.FormatSize(usage.FreeBytes), report.FormatSize(usage.TotalBytes)), ""})
+		}
+		for _, note := range notes {
+			list = append(list, finding{check, true, d.name + ": " + note, ""})
 		}
 	}
 	return list
@@ -196,15 +200,23 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 	return []finding{{"mail", true, address + " answers; --send-test-mail sends one", ""}}
 }
 
-// tryStore begins an object, gives it up again, and asks for the room there is.
-func tryStore(ctx context.Context, d namedStore) (store.Usage, error) {
+// tryStore tries what a backup does to a store, as far as nothing is left, and asks for the room there is.
+func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []string, err error) {
+	if prober, ok := d.store.(store.Prober); ok {
+		if notes, err = prober.Probe(ctx); err != nil {
+			return store.Usage{}, nil, err
+		}
+		usage, err = d.store.Usage(ctx)
+		return usage, notes, err
+	}
 	w, err := d.store.Create(ctx, ".voltar-check", store.PutOptions{MaxBytes: 1})
 	if err != nil {
-		return store.Usage{}, err
+		return store.Usage{}, nil, err
 	}
 	_, err = w.Write([]byte{'\n'})
 	if err := errors.Join(err, w.Abort()); err != nil {
-		return store.Usage{}, err
+		return store.Usage{}, nil, err
 	}
-	return d.store.Usage(ctx)
+	usage, err = d.store.Usage(ctx)
+	return usage, nil, err
 }

@@ -10,4 +10,9 @@ _voltar() {
     fi
     _describe 'voltar' candidates || _files
 }
-compdef _voltar voltar
+# Loaded by name from a folder of functions it is called at once; sourced, it registers itself.
+if [[ ${funcstack[1]} == _voltar ]]; then
+    _voltar "$@"
+else
+    compdef _voltar voltar
+fi

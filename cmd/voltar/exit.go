@@ -5,7 +5,9 @@ import (
 	"errors"
 
 	"voltar/internal/backup"
+	"voltar/internal/browse"
 	"voltar/internal/journal"
+	"voltar/internal/restore"
 )
 
 // Exit codes. Where several apply, the worst wins: 130, 4, 2, 1, 3, 5.
@@ -57,7 +59,8 @@ func exitCode(ctx context.Context, err error) int {
 		return status.code
 	case errors.As(err, &held):
 		return exitLocked
-	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage):
+	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage), errors.Is(err, restore.ErrUsage),
+		errors.Is(err, browse.ErrUsage):
 		return exitUsage
 	}
 	return exitNothing

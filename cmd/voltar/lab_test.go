@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if status, handled := quiesce.RunChild(os.Args); handled {
 		os.Exit(status)
 	}
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	os.Exit(lab.Main(m, lab.Options{MemoryBytes: 3 << 30}))
 }
 

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/config"
-	"voltar/internal/durable"
 	"voltar/internal/history"
 	"voltar/internal/hostcmd"
 	"voltar/report"
@@ -26,21 +24,34 @@ const trendRuns = 30
 // deliverTimeout bounds sending the report, which goes on when the run was interrupted.
 const deliverTimeout = 5 * time.Minute
 
-// deliver keeps the report in the history and sends it, after those that could not be sent before. The error says that it
-// is not delivered; it is kept then, and goes out with the next run.
-func (s *setup) deliver(c *cli.Context, result *report.Run) error {
+// deliver sends the report, after those that could not be sent before, keeps it in the history and writes the metrics.
+// The error says that it is not delivered; it is kept then, and goes out with the next run. whole tells a run over all
+// that the configuration selects: of others, neither the dead man's switch nor the metrics hear, which would look as if
+// everything was backed up.
+func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 	defer cancel()
-	past := history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
-	runs, err := past.List(trendRuns)
+	past := s.past()
+	runs, err := past.List(0)
 	if err != nil {
 		s.log.Warn("the history cannot be read whole", "err", err)
 	}
+	noteProofs(result, runs)
+	runs = sameCommand(runs, result.Command)
+	if whole {
+		s.pingEnd(ctx, result)
+	}
 	var sendErr error
-	if !c.Bool("no-mail") && len(s.config.Mail.To) > 0 {
-		sendErr = s.send(ctx, result, runs)
+	told := false
+	if !c.Bool("no-mail") {
+		told, sendErr = s.send(ctx, result, runs)
 		if sendErr != nil && result.ExitCode == exitDone {
 			result.ExitCode = exitNotDelivered
+		}
+	}
+	if whole {
+		if err := s.writeMetrics(*result, runs); err != nil {
+			s.log.Warn("the metrics are not up to date", "err", err)
 		}
 	}
 	if err := past.Save(*result); err != nil {
@@ -49,29 +60,53 @@ func (s *setup) deliver(c *cli.Context, result *report.Run) error {
 	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
 		s.log.Warn("the history cannot be pruned", "err", err)
 	}
+	if err := leaveWord(result, told); err != nil {
+		s.log.Warn("systemd will report this run a second time", "err", err)
+	}
 	return sendErr
 }
 
-// send delivers a report, after what earlier runs could not send.
-func (s *setup) send(ctx context.Context, result *report.Run, earlier []report.Run) error {
-	channel, err := s.mailChannel()
-	if err != nil {
-		return err
+// sameCommand returns the runs of one command: those that a report is compared with.
+func sameCommand(runs []report.Run, command string) []report.Run {
+	var same []report.Run
+	for _, run := range runs {
+		if run.Command == command {
+			same = append(same, run)
+		}
 	}
-	notifier := notify.New([]notify.Route{{Channel: channel, When: notify.When(s.config.Mail.Notify)}}, notify.Options{
-		Spool: notify.NewDir(filepath.Join(s.config.StateDir, "spool"), durable.Host(nil)),
-		Log:   s.log,
-	})
+	return same
+}
+
+// noteProofs enters into the report when a backup of each volume was last verified and last restored.
+func noteProofs(result *report.Run, past []report.Run) {
+	verified, restored := history.LastSuccess(past, "verify"), history.LastSuccess(past, "restore")
+	for i := range result.Volumes {
+		v := &result.Volumes[i]
+		v.LastVerified, v.LastRestored = verified[v.Name], restored[v.Name]
+	}
+}
+
+// send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or
+// wants none of this kind.
+func (s *setup) send(ctx context.Context, result *report.Run, earlier []report.Run) (told bool, err error) {
+	routes, routesErr := s.routes()
+	if len(routes) == 0 {
+		return false, routesErr
+	}
+	notifier := s.notifier(routes)
 	result.Warnings = append(result.Warnings, notifier.Flush(ctx)...)
-	message, err := notify.NewMessage(*result, report.Options{Location: time.Local, History: history.Points(earlier)})
+	message, err := notify.NewMessage(*result, report.Options{
+		Location: time.Local, History: history.Points(earlier[:min(len(earlier), trendRuns)]),
+	})
 	if err != nil {
-		return err
+		return false, errors.Join(err, routesErr)
 	}
 	var previous *report.Run
 	if len(earlier) > 0 {
 		previous = &earlier[0]
 	}
-	return notifier.Deliver(ctx, message, previous)
+	err = errors.Join(notifier.Deliver(ctx, message, previous), routesErr)
+	return err == nil, err
 }
 
 // mailChannel is the mail server of the configuration, or the host's sendmail.

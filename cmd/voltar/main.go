@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,16 +35,22 @@ func main() {
 
 // run is the whole program but the exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now}
+	return a.execute(ctx, args)
+}
+
+// execute runs the command line and returns the exit code.
+func (a *app) execute(ctx context.Context, args []string) int {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	program := a.program()
 	args, err := reorder(program, args)
 	if err == nil {
 		err = program.RunContext(ctx, args)
 	}
+	err = errors.Join(err, a.close())
 	if err != nil && !errors.Is(err, errReported) {
-		fmt.Fprintln(stderr, "voltar:", err)
+		fmt.Fprintln(a.stderr, "voltar:", err)
 	}
 	return exitCode(ctx, err)
 }
@@ -56,6 +64,10 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Whoever read the output may be gone. Unless the signal is asked for, a line to it would end the process on the spot,
+	// with its snapshots standing; so it is an error of that write alone.
+	brokenPipes := make(chan os.Signal, 1)
+	signal.Notify(brokenPipes, syscall.SIGPIPE)
 	go func() {
 		select {
 		case <-signals:
@@ -63,13 +75,26 @@ func interruptible(parent context.Context) (context.Context, func()) {
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() { signal.Stop(signals); cancel(nil) }
+	return ctx, func() { signal.Stop(signals); signal.Stop(brokenPipes); cancel(nil) }
 }
 
 // app is what the subcommands share.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	now            func() time.Time
+	closers        []func() error
+}
+
+// atEnd has something done when the program ends, last in first out.
+func (a *app) atEnd(do func() error) { a.closers = append(a.closers, do) }
+
+func (a *app) close() error {
+	var all []error
+	for _, do := range slices.Backward(a.closers) {
+		all = append(all, do())
+	}
+	return errors.Join(all...)
 }
 
 func (a *app) program() *cli.App {
@@ -86,6 +111,9 @@ func (a *app) program() *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {}, // run maps errors to exit codes, nothing else exits
 		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
 		Commands:               a.commands(),
+		Action: func(*cli.Context) error { // a timer without its command must not look as if it had run
+			return usageError{errors.New("name a command: see `voltar --help`")}
+		},
 	}
 }
 
@@ -95,15 +123,22 @@ func (a *app) commands() []*cli.Command {
 		a.runCommand(),
 		a.volumesCommand(),
 		a.listCommand(),
+		a.restoreCommand(),
+		a.lsCommand(),
+		a.catCommand(),
+		a.extractCommand(),
+		a.verifyCommand(),
 		a.pruneCommand(),
 		a.forgetCommand(),
 		a.snapshotCommand(),
 		a.streamCommand(),
+		a.reportCommand(),
 		a.checkCommand(),
 		a.cleanupCommand(),
 		a.initCommand(),
 		a.completionCommand(),
 		a.manCommand(),
+		a.reportFailureCommand(),
 	}
 	for _, command := range list {
 		command.Flags = append(command.Flags, commonFlags()...)
@@ -111,8 +146,19 @@ func (a *app) commands() []*cli.Command {
 			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 			c.HideHelpCommand = true
 		}
+		if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
+			command.Before = refuseArguments
+		}
 	}
 	return list
+}
+
+// refuseArguments is for commands that take none: whoever gives one means something that would not be done.
+func refuseArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments: %q", c.Command.Name, c.Args().First())}
+	}
+	return nil
 }
 
 // commonFlags are taken by every subcommand, before or after its name.

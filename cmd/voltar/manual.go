@@ -39,17 +39,3 @@ func (a *app) completionCommand() *cli.Command {
 		},
 	}
 }
-
-func (a *app) manCommand() *cli.Command {
-	return &cli.Command{
-		Name: "man", Usage: "print the manual page", Hidden: true,
-		Action: func(c *cli.Context) error {
-			page, err := c.App.ToManWithSection(8)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprint(a.stdout, page)
-			return err
-		},
-	}
-}

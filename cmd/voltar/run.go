@@ -20,7 +20,7 @@ func (a *app) runCommand() *cli.Command {
 			"report is mailed.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be done, and do nothing"},
-			&cli.BoolFlag{Name: "no-mail", Usage: "do not mail the report"},
+			&cli.BoolFlag{Name: "no-mail", Usage: "send no report: neither mail nor webhook nor ping"},
 			&cli.StringFlag{Name: "to", Usage: "back up to the folder `DIR` instead of the configured destinations"},
 		},
 		Action: a.run,
@@ -47,13 +47,17 @@ func (a *app) run(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		return a.dryRun(c, s, engine)
 	}
+	whole := c.NArg() == 0 && c.String("to") == "" && !c.Bool("no-mail")
+	if whole {
+		s.pingBegin(c.Context)
+	}
 	result, err := engine.Run(c.Context, c.Args().Slice())
 	bars.Close()
 	if result == nil {
 		return err
 	}
 	result.ExitCode = runExitCode(c.Context, result, err)
-	undelivered := s.deliver(c, result)
+	undelivered := s.deliver(c, result, whole)
 	if undelivered != nil {
 		s.log.Error("the report was not delivered", "err", undelivered)
 	}

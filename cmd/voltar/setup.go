@@ -17,11 +17,12 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/config"
 	"voltar/internal/hostcmd"
+	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
-	"voltar/internal/store/disk"
+	"voltar/internal/store/s3"
 	"voltar/lvm"
 	"voltar/partmap"
 )
@@ -33,6 +34,8 @@ type setup struct {
 	host   string
 	runner *hostcmd.Runner
 	stores []namedStore
+	now    func() time.Time
+	atEnd  func(func() error) // runs something when the program ends
 
 	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
 	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
@@ -51,7 +54,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host}
+	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd}
 	if s.log, err = a.logger(c, cfg); err != nil {
 		return nil, err
 	}
@@ -62,7 +65,11 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
 	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
-	return s, s.openStores(c.String("to"))
+	folder := ""
+	if c.Command.Name == "run" { // elsewhere --to is where files go
+		folder = c.String("to")
+	}
+	return s, s.openStores(folder)
 }
 
 // openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
@@ -76,17 +83,17 @@ func (s *setup) openStores(folder string) error {
 			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
 		}
 	}
+	memory := s3.NewMemory(s3.DefaultMemoryBytes)
 	for _, d := range s.config.Destinations {
-		var opened store.Store
-		opened, err := disk.Open(disk.Options{Path: d.Path, RequireMount: d.MountPoint()})
-		if err != nil {
-			opened = store.Unavailable(d.Path, err)
-		}
 		keep := s.config.Retention
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
+		opened := s.openStore(d, memory)
 		s.stores = append(s.stores, namedStore{name: d.Name, store: opened, keep: keep})
+		if closer, ok := opened.(io.Closer); ok {
+			s.atEnd(closer.Close)
+		}
 	}
 	return nil
 }
@@ -94,6 +101,10 @@ func (s *setup) openStores(folder string) error {
 // loadConfig reads the file that the flag names, or the usual one; only the usual one may be missing.
 func loadConfig(c *cli.Context) (*config.Config, error) {
 	if file := c.String("config"); file != "" {
+		file, err := filepath.Abs(file) // the lock goes by it
+		if err != nil {
+			return nil, err
+		}
 		return config.Load(file)
 	}
 	cfg, err := config.Load(config.DefaultPath)
@@ -133,17 +144,19 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		workers = runtime.GOMAXPROCS(0)
 	}
 	pool := archive.NewPool(workers)
+	owned := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
 	deps := backup.Deps{
-		LVM:      lvm.New(s.runner, lvm.Options{}),
-		Maps:     partmap.NewMapper(s.runner, partmap.MapperOptions{}),
-		Prober:   probe.New(s.runner),
-		Mounts:   mount.New(mount.Options{Log: s.log}),
+		LVM:      lvm.New(owned, lvm.Options{}),
+		Maps:     partmap.NewMapper(owned, partmap.MapperOptions{}),
+		Loops:    loopdev.New(owned),
+		Prober:   probe.New(owned),
+		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
 		Quieter:  quiesce.New(s.runner, quiesce.Options{Log: s.log}),
 		Runner:   s.runner,
 		Pool:     pool,
 		Log:      s.log,
 		Progress: progress,
-		Now:      time.Now,
+		Now:      s.now,
 	}
 	opts := backup.Options{
 		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),

@@ -39,7 +39,7 @@ func (a *app) stream(c *cli.Context) error {
 	}
 	// A good one comes many times a day, and says nothing.
 	if result.ExitCode != exitDone {
-		if undelivered := s.deliver(c, result); undelivered != nil {
+		if undelivered := s.deliver(c, result, false); undelivered != nil {
 			s.log.Error("the report was not delivered", "err", undelivered)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/hostcmd"
+	"voltar/internal/journal"
+	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
@@ -111,6 +113,7 @@ type Destination struct {
 type Deps struct {
 	LVM      *lvm.Client
 	Maps     *partmap.Mapper
+	Loops    *loopdev.Loops
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
 	Quieter  *quiesce.Quieter
@@ -143,13 +146,17 @@ func New(deps Deps, opts Options) *Engine {
 
 // Run backs up the volumes that the patterns name, or those that the configuration selects. The report is complete
 // even where the error is not nil; the error then says why the run as a whole came to nothing. Without a report the run
-// did not begin.
+// did not begin: another run holds the lock.
 func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err error) {
 	r, err := e.begin("run")
-	if err != nil {
+	var held *journal.HeldError
+	switch {
+	case errors.As(err, &held):
 		return nil, err
+	case err != nil:
+		return e.stillborn(err), err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	r.recover(ctx)
 	err = r.work(ctx, patterns)
 	return r.finish(ctx, err), err

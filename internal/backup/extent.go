@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,10 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 	}
 	err := v.storeFiles(ctx, x)
 	var unmountable *unmountableError
+	var inUse *inUseError
+	if errors.As(err, &inUse) && v.settings.As != AsFiles {
+		return v.storeImage(ctx, x, inUse.Error())
+	}
 	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
 		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error),
 			"it is stored as an image; check the filesystem in the guest")
@@ -57,10 +62,14 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 	var held releases
 	defer func() { err = errors.Join(err, held.run(ctx)) }()
 
+	if err := v.awaitBtrfs(ctx, x, &held); err != nil {
+		return err
+	}
 	device, err := v.mapExtent(ctx, x, &held)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", x.label(), err)
 	}
+	v.forgetBtrfs(x, device.Path, &held)
 	mounted, err := v.run.Mounts.Mount(ctx, device.Path, x.found.Type)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, mount.ErrHung) && !errors.Is(err, mount.ErrWrongDevice) {
@@ -69,7 +78,8 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		return fmt.Errorf("%s: %w", x.label(), err)
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
-	return v.storeTree(ctx, x, mounted.Root())
+	v.noteSubvolumes(x, mounted.Root())
+	return v.storeTree(ctx, x, mounted)
 }
 
 // mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
@@ -102,32 +112,44 @@ func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*
 }
 
 // storeTree archives the tree of a mounted extent, with its index and boot area.
-func (v *volumeRun) storeTree(ctx context.Context, x *extent, root *os.File) error {
+func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mount) error {
+	root := mounted.Root()
 	var use unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
-	stats, err := v.writeTree(ctx, x, root, treeMaxBytes(use))
+	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
+		if err := checkNotEmpty(stats, use); err != nil {
+			return fmt.Errorf("archive %s: %w", x.label(), err)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if err := checkNotEmpty(stats, use); err != nil {
-		return fmt.Errorf("archive %s: %w", x.label(), err)
+	kernelErrors, err := mounted.Errors()
+	if err != nil {
+		return err
 	}
+	x.noteKernelErrors(root, kernelErrors)
 	return v.storeBootArea(ctx, x)
 }
 
-// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index.
-func (v *volumeRun) writeTree(ctx context.Context, x *extent, root *os.File, maxBytes int64) (stats archive.TreeStats, err error) {
+// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index. What check refuses does not
+// count.
+func (v *volumeRun) writeTree(
+	ctx context.Context, x *extent, root *os.File, maxBytes int64, check func(archive.TreeStats) error,
+) error {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
 	index, err := v.out.create(ctx, x.Index.Name, 0)
 	if err != nil {
-		return stats, err
+		return err
 	}
 	defer index.abort()
+	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
@@ -135,33 +157,47 @@ func (v *volumeRun) writeTree(ctx context.Context, x *extent, root *os.File, max
 		return err
 	})
 	if err != nil {
-		return stats, fmt.Errorf("archive %s: %w", x.label(), err)
+		return fmt.Errorf("archive %s: %w", x.label(), err)
+	}
+	if err := check(stats); err != nil {
+		return err
 	}
 	if _, err := index.commit(ctx); err != nil {
-		return stats, err
+		return err
 	}
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
 	v.stored[x.Name] = file.SizeBytes
-	return stats, nil
+	return nil
 }
 
-// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode.
-func treeMaxBytes(use unix.Statfs_t) int64 {
+// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share
+// what it uses, and be compressed: they have no bound.
+func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 	const headerBytes = 4 << 10
+	if x.found.Type == typeBtrfs {
+		return 0
+	}
 	return int64(use.Blocks-use.Bfree)*use.Bsize + int64(use.Files-use.Ffree)*headerBytes + 64<<20
 }
 
 // noteTree enters in the ledger what the archive of a tree holds.
 func (x *extent) noteTree(stats archive.TreeStats) {
-	x.Entries, x.ContentBytes = stats.Entries, stats.ContentBytes
+	x.Entries, x.ContentBytes, x.readBytes = stats.Entries, stats.ContentBytes, stats.ContentBytes
 	x.ExcludedEntries, x.ExcludedBytes = stats.ExcludedEntries, stats.ExcludedBytes
 	x.NotStored = stats.NotStored
 	x.DamagedCount = stats.DamagedCount
 	for _, d := range stats.Damaged {
-		x.Damaged = append(x.Damaged, catalog.Damage{Path: d.Path, Reason: d.Reason})
+		x.Damaged = append(x.Damaged, damageOf(d.Path, d.Reason))
 	}
+}
+
+func damageOf(path, reason string) catalog.Damage {
+	if utf8.ValidString(path) {
+		return catalog.Damage{Path: path, Reason: reason}
+	}
+	return catalog.Damage{PathB64: []byte(path), Reason: reason}
 }
 
 // storeBootArea keeps the first sectors of a filesystem raw: boot code that no archive of files has.
@@ -170,12 +206,12 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 		return nil
 	}
 	name := v.names.BootArea(x.Name)
-	_, damaged, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
+	_, stats, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
 	if err != nil {
 		return fmt.Errorf("boot area of %s: %w", x.label(), err)
 	}
 	x.BootArea = name
-	x.noteDamage(damaged)
+	x.noteImage(stats)
 	return nil
 }
 
@@ -183,12 +219,12 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 func (v *volumeRun) storeImage(ctx context.Context, x *extent, reason string) error {
 	x.Archive = v.imageName(x)
 	x.Index, x.UsedBytes = nil, 0
-	file, damaged, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
+	file, stats, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
 	if err != nil {
 		return fmt.Errorf("image of %s: %w", x.label(), err)
 	}
 	x.State, x.Reason = catalog.StateImage, reason
-	x.noteDamage(damaged)
+	x.noteImage(stats)
 	v.stored[x.Name] = file.SizeBytes
 	return nil
 }
@@ -201,11 +237,13 @@ func (v *volumeRun) imageName(x *extent) string {
 	return v.names.Image(x.Name)
 }
 
-// writeImage stores a range of the snapshot, and returns what of it could not be read.
-func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, sizeBytes int64) (catalog.File, []archive.Damage, error) {
+// writeImage stores a range of the snapshot. What of it could not be read is in the stats, and no error.
+func (v *volumeRun) writeImage(
+	ctx context.Context, name string, offsetBytes, sizeBytes int64,
+) (catalog.File, archive.ImageStats, error) {
 	device, err := os.Open(v.snapshot.DMPath)
 	if err != nil {
-		return catalog.File{}, nil, err
+		return catalog.File{}, archive.ImageStats{}, err
 	}
 	defer device.Close()
 	var stats archive.ImageStats
@@ -213,15 +251,18 @@ func (v *volumeRun) writeImage(ctx context.Context, name string, offsetBytes, si
 	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
+			Allocated: v.allocated(ctx, offsetBytes, sizeBytes),
 		})
 		return err
 	})
-	return file, stats.Damaged, err
+	return file, stats, err
 }
 
-func (x *extent) noteDamage(damaged []archive.Damage) {
-	x.DamagedCount += int64(len(damaged))
-	for _, d := range damaged {
+// noteImage enters in the ledger what of an image was read and what could not be.
+func (x *extent) noteImage(stats archive.ImageStats) {
+	x.readBytes += stats.ReadBytes
+	x.DamagedCount += stats.DamagedCount
+	for _, d := range stats.Damaged {
 		x.Damaged = append(x.Damaged, catalog.Damage{OffsetBytes: d.OffsetBytes, LengthBytes: d.LengthBytes, Reason: d.Reason})
 	}
 }

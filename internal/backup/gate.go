@@ -14,12 +14,21 @@ import (
 // freshInodes is the most inodes that an empty filesystem uses: 11 on ext, where the first ten are reserved.
 const freshInodes = 11
 
+// freshBytes is the most that an empty filesystem without a count of inodes uses: btrfs's own trees; FAT has one cluster.
+const freshBytes = 1 << 20
+
 // checkNotEmpty refuses an archive of nothing where the filesystem says that it holds something.
 func checkNotEmpty(stats archive.TreeStats, use unix.Statfs_t) error {
 	if stats.Files+stats.ExcludedEntries > 0 || stats.Entries > 2 || stats.DamagedCount > 0 {
 		return nil // more than the root and lost+found
 	}
-	if used := int64(use.Files) - int64(use.Ffree); use.Files > 0 && used > freshInodes+stats.Entries {
+	if use.Files == 0 { // FAT and btrfs do not count inodes
+		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > freshBytes {
+			return fmt.Errorf("the archive is empty, but the filesystem has %d bytes in use", used)
+		}
+		return nil
+	}
+	if used := int64(use.Files) - int64(use.Ffree); used > freshInodes+stats.Entries {
 		return fmt.Errorf("the archive is empty, but the filesystem has %d inodes in use", used)
 	}
 	return nil

@@ -51,7 +51,7 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	plan, err := e.Plan(ctx, patterns)
 	if err != nil {
 		return nil, nil, err

@@ -159,7 +159,11 @@ func (o *output) create(ctx context.Context, name string, maxBytes int64) (*outp
 		}
 		f.sinks = append(f.sinks, sink{b, w})
 	}
-	return f, o.failure()
+	if err := o.failure(); err != nil {
+		f.abort()
+		return nil, err
+	}
+	return f, nil
 }
 
 // outputFile is one file on its way.
@@ -201,6 +205,9 @@ func (f *outputFile) commit(ctx context.Context) (catalog.File, error) {
 	for _, s := range f.sinks {
 		if !s.branch.alive() {
 			continue
+		}
+		if tagger, ok := s.writer.(store.TagWriter); ok {
+			tagger.SetTag("sha1", file.SHA1)
 		}
 		object, err := s.writer.Commit(ctx)
 		if err == nil && object.SizeBytes != file.SizeBytes {

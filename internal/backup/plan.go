@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	"voltar/internal/journal"
 	"voltar/lvm"
 )
 
@@ -26,6 +27,7 @@ const (
 	RuleIncludeTags = "select.include_tags"
 	RuleExcludeTags = "select.exclude_tags"
 	RuleExcludeTag  = "tag voltar.exclude"
+	RuleIncomplete  = "tag " + journal.TagIncomplete
 	RuleSkip        = "as = skip"
 )
 
@@ -95,6 +97,8 @@ func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (
 		return RulePool, "a pool: space for other volumes"
 	case v.IsClassicSnapshot():
 		return RuleSnapshot, "a snapshot of " + v.Origin
+	case v.HasTag(journal.TagIncomplete):
+		return RuleIncomplete, "a restore that is going on or failed: restore it again, or take the tag away"
 	case v.Merging:
 		return RuleSnapshot, "a snapshot is being merged into it"
 	case v.IsThinSnapshot() && v.ActivationSkip:

@@ -136,7 +136,7 @@ func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, v lvm
 			if !decision.Keep {
 				_, when, _ := strings.Cut(decision.Backup.ID, "@")
 				removed = append(removed, report.Removed{
-					Path: path.Join(d.Store.String(), e.opts.Host, h.Ref.String(), when), Reason: decision.Reason,
+					Path: d.Store.String() + "/" + path.Join(e.opts.Host, h.Ref.String(), when), Reason: decision.Reason,
 				})
 			}
 		}

@@ -63,11 +63,13 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 // remove decides on every history that is wanted, on every destination, and removes what is condemned.
 func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog.Ref) bool, dryRun bool,
 	decide func(Destination, catalog.History) ([]retention.Decision, error)) (lines []PruneLine, err error) {
-	r, err := e.begin(command)
-	if err != nil {
-		return nil, err
+	r := &run{Engine: e}
+	if !dryRun { // which neither waits for a run nor leaves a line anywhere
+		if r, err = e.begin(command); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, r.end(ctx)) }()
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
 	var all []error
 	for _, d := range e.opts.Destinations {
 		t, err := r.openExisting(ctx, d, wanted)
@@ -125,7 +127,7 @@ func (e *Engine) Cleanup(ctx context.Context) (removed []string, problem *report
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	removed, failed := e.Recover(ctx)
 	if failed != nil {
 		problem = explain(failed)

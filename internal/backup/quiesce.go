@@ -503,8 +503,8 @@ func (r *run) refuseFreeze(mountpoints []string) error {
 
 // recoverFreeze thaws what a dead run left frozen. Whatever held the freeze thaws by itself when its run ends; this is
 // for the case that it was killed as well.
-func (e *Engine) recoverFreeze(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
-	if dead.Rebooted() {
+func (e *Engine) recoverFreeze(ctx context.Context, by owner, t journal.Thing) (string, error) {
+	if by.rebooted {
 		return "", nil
 	}
 	thawed, err := quiesce.ThawLeftover(ctx, e.Runner, t.Thaw)

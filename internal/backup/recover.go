@@ -17,8 +17,12 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 	found, err := journal.Dead(e.journalOptions())
 	all := []error{err}
 	for _, damaged := range found.Damaged {
+		reason := damaged.Err
+		if reason == nil {
+			reason = errors.New("as an earlier run has reported")
+		}
 		all = append(all, fmt.Errorf("the journal of an earlier run is damaged and was set aside as %s: %w\n"+
-			"hint: look at `lvs -o name,tags` and `dmsetup ls` for what it left, then remove the file", damaged.Path, damaged.Err))
+			"hint: look at `lvs -o name,tags` and `dmsetup ls` for what it left, then remove the file", damaged.Path, reason))
 	}
 	for _, path := range found.Unknown {
 		all = append(all, fmt.Errorf("%s was written by a newer version of voltar: what it names is left alone", path))
@@ -33,9 +37,15 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 
 // recoverRun undoes what one dead run owned, last made first. What fails stays in its journal for the next start.
 func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed []string, err error) {
+	defer func() { err = errors.Join(err, dead.Close()) }()
+	if !dead.Rebooted() {
+		if err := e.awaitOrphans(ctx, dead.Info().PID); err != nil {
+			return nil, fmt.Errorf("left by run %s: %w", dead.Info().Run, err)
+		}
+	}
 	var all []error
 	for _, o := range dead.Outstanding() {
-		what, err := e.recoverThing(ctx, dead, o)
+		what, err := e.recoverThing(ctx, ownerOf(dead), o.Thing)
 		if err != nil {
 			all = append(all, fmt.Errorf("left by run %s: %w", dead.Info().Run, err))
 			continue
@@ -45,23 +55,52 @@ func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed
 		}
 		all = append(all, dead.Done(o.ID))
 	}
-	return removed, errors.Join(append(all, dead.Close())...)
+	return removed, errors.Join(all...)
+}
+
+// owner is the run that made what is to be undone.
+type owner struct {
+	run      string
+	rebooted bool // the host was started anew since
+}
+
+func ownerOf(dead *journal.DeadRun) owner { return owner{dead.Info().Run, dead.Rebooted()} }
+
+// settle undoes what is left of this run's own, at its end: what could not be removed in time, and what was never made
+// because making it failed. What fails again stays for the next start; it was reported when it failed first.
+func (r *run) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	for _, o := range r.journal.Outstanding() {
+		_, err := r.recoverThing(ctx, owner{run: r.id}, o.Thing)
+		if err == nil {
+			err = r.journal.Gone(o.ID)
+		}
+		if err != nil {
+			r.Log.Warn("left for the next run to remove", "run", r.id, "what", string(o.Thing.Kind), "err", err)
+		}
+	}
 }
 
 // recoverThing undoes one thing, and says what it removed; nothing when it was gone already.
-func (e *Engine) recoverThing(ctx context.Context, dead *journal.DeadRun, o journal.Owned) (string, error) {
-	t := o.Thing
+func (e *Engine) recoverThing(ctx context.Context, by owner, t journal.Thing) (string, error) {
 	switch t.Kind {
 	case journal.KindMap:
 		return e.recoverMap(ctx, t)
 	case journal.KindSnapshot:
-		return e.recoverSnapshot(ctx, dead, t)
+		return e.recoverSnapshot(ctx, by, t)
 	case journal.KindActivation:
-		return e.recoverActivation(ctx, dead, t)
+		return e.recoverActivation(ctx, by, t)
+	case journal.KindThinMeta:
+		return e.recoverThinMeta(ctx, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
 	case journal.KindFreeze:
-		return e.recoverFreeze(ctx, dead, t)
+		return e.recoverFreeze(ctx, by, t)
+	case journal.KindLoop:
+		return e.recoverLoop(ctx, by, t)
+	case journal.KindVolume:
+		return e.recoverRestored(ctx, t)
 	}
 	return "", fmt.Errorf("cannot undo %q of an earlier run: not of this program's making", t.Kind)
 }
@@ -75,30 +114,31 @@ func (e *Engine) recoverMap(ctx context.Context, t journal.Thing) (string, error
 }
 
 // recoverSnapshot removes a snapshot when name, tags and UUID say that it is the one in the journal. Without a UUID the
-// run died while it was made.
-func (e *Engine) recoverSnapshot(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
+// run died while it was made. A volume group that is not there is an error: its disks may come back, and the snapshot
+// with them.
+func (e *Engine) recoverSnapshot(ctx context.Context, by owner, t journal.Thing) (string, error) {
 	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
-	if errors.Is(err, lvm.ErrNotFound) || errors.Is(err, lvm.ErrVGNotFound) {
+	if errors.Is(err, lvm.ErrNotFound) {
 		return "", nil
 	}
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("snapshot %s/%s: %w", t.VG, t.LV, err)
 	}
-	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+dead.Info().Run) {
+	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+by.run) {
 		return "", fmt.Errorf("%s lacks the tags of the run: it was made by something else and stays", v)
 	}
-	expect := lvm.Expect{UUID: t.LVUUID, Tag: TagRun + dead.Info().Run}
+	expect := lvm.Expect{UUID: t.LVUUID, Tag: TagRun + by.run}
 	return "snapshot " + v.String(), e.LVM.RemoveSnapshot(ctx, t.VG, t.LV, expect)
 }
 
 // recoverActivation deactivates a volume that a run had activated, unless somebody uses it by now or the host was
 // started anew since.
-func (e *Engine) recoverActivation(ctx context.Context, dead *journal.DeadRun, t journal.Thing) (string, error) {
-	if dead.Rebooted() {
+func (e *Engine) recoverActivation(ctx context.Context, by owner, t journal.Thing) (string, error) {
+	if by.rebooted {
 		return "", nil
 	}
 	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
-	if errors.Is(err, lvm.ErrNotFound) || errors.Is(err, lvm.ErrVGNotFound) {
+	if errors.Is(err, lvm.ErrNotFound) {
 		return "", nil
 	}
 	if err != nil || v.UUID != t.LVUUID || !v.Active || v.Open {

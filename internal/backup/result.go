@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -51,17 +52,16 @@ func (v *volumeRun) progress(p archive.Progress) {
 }
 
 // describe makes the volume's part of the report from its ledger.
-func (v *volumeRun) describe(l *layout) {
+func (v *volumeRun) describe() {
 	r := &v.result
-	for _, x := range l.extents {
-		line := report.Extent{Name: x.label(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
-			StoredBytes: v.stored[x.Name], Entries: x.Entries}
-		if x.Filesystem != nil {
-			line.What = x.Filesystem.Type
-		}
-		r.Extents = append(r.Extents, line)
+	r.Extents, r.Ledger = nil, report.Ledger{}
+	for _, x := range v.layout.extents {
+		r.Extents = append(r.Extents, report.Extent{
+			Name: x.label(), What: x.what(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
+			StoredBytes: v.stored[x.Name], Entries: x.Entries,
+		})
 		r.Entries += x.Entries
-		r.ReadBytes += x.ContentBytes
+		r.ReadBytes += x.readBytes
 		r.DamagedCount += x.DamagedCount
 		for _, d := range x.Damaged {
 			if len(r.DamagedFiles) < shownDamaged {
@@ -72,8 +72,22 @@ func (v *volumeRun) describe(l *layout) {
 	}
 }
 
+// what names the content of an extent for people.
+func (x *extent) what() string {
+	switch {
+	case x.Filesystem != nil:
+		return x.Filesystem.Type
+	case x.Name != "" && x.Number == 0:
+		return "unpartitioned"
+	}
+	return "unknown"
+}
+
 func damageLine(x *extent, d catalog.Damage) string {
-	what := d.Path
+	what := cmp.Or(d.Path, string(d.PathB64))
+	if what == "" && d.LengthBytes == 0 {
+		return x.label() + ": " + d.Reason
+	}
 	if what == "" {
 		what = fmt.Sprintf("%d bytes at %d", d.LengthBytes, d.OffsetBytes)
 	}
@@ -134,8 +148,26 @@ func (v *volumeRun) finish(ctx context.Context) {
 	r.Status = v.status(ctx)
 	if v.failure != nil {
 		r.Error = explain(v.failure)
+		v.describeFailure(r.Error.Message)
 	}
 	v.run.hand(*r)
+}
+
+// describeFailure enters each byte of a volume that has no backup in the ledger as failed, or as left out where a rule
+// had said so.
+func (v *volumeRun) describeFailure(reason string) {
+	if v.layout == nil {
+		v.layout = &layout{extents: []*extent{{Extent: catalog.Extent{SizeBytes: v.volume.SizeBytes}}}}
+	}
+	for _, x := range v.layout.extents {
+		if x.State != catalog.StateExcluded {
+			x.Extent = catalog.Extent{Name: x.Name, SizeBytes: x.SizeBytes, State: catalog.StateFailed, Reason: reason, Filesystem: x.Filesystem}
+			x.readBytes = 0
+		}
+	}
+	v.stored = nil
+	v.result.Entries, v.result.ReadBytes, v.result.DamagedCount, v.result.DamagedFiles = 0, 0, 0, nil
+	v.describe()
 }
 
 // status sums up what became of the volume.

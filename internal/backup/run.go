@@ -32,18 +32,31 @@ type run struct {
 	report report.Run
 }
 
+// newReport is the report of a run that is just beginning.
+func (e *Engine) newReport(command string) report.Run {
+	started := e.Now().UTC()
+	return report.Run{
+		Schema: report.Schema, ID: journal.NewRunID(started), Host: e.opts.Host, Version: e.opts.Version,
+		Config: e.opts.ConfigPath, Command: command, Started: started, Retention: e.policyInWords(),
+	}
+}
+
+// stillborn reports a run that could not begin: a night without a backup and without a word of it would be the worst.
+func (e *Engine) stillborn(err error) *report.Run {
+	r := &run{Engine: e, report: e.newReport("run")}
+	return r.finish(context.Background(), err)
+}
+
 // begin takes the lock of the configuration, or another one that is named, and opens the run's journal.
 func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
-	started := e.Now().UTC()
-	r := &run{Engine: e, id: journal.NewRunID(started)}
-	r.report = report.Run{
-		Schema: report.Schema, ID: r.id, Host: e.opts.Host, Version: e.opts.Version, Config: e.opts.ConfigPath,
-		Command: command, Started: started, Retention: e.policyInWords(),
-	}
-	if r.locks, err = journal.NewLocks(e.opts.RunDir, journal.Holder{Run: r.id, Command: "voltar " + command, Started: started}); err != nil {
+	r := &run{Engine: e, report: e.newReport(command)}
+	r.id = r.report.ID
+	started := r.report.Started
+	holder := journal.Holder{Run: r.id, Command: "voltar " + command, Started: started}
+	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
 		return nil, err
 	}
-	if r.lock, err = r.locks.TryLock(journal.ScopeConfig, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
+	if r.lock, err = lockConfiguration(r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
 		return nil, err
 	}
 	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{
@@ -79,8 +92,9 @@ func (e *Engine) us() catalog.Host {
 	return catalog.Host{Name: e.opts.Host, MachineID: e.opts.MachineID}
 }
 
-// end closes the journal, which goes when nothing is left in it, and gives the lock back.
-func (r *run) end() error {
+// end settles what is left, closes the journal, which goes when nothing is in it, and gives the lock back.
+func (r *run) end(ctx context.Context) error {
+	r.settle(ctx)
 	return errors.Join(r.journal.Close(), r.lock.Unlock())
 }
 

@@ -197,8 +197,8 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	l := &layout{extents: extents}
-	s.describe(l)
+	s.layout = &layout{extents: extents}
+	s.describe()
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: s.run.opts.Version, Status: catalog.StatusComplete, Host: s.run.us(), Run: s.run.id,
 		Source: s.source(), Time: s.id.Time, Started: s.result.Started,
@@ -225,14 +225,17 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	}
 	defer root.Close()
 	x := &extent{}
-	stats, err := v.writeTree(ctx, x, root, 0)
+	err = v.writeTree(ctx, x, root, 0, func(stats archive.TreeStats) error {
+		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
+			return fmt.Errorf("%s is empty\nhint: is what belongs there mounted? require_mount of the directory looks after it", d.Path)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
-		return nil, fmt.Errorf("%s is empty\nhint: is what belongs there mounted? require_mount of the directory looks after it", d.Path)
-	}
-	x.SizeBytes, x.UsedBytes = stats.ContentBytes+stats.ExcludedBytes, stats.ContentBytes+stats.ExcludedBytes
+	x.SizeBytes = x.ContentBytes + x.ExcludedBytes
+	x.UsedBytes = x.SizeBytes
 	x.Reason = "read as it was used, without a snapshot"
 	v.result.SizeBytes = x.SizeBytes
 	return []*extent{x}, nil
@@ -264,7 +267,7 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.end()) }()
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	r.report.PlannedVolumes = 1
 	if err := r.open(ctx); err != nil {
 		return r.finish(ctx, err), err

@@ -39,6 +39,7 @@ type extent struct {
 	found     probe.Result
 	image     string // why it is stored as an image; "" for a filesystem to mount
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
+	readBytes int64  // of it that were read for the backup
 }
 
 // survey reads the partition table of a snapshot and probes each partition. A table that makes no sense is no error: the
@@ -67,6 +68,12 @@ func (v *volumeRun) survey(ctx context.Context) (*layout, error) {
 		return whole("partition table: " + invalid.Error()), nil
 	case err != nil:
 		return nil, fmt.Errorf("read partition table: %w", err)
+	}
+	for _, note := range table.Notes {
+		v.warn("partition table: "+note, "look at it in the guest with `sfdisk --verify`")
+	}
+	for _, loss := range table.Losses() {
+		v.warn("partition table: "+loss, "the image of the boot area and the manifest have it all; the listing for sfdisk has not")
 	}
 	l := &layout{table: table, extents: tableExtents(table)}
 	for _, x := range l.extents {

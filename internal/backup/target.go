@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"sync"
 	"time"
@@ -89,6 +88,9 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	for _, u := range t.unreadable {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s cannot be read and is kept: %v", u.Path, u.Err))
 	}
+	if noter, ok := t.Store.(store.Noter); ok {
+		d.Notes = append(d.Notes, noter.Notes()...)
+	}
 	usage, err := t.Store.Usage(ctx)
 	if err != nil {
 		d.Notes = append(d.Notes, fmt.Sprintf("how much room there is cannot be told: %v", err))
@@ -110,7 +112,7 @@ func (t *target) remove(ctx context.Context, b catalog.Backup, reason string) (r
 		return report.Removed{}, err
 	}
 	t.forget(b.ID)
-	removed := report.Removed{Path: path.Join(t.Store.String(), b.Path()), Reason: reason, FreedBytes: freed}
+	removed := report.Removed{Path: t.Store.String() + "/" + b.Path(), Reason: reason, FreedBytes: freed}
 	return removed, t.run.journal.Gone(record)
 }
 

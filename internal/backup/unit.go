@@ -121,6 +121,7 @@ func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequ
 		v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
 		return err
 	}
+	tag := TagRun + v.run.id
 	record, err := v.run.journal.Intend(journal.Thing{
 		Kind: journal.KindSnapshot, VG: v.volume.VG, LV: request.Name, OriginUUID: v.volume.UUID, Tags: request.Tags,
 	})
@@ -133,7 +134,9 @@ func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequ
 		return err // what could not be taken back stays in the journal, for recovery
 	}
 	v.held.push(func(ctx context.Context) error {
-		if err := v.run.LVM.RemoveSnapshot(ctx, v.snapshot.VG, v.snapshot.Name, v.snapshot.Expect()); err != nil {
+		// By UUID and tag: a thin snapshot whose origin is gone by now is no longer one to LVM.
+		expect := lvm.Expect{UUID: v.snapshot.UUID, Tag: tag}
+		if err := v.run.LVM.RemoveSnapshot(ctx, v.snapshot.VG, v.snapshot.Name, expect); err != nil {
 			return fmt.Errorf("remove snapshot %s: %w", v.snapshot, err)
 		}
 		return v.run.journal.Gone(record)
@@ -180,16 +183,16 @@ func (v *volumeRun) activate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	active, err := v.run.LVM.Activate(ctx, v.volume.VG, v.volume.Name)
-	if err != nil {
-		return fmt.Errorf("activate %s: %w", v.name(), err)
-	}
-	v.volume = active
 	v.held.push(func(ctx context.Context) error {
 		if err := v.run.LVM.Deactivate(ctx, v.volume.VG, v.volume.Name); err != nil {
 			return fmt.Errorf("deactivate %s: %w", v.name(), err)
 		}
 		return v.run.journal.Gone(record)
 	})
-	return nil
+	active, err := v.run.LVM.Activate(ctx, v.volume.VG, v.volume.Name)
+	if err != nil {
+		return fmt.Errorf("activate %s: %w", v.name(), err)
+	}
+	v.volume = active
+	return v.run.journal.Made(record, journal.Facts{})
 }

@@ -2,9 +2,7 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"io"
-	"path"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +37,7 @@ type volumeRun struct {
 	logicalSector, physicalSector int // bytes
 
 	id         catalog.ID
+	layout     *layout // nil until the volume was surveyed
 	out        output
 	stored     map[string]int64 // bytes of each extent's archive, by its name
 	missing    []string         // dumps that failed
@@ -64,7 +63,7 @@ func (v *volumeRun) ref() catalog.Ref { return v.source().Ref() }
 // unless every condition of the gate held.
 func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	watched, watch := v.run.LVM.Watch(ctx, v.snapshot, v.run.watchPolicy())
-	defer func() { err = v.explainStop(watched, errors.Join(err, v.endWatch(ctx, watch))) }()
+	defer func() { lost := v.endWatch(ctx, watch); err = explainStop(watched, err, lost) }()
 	defer v.closeOutput(ctx)
 	if err := v.openOutput(watched); err != nil {
 		return err
@@ -73,6 +72,7 @@ func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	v.layout = layout
 	for _, x := range layout.extents {
 		if err := v.store(watched, x); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (v *volumeRun) backUp(ctx context.Context) (err error) {
 	if err := v.endWatch(ctx, watch); err != nil {
 		return err
 	}
-	v.describe(layout)
+	v.describe()
 	v.compare()
 	return v.publish(ctx, v.manifest(layout))
 }
@@ -138,7 +138,7 @@ func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest
 		return err
 	}
 	b.stands = true
-	b.copy.Path = path.Join(b.target.Store.String(), backup.Path())
+	b.copy.Path = b.target.Store.String() + "/" + backup.Path()
 	b.target.add(backup)
 	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
 	return nil
@@ -155,7 +155,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 		m.Warnings = append(m.Warnings, w.Message)
 	}
 	if t := l.table; t != nil {
-		m.Table = &catalog.Table{Label: string(t.Label), ID: t.ID, SectorBytes: t.SectorBytes, Notes: t.Notes}
+		m.Table = &catalog.Table{Label: string(t.Label), ID: t.ID, SectorBytes: t.SectorBytes, Notes: t.Notes, Losses: t.Losses()}
 	}
 	for _, x := range l.extents {
 		m.Extents = append(m.Extents, x.Extent)

@@ -33,12 +33,19 @@ func (v *volumeRun) endWatch(ctx context.Context, watch *lvm.Watch) error {
 	return err
 }
 
-// explainStop puts the loss of a snapshot before the errors that followed from it.
-func (v *volumeRun) explainStop(watched context.Context, err error) error {
-	if cause := context.Cause(watched); err != nil && errors.Is(cause, lvm.ErrSnapshotOverflow) {
-		return cause
+// explainStop puts the reason why reading had to end before the errors that followed from it. lost is what the last look
+// at the snapshot brought.
+func explainStop(watched context.Context, err, lost error) error {
+	cause := context.Cause(watched)
+	switch {
+	case err == nil:
+		return lost
+	case errors.Is(lost, lvm.ErrSnapshotOverflow):
+		return lost
+	case cause == nil, errors.Is(cause, context.Canceled): // the watch ended in the ordinary way
+		return errors.Join(err, lost)
 	}
-	return err
+	return cause
 }
 
 // describeSnapshot is the snapshot's line in the report, with a size for the next time where this one was a poor guess.

@@ -39,20 +39,36 @@ func (b Backup) Identity() Identity { return b.Manifest.Source.Identity() }
 
 // OpenFile opens a file of a backup by its name in the manifest. One whose size is not the manifest's is refused.
 func (b Backup) OpenFile(ctx context.Context, s store.Store, name string) (store.Reader, error) {
-	file, ok := b.Manifest.File(name)
-	if !ok {
+	r, err := b.OpenStored(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.CheckSize(name, r.SizeBytes()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s of %s: %w", name, b.ID, err), r.Close())
+	}
+	return r, nil
+}
+
+// OpenStored opens a file of a backup by its name in the manifest, whatever its size: for those who look what is left
+// of a damaged one.
+func (b Backup) OpenStored(ctx context.Context, s store.Store, name string) (store.Reader, error) {
+	if _, ok := b.Manifest.File(name); !ok {
 		return nil, fmt.Errorf("open %s of %s: cannot find it in the manifest", name, b.ID)
 	}
 	r, err := s.Open(ctx, path.Join(b.Path(), name))
 	if err != nil {
 		return nil, fmt.Errorf("open %s of %s: %w", name, b.ID, err)
 	}
-	if r.SizeBytes() != file.SizeBytes {
-		err := fmt.Errorf("open %s of %s: %w: it holds %d bytes, and %d by the manifest", name, b.ID, ErrDamaged,
-			r.SizeBytes(), file.SizeBytes)
-		return nil, errors.Join(err, r.Close())
-	}
 	return r, nil
+}
+
+// CheckSize compares the size of a file as the store has it with the manifest. The error wraps ErrDamaged.
+func (b Backup) CheckSize(name string, sizeBytes int64) error {
+	file, ok := b.Manifest.File(name)
+	if ok && file.SizeBytes == sizeBytes {
+		return nil
+	}
+	return fmt.Errorf("%w: it holds %d bytes, and %d by the manifest", ErrDamaged, sizeBytes, file.SizeBytes)
 }
 
 // FreeTime returns the first second from at on of which no store holds anything for the source, and waits until that

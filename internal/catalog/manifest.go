@@ -102,7 +102,8 @@ type Table struct {
 	Label       string   `json:"label"` // gpt or dos
 	ID          string   `json:"id"`    // disk identifier, as sfdisk writes it
 	SectorBytes int      `json:"sector_bytes"`
-	Notes       []string `json:"notes,omitempty"` // what was odd about it: the backup header was used, …
+	Notes       []string `json:"notes,omitempty"`  // what was odd about it: the backup header was used, …
+	Losses      []string `json:"losses,omitempty"` // what of it the text for sfdisk cannot carry; the images of the gaps have all
 }
 
 // State says what became of one extent.
@@ -149,6 +150,8 @@ type Extent struct {
 type Index struct {
 	Name         string `json:"name"`
 	BlocksOffset int64  `json:"blocks_offset"` // of the last gzip member, which lists the blocks
+	// Rebuilt says that the index was lost and made again from the archive: it lacks what only the original had.
+	Rebuilt bool `json:"rebuilt,omitempty"`
 }
 
 // Filesystem is what an extent held and what makes it again.
@@ -161,7 +164,21 @@ type Filesystem struct {
 	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for them
 	MkfsNotes  []string          `json:"mkfs_notes,omitempty"` // what will differ from the original
 	Params     map[string]string `json:"params,omitempty"`     // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
+	Subvolumes []Subvolume       `json:"subvolumes,omitempty"` // of btrfs; parents come before what lies in them
 }
+
+// Subvolume is one of a btrfs: a folder in its archive, and made again as a subvolume before that is unpacked. Of Path and
+// PathB64, which is for names that are not UTF-8, there is one.
+type Subvolume struct {
+	Path     string `json:"path,omitempty"` // beneath the top of the filesystem, without a slash in front
+	PathB64  []byte `json:"path_b64,omitempty"`
+	ID       uint64 `json:"id"`
+	ReadOnly bool   `json:"read_only,omitempty"` // to be set when the files are there
+	Default  bool   `json:"default,omitempty"`   // what a mount without options shows
+}
+
+// Name returns the path, whatever its bytes.
+func (s Subvolume) Name() string { return s.Path + string(s.PathB64) }
 
 // Damage is one entry, or one range of an image, that could not be read.
 type Damage struct {

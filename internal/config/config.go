@@ -39,10 +39,13 @@ type Config struct {
 	Archive   Archive   `toml:"archive"`
 	Retention Retention `toml:"retention"`
 	Mail      Mail      `toml:"mail"`
+	Ping      Ping      `toml:"ping"`
+	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
 
 	Destinations []Destination `toml:"destination"`
 	Volumes      []Volume      `toml:"volume"`
+	Webhooks     []Webhook     `toml:"webhook"`
 
 	EnableMySQLDump bool        `toml:"enable_mysql_dump"` // in each guest with a host that a volume is frozen by
 	Guests          []Guest     `toml:"guest"`
@@ -126,10 +129,14 @@ type Log struct {
 // Destination is one place for backups.
 type Destination struct {
 	Name         string     `toml:"name"`
-	Type         string     `toml:"type"`          // disk
+	Type         string     `toml:"type"`          // disk or s3
 	Path         string     `toml:"path"`          // disk: folder
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
+	Recipients   []string   `toml:"recipients"`    // age public keys: everything is encrypted to them
+	CatchUp      bool       `toml:"catch_up"`      // a run makes up what this one lacks from the others
+
+	S3
 }
 
 // MountPoint returns the mountpoint that must be mounted before anything is written, or "" for none.

@@ -49,6 +49,9 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want.Select.ExcludeTags = []string{"scratch"}
 	want.Mail.To, want.Mail.From = []string{"root@example.org"}, "voltar@example.org"
 	want.Mail.Server, want.Mail.Port, want.Mail.CAFile = "mail.example.org", 587, "/etc/ssl/certs/mail.pem"
+	want.Ping = Ping{URL: "https://hc-ping.com/your-uuid-here", Start: "https://example.org/start",
+		Success: "https://example.org/success", Failure: "https://example.org/failure"}
+	want.Metrics.Textfile = "/var/lib/prometheus/node-exporter/voltar.prom"
 	want.Mail.Username, want.Mail.Password = "voltar", Secret{File: "/etc/voltar/mail.password"}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("the commented lines differ from the defaults (-want +got):\n%s", diff)
@@ -76,6 +79,15 @@ func TestParseRefuses(t *testing.T) {
 		{"destination without a path", "[[destination]]\nname = \"a\"\ntype = \"disk\"\n", []string{"path"}},
 		{"one name twice", "[[destination]]\nname=\"a\"\ntype=\"disk\"\npath=\"/a\"\n[[destination]]\nname=\"a\"\ntype=\"disk\"\npath=\"/b\"\n", []string{"stands twice"}},
 		{"negative retention", "[retention]\ndays = -1\n", []string{"retention.days"}},
+		{"webhook to nowhere", "[[webhook]]\nname=\"a\"\n", []string{"set one of url and secret_url"}},
+		{"webhooks of one name", "[[webhook]]\nname=\"a\"\nurl=\"http://a\"\n[[webhook]]\nname=\"a\"\nurl=\"http://b\"\n", []string{"stands twice"}},
+		{"webhook of unknown form", "[[webhook]]\nname=\"a\"\nurl=\"http://a\"\ntemplate=\"xml\"\nnotify=\"never\"\nmethod=\"GET\"\n",
+			[]string{"template", "notify", "method"}},
+		{"webhook with two templates", "[[webhook]]\nname=\"a\"\nurl=\"http://a\"\ntemplate=\"json\"\ntemplate_file=\"/a\"\n",
+			[]string{"one of template and template_file"}},
+		{"header in two places", "[[webhook]]\nname=\"a\"\nurl=\"http://a\"\nheaders={A=\"1\"}\nsecret_headers={A={env=\"B\"}}\n",
+			[]string{"secret_headers.A"}},
+		{"metrics that nobody reads", "[metrics]\ntextfile = \"/tmp/voltar.txt\"\n", []string{".prom"}},
 		{"password in two places", "[mail]\nusername=\"u\"\npassword={file=\"/a\",env=\"B\"}\n", []string{"mail.password"}},
 	}
 	for _, test := range tests {
@@ -151,6 +163,33 @@ func TestSecretFromTheEnvironmentAndSystemd(t *testing.T) {
 	}
 	if got, err := (Secret{Credential: "smtp"}).Read(); err != nil || got != "hush" {
 		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+func TestURLsAreNotEchoed(t *testing.T) {
+	_, err := Parse([]byte("[ping]\nurl = \"hc-ping.com/hush\"\n[[webhook]]\nname = \"a\"\nurl = \"ftp://hush\"\n"))
+	if err == nil || !strings.Contains(err.Error(), "ping.url") || !strings.Contains(err.Error(), "webhook #1 (a): url") {
+		t.Fatalf("error %v, want one that names both keys", err)
+	}
+	if strings.Contains(err.Error(), "hush") {
+		t.Errorf("error %q holds a URL", err)
+	}
+}
+
+func TestWebhookReadsItsSecrets(t *testing.T) {
+	t.Setenv("VOLTAR_TEST_SECRET", "hush")
+	w := Webhook{SecretURL: Secret{Env: "VOLTAR_TEST_SECRET"}, Headers: map[string]string{"A": "b"},
+		SecretHeaders: map[string]Secret{"C": {Env: "VOLTAR_TEST_SECRET"}}}
+	if target, err := w.Target(); err != nil || target != "hush" {
+		t.Errorf("URL %q, %v", target, err)
+	}
+	headers, err := w.AllHeaders()
+	if diff := cmp.Diff(map[string]string{"A": "b", "C": "hush"}, headers); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	w.SecretHeaders["C"] = Secret{Env: "VOLTAR_TEST_NO_SUCH"}
+	if _, err := w.AllHeaders(); err == nil {
+		t.Error("a header whose secret is missing was accepted")
 	}
 }
 

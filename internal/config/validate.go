@@ -6,6 +6,7 @@ import (
 	"net/mail"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,6 +78,7 @@ func (c *Config) validate() error {
 	c.Mail.validate(&p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	c.validateDestinations(&p)
+	c.validateNotify(&p)
 	for i, v := range c.Volumes {
 		v.validate(&p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
 	}
@@ -168,7 +170,17 @@ func (c *Config) validateDestinations(p *problems) {
 }
 
 func (d Destination) validate(p *problems, key string) {
-	p.oneOf(key+": type", d.Type, "disk")
+	p.oneOf(key+": type", d.Type, "disk", "s3")
+	validateRecipients(p, key+": recipients", d.Recipients)
+	switch {
+	case d.Type == "s3":
+		d.S3.validate(p, key)
+		if d.Path != "" || d.RequireMount != "" {
+			p.add(key+": path", "it is of disks: an s3 destination has endpoint, bucket and prefix")
+		}
+	case !reflect.DeepEqual(d.S3, S3{}):
+		p.add(key+": type", "it has settings of s3 destinations, but is not of type \"s3\"")
+	}
 	if d.Type == "disk" {
 		p.absolute(key+": path", d.Path)
 		if d.RequireMount != "" && d.RequireMount != "none" {

@@ -28,7 +28,11 @@ const (
 	KindFreeze     Kind = "freeze"     // Path, or Name of the hook; Deadline, Thaw
 	KindBackup     Kind = "backup"     // a folder that becomes a backup, or one that is being deleted: Destination, Path
 	KindFile       Kind = "file"       // a temporary file of the host: Path
+	KindThinMeta   Kind = "thin-meta"  // the metadata snapshot of a thin pool: DMName, DMUUID; once made Root
 )
+
+// TagIncomplete is on a volume of KindVolume while it is being restored. It stays on one whose restore failed.
+const TagIncomplete = "voltar.incomplete"
 
 // Thing is what a run is about to make, with all that is known beforehand to find it again.
 type Thing struct {
@@ -44,6 +48,7 @@ type Thing struct {
 	Device      string    `json:"device,omitempty"` // path or MAJOR:MINOR; a number means nothing after a reboot
 	Path        string    `json:"path,omitempty"`
 	Destination string    `json:"destination,omitempty"` // what the store's String gives
+	Root        string    `json:"root,omitempty"`        // block of a metadata snapshot
 	Deadline    time.Time `json:"deadline,omitzero"`     // by when a freeze must have ended
 	Thaw        []string  `json:"thaw,omitempty"`        // the command that ends a freeze
 }
@@ -54,13 +59,14 @@ type Facts struct {
 	DMUUID string `json:"dm_uuid,omitempty"`
 	Device string `json:"device,omitempty"`
 	Path   string `json:"path,omitempty"`
+	Root   string `json:"root,omitempty"`
 }
 
 func (t *Thing) apply(f Facts) {
 	for _, field := range []struct {
 		to   *string
 		from string
-	}{{&t.LVUUID, f.LVUUID}, {&t.DMUUID, f.DMUUID}, {&t.Device, f.Device}, {&t.Path, f.Path}} {
+	}{{&t.LVUUID, f.LVUUID}, {&t.DMUUID, f.DMUUID}, {&t.Device, f.Device}, {&t.Path, f.Path}, {&t.Root, f.Root}} {
 		if field.from != "" {
 			*field.to = field.from
 		}

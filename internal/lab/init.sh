@@ -14,10 +14,19 @@ machine=${0%/*}
 # away. So mount, which has one, is not used before the overlay, and the overlay ignores them.
 enter_root() {
 	busybox mount -t proc proc /proc
-	insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
+	busybox insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
 	busybox mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
 	mkdir /mnt/upper /mnt/work /mnt/root
-	busybox mount -t overlay -o "nosuid,lowerdir=$LAYERS/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+	# Each layer is a mount of its own: an overlay takes no folder that lies within another of its layers.
+	lower=
+	count=0
+	for layer in $LAYERS; do
+		count=$((count + 1))
+		mkdir "/mnt/layer$count"
+		busybox mount -t hostfs -o "ro,$layer" hostfs "/mnt/layer$count"
+		lower=$lower/mnt/layer$count:
+	done
+	busybox mount -t overlay -o "nosuid,lowerdir=$lower/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 	cd /mnt/root
 	mkdir -p usr/lib/modules lab out host
 	busybox mount --bind /usr/lib/uml/modules usr/lib/modules
@@ -38,37 +47,114 @@ enter_root() {
 		mkdir -p ".$SOURCE" /mnt/source-upper /mnt/source-work
 		busybox mount -t overlay -o "nosuid,lowerdir=$SOURCE,upperdir=/mnt/source-upper,workdir=/mnt/source-work" overlay ".$SOURCE"
 	fi
+	replace_secrets
 	pivot_root . mnt
 	exec chroot . /lab/init.sh inside <dev/console >dev/console 2>&1
 }
 
+# replace_secrets gives the machine its own of what only root can read on the host and programs need here, where the
+# machine was started by another user.
+replace_secrets() {
+	[ -r root ] || busybox mount -t tmpfs -o mode=700 tmpfs root
+	for file in etc/.pwd.lock etc/shadow etc/shadow- etc/gshadow etc/gshadow-; do
+		[ -r "$file" ] || [ ! -e "$file" ] || { rm -f "$file" && : >"$file"; }
+	done
+	[ -s etc/shadow ] || echo 'root:*:20000:0:99999:7:::' >etc/shadow
+}
+
+# MASKED are units that would start by themselves and have nothing to do here: each costs a second or more.
+MASKED="dev-mqueue.mount getty.target kmod-static-nodes.service modprobe@configfs.service modprobe@dm_mod.service
+modprobe@fuse.service modprobe@loop.service proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount
+sys-kernel-config.mount systemd-binfmt.service systemd-journal-flush.service systemd-logind.service
+systemd-modules-load.service systemd-pstore.service systemd-random-seed.service systemd-sysctl.service
+systemd-tmpfiles-clean.timer systemd-tmpfiles-setup-dev.service systemd-tmpfiles-setup.service
+systemd-update-utmp-runlevel.service systemd-update-utmp.service systemd-user-sessions.service"
+
 # ready_devices sets up what udev and the boot scripts of a real host would.
 ready_devices() {
-	umount -l /mnt
-	hostname lab
-	ip link set lo up
+	busybox umount -l /mnt
+	echo lab >/proc/sys/kernel/hostname
+	busybox ip link set lo up
 	mkdir -p /run/lock /run/lvm
 	# lvm2 does not know User-mode Linux's disks by itself.
 	printf 'devices { types = [ "ubd", 16 ] }\n' >/etc/lvm/lvmlocal.conf
 	modprobe -a $MODULES
 }
 
-# run_script runs the machine's script with its output on the second console, which carries nothing else.
+# run_script runs the machine's script with its output on the second console, which carries nothing else. Without udevd
+# every tool of device-mapper has to make its own nodes.
 run_script() {
-	stty -F /dev/tty1 raw -echo
+	busybox stty -F /dev/tty1 raw -echo
 	cd "$WORKDIR"
 	status=0
-	# Without udevd every tool of device-mapper has to make its own nodes.
-	DM_DISABLE_UDEV=1 HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	[ "$SYSTEMD" ] || export DM_DISABLE_UDEV=1
+	HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		/bin/sh /lab/script </dev/null >/dev/tty1 2>&1 || status=$?
 	sync
 	echo "$status" >/lab/rc.new
 	mv /lab/rc.new /lab/rc
 }
 
-if [ "${1-}" = inside ]; then
-	ready_devices
-	run_script
-else
+# become_systemd hands over to the init system of the host, which runs the machine's script as lab.service. Of what the
+# host itself has enabled, only what belongs to LVM is; logins, networks and clocks have no place here. An empty file
+# masks a unit or a generator. What is written here, the shell writes by itself: each program costs time.
+become_systemd() {
+	rm -rf /etc/systemd/system/*.wants /etc/systemd/system/*.requires /etc/systemd/system/default.target \
+		/etc/fstab /etc/crypttab \
+		/.dockerenv /run/.containerenv # with which systemd would take the machine for a container
+	echo lab >/etc/hostname
+	IFS=- read -r a b c d e </proc/sys/kernel/random/uuid
+	echo "$a$b$c$d$e" >/etc/machine-id
+	touch /etc/.updated /var/.updated # nothing is to be brought up to date with /usr
+	cd /etc/systemd
+	mkdir -p system-generators system.conf.d journald.conf.d system/sysinit.target.d \
+		system/systemd-udev-trigger.service.d
+	for generator in /lib/systemd/system-generators/*; do
+		: >"system-generators/${generator##*/}"
+	done
+	for unit in $MASKED; do
+		: >"system/$unit"
+	done
+	echo '[Manager]
+DefaultTimeoutStartSec=5min' >system.conf.d/lab.conf
+	echo '[Journal]
+Storage=volatile
+RateLimitBurst=0' >journald.conf.d/lab.conf
+	echo '[Unit]
+Wants=blk-availability.service lvm2-lvmpolld.socket lvm2-monitor.service' >system/sysinit.target.d/lab.conf
+	# Of the devices that there are before udevd, most are terminals.
+	echo '[Service]
+ExecStart=
+ExecStart=udevadm trigger --action=add --subsystem-match=block' >system/systemd-udev-trigger.service.d/lab.conf
+	echo '[Unit]
+Description=The script of the lab machine, and what runs on a server
+Requires=multi-user.target
+Wants=lab.service
+AllowIsolate=yes' >system/default.target
+	echo '[Unit]
+Description=The script of the lab machine
+After=basic.target
+FailureAction=poweroff-immediate
+[Service]
+Type=exec
+ExecStartPre=udevadm settle
+ExecStart=/lab/init.sh script
+StandardOutput=journal+console' >system/lab.service
+	cd /
+	trap - EXIT
+	exec /lib/systemd/systemd
+}
+
+case ${1-} in
+"")
 	enter_root
-fi
+	;;
+inside)
+	ready_devices
+	[ ! "$SYSTEMD" ] || become_systemd
+	run_script
+	;;
+script)
+	run_script
+	;;
+esac

@@ -20,6 +20,9 @@ import (
 // commandTimeLimit holds for each command that a test runs with Do; the machine is slow at starting programs.
 const commandTimeLimit = 5 * time.Minute
 
+// detachTimeLimit is for udevd to close a device that it looks at.
+const detachTimeLimit = 30 * time.Second
+
 // Inside reports whether this process runs in a lab machine. The processor is asked, because a setting could be wrong,
 // and a test that believed it would then run among the host's own volumes.
 func Inside() bool {
@@ -100,8 +103,22 @@ func diskOf(t testing.TB, sizeBytes int64, sectorSize string) string {
 		if _, err := try(t, "losetup", "--detach", device); err != nil {
 			t.Error(err)
 		}
+		waitUntilDetached(t, device)
 	})
 	return device
+}
+
+// waitUntilDetached returns once the kernel has let go of a loop device. A device that someone still has open, as udevd
+// may for a moment, goes only with the last close.
+func waitUntilDetached(t testing.TB, device string) {
+	t.Helper()
+	attribute := filepath.Join("/sys/block", filepath.Base(device), "loop/backing_file")
+	for limit := time.Now().Add(detachTimeLimit); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(attribute); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+	}
+	t.Errorf("%s is still attached %s after it was detached: something holds it open", device, detachTimeLimit)
 }
 
 // VG makes a volume group on a new Disk. When the test ends it is removed with all its logical volumes, but snapshots

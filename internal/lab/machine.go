@@ -51,6 +51,7 @@ type Machine struct {
 	Layers      []string  // folders laid over the host's root, the first on top
 	Modules     []string  // kernel modules beside the usual ones
 	Share       string    // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool      // run the host's systemd, journald and udevd, and the script as its service lab.service
 }
 
 // ErrPowerCut is what Wait returns for a machine that was stopped before its script had ended.
@@ -59,6 +60,7 @@ var ErrPowerCut = errors.New("the machine's power was cut")
 // Running is a machine that was started. Wait must be called, even after Stop.
 type Running struct {
 	dir     string        // of the host, seen inside as /lab: init.sh, machine.env, script, rc
+	temp    *tempFolder   // dir's
 	power   *os.File      // its closing ends the machine
 	cut     atomic.Bool   // Stop was called
 	console consoleTail   // what the kernel and init.sh said
@@ -77,22 +79,23 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "voltar-lab-")
+	temp, err := newTempFolder()
 	if err != nil {
 		return nil, err
 	}
+	dir := temp.path
 	if err := m.prepare(dir); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, temp.remove())
 	}
 	powerEnd, power, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, temp.remove())
 	}
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, powerEnd.Close(), power.Close(), os.RemoveAll(dir))
+		return nil, errors.Join(err, powerEnd.Close(), power.Close(), temp.remove())
 	}
-	r := &Running{dir: dir, power: power, done: make(chan struct{})}
+	r := &Running{dir: dir, temp: temp, power: power, done: make(chan struct{})}
 	argv := append(launcher, "sh", "-c", supervise, "sh", kernel)
 	cmd := hostcmd.Cmd{
 		Name:    argv[0],
@@ -141,7 +144,7 @@ func (r *Running) Wait() (status int, err error) {
 	text, err := os.ReadFile(filepath.Join(r.dir, "rc"))
 	wasCut := r.cut.Load()
 	r.Stop()
-	if removeErr := os.RemoveAll(r.dir); removeErr != nil {
+	if removeErr := r.temp.remove(); removeErr != nil {
 		return -1, removeErr
 	}
 	switch {
@@ -168,12 +171,13 @@ func (m Machine) prepare(dir string) error {
 		return err
 	}
 	workDir := cmp.Or(m.Dir, "/")
-	var layers strings.Builder
-	for _, layer := range m.Layers {
-		layers.WriteString(layer + ":")
+	systemd := ""
+	if m.Systemd {
+		systemd = "yes"
 	}
-	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\n", layers.String(), share,
-		sourceRoot(workDir), workDir, strings.Join(append(slices.Clone(baseModules), m.Modules...), " "))
+	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\nSYSTEMD='%s'\n",
+		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
+		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), systemd)
 	files := []struct {
 		name, text string
 		mode       os.FileMode
@@ -195,7 +199,7 @@ func (m Machine) kernelArgs(dir string) []string {
 	args := []string{
 		fmt.Sprintf("mem=%dM", m.memory()>>20), "noreboot", "uml_dir=" + dir,
 		"rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro", "init=" + filepath.Join(dir, "init.sh"),
-		"con=null", "con0=null,fd:1", "con1=null,fd:3", "quiet", "loglevel=1",
+		"con=null", "con0=null,fd:1", "con1=null,fd:3", "pty.legacy_count=0", "quiet", "loglevel=1",
 	}
 	if m.Disk != "" {
 		args = append(args, "ubda="+m.Disk)

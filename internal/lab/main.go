@@ -40,8 +40,9 @@ type Options struct {
 	DiskBytes   int64    // size of /dev/ubda, made anew and sparse; 0 for none
 	Modules     []string // kernel modules beside the usual ones
 	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
-	// the first lab test starts. Debs fits.
+	// the first lab test starts. Debs makes such.
 	Layers func(context.Context) ([]string, error)
 }
 
@@ -168,12 +169,12 @@ func (h *host) close(passed bool) error {
 
 // run builds the package's tests and runs them in a machine. It fails unless the test binary itself ends well.
 func (h *host) run(ctx context.Context, limit time.Duration) error {
-	dir, err := os.MkdirTemp("", "voltar-lab-test-")
+	temp, err := newTempFolder()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder: no test's result depends on it
-	machine, err := h.machine(ctx, dir, limit)
+	defer func() { _ = temp.remove() }() // no test's result depends on it
+	machine, err := h.machine(ctx, temp.path, limit)
 	if err != nil {
 		return err
 	}
@@ -214,6 +215,7 @@ func (h *host) machine(ctx context.Context, dir string, limit time.Duration) (Ma
 		MemoryBytes: h.opts.MemoryBytes,
 		Modules:     h.opts.Modules,
 		Share:       h.opts.Share,
+		Systemd:     h.opts.Systemd,
 		Script:      testCommand(binary, limit),
 	}
 	if h.opts.Layers != nil {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childArg as the first argument makes the program the child that mounts; the device and its type follow.
+// childArg as the first argument makes the program the child that mounts; access, type and device follow.
 const childArg = "mount-child"
 
 // socketFD is the child's end of the socket, the first of exec.Cmd's ExtraFiles.
@@ -56,15 +56,15 @@ type passed struct {
 }
 
 // runChild has a child make the mount, and waits for it no longer than the time limit.
-func (m *Mounter) runChild(ctx context.Context, device, fsType string) (got passed, err error) {
+func (m *Mounter) runChild(ctx context.Context, access access, device, fsType string) (got passed, err error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return passed{}, err
 	}
 	defer func() { err = errors.Join(err, ours.Close()) }()
-	child := exec.Command(m.exe, childArg, fsType, device)
+	child := exec.Command(m.exe, childArg, string(access), fsType, device)
 	child.ExtraFiles = []*os.File{theirs}
-	child.Env = []string{"GOMAXPROCS=1"}
+	child.Env = append([]string{"GOMAXPROCS=1"}, m.env...)
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the parent to handle
 	err = child.Start()
 	if err := errors.Join(err, theirs.Close()); err != nil {
@@ -178,12 +178,12 @@ func RunChild(args []string) (status int, handled bool) {
 	if len(args) < 2 || args[1] != childArg {
 		return 0, false
 	}
-	if len(args) != 4 {
+	if len(args) != 5 {
 		return 2, true
 	}
 	runtime.LockOSThread()
 	unix.CloseOnExec(socketFD)
-	r, fds := attempt(args[2], args[3])
+	r, fds := attempt(access(args[2]), args[3], args[4])
 	message, err := json.Marshal(r)
 	if err != nil {
 		return 1, true
@@ -211,8 +211,8 @@ func (e *stepError) Unwrap() error { return e.err }
 
 // attempt makes a mount and answers with its descriptors or with the reason why not. Descriptors of a failed attempt are
 // left to the end of the process.
-func attempt(fsType, device string) (reply, []int) {
-	fds, dev, err := makeMount(fsType, device)
+func attempt(access access, fsType, device string) (reply, []int) {
+	fds, dev, err := makeMount(access, fsType, device)
 	if err == nil {
 		return reply{Dev: dev}, fds
 	}
@@ -227,7 +227,7 @@ func attempt(fsType, device string) (reply, []int) {
 
 // makeMount goes the way of mount_setattr(2) and its relatives: a context of the filesystem type, its parameters, the
 // superblock, and a mount of it in no namespace.
-func makeMount(fsType, device string) (fds []int, dev uint64, err error) {
+func makeMount(access access, fsType, device string) (fds []int, dev uint64, err error) {
 	policy, ok := policyOf(fsType)
 	if !ok {
 		return nil, 0, &stepError{step: "mount", err: ErrNotAllowed}
@@ -240,7 +240,13 @@ func makeMount(fsType, device string) (fds []int, dev uint64, err error) {
 	failed := func(step string, err error) ([]int, uint64, error) {
 		return nil, 0, &stepError{step: step, messages: append(contextMessages(context), log.messages()...), err: err}
 	}
-	settings := append([]setting{{"source", device}, {"ro", ""}}, policy.settings...)
+	attributes := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	settings := []setting{{"source", device}}
+	if access != writable {
+		settings = append(settings, setting{"ro", ""})
+		attributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	settings = append(settings, policy.settings...)
 	for _, s := range settings {
 		if s.value == "" {
 			err = unix.FsconfigSetFlag(context, s.key)
@@ -254,7 +260,6 @@ func makeMount(fsType, device string) (fds []int, dev uint64, err error) {
 	if err := unix.FsconfigCreate(context); err != nil {
 		return failed("read the filesystem", err)
 	}
-	const attributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	mount, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return failed("mount the filesystem", err)

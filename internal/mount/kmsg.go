@@ -36,12 +36,22 @@ func followKernelLog(device string) kernelLog {
 	return kernelLog{fd: fd, device: filepath.Base(link)}
 }
 
-// messages returns what has been said of the device since. The descriptor is left to the end of the process.
+// close ends listening. The child that mounts leaves it to its end.
+func (l kernelLog) close() {
+	if l.fd >= 0 {
+		_ = unix.Close(l.fd) // only read from
+	}
+}
+
+// messages returns what has been said of the device since.
 func (l kernelLog) messages() []string {
 	var found []string
 	record := make([]byte, 8<<10)
 	for range 1000 {
 		n, err := unix.Read(l.fd, record)
+		if err == unix.EPIPE { // older records were overwritten: the next read goes on behind them
+			continue
+		}
 		if err != nil {
 			break
 		}

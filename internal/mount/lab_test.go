@@ -407,3 +407,44 @@ func TestLabKilledHolderFreesTheDevice(t *testing.T) {
 	}
 	lab.Do(t, "dmsetup", "remove", "part")
 }
+
+// What is written to a writable mount is on the device when it is closed, and nobody sees the mount meanwhile.
+func TestLabWritable(t *testing.T) {
+	for _, fsType := range []string{"ext4", "vfat"} {
+		device := lab.Disk(t, 64<<20)
+		format(t, device, fsType)
+		mounter := New(Options{})
+		mounted, err := mounter.MountWritable(t.Context(), device, fsType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := mounted.OpenRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := root.Create("written")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, writeErr := file.WriteString("here")
+		if err := errors.Join(writeErr, file.Close(), root.Close(), mounted.Sync(), mounted.Close()); err != nil {
+			t.Fatal(err)
+		}
+		again, err := mounter.Mount(t.Context(), device, fsType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		root, err = again.OpenRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if data, err := root.ReadFile("written"); string(data) != "here" {
+			t.Errorf("%s: %q %v", fsType, data, err)
+		}
+		if err := root.WriteFile("more", nil, 0o600); err == nil {
+			t.Errorf("%s: an ordinary mount can be written to", fsType)
+		}
+	}
+}

@@ -1,4 +1,5 @@
-// Package mount mounts filesystems of guests read-only, without a mountpoint.
+// Package mount mounts filesystems of guests read-only, without a mountpoint; and for writing those alone that this
+// program has itself just made.
 //
 // A mount is made with fsopen(2), fsconfig(2) and fsmount(2) and never attached to a tree of folders: no other process
 // sees it, no path leads to it but the descriptor, and it is gone with the last descriptor, at the latest when the process
@@ -46,6 +47,7 @@ type Options struct {
 	Exe          string        // the program that calls RunChild; "" means this one, through /proc/self/exe
 	Timeout      time.Duration // for making one mount; 0 means DefaultTimeout
 	CloseTimeout time.Duration // for ending one; 0 means DefaultCloseTimeout
+	Env          []string      // of the child, beside its own
 	Log          *slog.Logger  // nil discards
 }
 
@@ -54,12 +56,13 @@ type Mounter struct {
 	exe          string
 	timeout      time.Duration
 	closeTimeout time.Duration
+	env          []string
 	log          *slog.Logger
 }
 
 // New returns a Mounter.
 func New(opts Options) *Mounter {
-	m := &Mounter{exe: opts.Exe, timeout: opts.Timeout, closeTimeout: opts.CloseTimeout, log: opts.Log}
+	m := &Mounter{exe: opts.Exe, timeout: opts.Timeout, closeTimeout: opts.CloseTimeout, env: opts.Env, log: opts.Log}
 	if m.exe == "" {
 		m.exe = "/proc/self/exe"
 	}
@@ -78,14 +81,24 @@ func New(opts Options) *Mounter {
 // Mount mounts a block device as a filesystem of a type, in blkid's words. The journal is replayed onto the device when
 // it is writable. The error has what the kernel said. The caller closes the Mount.
 func (m *Mounter) Mount(ctx context.Context, device, fsType string) (*Mount, error) {
-	mounted, err := m.mount(ctx, device, fsType)
+	return m.mountAs(ctx, readOnly, device, fsType)
+}
+
+// MountWritable is Mount for a filesystem that is to be filled. It is for one that the caller has just made: to write to
+// what a guest made would trust it with more than reading does.
+func (m *Mounter) MountWritable(ctx context.Context, device, fsType string) (*Mount, error) {
+	return m.mountAs(ctx, writable, device, fsType)
+}
+
+func (m *Mounter) mountAs(ctx context.Context, access access, device, fsType string) (*Mount, error) {
+	mounted, err := m.mount(ctx, access, device, fsType)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s as %s: %w", device, fsType, err)
 	}
 	return mounted, nil
 }
 
-func (m *Mounter) mount(ctx context.Context, device, fsType string) (*Mount, error) {
+func (m *Mounter) mount(ctx context.Context, access access, device, fsType string) (*Mount, error) {
 	if !Allowed(fsType) {
 		return nil, ErrNotAllowed
 	}
@@ -97,18 +110,32 @@ func (m *Mounter) mount(ctx context.Context, device, fsType string) (*Mount, err
 		return nil, errors.New("it is no block device")
 	}
 	began := time.Now()
-	got, err := m.runChild(ctx, device, fsType)
+	got, err := m.runChild(ctx, access, device, fsType)
 	if err != nil {
 		return nil, err
 	}
-	mounted := &Mount{device: device, root: got.root, mount: got.mount, rdev: info.Rdev, timeout: m.closeTimeout}
+	mounted := &Mount{device: device, root: got.root, mount: got.mount, rdev: info.Rdev, timeout: m.closeTimeout,
+		kernel: followKernelLog(device)}
 	m.log.Debug("mounted", "device", device, "type", fsType, "took", time.Since(began))
 	if got.dev != info.Rdev {
 		err := fmt.Errorf("%w: %d:%d, not %d:%d", ErrWrongDevice, unix.Major(got.dev), unix.Minor(got.dev),
 			unix.Major(info.Rdev), unix.Minor(info.Rdev))
 		return nil, errors.Join(err, mounted.release(time.Now().Add(m.closeTimeout)))
 	}
+	if err := mounted.countErrors(fsType); err != nil {
+		return nil, errors.Join(err, mounted.release(time.Now().Add(m.closeTimeout)))
+	}
 	return mounted, nil
+}
+
+// countErrors remembers what the kernel had found wrong before anything was read.
+func (m *Mount) countErrors(fsType string) (err error) {
+	policy, _ := policyOf(fsType)
+	if m.errors, err = newErrorCounter(policy.driver, m.rdev); err != nil {
+		return err
+	}
+	m.errorsBefore, err = m.errors.read()
+	return err
 }
 
 // Mount is a filesystem that is mounted for this process alone.
@@ -120,6 +147,10 @@ type Mount struct {
 	timeout time.Duration
 	close   sync.Once
 	err     error
+
+	kernel       kernelLog
+	errors       errorCounter
+	errorsBefore int64
 }
 
 // Root is the root directory, open for reading. It belongs to the Mount and is closed with it.
@@ -144,6 +175,15 @@ func (m *Mount) Statfs() (unix.Statfs_t, error) {
 	return s, nil
 }
 
+// Sync writes everything to the device, and returns the error of a write that failed since the mount was made; Close could
+// not tell.
+func (m *Mount) Sync() error {
+	if err := unix.Syncfs(int(m.root.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", m.device, err)
+	}
+	return nil
+}
+
 // Close detaches the mount and waits until the kernel has let go of the device, so that it can be removed. All files that
 // were opened beneath Root must be closed before. An error wraps ErrHung when the device does not answer, and ErrBusy
 // when it stays in use. Further calls return the same.
@@ -158,6 +198,7 @@ func (m *Mount) Close() error {
 
 func (m *Mount) release(deadline time.Time) error {
 	// Closing the last descriptor is the unmount, which writes to the device and so may hang.
+	m.kernel.close()
 	closed := make(chan error, 1)
 	go func() { closed <- errors.Join(m.root.Close(), m.mount.Close()) }()
 	select {

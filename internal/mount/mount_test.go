@@ -46,7 +46,7 @@ func TestMountRefusesTypes(t *testing.T) {
 		if _, err := New(Options{}).Mount(context.Background(), "/dev/null", fsType); !errors.Is(err, ErrNotAllowed) {
 			t.Errorf("%q: %v, want ErrNotAllowed", fsType, err)
 		}
-		if r, fds := attempt(fsType, "/dev/null"); r.failure() == nil || len(fds) != 0 {
+		if r, fds := attempt(readOnly, fsType, "/dev/null"); r.failure() == nil || len(fds) != 0 {
 			t.Errorf("the child mounts %q", fsType)
 		}
 	}
@@ -82,14 +82,14 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		"babbles":  {"echo no >&3", "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := New(Options{Exe: program(t, c.script)}).runChild(t.Context(), "/dev/null", "ext4")
+			_, err := New(Options{Exe: program(t, c.script)}).runChild(t.Context(), readOnly, "/dev/null", "ext4")
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
 	}
 	t.Run("hangs", func(t *testing.T) {
-		_, err := New(Options{Exe: program(t, "exec sleep 1000"), Timeout: 50 * time.Millisecond}).runChild(t.Context(), "/dev/x", "xfs")
+		_, err := New(Options{Exe: program(t, "exec sleep 1000"), Timeout: 50 * time.Millisecond}).runChild(t.Context(), readOnly, "/dev/x", "xfs")
 		if !errors.Is(err, ErrHung) {
 			t.Errorf("error %v, want ErrHung", err)
 		}
@@ -98,7 +98,7 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cause := errors.New("stopped by a person")
 		time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
-		_, err := New(Options{Exe: program(t, "exec sleep 1000")}).runChild(ctx, "/dev/x", "xfs")
+		_, err := New(Options{Exe: program(t, "exec sleep 1000")}).runChild(ctx, readOnly, "/dev/x", "xfs")
 		if !errors.Is(err, cause) {
 			t.Errorf("error %v, want the cause of cancellation", err)
 		}

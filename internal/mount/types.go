@@ -1,5 +1,13 @@
 package mount
 
+// access says whether a mount can be written to. Its text is an argument of the child.
+type access string
+
+const (
+	readOnly access = "ro"
+	writable access = "rw"
+)
+
 // setting is one parameter of fsconfig(2): a flag when it has no value.
 type setting struct{ key, value string }
 
@@ -13,7 +21,7 @@ type policy struct {
 
 // policyOf returns the policy of a type, in blkid's words, and whether there is one. Nothing else is ever mounted.
 //
-// Common to all: read-only, and by the mount's attributes nodev, nosuid, noexec. Neither noload nor norecovery: a journal is
+// Common to all: read-only unless access says otherwise, and by the mount's attributes nodev, nosuid, noexec. Neither noload nor norecovery: a journal is
 // to be replayed. errors=remount-ro keeps a guest's errors=panic from taking down the host at the first bad block.
 func policyOf(fsType string) (policy, bool) {
 	switch fsType {

@@ -161,7 +161,7 @@ func (f *Filesystem) mkfsBtrfs(opts MkfsOptions) (Recipe, error) {
 		argv = append(argv, "-L", f.Label)
 	}
 	recipe := Recipe{Commands: [][]string{append(argv, Device)}, Notes: []string{
-		"subvolumes and snapshots come back as ordinary folders, without sharing data, and quotas and compression settings not at all"}}
+		"snapshots come back as subvolumes that share no data with what they were made of, and quotas and compression settings not at all"}}
 	lost := bitNames(nil, b.Incompat&^btrfsIncompatMade, btrfsIncompatNames, 'I')
 	if lost = bitNames(lost, b.CompatRO&^btrfsCompatROMade, btrfsCompatRONames, 'R'); len(lost) > 0 {
 		recipe.Notes = append(recipe.Notes, "features that are not made again: "+strings.Join(lost, ", "))

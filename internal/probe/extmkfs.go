@@ -164,12 +164,9 @@ func (p *extPlan) extendedOptions() []string {
 	if p.HashSeed != "" {
 		add("hash_seed", p.HashSeed)
 	}
-	if p.Stride > 0 {
-		add("stride", p.Stride)
-	}
-	if p.StripeWidth > 0 {
-		add("stripe_width", p.StripeWidth)
-	}
+	// 0 is named too: mke2fs would take both from the device that it runs on, such as a thin volume.
+	add("stride", p.Stride)
+	add("stripe_width", p.StripeWidth)
 	if p.has(p.Compat, extCompatResizeInode) && p.sameSize {
 		if limit := p.resizeLimit(); limit > p.blocks && int64(p.ReservedGDT) != p.defaultReservedGDT() {
 			add("resize", limit)

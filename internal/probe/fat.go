@@ -147,6 +147,40 @@ func (f *FAT) dataSector() int64 {
 	return int64(f.ReservedSectors) + int64(f.FATs)*int64(f.SectorsPerFAT) + f.rootSectors()
 }
 
+// bootCodeRanges are the jump and the name before the parameters of the boot sector, the code behind them, and those
+// reserved sectors that have no use of their own.
+func (f *FAT) bootCodeRanges() []Range {
+	const nameEnd, signature = 11, 510
+	parameters := int64(62)
+	if f.Bits == 32 {
+		parameters = 90
+	}
+	ranges := []Range{{0, nameEnd}, {parameters, signature - parameters}}
+	sector := int64(f.SectorBytes)
+	if sector > 512 {
+		ranges = append(ranges, Range{512, sector - 512})
+	}
+	used := map[uint32]bool{0: true}
+	if f.Bits == 32 {
+		used[f.InfoSector] = true
+		if f.BackupBootSector != 0 {
+			used[f.BackupBootSector], used[f.BackupBootSector+f.InfoSector] = true, true
+		}
+	}
+	for n := uint32(1); n < f.ReservedSectors; n++ {
+		last := &ranges[len(ranges)-1]
+		at := int64(n) * sector
+		switch {
+		case used[n]:
+		case !used[n-1] && last.OffsetBytes+last.SizeBytes == at:
+			last.SizeBytes += sector
+		default:
+			ranges = append(ranges, Range{at, sector})
+		}
+	}
+	return ranges
+}
+
 // readFree returns what the information sector of FAT32 has for free space, or -1.
 func (f *FAT) readFree(r io.ReaderAt) int64 {
 	if f.Bits != 32 || f.InfoSector == 0 || f.InfoSector >= f.ReservedSectors {

@@ -107,6 +107,22 @@ func (f *Filesystem) BootAreaBytes() int64 {
 	return 0
 }
 
+// Range is a part of a filesystem, in bytes from its beginning.
+type Range struct{ OffsetBytes, SizeBytes int64 }
+
+// BootCodeRanges lists the parts of the boot area that hold boot code alone: what may be written over a filesystem that
+// mkfs has just made, whatever its size. The superblock in FAT's boot sector is not among them, nor are the copy of that
+// sector and the count of free clusters.
+func (f *Filesystem) BootCodeRanges() []Range {
+	switch {
+	case f.Ext != nil:
+		return []Range{{0, extSuperOffset}}
+	case f.FAT != nil:
+		return f.FAT.bootCodeRanges()
+	}
+	return nil
+}
+
 // Mountable says whether the filesystem may be mounted for reading its files, and if not, why not; an extent that may
 // not is stored as an image.
 func (f *Filesystem) Mountable() (ok bool, reason string) {

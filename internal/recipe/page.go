@@ -40,23 +40,34 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 {{range .Outside}}{{if .IsImage}}
     gzip -dc {{.File}} | dd of="$DISK" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
 {{- end}}{{end}}
-    sfdisk --wipe never --no-reread --no-tell-kernel "$DISK" < {{.TableFile}}
+{{- if .TableIsWhole}}
+
+   sfdisk cannot write all of this table ({{.TableLosses}}).
+   On a target of exactly {{.Source.SizeBytes}} bytes the lines above have brought it back, byte for byte; on any other, run:
+
+   {{.Sfdisk}}
+{{- else}}
+    {{.Sfdisk}}
+{{- end}}
 {{- end}}
 
 4. Fill {{if .Table}}the partitions{{else}}the volume{{end}}.
 {{range .Inside}}
    {{.Title}}
+{{- range .Notes}}
+   Note: {{.}}
+{{- end}}
 {{- if .IsFiles}}
 
     LOOP=$(losetup --find --show --offset {{.OffsetBytes}} --sizelimit {{.SizeBytes}} "$TARGET")
 {{- range .Mkfs}}
     {{.}}
 {{- end}}
-{{- if .BootArea}}
-    gzip -dc {{.Boot}} | dd of="$LOOP" bs=1M conv=notrunc,fsync status=none
+{{- range .BootCode}}
+    {{.}}
 {{- end}}
-    mount -t {{.Type}} "$LOOP" "$MNT"
-    tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf {{.File}}
+    mount -t {{.Type}}{{.MountOptions}} "$LOOP" "$MNT"
+    {{.Tar}}
     umount "$MNT"
     losetup -d "$LOOP"
 {{else if .IsSwap}}
@@ -84,6 +95,8 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
    {{.Name}}: "tar -xzpf" for .tar.gz, "gzip -dc" for all other .gz
 {{- end}}
 {{end}}
+{{if .IsVolume}}tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
+{{end -}}
 What is in an archive, without unpacking it:   zcat *.index.gz
 One file:                                      tar -xzpf ARCHIVE.tar.gz ./PATH
 `

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"voltar/internal/catalog"
+	"voltar/internal/probe"
 )
 
 // Text returns the recipe of a backup.
@@ -50,13 +51,31 @@ func (v view) Make() string {
 	return fmt.Sprintf("lvcreate --yes --wipesignatures y --zero y --size %db --name %s %s", v.Source.SizeBytes, quote(v.Source.Name), quote(v.Source.VG))
 }
 
-// LoopSectors is the option that gives the target the sector size of its table.
+// LoopSectors is the option that gives the target the sector size of its table: sfdisk counts in those of the device.
 func (v view) LoopSectors() string {
-	if v.Table != nil && v.Table.SectorBytes != 512 {
-		return fmt.Sprintf(" --sector-size %d", v.Table.SectorBytes)
+	if v.Table == nil || v.Table.SectorBytes == 512 && (v.Source.LogicalSector == 0 || v.Source.LogicalSector == 512) {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf(" --sector-size %d", v.Table.SectorBytes)
 }
+
+// Sfdisk is the command that writes the partition table and nothing else.
+func (v view) Sfdisk() string {
+	return `sfdisk --quiet --wipe never --wipe-partitions never --no-reread --no-tell-kernel "$DISK" < ` + v.TableFile()
+}
+
+// TableIsWhole says that the images hold a table that sfdisk could only write in part.
+func (v view) TableIsWhole() bool {
+	for _, s := range v.Outside() {
+		if !s.IsImage() {
+			return false
+		}
+	}
+	return len(v.Table.Losses) > 0
+}
+
+// TableLosses says what sfdisk cannot write.
+func (v view) TableLosses() string { return printable(strings.Join(v.Table.Losses, "; ")) }
 
 // Steps are the extents, in the order in which they are written: images outside of partitions first, because the table
 // is written over them.
@@ -108,8 +127,56 @@ func (s step) IsImage() bool { return s.State == catalog.StateImage }
 func (s step) IsSwap() bool  { return s.State == catalog.StateSwap }
 
 func (s step) File() string { return quote(s.Archive) }
-func (s step) Boot() string { return quote(s.BootArea) }
 func (s step) Type() string { return quote(s.Filesystem.Type) }
+
+// Notes say what will differ from the original.
+func (s step) Notes() []string {
+	var notes []string
+	if s.Filesystem != nil && (s.IsFiles() || s.IsSwap()) {
+		for _, note := range s.Filesystem.MkfsNotes {
+			notes = append(notes, printable(note))
+		}
+	}
+	return notes
+}
+
+// MountOptions are those without which the mount fails beside the original, or shows other names and times.
+func (s step) MountOptions() string {
+	switch s.Filesystem.Type {
+	case "xfs":
+		return " -o nouuid"
+	case "vfat":
+		return " -o utf8,tz=UTC,umask=022"
+	}
+	return ""
+}
+
+// Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set them.
+func (s step) Tar() string {
+	if s.Filesystem.Type == "vfat" {
+		return `tar --no-same-owner -C "$MNT" -xzpf ` + s.File()
+	}
+	return `tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf ` + s.File()
+}
+
+// BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has
+// written there stays.
+func (s step) BootCode() []string {
+	if s.BootArea == "" || s.Filesystem == nil {
+		return nil
+	}
+	fs, err := probe.FromParams(s.Filesystem.Type, s.Filesystem.Params)
+	if err != nil {
+		return nil // it was made by parameters that are not known: no manifest of ours
+	}
+	var commands []string
+	for _, r := range fs.BootCodeRanges() {
+		commands = append(commands, fmt.Sprintf(`gzip -dc %s | dd of="$LOOP" bs=1M iflag=fullblock,skip_bytes,count_bytes `+
+			`oflag=seek_bytes skip=%d seek=%[2]d count=%[3]d conv=notrunc,fsync status=none`,
+			quote(s.BootArea), r.OffsetBytes, r.SizeBytes))
+	}
+	return commands
+}
 
 // Mkfs are the commands that make the filesystem, with the loop device in the place of DEVICE.
 func (s step) Mkfs() []string {

@@ -87,7 +87,9 @@ func checkGolden(t *testing.T, name string, got []byte) {
 func samples() map[string]*catalog.Manifest {
 	source := catalog.Source{Kind: catalog.SourceVolume, VG: "nova-volumes", Name: "volume-00000001", SizeBytes: 1 << 30}
 	ext4 := &catalog.Filesystem{Type: "ext4", Label: "root", Mkfs: [][]string{
-		{"mke2fs", "-t", "ext4", "-L", "root", "DEVICE"}, {"tune2fs", "-e", "panic", "DEVICE"}}, MkfsEnv: []string{"MKE2FS_CONFIG=/dev/null"}}
+		{"mke2fs", "-t", "ext4", "-L", "root", "DEVICE"}, {"tune2fs", "-e", "panic", "DEVICE"}}, MkfsEnv: []string{"MKE2FS_CONFIG=/dev/null"}, Params: map[string]string{
+		"block_bytes": "4096", "cluster_bytes": "4096", "inode_bytes": "256", "block_count": "262144", "blocks_per_group": "32768",
+		"inodes_per_group": "8192", "inode_count": "65536", "group_descriptor_bytes": "64"}}
 	plain := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Extents: []catalog.Extent{
 		{SizeBytes: 1 << 30, State: catalog.StateFiles, Archive: "volume-00000001.tar.gz", BootArea: "volume-00000001.boot.gz", Filesystem: ext4},
 	}}
@@ -101,5 +103,15 @@ func samples() map[string]*catalog.Manifest {
 		{Name: "p3", Number: 3, OffsetBytes: 641 << 20, SizeBytes: 128 << 20, State: catalog.StateImage, Archive: "volume-00000001.p3.img.gz", Reason: "unknown"},
 		{Name: "gap1", OffsetBytes: 769 << 20, SizeBytes: 255 << 20, State: catalog.StateExcluded, Reason: "unpartitioned"},
 	}}
-	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted}
+	fat := &catalog.Filesystem{Type: "vfat", Mkfs: [][]string{{"mkfs.vfat", "DEVICE"}}, MkfsNotes: []string{"it differs"}, Params: map[string]string{
+		"size_bytes": "67108864", "block_bytes": "512", "sector_bytes": "512", "sectors_per_cluster": "1", "reserved_sectors": "32",
+		"fats": "2", "sectors": "131072", "sectors_per_fat": "1009", "fat_bits": "32", "media": "248", "clusters": "129022", "info_sector": "1", "backup_boot_sector": "6", "root_cluster": "2",
+	}}
+	hybrid := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Table: &catalog.Table{Label: "gpt", SectorBytes: 512,
+		Losses: []string{"the MBR's own partitions are not in the script"}}, Extents: []catalog.Extent{
+		{Name: "boot", SizeBytes: 1 << 20, State: catalog.StateImage, Archive: "volume-00000001.boot.gz", Reason: "boot code"},
+		{Name: "p1", Number: 1, OffsetBytes: 1 << 20, SizeBytes: 64 << 20, State: catalog.StateFiles, Archive: "volume-00000001.p1.tar.gz",
+			BootArea: "volume-00000001.p1.boot.gz", Filesystem: fat},
+	}}
+	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid}
 }

@@ -98,6 +98,32 @@ type DeleteChecker interface {
 	CheckDelete(ctx context.Context, keys []string) error
 }
 
+// Locker is implemented by stores that can hold objects against deletion, even by whoever wrote them.
+type Locker interface {
+	// LockFor returns for how long objects are to be held, counted from when they are locked; 0 for not at all.
+	LockFor() time.Duration
+	// Lock holds the objects of the keys until a time. One that is held for longer already stays so.
+	Lock(ctx context.Context, keys []string, until time.Time) error
+}
+
+// TagWriter is implemented by writers of stores that keep tags with objects.
+type TagWriter interface {
+	// SetTag adds to the tags of PutOptions what is known only when all is written. It comes before Commit.
+	SetTag(name, value string)
+}
+
+// Prober is implemented by stores of which more can be found out than that an object can be begun.
+type Prober interface {
+	// Probe tries out what backups need, leaves nothing, and returns what people should know of the store.
+	Probe(ctx context.Context) (notes []string, err error)
+}
+
+// Noter is implemented by stores with properties that a report should mention.
+type Noter interface {
+	// Notes returns what is known of them without asking.
+	Notes() []string
+}
+
 // Limits of keys: those of S3 and of Linux file systems.
 const (
 	MaxKeyBytes     = 1024

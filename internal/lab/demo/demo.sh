@@ -93,6 +93,12 @@ cp /run/mail.eml /out/mail.eml
 say "What there is now: voltar list"
 "$VOLTAR" list
 
+say "Looking into the newest backup: voltar ls, cat and verify"
+"$VOLTAR" ls volume-00000001
+"$VOLTAR" ls -l volume-00000001 p1:/home/user
+"$VOLTAR" cat volume-00000001 p1:/home/user/notes
+"$VOLTAR" verify --full
+
 say "With standard tools alone: sha1sum -c and gzip -t on the newest backups"
 for folder in /backups/volume-host/nova-volumes/*/*/; do
 	(cd "$folder" && sha1sum --quiet -c ./*.checksum && gzip -t ./*.gz && echo "good: $folder")

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"voltar/internal/browse/browsetest"
+	"voltar/internal/catalog"
+	"voltar/internal/durable"
+	"voltar/internal/history"
+	"voltar/internal/store/disk"
+	"voltar/report"
+)
+
+// newStocked returns a site with a partitioned and an unpartitioned volume in its backup folder, and the former.
+func newStocked(t *testing.T, more string) (site, *disk.Store, catalog.Backup) {
+	t.Helper()
+	s := newSite(t, more)
+	store := browsetest.Open(t, s.backups)
+	fill := func(dir string) {
+		for name, text := range map[string]string{"file": "text\n", "other\x1b[2J": "x"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o751); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(filepath.Join(dir, "file"), filepath.Join(dir, "sub/link")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("../file", filepath.Join(dir, "sub/symlink")); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 11, 19, 12, 0, 0, 0, time.Local)
+		for _, name := range []string{"file", "sub"} {
+			if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b := browsetest.Make(t, store, browsetest.Spec{Fill: fill})
+	browsetest.Make(t, store, browsetest.Spec{LV: "plain", Whole: true, Fill: fill})
+	browsetest.Make(t, store, browsetest.Spec{LV: "plain", Whole: true, Time: browsetest.Night.Add(time.Hour), Fill: func(dir string) {
+		fill(dir)
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte("newer"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	return s, store, b
+}
+
+func TestBrowseCommands(t *testing.T) {
+	s, _, _ := newStocked(t, "")
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		out  string // of standard output; one that begins with "~" must be in it
+		errs string // must be in standard error
+	}{
+		{"ls of an unpartitioned volume", []string{"ls", "plain"}, 0, "file\nnew\nother\\x1b[2J\nsub\n", ""},
+		{"ls of an older one", []string{"ls", "vg/plain@2026-11-20T010001Z", "/sub"}, 0, "link\nsymlink\n", ""},
+		{"ls of everything", []string{"ls", "-R", "volume-00000001", "/"}, 0, "file\nother\\x1b[2J\nsub\nsub/link\nsub/symlink\n", ""},
+		{"ls of a partition", []string{"ls", "volume-00000001", "p1:/sub", "--from", "disk"}, 0, "link\nsymlink\n", ""},
+		{"ls of extents", []string{"ls", "volume-00000001"}, 0, "~p2      image", ""},
+		{"ls in full", []string{"ls", "--long", "plain", "/file"}, 0, "~            5 2026-11-19 12:00:00 file\n", ""},
+		{"ls in full of a hard link", []string{"ls", "-l", "plain", "/sub/link"}, 0, "~ link to file\n", ""},
+		{"ls in full of a symbolic link", []string{"ls", "-l", "plain", "/sub/symlink"}, 0, "~ -> ../file\n", ""},
+		{"ls of an image", []string{"ls", "volume-00000001", "p2"}, 2, "", "p2 is not stored as files"},
+		{"ls of nothing", []string{"ls"}, 2, "", "name a backup"},
+		{"ls of what is not there", []string{"ls", "plain", "/nothing"}, 1, "", "file does not exist"},
+		{"cat", []string{"cat", "plain", "/new"}, 0, "newer", ""},
+		{"cat through links", []string{"cat", "volume-00000001", "p1:/sub/symlink", "/sub/link"}, 0, "text\ntext\n", ""},
+		{"cat of an image", []string{"cat", "volume-00000001", "p2"}, 0, string(browsetest.Image()), ""},
+		{"cat of a folder", []string{"cat", "plain", "/sub"}, 2, "", "is a folder, not a file"},
+		{"cat of nothing", []string{"cat", "plain"}, 2, "", "name a file as pN:/PATH"},
+		{"cat of a backup that is not there", []string{"cat", "missing", "/x"}, 1, "", "hint: there are backups of vg/plain, vg/volume-00000001"},
+		{"cat from a destination that is not there", []string{"cat", "plain", "/x", "--from", "x"}, 2, "", "no destination"},
+		{"extract to nowhere", []string{"extract", "plain"}, 2, "", "--to DIR"},
+		{"extract with a wrong word", []string{"extract", "plain", "--to", "/nonexistent/x", "--overwrite", "always"}, 2, "", "none of never"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, out, errs := voltar(t, append(c.args, "--config", s.config)...)
+			in, part := strings.CutPrefix(c.out, "~")
+			if code != c.code || !strings.Contains(errs, c.errs) || (!part && out != c.out) || (part && !strings.Contains(out, in)) {
+				t.Errorf("exit code %d, want %d\nstdout %.300q\nwant   %.300q\nstderr %s", code, c.code, out, c.out, errs)
+			}
+		})
+	}
+}
+
+func TestBrowseListsAsJSON(t *testing.T) {
+	s, _, _ := newStocked(t, "")
+	code, out, errs := voltar(t, "ls", "plain@2026-11-20T010001Z", "/", "-R", "--json", "--config", s.config)
+	var entries []entryLine
+	if err := json.Unmarshal([]byte(out), &entries); code != 0 || err != nil {
+		t.Fatalf("%d, %v: %s %s", code, err, out, errs)
+	}
+	var paths []string
+	for _, e := range entries {
+		paths = append(paths, e.Type+" "+e.Path+" "+e.Link)
+	}
+	if want := []string{"f file ", "f other\x1b[2J ", "d sub ", "h sub/link file", "l sub/symlink ../file"}; !slices.Equal(paths, want) {
+		t.Errorf("%q, want %q", paths, want)
+	}
+}
+
+func TestBrowseExtracts(t *testing.T) {
+	s, store, b := newStocked(t, "")
+	to := filepath.Join(t.TempDir(), "new", "folder")
+	code, out, errs := voltar(t, "extract", "volume-00000001", "p1:/s*", "--to", to, "--config", s.config)
+	if code != 0 {
+		t.Fatalf("%d %s %s", code, out, errs)
+	}
+	if text, err := os.ReadFile(filepath.Join(to, "p1/sub/symlink")); err == nil {
+		t.Errorf("more than was asked for: %q", text)
+	}
+	text, err := os.ReadFile(filepath.Join(to, "p1/sub/link"))
+	info, serr := os.Stat(filepath.Join(to, "p1/sub"))
+	if err != nil || serr != nil || string(text) != "text\n" || info.Mode().Perm() != 0o751 || info.ModTime().Day() != 19 {
+		t.Errorf("%q, %v, %v, %v", text, err, info, serr)
+	}
+	if code, _, errs = voltar(t, "extract", "volume-00000001", "--to", to, "--config", s.config); code != 1 || !strings.Contains(errs, "sub/link") {
+		t.Errorf("over files in the way: %d %s", code, errs)
+	}
+	if code, _, errs = voltar(t, "extract", "volume-00000001", "--to", to, "--overwrite", "replace", "--config", s.config); code != 0 {
+		t.Errorf("replacing: %d %s", code, errs)
+	}
+	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, func(d []byte) []byte { d[60] ^= 1; return d })
+	to = t.TempDir()
+	if code, _, _ = voltar(t, "extract", "volume-00000001", "--to", to, "--config", s.config); code != 1 {
+		t.Errorf("of a damaged archive: %d", code)
+	}
+	code, out, errs = voltar(t, "extract", "volume-00000001", "--to", to, "--keep-going", "--json", "--config", s.config)
+	var lines []extractedLine
+	if err := json.Unmarshal([]byte(out), &lines); code != 3 || err != nil || len(lines) != 1 {
+		t.Fatalf("%d, %v: %s %s", code, err, out, errs)
+	}
+	var lost []string
+	for _, l := range lines[0].Lost {
+		lost = append(lost, l.Path)
+	}
+	if !slices.Contains(lost, "file") || !slices.Contains(lost, "sub/link") || len(lines[0].Damage) != 1 {
+		t.Errorf("%+v", lines)
+	}
+}
+
+// verified runs `voltar verify --json`.
+func verified(t *testing.T, s site, code int, args ...string) []verifiedLine {
+	t.Helper()
+	got, out, errs := voltar(t, append([]string{"verify", "--json", "--config", s.config}, args...)...)
+	var lines []verifiedLine
+	if err := json.Unmarshal([]byte(out), &lines); got != code || err != nil {
+		t.Fatalf("%q: exit code %d, want %d: %v\n%s\n%s", args, got, code, err, out, errs)
+	}
+	return lines
+}
+
+func (s site) pastRuns(t *testing.T) []report.Run {
+	t.Helper()
+	runs, err := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil)).List(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runs
+}
+
+func TestVerifyCommand(t *testing.T) {
+	s, store, b := newStocked(t, "")
+	backups := func(lines []verifiedLine) string {
+		var names []string
+		for _, l := range lines {
+			names = append(names, strings.TrimPrefix(l.Backup, "vg/"))
+		}
+		return strings.Join(names, " ")
+	}
+	newest := "plain@2026-11-20T020001Z volume-00000001@2026-11-20T010001Z"
+	if got := backups(verified(t, s, 0)); got != newest {
+		t.Errorf("the newest of each: %s", got)
+	}
+	if got := backups(verified(t, s, 0, "--all", "--quick")); got != "plain@2026-11-20T010001Z "+newest {
+		t.Errorf("all: %s", got)
+	}
+	if got := backups(verified(t, s, 0, "plain@2026-11-20T01", "--full")); got != "plain@2026-11-20T010001Z" {
+		t.Errorf("one: %s", got)
+	}
+	last := history.LastSuccess(s.pastRuns(t), "verify")
+	if len(last) != 2 || time.Since(last["vg/plain"]) > time.Hour {
+		t.Errorf("last verified: %v", last)
+	}
+	for args, code := range map[string]int{"--quick --full": 2, "--sample 0%": 2, "--sample x": 2, "--all plain": 2, "missing": 1, "--from x": 2} {
+		if got, _, errs := voltar(t, append([]string{"verify", "--config", s.config}, strings.Fields(args)...)...); got != code {
+			t.Errorf("%s: exit code %d, want %d: %s", args, got, code, errs)
+		}
+	}
+	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, func(d []byte) []byte { d[60] ^= 1; return d })
+	lines := verified(t, s, 3)
+	if lines[0].Good != true || lines[1].Good || len(lines[1].Lost) == 0 || lines[1].Findings[0].File != b.Manifest.Extents[1].Archive {
+		t.Errorf("%+v", lines)
+	}
+	code, out, _ := voltar(t, "verify", "volume-00000001", "--config", s.config)
+	if code != 3 || !strings.Contains(out, "NOT GOOD") || !strings.Contains(out, "lost: p1:/: ") || !strings.Contains(out, "lost: p1:/file: ") ||
+		!strings.Contains(out, "lost: p1:/sub/link: ") || !strings.HasSuffix(out, "1 of 1 backups are not good.\n") {
+		t.Errorf("%d\n%s", code, out)
+	}
+	runs := s.pastRuns(t)
+	run := runs[slices.IndexFunc(runs, func(r report.Run) bool { return r.ExitCode == 3 && len(r.Volumes) == 2 })]
+	if run.Command != "verify" || run.Verdict() != report.VerdictFailed || run.Volumes[1].DamagedCount != 6 {
+		t.Errorf("%+v", run)
+	}
+	if err := os.WriteFile(filepath.Join(s.backups, b.Path(), catalog.ManifestName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lines := verified(t, s, 3); len(lines) != 2 || lines[1].Findings[0].File != catalog.ManifestName {
+		t.Errorf("a damaged manifest: %+v", lines)
+	}
+}
+
+func TestVerifyRepairsAnIndex(t *testing.T) {
+	s, _, b := newStocked(t, "")
+	index := filepath.Join(s.backups, b.Path(), b.Manifest.Extents[1].Index.Name)
+	if err := os.Remove(index); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := voltar(t, "cat", "volume-00000001", "/file", "--config", s.config)
+	if code != 1 || !strings.Contains(errs, "hint: `voltar verify --repair-index vg/volume-00000001@2026-11-20T010001Z`") {
+		t.Errorf("%d %s", code, errs)
+	}
+	verified(t, s, 3)
+	lines := verified(t, s, 0, "--repair-index")
+	if len(lines[0].Repaired) != 0 || !slices.Contains(lines[1].Repaired, filepath.Base(index)) {
+		t.Errorf("%+v", lines)
+	}
+	if code, out, errs := voltar(t, "cat", "volume-00000001", "/file", "--config", s.config); code != 0 || out != "text\n" {
+		t.Errorf("%d %q %s", code, out, errs)
+	}
+}
+
+// What a manifest names is not to be trusted: others may be able to write to the destination.
+func TestHostileManifestsLeadNowhere(t *testing.T) {
+	for _, name := range []string{"../../../../secret", "/etc/passwd", "..", "-x", "a\\u0000b"} {
+		t.Run(name, func(t *testing.T) {
+			s, store, b := newStocked(t, "")
+			archive := b.Manifest.Extents[1].Archive
+			browsetest.Spoil(t, store, b, catalog.ManifestName, func(d []byte) []byte {
+				return bytes.ReplaceAll(d, []byte(`"`+archive+`"`), []byte(`"`+name+`"`))
+			})
+			for _, args := range [][]string{{"cat", "volume-00000001", "p1:/file"}, {"ls", "volume-00000001"},
+				{"extract", "volume-00000001", "--keep-going", "--to", t.TempDir()}, {"verify", "volume-00000001"}} {
+				code, out, errs := voltar(t, append(args, "--config", s.config)...)
+				if said := out + errs; code == 0 || !strings.Contains(said, "cannot take") && !strings.Contains(said, "not a valid key") {
+					t.Errorf("%s: %d %q %s", args[0], code, out, errs)
+				}
+			}
+		})
+	}
+}
+
+// pastRun is a run as the history has it.
+func pastRun(at time.Time, id string) report.Run {
+	return report.Run{Schema: report.Schema, ID: id, Host: "volume-host", Command: "run", Started: at, Ended: at.Add(time.Minute),
+		PlannedVolumes: 1, Volumes: []report.Volume{{Name: "vg/volume-00000001", Status: report.VolumeOK, StoredBytes: 1 << 30}}}
+}
+
+func TestReportCommand(t *testing.T) {
+	sent := filepath.Join(t.TempDir(), "mail")
+	sendmail := filepath.Join(t.TempDir(), "sendmail")
+	if err := os.WriteFile(sendmail, []byte("#!/bin/sh\ncat >"+sent+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, "[mail]\nto = [\"operator@localhost\"]\nsendmail = \""+sendmail+"\"\n")
+	if code, _, errs := voltar(t, "report", "--config", s.config); code != 1 || !strings.Contains(errs, "the history is empty") {
+		t.Errorf("%d %s", code, errs)
+	}
+	past := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil))
+	for i, id := range []string{"first", "second"} {
+		if err := past.Save(pastRun(browsetest.Night.AddDate(0, 0, i), id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	page, picture := filepath.Join(dir, "page.html"), filepath.Join(dir, "trend.png")
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		out  string
+		errs string
+	}{
+		{"the last", nil, 0, "run second", ""},
+		{"by its name", []string{"first"}, 0, "run first", ""},
+		{"the last by name", []string{"last"}, 0, "run second", ""},
+		{"as JSON", []string{"--json"}, 0, `"id": "second"`, ""},
+		{"as a page", []string{"--html", "-"}, 0, "<html", ""},
+		{"into files", []string{"--html", page, "--trend", picture}, 0, "", ""},
+		{"the history", []string{"--list"}, 0, "[voltar] volume-host: OK 1 volume", ""},
+		{"unknown", []string{"third"}, 1, "", "no such run"},
+		{"two", []string{"first", "second"}, 2, "", "name one run"},
+		{"a trend of one run", []string{"first", "--trend", picture}, 1, "", "takes two runs"},
+		{"by mail", []string{"--send"}, 0, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, out, errs := voltar(t, append([]string{"report", "--config", s.config}, c.args...)...)
+			if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) || (c.out == "" && out != "") {
+				t.Errorf("exit code %d, want %d\n%s\n%s", code, c.code, out, errs)
+			}
+		})
+	}
+	for file, begin := range map[string]string{page: "<!DOCTYPE html>", picture: "\x89PNG"} {
+		if data, err := os.ReadFile(file); err != nil || !strings.EqualFold(string(data[:len(begin)]), begin) {
+			t.Errorf("%s: %.20q, %v", file, data, err)
+		}
+	}
+	if mail, err := os.ReadFile(sent); err != nil || !bytes.Contains(mail, []byte("Subject: [voltar] volume-host: OK 1 volume")) {
+		t.Errorf("%v\n%s", err, mail)
+	}
+}
+
+func TestNightlyReportSaysWhenBackupsWereProven(t *testing.T) {
+	at := browsetest.Night
+	proof := func(command string, status report.VolumeStatus, ended time.Time) report.Run {
+		run := pastRun(ended, command)
+		run.Command, run.Volumes[0].Status, run.Volumes[0].Ended = command, status, ended
+		return run
+	}
+	result := pastRun(at.AddDate(0, 0, 9), "tonight")
+	noteProofs(&result, []report.Run{
+		proof("verify --quick", report.VolumeOK, at.AddDate(0, 0, 5)), // reads no data
+		proof("verify", report.VolumeDamaged, at.AddDate(0, 0, 4)),
+		proof("verify", report.VolumeOK, at.AddDate(0, 0, 3)),
+		proof("restore", report.VolumeOK, at.AddDate(0, 0, 2)),
+	})
+	v := result.Volumes[0]
+	if !v.LastVerified.Equal(at.AddDate(0, 0, 3)) || !v.LastRestored.Equal(at.AddDate(0, 0, 2)) {
+		t.Errorf("verified %s, restored %s", v.LastVerified, v.LastRestored)
+	}
+}
+
+func TestVerifyIsInterruptible(t *testing.T) {
+	s, _, _ := newStocked(t, "")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errInterrupted)
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"voltar", "verify", "--config", s.config}, strings.NewReader(""), &out, &errs)
+	if code != exitInterrupted {
+		t.Errorf("exit code %d\n%s\n%s", code, &out, &errs)
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"voltar/internal/lab"
+	"voltar/report"
+)
+
+// kills is how often a run is killed, at moments spread over it.
+const kills = 10
+
+// A run over a partitioned classic volume and a thin one is killed outright at ten moments; every second time in the
+// middle of a command. The next run succeeds and leaves the host as it was before the first, and nothing unfinished
+// counts as a backup.
+func TestLabKilledRunsAreRecovered(t *testing.T) {
+	s := crashSite(t)
+	before := hostState(t)
+	p := start(t, s.runArgs()...)
+	steps := 0
+	for p.logged.Scan() {
+		steps++
+	}
+	parseRun(t, p.wait(t), 0, p.stdout.Bytes(), p.stderr.String())
+
+	recovered, good := 0, 2
+	for i := range kills {
+		step := steps * (i + 1) / (kills + 2)
+		p := start(t, s.runArgs()...)
+		for n := 0; n < step && p.logged.Scan(); n++ {
+		}
+		if i%2 == 1 {
+			time.Sleep(time.Duration(20*i) * time.Millisecond)
+		}
+		p.signal(t, syscall.SIGKILL)
+		if code := p.wait(t); code != -1 {
+			t.Fatalf("the run was over before it could be killed at step %d of %d: exit code %d", step, steps, code)
+		}
+		result := s.run(t, 0)
+		for _, name := range []string{"vg/classic", "vg/thin"} {
+			wantStatus(t, result, name, report.VolumeOK)
+		}
+		if len(result.Warnings) > 0 {
+			t.Errorf("killed at step %d: %+v", step, result.Warnings)
+		}
+		if after := hostState(t); after != before {
+			t.Fatalf("killed at step %d of %d, what is there after the next run:\n%s\nbefore:\n%s\n%q", step, steps, after, before,
+				result.Recovered)
+		}
+		t.Logf("killed at step %d of %d: %q", step, steps, result.Recovered)
+		recovered += len(result.Recovered)
+		good += 2
+	}
+	if recovered == 0 {
+		t.Error("no kill left anything: the test has tested nothing")
+	}
+	checkListing(t, s, good)
+}
+
+// checkListing wants at least so many backups, all complete, each of which passes its checksums. A killed run may have
+// finished one of its volumes.
+func checkListing(t *testing.T, s site, atLeast int) {
+	t.Helper()
+	code, out, errs := voltar(t, "list", "--json", "--config", s.config)
+	if code != 0 {
+		t.Fatalf("%d %s", code, errs)
+	}
+	var listed []backupLine
+	if err := json.Unmarshal([]byte(out), &listed); err != nil {
+		t.Fatal(err)
+	}
+	if len(listed) < atLeast {
+		t.Errorf("%d backups, at least %d were made", len(listed), atLeast)
+	}
+	var folders []string
+	for _, b := range listed {
+		if b.Status != "complete" {
+			t.Errorf("%+v", b)
+		}
+		folders = append(folders, filepath.Join(s.backups, b.Path))
+	}
+	checkSums(t, folders...)
+	if found := len(s.backupsOf(t, "vg/*")); found != len(listed) {
+		t.Errorf("%d folders of backups, %d are listed", found, len(listed))
+	}
+	if left := strings.TrimSpace(lab.Do(t, "find", s.backups, "-name", ".*")); left != "" {
+		t.Errorf("unfinished files: %s", left)
+	}
+}
+
+func crashSite(t *testing.T) site {
+	t.Helper()
+	lab.VG(t, "vg", 600<<20)
+	lab.LV(t, "vg", "classic", 64<<20)
+	parts := partitionedDisk(t, "vg-classic", "label: gpt\nsize=48M\n")
+	lab.Do(t, "lvcreate", "--yes", "--type", "thin-pool", "--size", "96M", "--name", "pool", "vg")
+	lab.Do(t, "lvcreate", "--yes", "--thin", "--virtualsize", "64M", "--name", "thin", "vg/pool")
+	data := make([]byte, 16<<20)
+	_, _ = rand.Read(data)
+	for _, device := range []string{parts[0], "/dev/vg/thin"} {
+		makeExt(t, device)
+		writeFile(t, filepath.Join(lab.Mount(t, device, "defaults"), "data"), data)
+	}
+	lab.Do(t, "sync")
+	return newSite(t, "[snapshot]\nmin_size = \"16MiB\"\n[retention]\nkeep_last = 100\n")
+}
+
+// runArgs are those of a run that logs each of its steps.
+func (s site) runArgs() []string {
+	return []string{"run", "--json", "--log-level", "debug", "--config", s.config}
+}
+
+// An interrupted run ends at once with exit code 130, cleans up, and mails what became of it. Meanwhile a second run is
+// refused and told who holds the lock. What a killed one leaves, voltar cleanup removes.
+func TestLabInterruptedAndSecondRuns(t *testing.T) {
+	s := crashSite(t)
+	mail := startMail(t)
+	s.append(t, mail.config())
+	before := hostState(t)
+	p := start(t, s.runArgs()...)
+	if !p.until("type=ext4") {
+		t.Fatal(p.wait(t), p.stderr.String())
+	}
+	p.signal(t, syscall.SIGSTOP)
+	code, _, errs := voltar(t, "run", "--config", s.config)
+	if code != exitLocked || !strings.Contains(errs, "pid ") || !strings.Contains(errs, "voltar run") {
+		t.Errorf("the second run: exit code %d, %q", code, errs)
+	}
+	code, out, errs := voltar(t, "prune", "--dry-run", "--config", s.config)
+	if code != 0 {
+		t.Errorf("prune --dry-run beside a run: %d %s %s", code, out, errs)
+	}
+	p.signal(t, syscall.SIGTERM)
+	p.signal(t, syscall.SIGCONT)
+	code = p.wait(t)
+	result := parseRun(t, code, exitInterrupted, p.stdout.Bytes(), p.stderr.String())
+	if result.Verdict() != report.VerdictInterrupted {
+		t.Errorf("verdict %s", result.Verdict())
+	}
+	if after := hostState(t); after != before {
+		t.Errorf("after the interruption:\n%s\nbefore:\n%s", after, before)
+	}
+	if found := s.backupsOf(t, "vg/*"); len(found) != 0 {
+		t.Errorf("backups of an interrupted run: %q", found)
+	}
+	if subjects := mail.subjects(); len(subjects) != 1 || !strings.Contains(subjects[0], "volume-host: INTERRUPTED") {
+		t.Errorf("mails: %q", subjects)
+	}
+	left, err := filepath.Glob(filepath.Join(s.dir, "state/journal/*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("journals: %q %v", left, err)
+	}
+
+	p = start(t, s.runArgs()...)
+	if !p.until("type=ext4") {
+		t.Fatal(p.wait(t), p.stderr.String())
+	}
+	p.signal(t, syscall.SIGKILL)
+	p.wait(t)
+	for _, want := range []string{"removed: snapshot vg/classic-voltar-", "nothing to clean up"} {
+		if code, out, errs := voltar(t, "cleanup", "--config", s.config); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("cleanup: %d %q %q, want %q", code, out, errs, want)
+		}
+	}
+	if after := hostState(t); after != before {
+		t.Errorf("after the cleanup:\n%s\nbefore:\n%s", after, before)
+	}
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/archive"
+	"voltar/internal/browse"
+	"voltar/report"
+)
+
+func (a *app) extractCommand() *cli.Command {
+	return &cli.Command{
+		Name: "extract", Usage: "take files out of a backup into a folder", ArgsUsage: "BACKUP [pN:/PATH...] --to DIR",
+		Description: "Each PATH, in which *, ? and [a-z] stand for part of a name and ** for any folders, is taken with all that is\n" +
+			"below it; everything without one. The files of partition N go to DIR/pN, those of a volume without partitions\n" +
+			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too.",
+		Flags: []cli.Flag{
+			fromFlag(),
+			&cli.StringFlag{Name: "to", Usage: "the folder `DIR`, made where it is missing"},
+			&cli.BoolFlag{Name: "keep-going", Usage: "take out all that can be had of a damaged backup, and list what is lost"},
+			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "what to do with files in the way: `never` (stop), replace or keep"},
+			&cli.BoolFlag{Name: "devices", Usage: "make device nodes too"},
+		},
+		Action: a.extract,
+	}
+}
+
+// extractedLine is one extent in the output of `voltar extract`.
+type extractedLine struct {
+	Extent      string         `json:"extent"`
+	Folder      string         `json:"folder"`
+	Entries     int64          `json:"entries"`
+	Bytes       int64          `json:"bytes"`
+	Lost        []lostLine     `json:"lost"`
+	LostOmitted int64          `json:"lost_omitted,omitempty"`
+	Damage      []string       `json:"damage,omitempty"`
+	Shortfalls  map[string]int `json:"shortfalls,omitempty"`
+	Notes       []string       `json:"notes,omitempty"`
+}
+
+// lostLine is a file that could not be had.
+type lostLine struct {
+	Path   string `json:"path,omitempty"` // empty when its name is lost too
+	Reason string `json:"reason"`
+}
+
+func (a *app) extract(c *cli.Context) error {
+	overwrite, err := parseOverwrite(c.String("overwrite"))
+	if err != nil {
+		return err
+	}
+	to := c.String("to")
+	if to == "" {
+		return usageError{errors.New("say where to: --to DIR")}
+	}
+	b, _, err := a.browse(c)
+	if err != nil {
+		return err
+	}
+	var places []browse.Place
+	for _, text := range c.Args().Tail() {
+		place, err := b.Parse(text)
+		if err != nil {
+			return err
+		}
+		places = append(places, place)
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	done, err := b.Extract(c.Context, root, places, browse.ExtractOptions{
+		KeepGoing: c.Bool("keep-going"), Overwrite: overwrite, Devices: c.Bool("devices"), NoOwner: os.Geteuid() != 0,
+	})
+	if err != nil && !c.Bool("keep-going") {
+		return err
+	}
+	return a.printExtracted(c, done, err)
+}
+
+func parseOverwrite(word string) (archive.Overwrite, error) {
+	switch word {
+	case "never":
+		return archive.OverwriteNever, nil
+	case "replace":
+		return archive.OverwriteReplace, nil
+	case "keep":
+		return archive.OverwriteKeep, nil
+	}
+	return 0, usageError{fmt.Errorf("--overwrite: %q is none of never, replace, keep", word)}
+}
+
+// printExtracted says what was taken out, and what was not.
+func (a *app) printExtracted(c *cli.Context, done []browse.Extracted, failure error) error {
+	good := failure == nil
+	lines := []extractedLine{}
+	for _, x := range done {
+		good = good && x.Good()
+		lines = append(lines, newExtractedLine(x))
+	}
+	if c.Bool("json") {
+		if err := a.printJSON(lines); err != nil {
+			return err
+		}
+	} else {
+		for _, line := range lines {
+			a.printExtractedLine(line)
+		}
+	}
+	if failure != nil && !errors.Is(failure, archive.ErrIncomplete) {
+		fmt.Fprintln(a.stderr, "voltar:", failure)
+	}
+	if !good {
+		return exitWith(exitAttention)
+	}
+	return nil
+}
+
+func newExtractedLine(x browse.Extracted) extractedLine {
+	line := extractedLine{Extent: x.Extent, Folder: x.Folder, Entries: x.Stats.Entries(), Bytes: x.Stats.Bytes, Lost: []lostLine{},
+		LostOmitted: x.Stats.FailuresOmitted, Notes: x.Notes}
+	for _, f := range x.Stats.Failures {
+		line.Lost = append(line.Lost, lostLine{Path: f.Path, Reason: f.Err.Error()})
+	}
+	for i := range x.Stats.Damage {
+		line.Damage = append(line.Damage, x.Stats.Damage[i].Error())
+	}
+	for _, s := range x.Stats.Shortfalls {
+		if line.Shortfalls == nil {
+			line.Shortfalls = map[string]int{}
+		}
+		line.Shortfalls[s.What] = int(s.Count)
+		note := fmt.Sprintf("not restored to %d entries, %q the first: %s", s.Count, s.Path, s.What)
+		if s.Err != nil {
+			note += ": " + s.Err.Error()
+		}
+		line.Notes = append(line.Notes, note)
+	}
+	return line
+}
+
+func (a *app) printExtractedLine(line extractedLine) {
+	name := line.Extent
+	if name == "" {
+		name = "the volume"
+	}
+	fmt.Fprintf(a.stdout, "%s: %d entries, %s of data\n", report.Clean(name), line.Entries, report.FormatSize(line.Bytes))
+	for _, text := range line.Damage {
+		fmt.Fprintln(a.stdout, "  "+report.Clean(text))
+	}
+	for _, note := range line.Notes {
+		fmt.Fprintln(a.stdout, "  "+report.Clean(firstLine(note)))
+	}
+	for _, lost := range line.Lost {
+		fmt.Fprintf(a.stdout, "  not restored: %s: %s\n", report.Clean(lost.Path), report.Clean(lost.Reason))
+	}
+	if line.LostOmitted > 0 {
+		fmt.Fprintf(a.stdout, "  and %d more\n", line.LostOmitted)
+	}
+}
+
+// firstLine leaves a hint out.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/config"
+)
+
+func (a *app) manCommand() *cli.Command {
+	return &cli.Command{
+		Name: "man", Usage: "print a manual page as troff reads it: this program's, or voltar.toml's", ArgsUsage: "[voltar.toml]", Hidden: true,
+		Action: func(c *cli.Context) error {
+			page := ""
+			switch c.Args().First() {
+			case "":
+				page = programPage(c.App)
+			case "voltar.toml":
+				page = configPage(config.Sample)
+			default:
+				return usageError{fmt.Errorf("no manual page %q: there is voltar.toml, or none for the program's own", c.Args().First())}
+			}
+			_, err := fmt.Fprint(a.stdout, page)
+			return err
+		},
+	}
+}
+
+// manPage writes a page in the macros of man(7).
+type manPage struct{ strings.Builder }
+
+// text escapes what troff would take for its own.
+func manText(s string) string {
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "`", "").Replace(s)
+	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
+		s = `\&` + s
+	}
+	return s
+}
+
+func (p *manPage) title(name string, section int, manual string) {
+	fmt.Fprintf(p, ".TH %s %d \"\" \"voltar %s\" \"%s\"\n", strings.ToUpper(name), section, manText(programVersion()), manual)
+}
+
+func (p *manPage) section(name string) { p.line(".SH " + strings.ToUpper(name)) }
+
+func (p *manPage) line(s string) { p.WriteString(s + "\n") }
+
+// prose writes text; an empty line begins a paragraph.
+func (p *manPage) prose(text string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" {
+			p.line(".PP")
+			continue
+		}
+		p.line(manText(line))
+	}
+}
+
+// item writes a term and what it means.
+func (p *manPage) item(term, text string) {
+	p.line(".TP")
+	p.line(term)
+	p.prose(text)
+}
+
+func (p *manPage) flags(flags []cli.Flag, leaveOut []cli.Flag) {
+	for _, flag := range flags {
+		if _, common := flagKinds(leaveOut)[flag.Names()[0]]; common {
+			continue
+		}
+		docs, ok := flag.(cli.DocGenerationFlag)
+		if !ok {
+			continue
+		}
+		var names []string
+		placeholder, usage := placeholderOf(docs.GetUsage())
+		for _, name := range flag.Names() {
+			dashes := "--"
+			if len(name) == 1 {
+				dashes = "-"
+			}
+			text := `\fB` + manText(dashes+name) + `\fR`
+			if docs.TakesValue() {
+				text += ` \fI` + manText(placeholder) + `\fR`
+			}
+			names = append(names, text)
+		}
+		p.item(strings.Join(names, ", "), usage)
+	}
+}
+
+// placeholderOf takes the name of a flag's value out of its usage, where it stands between backquotes.
+func placeholderOf(usage string) (name, text string) {
+	_, rest, found := strings.Cut(usage, "`")
+	name, _, closed := strings.Cut(rest, "`")
+	if !found || !closed {
+		return "VALUE", usage
+	}
+	return name, strings.ReplaceAll(usage, "`", "")
+}
+
+// programPage is voltar(8), made from what the program knows of its subcommands.
+func programPage(program *cli.App) string {
+	var p manPage
+	p.title("voltar", 8, "System Administration")
+	p.section("Name")
+	p.line(`voltar \- ` + manText(program.Usage))
+	p.section("Synopsis")
+	p.line(`.B voltar`)
+	p.line(`.I COMMAND`)
+	p.line(`[\fIOPTION\fR]... [\fIARGUMENT\fR]...`)
+	p.section("Description")
+	p.prose("voltar backs up the logical volumes of a host: each is snapshotted, the filesystems in it are mounted read-only, and\n" +
+		"their files are archived to disk or S3 as plain tar.gz files with a list of checksums and a written recipe. Old backups\n" +
+		"go by a policy, and a report is mailed. A VOLUME is VG/LV, or LV where that is unique.\n\n" +
+		"Results go to standard output, everything else to standard error or, under systemd, to the journal.")
+	p.section("Commands")
+	p.commands("voltar", program.Commands)
+	p.section("Common options")
+	p.line("Each command takes these, before or after its arguments.")
+	p.flags(commonFlags(), nil)
+	p.section("Exit status")
+	for _, status := range []struct {
+		code int
+		text string
+	}{
+		{exitDone, "Done."},
+		{exitNothing, "Nothing succeeded, or nothing was selected."},
+		{exitUsage, "The command line or the configuration is wrong."},
+		{exitAttention, "Done, but something needs a person: a volume, a destination or a file failed."},
+		{exitLocked, "Another run is going on."},
+		{exitNotDelivered, "The backups are good, but the report could not be delivered. It goes out with the next run."},
+		{exitInterrupted, "Interrupted, and cleaned up."},
+	} {
+		p.item(fmt.Sprintf(`\fB%d\fR`, status.code), status.text)
+	}
+	p.section("Files")
+	p.item(`.I /etc/voltar/voltar.toml`, "The configuration.")
+	p.item(`.I /var/lib/voltar`, "Journals of what runs own on the host, past reports, reports that wait for their mail server.")
+	p.item(`.I /run/voltar`, "Locks.")
+	p.section("Units")
+	p.item(`.I voltar.timer`, "Starts voltar.service every night. It is not enabled by itself: systemctl enable --now voltar.timer")
+	p.item(`.I voltar\-verify.timer`, "Starts voltar-verify.service every week, once it is enabled.")
+	p.item(`.I voltar\-cleanup.service`, "Removes at boot, and after a run that was killed, what that has left.")
+	p.section("See also")
+	p.line(`.BR voltar.toml (5),`)
+	p.line(`.BR lvm (8),`)
+	p.line(`.BR systemctl (1)`)
+	return p.String()
+}
+
+func (p *manPage) commands(path string, list []*cli.Command) {
+	for _, command := range list {
+		if command.Hidden {
+			continue
+		}
+		name := path + " " + command.Name
+		if len(command.Subcommands) > 0 {
+			p.commands(name, command.Subcommands)
+			continue
+		}
+		heading := `.SS "` + manText(name)
+		if command.ArgsUsage != "" {
+			heading += " " + manText(command.ArgsUsage)
+		}
+		p.line(heading + `"`)
+		text := command.Description
+		if text == "" {
+			text = strings.ToUpper(command.Usage[:1]) + command.Usage[1:] + "."
+		}
+		p.prose(text)
+		p.flags(command.Flags, commonFlags())
+	}
+}
+
+// configPage is voltar.toml(5), made from the commented file: tables become sections, comments prose, and keys stand as
+// they are written.
+func configPage(sample string) string {
+	var p manPage
+	p.title("voltar.toml", 5, "File Formats")
+	p.section("Name")
+	p.line(`voltar.toml \- configuration of voltar(8)`)
+	p.section("Description")
+	p.prose("/etc/voltar/voltar.toml is a TOML file. A key that is not known is an error, and all errors are reported at once;\n" +
+		"voltar check tries it. Below is every key with its default, or with an example where the default is empty.")
+	p.section("General")
+	keys := false // a literal block is open
+	closeKeys := func() {
+		if keys {
+			p.line(".fi")
+			p.line(".RE")
+			p.line(".PP")
+		}
+		keys = false
+	}
+	_, rest, _ := strings.Cut(sample, "\n\n") // the head of the file says what stands above
+	for line := range strings.Lines(rest) {
+		line = strings.TrimRight(line, "\n")
+		bare := strings.TrimPrefix(line, "#")
+		switch {
+		case line == "":
+			closeKeys()
+			p.line(".PP")
+		case strings.HasPrefix(bare, " "):
+			closeKeys()
+			p.prose(strings.TrimPrefix(bare, " "))
+		case strings.HasPrefix(bare, "["):
+			closeKeys()
+			p.line(".SH " + manText(bare))
+		default:
+			if !keys {
+				p.line(".PP")
+				p.line(".RS")
+				p.line(".nf")
+				keys = true
+			}
+			p.line(manText(bare))
+		}
+	}
+	closeKeys()
+	p.section("See also")
+	p.line(`.BR voltar (8)`)
+	return p.String()
+}

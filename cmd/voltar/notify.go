@@ -1,0 +1,159 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"voltar/internal/config"
+	"voltar/internal/durable"
+	"voltar/internal/history"
+	"voltar/report"
+	"voltar/report/notify"
+)
+
+// beginPingTimeout bounds the ping before a run, which is there to watch the run and must not hold it up.
+const beginPingTimeout = 20 * time.Second
+
+// metricsPerm lets node_exporter read the metrics, which runs as a user of its own.
+const metricsPerm = 0o644
+
+// routes are the ways for reports that the configuration gives. One that cannot be used is in the error, beside which the
+// others are returned.
+func (s *setup) routes() ([]notify.Route, error) {
+	var routes []notify.Route
+	var all []error
+	if len(s.config.Mail.To) > 0 {
+		channel, err := s.mailChannel()
+		if err == nil {
+			routes = append(routes, notify.Route{Channel: channel, When: notify.When(s.config.Mail.Notify)})
+		}
+		all = append(all, err)
+	}
+	for _, w := range s.config.Webhooks {
+		channel, err := webhookChannel(w)
+		if err == nil {
+			routes = append(routes, notify.Route{Channel: channel, When: notify.When(w.Notify)})
+		}
+		all = append(all, err)
+	}
+	return routes, errors.Join(all...)
+}
+
+func webhookChannel(w config.Webhook) (notify.Channel, error) {
+	target, err := w.Target()
+	if err != nil {
+		return nil, fmt.Errorf("webhook %s: %w", w.Name, err)
+	}
+	headers, err := w.AllHeaders()
+	if err != nil {
+		return nil, fmt.Errorf("webhook %s: %w", w.Name, err)
+	}
+	body, err := w.Body()
+	if err != nil {
+		return nil, fmt.Errorf("webhook %s: %w", w.Name, err)
+	}
+	return notify.NewWebhook(notify.WebhookOptions{
+		Name: w.Name, URL: target, Method: w.Method, Headers: headers, Template: body, ContentType: w.ContentType,
+		CAFile: w.CAFile, Timeout: w.Timeout.Span(),
+	})
+}
+
+// pinger is the dead man's switch of the configuration, or nil.
+func (s *setup) pinger() (*notify.Ping, error) {
+	p := s.config.Ping
+	if !p.Set() {
+		return nil, nil
+	}
+	base, err := p.Base()
+	if err != nil {
+		return nil, fmt.Errorf("ping: %w", err)
+	}
+	var opts notify.PingOptions
+	if base != "" {
+		opts = notify.PingURLs(base)
+	}
+	opts.Start = cmp.Or(p.Start, opts.Start)
+	opts.Success = cmp.Or(p.Success, opts.Success)
+	opts.Failure = cmp.Or(p.Failure, opts.Failure)
+	opts.CAFile = p.CAFile
+	return notify.NewPing(opts)
+}
+
+// pingBegin tells the dead man's switch that a run begins. What goes wrong is for the log: where it lasts, the switch
+// itself raises the alarm.
+func (s *setup) pingBegin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, beginPingTimeout)
+	defer cancel()
+	ping, err := s.pinger()
+	if err == nil && ping != nil {
+		err = ping.Begin(ctx)
+	}
+	if err != nil {
+		s.log.Warn("the start of the run could not be told", "err", err)
+	}
+}
+
+// pingEnd tells it how the run ended, and the report when that did not work.
+func (s *setup) pingEnd(ctx context.Context, result *report.Run) {
+	ping, err := s.pinger()
+	if err == nil && ping != nil {
+		err = ping.Finish(ctx, *result)
+	}
+	if err != nil {
+		s.log.Warn("the end of the run could not be told", "err", err)
+		result.Warnings = append(result.Warnings, report.Problem{Message: err.Error(), Hint: "look at [ping] in the configuration"})
+	}
+}
+
+// writeMetrics replaces the metrics file. Earlier runs, newest first, say when a volume that failed tonight last succeeded.
+func (s *setup) writeMetrics(result report.Run, earlier []report.Run) error {
+	path := s.config.Metrics.Textfile
+	if path == "" {
+		return nil
+	}
+	text := report.Metrics(result, report.MetricsOptions{LastSuccess: lastSuccess(result, earlier)})
+	if err := durable.WriteFile(path, text, metricsPerm); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
+// lastSuccess tells when each volume had its last good backup before this run. Of a run that did not get to its volumes
+// they are those of the run before: an alert on the age of a backup must not lose its subject on the night it is for.
+func lastSuccess(result report.Run, earlier []report.Run) map[string]time.Time {
+	volumes := slices.Clone(result.Volumes)
+	if len(volumes) == 0 || len(volumes) < result.PlannedVolumes {
+		if at := slices.IndexFunc(earlier, func(r report.Run) bool { return len(r.Volumes) > 0 }); at >= 0 {
+			volumes = append(volumes, earlier[at].Volumes...)
+		}
+	}
+	found := map[string]time.Time{}
+	for _, v := range volumes {
+		for _, run := range earlier {
+			at := slices.IndexFunc(run.Volumes, func(old report.Volume) bool { return old.Name == v.Name && old.Good() })
+			if at >= 0 {
+				found[v.Name] = run.Volumes[at].Ended
+				break
+			}
+		}
+	}
+	return found
+}
+
+// past is the history of this host's runs.
+func (s *setup) past() *history.Store {
+	return history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
+}
+
+// notifier sends over routes, and keeps what it cannot send.
+func (s *setup) notifier(routes []notify.Route) *notify.Notifier {
+	return notify.New(routes, notify.Options{
+		Spool: notify.NewDir(filepath.Join(s.config.StateDir, "spool"), durable.Host(nil)),
+		Log:   s.log,
+	})
+}

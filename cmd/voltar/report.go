@@ -1,0 +1,167 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/durable"
+	"voltar/internal/history"
+	"voltar/report"
+	"voltar/report/notify"
+)
+
+// reportPerm is for reports that are written to files: they hold names of guests' files.
+const reportPerm = 0o600
+
+func (a *app) reportCommand() *cli.Command {
+	return &cli.Command{
+		Name: "report", Usage: "show the last run, or any", ArgsUsage: "[RUN]",
+		Description: "RUN is the identity of a run, or \"last\", which is meant without one. The report is printed as text unless it\n" +
+			"is written or sent in another form.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "html", Usage: "write the report as a page to `FILE`, - for standard output"},
+			&cli.StringFlag{Name: "trend", Usage: "write the picture of the last 30 runs to `FILE`, a PNG, - for standard output"},
+			&cli.BoolFlag{Name: "send", Usage: "mail the report"},
+			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history instead"},
+		},
+		Action: a.report,
+	}
+}
+
+func (a *app) report(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return usageError{errors.New("name one run, or none for the last")}
+	}
+	s, err := a.setup(c)
+	if err != nil {
+		return err
+	}
+	runs, err := s.past().List(0)
+	if err != nil {
+		s.log.Warn("the history cannot be read whole", "err", err)
+	}
+	if c.Bool("list") {
+		return a.listRuns(c, runs)
+	}
+	run, earlier, err := pickRun(runs, cmp.Or(c.Args().First(), history.Last))
+	if err != nil {
+		return err
+	}
+	return a.showRun(c, s, run, earlier)
+}
+
+// runLine is one run in the output of `voltar report --list`.
+type runLine struct {
+	Run     string         `json:"run"`
+	Command string         `json:"command"`
+	Started time.Time      `json:"started"`
+	Verdict report.Verdict `json:"verdict"`
+	Subject string         `json:"subject"`
+}
+
+// listRuns lists the history, the newest run first.
+func (a *app) listRuns(c *cli.Context, runs []report.Run) error {
+	lines := []runLine{}
+	for _, run := range runs {
+		lines = append(lines, runLine{run.ID, run.Command, run.Started, run.Verdict(), report.Subject(run)})
+	}
+	if c.Bool("json") {
+		return a.printJSON(lines)
+	}
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "RUN\tLOCAL TIME\tVERDICT\tSUBJECT")
+	for _, l := range lines {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", l.Run, shortTime(l.Started), l.Verdict, l.Subject)
+	}
+	return table.Flush()
+}
+
+// pickRun finds a run in the history, and those before it.
+func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
+	for i, run := range runs {
+		if run.ID == id || id == history.Last {
+			return run, runs[i+1:], nil
+		}
+	}
+	if id == history.Last {
+		return report.Run{}, nil, fmt.Errorf("%w: the history is empty", history.ErrNotFound)
+	}
+	return report.Run{}, nil, fmt.Errorf("%w: %q\nhint: `voltar report --list` shows what there is", history.ErrNotFound, id)
+}
+
+// showRun renders a run in every form that is asked for; as text when it is none.
+func (a *app) showRun(c *cli.Context, s *setup, run report.Run, earlier []report.Run) error {
+	opts := report.Options{Location: time.Local, History: history.Points(earlier)}
+	shown := false
+	if file := c.String("html"); file != "" {
+		page, err := report.HTML(run, opts)
+		if err != nil {
+			return err
+		}
+		if err := a.writeReport(file, []byte(page)); err != nil {
+			return err
+		}
+		shown = true
+	}
+	if file := c.String("trend"); file != "" {
+		picture, err := report.TrendPNG(history.Points(append([]report.Run{run}, earlier...)))
+		if err != nil {
+			return err
+		}
+		if picture == nil {
+			return errors.New("there is no trend yet: it takes two runs")
+		}
+		if err := a.writeReport(file, picture); err != nil {
+			return err
+		}
+		shown = true
+	}
+	if c.Bool("send") {
+		if err := s.sendAgain(c.Context, run, opts); err != nil {
+			return err
+		}
+		shown = true
+	}
+	if c.Bool("json") || !shown {
+		return a.printRun(c, &run)
+	}
+	return nil
+}
+
+func (a *app) writeReport(file string, data []byte) error {
+	if file == "-" {
+		_, err := a.stdout.Write(data)
+		return err
+	}
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, data, reportPerm)
+}
+
+// sendAgain mails a run of the history, whatever the configuration says of when to mail.
+func (s *setup) sendAgain(ctx context.Context, run report.Run, opts report.Options) error {
+	if len(s.config.Mail.To) == 0 {
+		return usageError{errors.New("there is nobody to mail to: add [mail] to the configuration")}
+	}
+	channel, err := s.mailChannel()
+	if err != nil {
+		return err
+	}
+	message, err := notify.NewMessage(run, opts)
+	if err != nil {
+		return err
+	}
+	if err := channel.Send(ctx, message); err != nil {
+		return fmt.Errorf("the report was not sent: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/catalog"
+	"voltar/internal/config"
+	"voltar/internal/loopdev"
+	"voltar/internal/mount"
+	"voltar/internal/probe"
+	"voltar/internal/restore"
+	"voltar/lvm"
+	"voltar/partmap"
+	"voltar/report"
+)
+
+func (a *app) restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name: "restore", Usage: "bring a volume back from a backup", ArgsUsage: "VOLUME[@TIME]",
+		Description: "Makes the volume again as it was: boot code, partition table, filesystems and files. Without a\n" +
+			"target it is the volume of the same name, which is created when it is missing. A target that holds anything\n" +
+			"is refused without --force, one that is in use in any case.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "take the backup from the destination `NAME`, or folder (with a slash)"},
+			&cli.StringFlag{Name: "host", Usage: "take a backup of the host `NAME`"},
+			&cli.StringFlag{Name: "to-lv", Usage: "restore to the volume `VG/LV`"},
+			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
+			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
+			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
+			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
+			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
+			&cli.BoolFlag{Name: "classic", Usage: "make a new volume outside of any thin pool"},
+			&cli.StringFlag{Name: "thin-pool", Usage: "make a new volume in the thin pool `NAME`"},
+			&cli.StringSliceFlag{Name: "partition", Usage: "restore only the partition `pN`; may be repeated"},
+			&cli.StringSliceFlag{Name: "path", Usage: "restore only files that match `PATTERN`; may be repeated"},
+			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first, stream or none"},
+			&cli.BoolFlag{Name: "no-verify", Usage: "the same as --verify=none"},
+			&cli.BoolFlag{Name: "keep-going", Usage: "restore what is left of a damaged backup, and list what is lost"},
+			&cli.BoolFlag{Name: "force", Usage: "overwrite what the target holds"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print every step, and do nothing"},
+		},
+		Action: a.restore,
+	}
+}
+
+func (a *app) restore(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usageError{errors.New("name one backup: VOLUME[@TIME]")}
+	}
+	req, err := restoreRequest(c)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := a.setup(c)
+	if err != nil {
+		return err
+	}
+	if err := s.findRestoreBackup(c, &req); err != nil {
+		return err
+	}
+	progress := newRestoreProgress(a.stderr, s.log)
+	engine := s.restoreEngine(progress)
+	if !c.Bool("dry-run") {
+		s.recoverFirst(c.Context)
+	}
+	plan, err := engine.Plan(c.Context, req)
+	if err != nil {
+		return err
+	}
+	if c.Bool("dry-run") {
+		return errors.Join(a.printRestorePlan(c, plan), plan.Close())
+	}
+	result, err := engine.Run(c.Context, plan)
+	progress.close()
+	err = errors.Join(err, plan.Close())
+	if result == nil {
+		return err
+	}
+	if printErr := a.printRestore(c, result); printErr != nil {
+		return errors.Join(err, printErr)
+	}
+	if err == nil && result.Status == restore.StatusLosses {
+		return exitWith(exitAttention)
+	}
+	return err
+}
+
+// restoreRequest reads the flags.
+func restoreRequest(c *cli.Context) (restore.Request, error) {
+	req := restore.Request{
+		Partitions: c.StringSlice("partition"), Paths: c.StringSlice("path"), Verify: restore.Verify(c.String("verify")),
+		Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"),
+		Target: restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")},
+	}
+	if c.Bool("no-verify") {
+		req.Verify = restore.VerifyNone
+	}
+	if req.Target.Classic && req.Target.ThinPool != "" {
+		return req, errors.New("--classic and --thin-pool contradict each other")
+	}
+	if text := c.String("size"); text != "" {
+		var size config.Size
+		if err := size.UnmarshalText([]byte(text)); err != nil {
+			return req, fmt.Errorf("--size: %w", err)
+		}
+		req.Target.SizeBytes = size.Bytes()
+	}
+	targets := 0
+	for flag, kind := range map[string]restore.TargetKind{
+		"to-lv": restore.ToVolume, "to-device": restore.ToDevice, "to-image": restore.ToImage, "to-dir": restore.ToFolder,
+	} {
+		if value := c.String(flag); value != "" {
+			targets++
+			req.Target.Kind, req.Target.Path = kind, value
+		}
+	}
+	if targets > 1 {
+		return req, errors.New("give one of --to-lv, --to-device, --to-image and --to-dir")
+	}
+	if name := c.String("to-lv"); name != "" {
+		ref, err := catalog.ParseRef(name)
+		if err != nil || ref.Kind != catalog.SourceVolume {
+			return req, fmt.Errorf("--to-lv: %q is not VG/LV", name)
+		}
+		req.Target.VG, req.Target.LV = ref.VG, ref.Name
+	}
+	return req, nil
+}
+
+// findRestoreBackup looks the backup up: the newest that fits, on the first destination that has it.
+func (s *setup) findRestoreBackup(c *cli.Context, req *restore.Request) error {
+	from := c.String("from")
+	if strings.Contains(from, "/") {
+		s.stores = nil
+		if err := s.openStores(from); err != nil {
+			return err
+		}
+		from = ""
+	}
+	stores, err := s.storesFrom(from)
+	if err != nil {
+		return err
+	}
+	if len(stores) == 0 {
+		return usageError{errors.New("there is no destination: add one to the configuration, or give --from DIR/")}
+	}
+	host := s.host
+	if name := c.String("host"); name != "" {
+		host = name
+	}
+	var all []error
+	for _, d := range stores {
+		listing, err := catalog.List(c.Context, d.store, host, catalog.Filter{Match: namedIn(c.Args().First())})
+		var found catalog.Backup
+		if err == nil {
+			found, err = listing.Resolve(c.Args().First())
+		}
+		if err != nil {
+			all = append(all, fmt.Errorf("destination %s: %w", d.name, err))
+			continue
+		}
+		if req.Store == nil || found.ID.Time.After(req.Backup.ID.Time) {
+			req.Backup, req.Store, req.Destination = found, d.store, d.name
+		}
+	}
+	if req.Store == nil {
+		return errors.Join(all...)
+	}
+	for _, err := range all {
+		s.log.Warn(err.Error())
+	}
+	return nil
+}
+
+// namedIn tells whether a source is one that "VOLUME[@TIME]" may mean, so that no more manifests are read.
+func namedIn(text string) func(catalog.Ref) bool {
+	name := text
+	if at := strings.LastIndexByte(text, '@'); at > 0 {
+		name = text[:at]
+	}
+	return func(ref catalog.Ref) bool { return ref.String() == name || ref.Name == name }
+}
+
+func (s *setup) restoreEngine(progress restore.Progress) *restore.Engine {
+	return restore.New(restore.Deps{
+		Runner: s.runner, Log: s.log, Progress: progress, Now: time.Now,
+		LVM:    lvm.New(s.runner, lvm.Options{}),
+		Maps:   partmap.NewMapper(s.runner, partmap.MapperOptions{}),
+		Loops:  loopdev.New(s.runner),
+		Prober: probe.New(s.runner),
+		Mounts: mount.New(mount.Options{Log: s.log}),
+	}, restore.Options{Host: s.host, StateDir: s.config.StateDir, RunDir: s.config.RunDir})
+}
+
+// recoverFirst removes what a dead run or restore left: its maps would make a target look used.
+func (s *setup) recoverFirst(ctx context.Context) {
+	engine, closeEngine, err := s.engine(nil)
+	if err != nil {
+		s.log.Warn("what earlier runs left was not looked for", "err", err)
+		return
+	}
+	defer closeEngine()
+	removed, err := engine.Recover(ctx)
+	for _, what := range removed {
+		s.log.Info("removed " + what)
+	}
+	if err != nil {
+		s.log.Warn("what an earlier run left: " + err.Error())
+	}
+}
+
+// plannedRestore is the output of --dry-run --json.
+type plannedRestore struct {
+	Backup      string   `json:"backup"`
+	Destination string   `json:"destination"`
+	Target      string   `json:"target"`
+	Overwrites  []string `json:"overwrites,omitempty"`
+	Steps       []string `json:"steps"`
+	Notes       []string `json:"notes,omitempty"`
+}
+
+func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
+	out := plannedRestore{Backup: plan.Backup, Destination: plan.Destination, Target: plan.Target,
+		Overwrites: plan.Holds, Notes: plan.Notes}
+	for _, step := range plan.Steps {
+		out.Steps = append(out.Steps, step.Describe()...)
+	}
+	if c.Bool("json") {
+		return a.printJSON(out)
+	}
+	fmt.Fprintf(a.stdout, "Restore %s from destination %s to %s:\n", out.Backup, out.Destination, out.Target)
+	for _, what := range out.Overwrites {
+		fmt.Fprintf(a.stdout, "  overwrites %s\n", report.Clean(what))
+	}
+	for i, step := range out.Steps {
+		fmt.Fprintf(a.stdout, "%3d. %s\n", i+1, report.Clean(step))
+	}
+	a.printNotes(out.Notes)
+	_, err := fmt.Fprintln(a.stdout, "Nothing was done.")
+	return err
+}
+
+func (a *app) printNotes(notes []string) {
+	for _, note := range notes {
+		fmt.Fprintln(a.stdout, "note:", report.Clean(note))
+	}
+}
+
+func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
+	if c.Bool("json") {
+		return a.printJSON(result)
+	}
+	for _, part := range result.Parts {
+		name := part.Name
+		if name == "" {
+			name = "all"
+		}
+		switch part.As {
+		case "files":
+			fmt.Fprintf(a.stdout, "%s: %d entries, %s\n", name, part.Entries, report.FormatSize(part.Bytes))
+		case "image":
+			fmt.Fprintf(a.stdout, "%s: image, %s\n", name, report.FormatSize(part.Bytes))
+		default:
+			fmt.Fprintf(a.stdout, "%s: %s\n", name, part.As)
+		}
+	}
+	a.printNotes(result.Notes)
+	for _, loss := range result.Losses {
+		fmt.Fprintln(a.stdout, "lost:", report.Clean(loss))
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s: %s to %s in %s.\n", result.Status, result.Backup, result.Target,
+		report.FormatDuration(result.Ended.Sub(result.Started)))
+	return err
+}

@@ -1,0 +1,105 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"voltar/archive"
+	"voltar/internal/journal"
+	"voltar/lvm"
+)
+
+// mappedMinBytes is from which size on it is worth asking a thin pool what an image need not read.
+const mappedMinBytes = 32 << 20
+
+// allocated yields what of a range of the snapshot has to be read for an image; nil stands for all of it. What a thin pool
+// has not allocated is zeros. It is asked for each image anew, as a filesystem that was mounted in between may have
+// replayed its journal. Whatever is odd about the answer, all is read.
+func (v *volumeRun) allocated(ctx context.Context, offsetBytes, sizeBytes int64) iter.Seq2[archive.Range, error] {
+	if !v.snapshot.IsThin() || sizeBytes < mappedMinBytes {
+		return nil
+	}
+	mapped, err := v.mappedRanges(ctx)
+	if err != nil {
+		log := v.run.Log.With("run", v.run.id, "volume", v.name())
+		if errors.Is(err, lvm.ErrMetadataHeld) {
+			log.Warn("all of the volume is read, as the pool does not tell what it has allocated", "err", err)
+		} else {
+			log.Info("all of the volume is read, as the pool does not tell what it has allocated", "err", err)
+		}
+		return nil
+	}
+	return func(yield func(archive.Range, error) bool) {
+		for _, r := range mapped {
+			begin := max(r.OffsetBytes, offsetBytes) - offsetBytes
+			end := min(r.OffsetBytes+r.LengthBytes, offsetBytes+sizeBytes) - offsetBytes
+			if begin < end && !yield(archive.Range{OffsetBytes: begin, LengthBytes: end - begin}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// mappedRanges reads the allocation of the snapshot from a snapshot of the pool's metadata, which is there only for
+// that: one at a time in each pool.
+func (v *volumeRun) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, err error) {
+	thin, err := v.run.LVM.ThinDevice(ctx, v.snapshot.Volume)
+	if err != nil {
+		return nil, err
+	}
+	var held releases
+	defer func() {
+		if releaseErr := held.run(ctx); releaseErr != nil {
+			v.warn(releaseErr.Error(), "the next run, or `voltar cleanup`, tries again")
+		}
+	}()
+	lock, err := v.run.locks.Lock(ctx, journal.ScopeThinPool, thin.Pool.UUID)
+	if err != nil {
+		return nil, err
+	}
+	held.push(func(context.Context) error { return lock.Unlock() })
+	// Before anything is in the journal: recovery takes what it finds for ours.
+	if err := v.run.LVM.CheckUnheld(ctx, thin.Pool); err != nil {
+		return nil, err
+	}
+	record, err := v.run.journal.Intend(journal.Thing{
+		Kind: journal.KindThinMeta, DMName: thin.Pool.Name, DMUUID: thin.Pool.UUID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	root, err := v.run.LVM.HoldMetadata(ctx, thin.Pool)
+	if errors.Is(err, lvm.ErrRefused) {
+		return nil, errors.Join(err, v.run.journal.Gone(record))
+	}
+	held.push(func(ctx context.Context) error {
+		if _, err := v.run.LVM.ReleaseMetadata(ctx, thin.Pool, root); err != nil {
+			return err
+		}
+		return v.run.journal.Gone(record)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := v.run.journal.Made(record, journal.Facts{Root: root}); err != nil {
+		return nil, err
+	}
+	return v.run.LVM.MappedRanges(ctx, thin, v.snapshot.SizeBytes, archive.ImageMemberBytes)
+}
+
+// recoverThinMeta releases the metadata snapshot that a dead run held: the one that its journal names, or where the run
+// died while it was taken, the one that there is: the run had seen that nobody else held one. It outlives a restart of
+// the host. A pool that is not active keeps it until it is.
+func (e *Engine) recoverThinMeta(ctx context.Context, t journal.Thing) (string, error) {
+	pool, err := e.LVM.PoolByUUID(t.DMUUID)
+	if err != nil {
+		return "", fmt.Errorf("metadata snapshot of thin pool %s: %w", t.DMName, err)
+	}
+	released, err := e.LVM.ReleaseMetadata(ctx, pool, t.Root)
+	if err != nil || !released {
+		return "", err
+	}
+	return "metadata snapshot of thin pool " + pool.Name, nil
+}

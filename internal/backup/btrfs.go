@@ -1,0 +1,65 @@
+package backup
+
+import (
+	"context"
+	"os"
+	"unicode/utf8"
+
+	"voltar/internal/btrfs"
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+)
+
+// typeBtrfs is blkid's word for it.
+const typeBtrfs = "btrfs"
+
+// inUseError is a filesystem that cannot be mounted while this host uses another copy of it.
+type inUseError struct{ reason string }
+
+func (e *inUseError) Error() string { return e.reason }
+
+// awaitBtrfs waits until no other volume of a run is being read that holds a copy of the same btrfs: the kernel knows its
+// devices by their UUID and takes the one for the other. Guests made of one template share it. A copy that something
+// else has mounted here is an *inUseError.
+func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) error {
+	if x.found.Type != typeBtrfs {
+		return nil
+	}
+	lock, err := v.run.locks.Lock(ctx, journal.ScopeBtrfs, x.found.UUID)
+	if err != nil {
+		return err
+	}
+	held.push(func(context.Context) error { return lock.Unlock() })
+	mounted, err := btrfs.Mounted(x.found.UUID)
+	if err == nil && mounted {
+		return &inUseError{"this host has a btrfs of the same UUID mounted, and the kernel would take one for the other"}
+	}
+	return err
+}
+
+// forgetBtrfs sees to it that the kernel does not go on taking a device for a part of the filesystem once it was read.
+func (v *volumeRun) forgetBtrfs(x *extent, device string, held *releases) {
+	if x.found.Type == typeBtrfs {
+		held.push(func(context.Context) error { return btrfs.Forget(device) })
+	}
+}
+
+// noteSubvolumes enters the subvolumes of a mounted btrfs in the manifest. Where they cannot be told, they are folders:
+// their files are in the archive all the same.
+func (v *volumeRun) noteSubvolumes(x *extent, root *os.File) {
+	if x.found.Type != typeBtrfs {
+		return
+	}
+	list, err := btrfs.List(root)
+	if err != nil {
+		v.warn(x.label()+": "+err.Error(), "its subvolumes come back as ordinary folders; look at it in the guest with `btrfs check`")
+		return
+	}
+	for _, s := range list {
+		entry := catalog.Subvolume{Path: s.Path, ID: s.ID, ReadOnly: s.ReadOnly, Default: s.Default}
+		if !utf8.ValidString(s.Path) {
+			entry.Path, entry.PathB64 = "", []byte(s.Path)
+		}
+		x.Filesystem.Subvolumes = append(x.Filesystem.Subvolumes, entry)
+	}
+}

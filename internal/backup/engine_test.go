@@ -1,0 +1,321 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/internal/mount"
+	"voltar/lvm"
+	"voltar/partmap"
+	"voltar/report"
+)
+
+func TestSnapshotNameFitsDeviceMapper(t *testing.T) {
+	const run = "20261120T010001Z-0a1b2c"
+	for _, c := range []struct{ name, lv string }{
+		{"short", "volume-00000001"},
+		{"a name of hyphens, each of which counts twice", strings.Repeat("-", 60)},
+		{"the longest", strings.Repeat("x", 125)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := lvm.Volume{VG: "nova-volumes", Name: c.lv, UUID: "abcdef-0123"}
+			name := snapshotName(v, run)
+			if full := partmap.MapName(lvm.DMName(v.VG, name), 128); len(full) > 127 {
+				t.Errorf("%s has %d bytes", full, len(full))
+			}
+			if !strings.HasSuffix(name, run) || len(c.lv) > 50 && !strings.Contains(name, "-abcdef-") {
+				t.Errorf("name %s", name)
+			}
+		})
+	}
+}
+
+func TestCheckNotEmpty(t *testing.T) {
+	ext := unix.Statfs_t{Files: 1000, Ffree: 989, Blocks: 1000, Bfree: 900, Bsize: 4096}
+	fullExt := ext
+	fullExt.Ffree = 900
+	fat := unix.Statfs_t{Blocks: 1000, Bfree: 999, Bsize: 4096}
+	fullFAT := fat
+	fullFAT.Bfree = 500
+	empty, withFile := archive.TreeStats{Entries: 2, Dirs: 2}, archive.TreeStats{Entries: 3, Files: 1}
+	for _, c := range []struct {
+		name    string
+		stats   archive.TreeStats
+		use     unix.Statfs_t
+		refused bool
+	}{
+		{"fresh ext", empty, ext, false},
+		{"nothing of a used ext", empty, fullExt, true},
+		{"files of a used ext", withFile, fullExt, false},
+		{"all excluded", archive.TreeStats{Entries: 1, ExcludedEntries: 9}, fullExt, false},
+		{"nothing that could be read", archive.TreeStats{Entries: 1, DamagedCount: 1}, fullExt, false},
+		{"fresh fat, which counts no inodes", empty, fat, false},
+		{"nothing of a used fat", empty, fullFAT, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := checkNotEmpty(c.stats, c.use); (err != nil) != c.refused {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestTableExtentsCoverTheDisk(t *testing.T) {
+	const disk = int64(8 << 30)
+	sectors := func(bytes int64) uint64 { return uint64(bytes / 512) }
+	part := func(number int, offset, size int64) partmap.Partition {
+		return partmap.Partition{Number: number, StartSectors: sectors(offset), SizeSectors: sectors(size), SectorBytes: 512}
+	}
+	extended := part(2, 100<<20, 200<<20)
+	extended.Extended = true
+	table := &partmap.Table{SizeBytes: disk, Partitions: []partmap.Partition{
+		part(6, 250<<20, 10<<20), part(1, 1<<20, 50<<20), extended, part(5, 101<<20, 100<<20),
+	}}
+	var next int64
+	var names []string
+	for _, x := range tableExtents(table) {
+		if x.OffsetBytes != next {
+			t.Errorf("%s begins at %d, the one before ends at %d", x.Name, x.OffsetBytes, next)
+		}
+		next = x.OffsetBytes + x.SizeBytes
+		names = append(names, x.Name)
+		if isLarge := x.SizeBytes > unpartitionedMaxBytes; isLarge != (x.State == catalog.StateExcluded) || isLarge != (x.Reason != "") {
+			t.Errorf("%s of %d bytes: %s (%s)", x.Name, x.SizeBytes, x.State, x.Reason)
+		}
+	}
+	if got, want := strings.Join(names, " "), "boot p1 gap1 p5 gap2 p6 gap3"; got != want || next != disk {
+		t.Errorf("extents %s up to %d, want %s up to %d", got, next, want, disk)
+	}
+}
+
+func TestLedgerAddsUp(t *testing.T) {
+	const size = 1 << 30
+	for _, c := range []struct {
+		name string
+		x    catalog.Extent
+		want report.Ledger
+	}{
+		{"files", catalog.Extent{State: catalog.StateFiles, UsedBytes: 300, ExcludedBytes: 100},
+			report.Ledger{FilesBytes: 200, ExcludedBytes: 100, FreeBytes: size - 300}},
+		{"more excluded than used: sparse or linked files", catalog.Extent{State: catalog.StateFiles, UsedBytes: 300, ExcludedBytes: 900},
+			report.Ledger{ExcludedBytes: 300, FreeBytes: size - 300}},
+		{"a filesystem that claims more than its extent", catalog.Extent{State: catalog.StateFiles, UsedBytes: 2 * size},
+			report.Ledger{FilesBytes: size}},
+		{"image", catalog.Extent{State: catalog.StateImage}, report.Ledger{ImageBytes: size}},
+		{"swap", catalog.Extent{State: catalog.StateSwap}, report.Ledger{FreeBytes: size}},
+		{"left out", catalog.Extent{State: catalog.StateExcluded}, report.Ledger{ExcludedBytes: size}},
+		{"never reached", catalog.Extent{}, report.Ledger{FailedBytes: size}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.x.SizeBytes = size
+			var got report.Ledger
+			addToLedger(&got, &extent{Extent: c.x})
+			if got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestDamageKeepsTheBytesOfNames(t *testing.T) {
+	var x extent
+	x.noteTree(archive.TreeStats{DamagedCount: 2, Damaged: []archive.Damage{{Path: "sound", Reason: "r"}, {Path: "latin\xe9", Reason: "r"}}})
+	if x.Damaged[0].Path != "sound" || x.Damaged[0].PathB64 != nil || x.Damaged[1].Path != "" || string(x.Damaged[1].PathB64) != "latin\xe9" {
+		t.Errorf("%+v", x.Damaged)
+	}
+	if line := damageLine(&x, x.Damaged[1]); !strings.Contains(line, "latin\xe9") {
+		t.Errorf("line %q", line)
+	}
+}
+
+func TestExplainStop(t *testing.T) {
+	consequence, full := errors.New("write failed"), lvm.ErrPoolFull
+	overflow := lvm.ErrSnapshotOverflow
+	for _, c := range []struct {
+		name             string
+		cause, err, lost error
+		want             error
+	}{
+		{"all went well", nil, nil, nil, nil},
+		{"lost at the last look", context.Canceled, nil, overflow, overflow},
+		{"an overflow explains what followed", context.Canceled, consequence, overflow, overflow},
+		{"so does a pool that filled up", full, consequence, full, full},
+		{"and an interruption", errStop, consequence, nil, errStop},
+		{"an error of its own", context.Canceled, consequence, nil, consequence},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			if c.cause != nil {
+				cancel(c.cause)
+			}
+			if got := explainStop(ctx, c.err, c.lost); !errors.Is(got, c.want) || (got == nil) != (c.want == nil) {
+				t.Errorf("%v, want %v", got, c.want)
+			} else if c.want != nil && c.want != consequence && errors.Is(got, consequence) {
+				t.Errorf("%v is buried under what followed from it", got)
+			}
+		})
+	}
+}
+
+var errStop = errors.New("interrupted")
+
+func TestReleasesGoOnAfterCancellation(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var order []string
+	var r releases
+	for _, name := range []string{"first", "second", "third"} {
+		r.push(func(ctx context.Context) error {
+			order = append(order, name)
+			return errors.Join(ctx.Err(), errors.New(name))
+		})
+	}
+	err := r.run(ctx)
+	if strings.Join(order, " ") != "third second first" || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "first") {
+		t.Errorf("%q %v", order, err)
+	}
+	if err := r.run(ctx); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
+func TestOrphansAreKnownByTheirMark(t *testing.T) {
+	const owner = 4194305 // more than any process has
+	child := exec.Command("sleep", "60")
+	child.Env = []string{ownerEnv(owner)}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	found, err := findOrphan("/proc", owner)
+	if err != nil || found != strconv.Itoa(child.Process.Pid) {
+		t.Errorf("found %q, %v; want %d", found, err, child.Process.Pid)
+	}
+	daemon := exec.Command("sleep", "60")
+	daemon.Env = []string{ownerEnv(owner + 1)}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = daemon.Process.Kill(); _ = daemon.Wait() }()
+	if found, err = findOrphan("/proc", owner+1); err != nil || found != "" {
+		t.Errorf("a daemon: %q, %v", found, err)
+	}
+	if found, err = findOrphan("/proc", owner/10); err != nil || found != "" {
+		t.Errorf("of another owner: %q, %v", found, err)
+	}
+	waiting, cancel := context.WithCancelCause(t.Context())
+	cancel(errStop)
+	if err := (&Engine{}).awaitOrphans(waiting, owner); !errors.Is(err, errStop) {
+		t.Errorf("waiting for an orphan: %v", err)
+	}
+}
+
+func TestLocksOfDeadProcessesAreWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	holder := journal.Holder{PID: os.Getpid(), Command: "voltar run", Started: time.Now()}
+	living, err := journal.NewLocks(dir, holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := living.TryLock(journal.ScopeConfig, "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held *journal.HeldError
+	if _, err := lockConfiguration(living, "name"); !errors.As(err, &held) || held.Holder.PID != os.Getpid() {
+		t.Errorf("the lock of a living process: %v", err)
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+
+	holder.PID = 4194305
+	dead, err := journal.NewLocks(dir, holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = dead.TryLock(journal.ScopeConfig, "name"); err != nil {
+		t.Fatal(err)
+	}
+	released := make(chan error, 1)
+	time.AfterFunc(3*orphansPoll, func() { released <- lock.Unlock() })
+	ours, err := lockConfiguration(living, "name")
+	if err != nil {
+		t.Fatalf("the lock of a dead process: %v", err)
+	}
+	if err := errors.Join(<-released, ours.Unlock()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExplainSplitsHints(t *testing.T) {
+	p := explain(errors.New("cannot do it\nhint: do this\nand that"))
+	if p.Message != "cannot do it" || p.Hint != "do this\nand that" {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestSuggestedBytes(t *testing.T) {
+	const extent = 4 << 20
+	for peak, want := range map[int64]int64{0: 8 * extent, 1: 8 * extent, 8 * extent: 24 * extent, 8*extent + 1: 25 * extent} {
+		if got := suggestedBytes(peak, extent); got != want {
+			t.Errorf("suggestedBytes(%d) = %d, want %d", peak, got, want)
+		}
+	}
+}
+
+func TestOutputGoesOnWithoutABranch(t *testing.T) {
+	failure := errors.New("gone")
+	o := output{branches: []*branch{{target: &target{Destination: Destination{Name: "a"}}}, {target: &target{Destination: Destination{Name: "b"}}}}}
+	o.branches[0].drop(failure)
+	if err := o.failure(); err != nil || len(o.alive()) != 1 {
+		t.Errorf("%v %d", err, len(o.alive()))
+	}
+	o.branches[1].drop(errors.New("full"))
+	o.branches[1].drop(failure)
+	if err := o.failure(); !errors.Is(err, errNoDestination) || !strings.Contains(err.Error(), "destination b: full") || !errors.Is(err, failure) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFindOrphanWithoutProcesses(t *testing.T) {
+	if _, err := findOrphan(filepath.Join(t.TempDir(), "proc"), 1); err == nil {
+		t.Error("no error without /proc")
+	}
+}
+
+func TestKernelErrorsGetTheirNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "a/b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var x extent
+	x.noteKernelErrors(root, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
+	if x.DamagedCount != 3 || x.Damaged[0].Path != "a/b" || x.Damaged[1].Path != "" || x.Damaged[2].Path != "" {
+		t.Errorf("%+v", x.Damaged)
+	}
+}

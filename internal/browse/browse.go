@@ -1,0 +1,164 @@
+// Package browse looks into one backup: what its archives hold, one file of them, or many into a folder. It reads the
+// index of an archive, and of the archive only the members that hold what is asked for (docs/format.md).
+package browse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"voltar/internal/catalog"
+	"voltar/internal/store"
+)
+
+var (
+	// ErrUsage is wrapped by the error of a question that makes no sense for the backup.
+	ErrUsage = errors.New("cannot look there")
+	// ErrEncrypted is wrapped by the error of a file that is encrypted and for which there is no key.
+	ErrEncrypted = errors.New("the file is encrypted")
+	// ErrNoIndex is wrapped by the error of an archive whose index cannot be used.
+	ErrNoIndex = errors.New("the index cannot be used")
+)
+
+// File is a file of a backup as it was before encryption, open for reading at any offset. ReadAt is safe for concurrent
+// use.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	SizeBytes() int64
+}
+
+// OpenFunc opens a file of a backup by its name in the manifest. All that reads archives goes through one, so that what
+// is encrypted is decrypted in this one place. A file whose stored size is not the manifest's is opened all the same.
+type OpenFunc func(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error)
+
+// OpenStored opens files as they are stored. Those that are encrypted it refuses.
+func OpenStored(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error) {
+	if strings.HasSuffix(name, catalog.AgeSuffix) {
+		return nil, fmt.Errorf("open %s of %s: %w", name, b.ID, ErrEncrypted)
+	}
+	return b.OpenStored(ctx, s, name)
+}
+
+// Backup is one stored backup to look into. It is safe for concurrent use.
+type Backup struct {
+	store  store.Store
+	backup catalog.Backup
+	open   OpenFunc
+}
+
+// New returns a backup of a store; files are opened through open, OpenStored for one.
+func New(s store.Store, b catalog.Backup, open OpenFunc) *Backup {
+	return &Backup{store: s, backup: b, open: open}
+}
+
+// Extents is the ledger of the backup.
+func (b *Backup) Extents() []catalog.Extent { return b.backup.Manifest.Extents }
+
+// openWhole opens a file that has the size of the manifest.
+func (b *Backup) openWhole(ctx context.Context, name string) (File, error) {
+	f, err := b.open(ctx, b.store, b.backup, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.checkSize(name, f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// checkSize compares the size of an open file with the manifest's. Of an encrypted one the cipher vouches for the size.
+func (b *Backup) checkSize(name string, f File) error {
+	if strings.HasSuffix(name, catalog.AgeSuffix) {
+		return nil
+	}
+	if err := b.backup.CheckSize(name, f.SizeBytes()); err != nil {
+		return fmt.Errorf("open %s of %s: %w", name, b.backup.ID, err)
+	}
+	return nil
+}
+
+// Place is one place in a backup: an extent, and a path in it as the archive has it.
+type Place struct {
+	Extent catalog.Extent
+	Path   string // relative, "." for the root; a pattern, where the question takes patterns
+	Whole  bool   // the extent was named without a path
+}
+
+// Parse reads "EXTENT:/path" or "EXTENT", EXTENT being the name of a partition like p1. "/path" alone is in the only
+// extent that is stored as files.
+func (b *Backup) Parse(text string) (Place, error) {
+	for _, x := range b.Extents() {
+		if x.Name == "" {
+			continue
+		}
+		if text == x.Name || text == x.Name+":" {
+			return Place{Extent: x, Path: ".", Whole: true}, nil
+		}
+		if rest, ok := strings.CutPrefix(text, x.Name+":"); ok {
+			return Place{Extent: x, Path: archivePath(rest)}, nil
+		}
+	}
+	files := b.FileExtents()
+	if !strings.HasPrefix(text, "/") {
+		return Place{}, fmt.Errorf("%w: %q is neither an extent of %s nor a path in one\nhint: say %s", ErrUsage, text, b.backup.ID,
+			b.examples())
+	}
+	if len(files) != 1 {
+		return Place{}, fmt.Errorf("%w: %q: %s has %d extents that are stored as files\nhint: say %s", ErrUsage, text, b.backup.ID,
+			len(files), b.examples())
+	}
+	return Place{Extent: files[0], Path: archivePath(text)}, nil
+}
+
+// FileExtents returns the extents that are stored as files.
+func (b *Backup) FileExtents() []catalog.Extent {
+	var list []catalog.Extent
+	for _, x := range b.Extents() {
+		if x.State == catalog.StateFiles {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// examples tells a person what a place can look like in this backup.
+func (b *Backup) examples() string {
+	var names []string
+	for _, x := range b.FileExtents() {
+		if x.Name == "" {
+			names = append(names, "/path")
+			continue
+		}
+		names = append(names, x.Name+":/path")
+	}
+	for _, x := range b.Extents() {
+		if x.State == catalog.StateImage && x.Name != "" {
+			names = append(names, x.Name)
+		}
+	}
+	if len(names) == 0 {
+		return "another backup: this one holds no files"
+	}
+	return strings.Join(names, " or ")
+}
+
+// archivePath gives a path that a person wrote the form that it has in an archive.
+func archivePath(text string) string {
+	clean := strings.TrimPrefix(path.Clean("/"+text), "/")
+	if clean == "" {
+		return "."
+	}
+	return clean
+}
+
+// label names an extent for people.
+func label(x catalog.Extent) string {
+	if x.Name == "" {
+		return "the volume"
+	}
+	return x.Name
+}

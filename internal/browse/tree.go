@@ -1,0 +1,218 @@
+package browse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"path"
+	"strings"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+)
+
+// linksFollowed is how many symbolic links one path may lead through, as in Linux.
+const linksFollowed = 40
+
+// Tree is an extent that is stored as files, with its index open. It is not safe for concurrent use.
+type Tree struct {
+	b      *Backup
+	extent catalog.Extent
+	index  *archive.Index
+	file   File // of the index
+	data   File // of the archive; nil until it is needed
+}
+
+// Tree opens the index of an extent. The error wraps ErrNoIndex when it is lost or damaged. The caller closes the tree.
+func (b *Backup) Tree(ctx context.Context, x catalog.Extent) (*Tree, error) {
+	if x.State != catalog.StateFiles {
+		return nil, fmt.Errorf("%w: %s is not stored as files: %s\nhint: `voltar cat` writes an image as it is, `voltar restore` "+
+			"brings all back", ErrUsage, label(x), reason(x))
+	}
+	t := &Tree{b: b, extent: x}
+	if err := t.openIndex(ctx); err != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrEncrypted) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w\nhint: `voltar verify --repair-index %s` makes it again from the archive", ErrNoIndex, err,
+			b.backup.ID)
+	}
+	return t, nil
+}
+
+func reason(x catalog.Extent) string {
+	if x.Reason == "" {
+		return string(x.State)
+	}
+	return string(x.State) + ", " + x.Reason
+}
+
+func (t *Tree) openIndex(ctx context.Context) error {
+	if t.extent.Index == nil {
+		return fmt.Errorf("open the index of %s: the manifest names none", label(t.extent))
+	}
+	file, err := t.b.openWhole(ctx, t.extent.Index.Name)
+	if err != nil {
+		return err
+	}
+	index, err := archive.OpenIndex(ctx, file, file.SizeBytes(), t.extent.Index.BlocksOffset)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	t.file, t.index = file, index
+	return nil
+}
+
+// Close closes what the tree has open.
+func (t *Tree) Close() error {
+	err := t.file.Close()
+	if t.data != nil {
+		err = errors.Join(err, t.data.Close())
+	}
+	return err
+}
+
+// Index is that of the archive.
+func (t *Tree) Index() *archive.Index { return t.index }
+
+// Lookup finds the entry of a path, with symbolic links on the way followed as the guest would, its root being that of
+// the extent. One that the path ends in is followed when asked. The error wraps fs.ErrNotExist when there is none.
+func (t *Tree) Lookup(ctx context.Context, name string, follow bool) (archive.Entry, error) {
+	e, _, err := t.lookup(ctx, name, follow)
+	return e, err
+}
+
+func (t *Tree) lookup(ctx context.Context, name string, follow bool) (archive.Entry, []archive.Member, error) {
+	e, members, err := t.index.Find(ctx, name)
+	switch {
+	case err == nil && (e.Type != archive.TypeSymlink || !follow):
+		return e, members, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return archive.Entry{}, nil, err
+	}
+	resolved, err := t.resolve(ctx, name, follow)
+	if err != nil {
+		return archive.Entry{}, nil, err
+	}
+	return t.index.Find(ctx, resolved)
+}
+
+// resolve goes along a path name by name and follows the links in it.
+func (t *Tree) resolve(ctx context.Context, name string, follow bool) (string, error) {
+	at, rest := ".", strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		next := rest[0]
+		rest = rest[1:]
+		if next == "" || next == "." {
+			continue
+		}
+		if next == ".." {
+			at = path.Dir(at)
+			continue
+		}
+		here := path.Join(at, next)
+		e, _, err := t.index.Find(ctx, here)
+		if err != nil {
+			return "", err
+		}
+		if e.Type != archive.TypeSymlink || (len(rest) == 0 && !follow) {
+			at = here
+			continue
+		}
+		if links++; links > linksFollowed {
+			return "", fmt.Errorf("find %q: too many symbolic links", name)
+		}
+		if strings.HasPrefix(e.Linkname, "/") {
+			at = "."
+		}
+		rest = append(strings.Split(e.Linkname, "/"), rest...)
+	}
+	return at, nil
+}
+
+// List yields what is in a folder, in archive order; all that is below it when recursive.
+func (t *Tree) List(ctx context.Context, dir string, recursive bool) iter.Seq2[archive.Entry, error] {
+	return t.index.List(ctx, dir, recursive)
+}
+
+// Open opens a file for reading; links to it are followed. It reads the members that hold it and no others; what a Read
+// met before an error is as it was stored. The caller closes what it gets before the tree.
+func (t *Tree) Open(ctx context.Context, name string) (io.ReadCloser, archive.Entry, error) {
+	e, members, err := t.lookup(ctx, name, true)
+	if err != nil {
+		return nil, archive.Entry{}, err
+	}
+	if e.Type != archive.TypeFile && e.Type != archive.TypeHardlink {
+		return nil, archive.Entry{}, fmt.Errorf("%w: %q is %s, not a file", ErrUsage, name, Kind(e.Type))
+	}
+	if t.data == nil {
+		if t.data, err = t.b.open(ctx, t.b.store, t.b.backup, t.extent.Archive); err != nil {
+			return nil, archive.Entry{}, err
+		}
+	}
+	r, err := archive.OpenFile(ctx, t.data, e, members)
+	if err != nil {
+		return nil, archive.Entry{}, err
+	}
+	return r, e, nil
+}
+
+// Kind names a type of entry for people.
+func Kind(t archive.EntryType) string {
+	switch t {
+	case archive.TypeFile:
+		return "a file"
+	case archive.TypeDir:
+		return "a folder"
+	case archive.TypeSymlink:
+		return "a symbolic link"
+	case archive.TypeHardlink:
+		return "a hard link"
+	case archive.TypeChar, archive.TypeBlock:
+		return "a device"
+	case archive.TypeFIFO:
+		return "a FIFO"
+	case archive.TypeSocket:
+		return "a socket"
+	}
+	return "of the unknown type " + string(t)
+}
+
+// Image opens an extent that is stored as an image, to be read from its beginning. It never yields more than the extent
+// had. The caller closes what it gets.
+func (b *Backup) Image(ctx context.Context, x catalog.Extent) (io.ReadCloser, error) {
+	if x.State != catalog.StateImage {
+		return nil, fmt.Errorf("%w: %s is not stored as an image: %s\nhint: name a file in it, like %s", ErrUsage, label(x), reason(x),
+			b.examples())
+	}
+	file, err := b.openWhole(ctx, x.Archive)
+	if err != nil {
+		return nil, err
+	}
+	r, err := archive.NewReader(ctx, file, file.SizeBytes(), archive.ReaderOptions{MaxBytes: x.SizeBytes})
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &image{Reader: r, file: file, rest: x.SizeBytes}, nil
+}
+
+// image reads an image and the file that it is in.
+type image struct {
+	*archive.Reader
+	file File
+	rest int64
+}
+
+func (i *image) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
+	i.rest -= int64(n)
+	if err == io.EOF && i.rest > 0 {
+		err = fmt.Errorf("cannot find the last %d bytes of the image: %w", i.rest, io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+func (i *image) Close() error { return errors.Join(i.Reader.Close(), i.file.Close()) }

@@ -1,0 +1,120 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+
+	"voltar/internal/store"
+)
+
+// Amendment replaces files of a backup that stands, each under its own name: Replace them, then Commit. The manifest
+// comes last, and whatever happens in between it stays one that all untouched files fit; a file that was replaced does
+// not fit it until then, and can be replaced again. So only files that are lost already, or that nobody needs to
+// restore, may be amended. The caller holds the locks of the volume and of the destination.
+type Amendment struct {
+	store  store.Store
+	backup Backup
+	tags   map[string]string
+	// Manifest is that of the amended backup, for the caller to change. Its list of files is kept by Replace.
+	Manifest *Manifest
+}
+
+// Amend begins an amendment. The manifest is read again; one that has changed since the backup was listed, or that holds
+// fields of a newer version, which would be lost, is refused.
+func Amend(ctx context.Context, s store.Store, b Backup) (*Amendment, error) {
+	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), maxManifestBytes)
+	if err != nil {
+		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(new(Manifest)); err != nil {
+		return nil, fmt.Errorf("amend %s: cannot write its manifest without losing something: %w\n"+
+			"hint: use the version of voltar that wrote it, or a newer one", b.ID, err)
+	}
+	m, err := ParseManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
+	}
+	if m.ID().Compare(b.ID) != 0 || !slices.Equal(m.Files, b.Manifest.Files) {
+		return nil, fmt.Errorf("amend %s: cannot go on: somebody else has changed it\nhint: try again", b.ID)
+	}
+	tags := map[string]string{"volume": b.ID.Ref.String(), "host": b.Host, "run": m.Run}
+	return &Amendment{store: s, backup: b, tags: tags, Manifest: m}, nil
+}
+
+// Replace writes a file anew. What produce writes takes the old one's place when it returns without an error, and not
+// at all otherwise.
+func (a *Amendment) Replace(ctx context.Context, name string, produce func(io.Writer) error) (err error) {
+	at := slices.IndexFunc(a.Manifest.Files, func(f File) bool { return f.Name == name })
+	if at < 0 {
+		return fmt.Errorf("replace %s of %s: cannot find it in the manifest", name, a.backup.ID)
+	}
+	w, err := a.store.Create(ctx, path.Join(a.backup.Path(), name), store.PutOptions{Tags: a.tags})
+	if err != nil {
+		return fmt.Errorf("replace %s of %s: %w", name, a.backup.ID, err)
+	}
+	defer func() { err = errors.Join(err, w.Abort()) }()
+	sum1, sum256, size := sha1.New(), sha256.New(), new(counter)
+	if err := produce(io.MultiWriter(w, sum1, sum256, size)); err != nil {
+		return fmt.Errorf("replace %s of %s: %w", name, a.backup.ID, err)
+	}
+	object, err := w.Commit(ctx)
+	if err == nil && object.SizeBytes != size.bytes {
+		err = fmt.Errorf("the store holds %d bytes where %d were sent", object.SizeBytes, size.bytes)
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s of %s: %w", name, a.backup.ID, err)
+	}
+	a.Manifest.Files[at] = File{
+		Name: name, SizeBytes: size.bytes, SHA1: hex.EncodeToString(sum1.Sum(nil)), SHA256: hex.EncodeToString(sum256.Sum(nil)),
+	}
+	return nil
+}
+
+// counter counts what is written to it.
+type counter struct{ bytes int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.bytes += int64(len(p))
+	return len(p), nil
+}
+
+// Commit writes the list of sums anew, where the backup has one, and then the manifest.
+func (a *Amendment) Commit(ctx context.Context) (Backup, error) {
+	list := NamesOf(a.backup.ID.Ref, false).Checksum()
+	if _, ok := a.Manifest.File(list); ok {
+		text, err := Checksum(slices.DeleteFunc(slices.Clone(a.Manifest.Files), func(f File) bool {
+			return f.Name == list || f.Name == RecipeName
+		}))
+		if err != nil {
+			return Backup{}, fmt.Errorf("amend %s: %w", a.backup.ID, err)
+		}
+		err = a.Replace(ctx, list, func(w io.Writer) error {
+			_, err := w.Write(text)
+			return err
+		})
+		if err != nil {
+			return Backup{}, err
+		}
+	}
+	data, err := a.Manifest.Encode()
+	if err != nil {
+		return Backup{}, err
+	}
+	if err := write(ctx, a.store, path.Join(a.backup.Path(), ManifestName), data, a.tags); err != nil {
+		return Backup{}, fmt.Errorf("amend %s: %w", a.backup.ID, err)
+	}
+	amended := a.backup
+	amended.Manifest, amended.SizeBytes = a.Manifest, a.Manifest.FileBytes()+int64(len(data))
+	return amended, nil
+}

@@ -1,0 +1,278 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"voltar/archive"
+	"voltar/internal/hostcmd"
+	"voltar/internal/probe"
+	"voltar/report"
+)
+
+// mkfsTimeout bounds one command that makes a filesystem: on a large device without discard it takes a while.
+const mkfsTimeout = time.Hour
+
+// maxBootAreaBytes is more than any boot area has: FAT's reserved sectors are 65,535 at most.
+const maxBootAreaBytes = 65535 * 4096
+
+// restoreFilesystem makes a filesystem as it was and fills it.
+type restoreFilesystem struct {
+	piece  piece
+	fs     *probe.Filesystem
+	recipe probe.Recipe
+	device string // its name, where that is known beforehand
+	paths  []string
+}
+
+func (s *restoreFilesystem) Describe() []string {
+	label := s.piece.label()
+	lines := describeCommands(label, s.recipe, s.device)
+	if s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0 {
+		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
+	}
+	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, report.FormatSize(s.piece.ContentBytes))
+	if len(s.paths) > 0 {
+		what = strings.Join(s.paths, ", ")
+	}
+	return append(lines, fmt.Sprintf("%s: mount it privately and extract %s from %s", label, what, s.piece.Archive))
+}
+
+// describeCommands writes a recipe as it would be typed. It only shows them: nothing runs through a shell.
+func describeCommands(label string, recipe probe.Recipe, device string) []string {
+	var lines []string
+	for _, argv := range recipe.Commands {
+		var words []string
+		words = append(words, recipe.Env...)
+		for _, word := range argv {
+			switch {
+			case word == probe.Device:
+				word = device
+			case word == "" || strings.ContainsFunc(word, isSpecial):
+				word = strconv.QuoteToASCII(word)
+			}
+			words = append(words, word)
+		}
+		lines = append(lines, label+": "+strings.Join(words, " "))
+	}
+	return lines
+}
+
+func isSpecial(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"'$\\*?`", r)
+}
+
+func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
+	base := len(w.held)
+	defer func() {
+		if err = errors.Join(err, w.releaseTo(ctx, base)); err != nil {
+			err = fmt.Errorf("%s: %w", s.piece.label(), err)
+		}
+	}()
+	device, err := w.mapPiece(ctx, s.piece)
+	if err != nil {
+		return err
+	}
+	if err := w.makeFilesystem(ctx, device, s.piece, s.recipe); err != nil {
+		return err
+	}
+	if err := s.writeBootCode(ctx, w, device); err != nil {
+		return err
+	}
+	mounted, err := w.Mounts.MountWritable(ctx, device, s.piece.Filesystem.Type)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, mounted.Close()) }()
+	root, err := mounted.OpenRoot()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if err := s.extract(ctx, w, root); err != nil {
+		return err
+	}
+	return mounted.Sync()
+}
+
+// makeFilesystem clears what an older filesystem may have left at both ends, and runs the commands that make the new
+// one.
+func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recipe probe.Recipe) error {
+	const signaturesBytes = 256 << 10
+	if !w.zeros {
+		if err := clearEnds(device, 0, p.targetBytes, signaturesBytes); err != nil {
+			return err
+		}
+	}
+	for _, argv := range recipe.Commands {
+		args := make([]string, 0, len(argv))
+		for _, word := range argv[1:] {
+			if word == probe.Device {
+				word = device
+			}
+			args = append(args, word)
+		}
+		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: recipe.Env, Timeout: mkfsTimeout}
+		if _, err := w.Runner.Run(ctx, cmd); err != nil {
+			return fmt.Errorf("make the filesystem: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeBootCode writes the parts of the boot area that mkfs does not make.
+func (s *restoreFilesystem) writeBootCode(ctx context.Context, w *work, device string) (err error) {
+	ranges := s.fs.BootCodeRanges()
+	if s.piece.BootArea == "" || len(ranges) == 0 {
+		return nil
+	}
+	code, err := w.plan.source.smallImage(ctx, s.piece.BootArea, maxBootAreaBytes)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	for _, r := range ranges {
+		if r.OffsetBytes+r.SizeBytes > int64(len(code)) {
+			return fmt.Errorf("cannot find boot code up to byte %d in %s: it holds %d", r.OffsetBytes+r.SizeBytes,
+				s.piece.BootArea, len(code))
+		}
+		if _, err := file.WriteAt(code[r.OffsetBytes:][:r.SizeBytes], r.OffsetBytes); err != nil {
+			return err
+		}
+	}
+	return file.Sync()
+}
+
+// extract fills the filesystem.
+func (s *restoreFilesystem) extract(ctx context.Context, w *work, root *os.Root) error {
+	index, err := w.index(ctx, s.piece)
+	if err != nil {
+		return err
+	}
+	if err := dropLostAndFound(ctx, root, index, s.piece); err != nil {
+		return err
+	}
+	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Devices: true}
+	if s.fs.FAT != nil {
+		opts.NoOwner, opts.NoXattrs, opts.NoACLs, opts.NoFlags = true, true, true, true
+	}
+	return w.extract(ctx, s.piece, root, opts)
+}
+
+// index opens the index of an extent. A restore that keeps going does without one that is damaged.
+func (w *work) index(ctx context.Context, p piece) (*archive.Index, error) {
+	index, err := w.plan.source.index(ctx, p.Extent)
+	if err != nil && w.plan.keepGoing {
+		w.lose("%s: %v: sockets, chattr flags and odd attributes are not restored", p.label(), err)
+		return nil, nil
+	}
+	return index, err
+}
+
+// dropLostAndFound removes the folder that mke2fs makes, where the original had none.
+func dropLostAndFound(ctx context.Context, root *os.Root, index *archive.Index, p piece) error {
+	const name = "lost+found"
+	if index == nil || p.ExcludedEntries > 0 {
+		return nil
+	}
+	if _, err := root.Stat(name); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	for _, err := range index.List(ctx, name, false) {
+		return err // it is in the archive, or the index cannot tell
+	}
+	if _, _, err := index.Find(ctx, name); err == nil {
+		return nil
+	}
+	return root.Remove(name)
+}
+
+// extract restores the files of one extent into a folder.
+func (w *work) extract(ctx context.Context, p piece, root *os.Root, opts archive.ExtractOptions) error {
+	r, err := w.plan.source.archive(ctx, p.Archive, archive.ReaderOptions{KeepGoing: w.plan.keepGoing})
+	if err != nil {
+		return err
+	}
+	done := int64(0)
+	opts.KeepGoing = w.plan.keepGoing
+	opts.OnProgress = func(stats archive.ExtractStats) {
+		w.progress(stats.Bytes - done)
+		done = stats.Bytes
+	}
+	stats, err := archive.Extract(ctx, r.Reader, root, opts)
+	w.progress(stats.Bytes - done)
+	w.mu.Lock()
+	w.result.Bytes += stats.Bytes
+	if w.plan.keepGoing {
+		w.result.noteExtraction(p.label(), stats)
+	} else {
+		stats.Failures = nil // the first is the error
+		w.result.noteExtraction(p.label(), stats)
+	}
+	w.mu.Unlock()
+	w.filled++
+	var unmatched *archive.UnmatchedError
+	switch {
+	case errors.As(err, &unmatched): // another partition may have them
+		for _, pattern := range unmatched.Patterns {
+			w.missing[pattern]++
+		}
+		err = nil
+	case w.plan.keepGoing && errors.Is(err, archive.ErrIncomplete):
+		err = nil
+	}
+	if err := w.tolerate(r.finish(err)); err != nil {
+		return err
+	}
+	part := PartResult{Name: p.Name, As: "files", Entries: stats.Entries(), Bytes: stats.Bytes}
+	w.result.Parts = append(w.result.Parts, part)
+	return nil
+}
+
+// makeSwap makes a swap area with its UUID and label.
+type makeSwap struct {
+	piece  piece
+	recipe probe.Recipe
+	device string // its name, where that is known beforehand
+}
+
+func (s *makeSwap) Describe() []string { return describeCommands(s.piece.label(), s.recipe, s.device) }
+
+func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
+	base := len(w.held)
+	defer func() {
+		if err = errors.Join(err, w.releaseTo(ctx, base)); err != nil {
+			err = fmt.Errorf("%s: %w", s.piece.label(), err)
+		}
+	}()
+	device, err := w.mapPiece(ctx, s.piece)
+	if err != nil {
+		return err
+	}
+	w.result.Parts = append(w.result.Parts, PartResult{Name: s.piece.Name, As: "swap"})
+	return w.makeFilesystem(ctx, device, s.piece, s.recipe)
+}
+
+var versionOfXFSProgs = regexp.MustCompile(`version (\d{1,6})\.(\d{1,6})`)
+
+// xfsprogs returns the version of mkfs.xfs; the zero value when it does not tell.
+func (e *Engine) xfsprogs(ctx context.Context) [2]int {
+	out, err := e.Runner.Output(ctx, "mkfs.xfs", "-V")
+	m := versionOfXFSProgs.FindSubmatch(out)
+	if err != nil || m == nil {
+		return [2]int{}
+	}
+	major, _ := strconv.Atoi(string(m[1])) // digits
+	minor, _ := strconv.Atoi(string(m[2]))
+	return [2]int{major, minor}
+}

@@ -1,0 +1,117 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/report"
+)
+
+// planFolder plans the restore of files alone. Extents that are no files are noted.
+func (p *planner) planFolder() error {
+	t := p.req.Target
+	if t.SizeBytes != 0 || t.Classic || t.ThinPool != "" || p.req.Grow {
+		return fmt.Errorf("%w: a folder has no size", ErrUsage)
+	}
+	path, err := filepath.Abs(t.Path)
+	if err != nil {
+		return err
+	}
+	p.plan.Target = "folder " + path
+	p.plan.mark = fmt.Sprintf("What is in %s is incomplete.", path)
+	var holds []string
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		holds = []string{fmt.Sprintf("%d entries", len(entries))}
+	}
+	if err := (&place{what: p.plan.Target, holds: holds}).refuse(p.req.Force); err != nil {
+		return err
+	}
+	p.add(&makeFolder{path})
+	for _, x := range p.m.Extents {
+		switch {
+		case !p.wanted(x):
+		case x.State == catalog.StateFiles:
+			p.add(&fillFolder{piece: piece{x, x.SizeBytes}, path: filepath.Join(path, x.Name), paths: p.req.Paths,
+				replace: p.req.Force})
+			p.plan.TotalBytes += x.ContentBytes
+		case x.Number != 0 || p.m.Table == nil:
+			p.note("%s is not stored as files", piece{Extent: x}.label())
+		}
+	}
+	if len(p.plan.Steps) < 2 {
+		return fmt.Errorf("%w: nothing of it is stored as files", ErrUsage)
+	}
+	return nil
+}
+
+// makeFolder makes the folder, which nobody else can enter: guests' set-uid programs are in it.
+type makeFolder struct{ path string }
+
+func (s *makeFolder) Describe() []string { return []string{"make folder " + s.path} }
+
+func (s *makeFolder) do(_ context.Context, w *work) error {
+	w.touched = true
+	return os.MkdirAll(s.path, 0o700)
+}
+
+// fillFolder extracts one filesystem into a folder. Device nodes are left out: made on this host, they would be this
+// host's devices.
+type fillFolder struct {
+	piece   piece
+	path    string
+	paths   []string
+	replace bool
+}
+
+func (s *fillFolder) Describe() []string {
+	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, report.FormatSize(s.piece.ContentBytes))
+	if len(s.paths) > 0 {
+		what = strings.Join(s.paths, ", ")
+	}
+	return []string{fmt.Sprintf("%s: extract %s from %s into %s", s.piece.label(), what, s.piece.Archive, s.path)}
+}
+
+func (s *fillFolder) do(ctx context.Context, w *work) (err error) {
+	if err := os.MkdirAll(s.path, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(s.path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	index, err := w.index(ctx, s.piece)
+	if err != nil {
+		return err
+	}
+	opts := archive.ExtractOptions{Paths: s.paths, Index: index}
+	if s.replace {
+		opts.Overwrite = archive.OverwriteReplace
+	}
+	if err := w.extract(ctx, s.piece, root, opts); err != nil {
+		return fmt.Errorf("%s: %w", s.piece.label(), err)
+	}
+	return syncFolder(root)
+}
+
+// syncFolder writes all of the filesystem that a folder is on to disk.
+func syncFolder(root *os.Root) (err error) {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return syncfs(dir)
+}

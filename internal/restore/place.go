@@ -1,0 +1,455 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/durable"
+	"voltar/internal/journal"
+	"voltar/lvm"
+	"voltar/report"
+)
+
+// place is the target as it was found, and how it is made or claimed.
+type place struct {
+	what      string // for people: "volume vg/lv"
+	lock      string // name of its lock
+	mark      string // how it shows that it is incomplete, and what to do then
+	sizeBytes int64
+	device    string   // of a target that exists
+	thin      bool     // an existing volume that is thin
+	holds     []string // what lies on it
+	open      []Step   // makes or claims it
+	close     []Step   // takes the mark off
+	zeros     bool     // what is not written reads as zeros
+}
+
+// find looks at the target of a request.
+func (p *planner) find(ctx context.Context) (*place, error) {
+	switch t := p.req.Target; t.Kind {
+	case ToVolume:
+		return p.findVolume(ctx, t)
+	case ToDevice:
+		return p.findDevice(ctx, t)
+	case ToImage:
+		return p.findImage(t)
+	case ToFolder:
+	}
+	return nil, fmt.Errorf("%w: no target of the kind %q", ErrUsage, p.req.Target.Kind)
+}
+
+func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
+	inventory, err := p.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := inventory.Volume(t.VG, t.LV)
+	switch {
+	case err == nil:
+		return p.claimVolume(ctx, v, inventory)
+	case errors.Is(err, lvm.ErrVGNotFound):
+		return nil, fmt.Errorf("%w: there is no volume group %s on this host\nhint: give --to-lv VG/LV", ErrUsage, t.VG)
+	}
+	vg, _ := inventory.VG(t.VG)
+	pool, err := p.poolFor(t, inventory)
+	if err != nil {
+		return nil, err
+	}
+	size := t.SizeBytes
+	if size == 0 {
+		size = p.m.Source.SizeBytes
+	}
+	size = roundUp(size, vg.ExtentBytes)
+	name := t.VG + "/" + t.LV
+	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool { return lvm.ValidTag(tag) != nil })
+	if kind := p.m.Source.LVKind; pool == "" && !slices.Contains([]string{"", "linear", "thin"}, kind) {
+		p.note("the volume was %s and becomes linear", kind)
+	}
+	return &place{
+		what: "volume " + name, lock: name, sizeBytes: size, zeros: pool != "", mark: markOfVolume(name),
+		open:  []Step{&makeVolume{vg: t.VG, name: t.LV, sizeBytes: size, pool: pool, tags: tags}},
+		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
+	}, nil
+}
+
+func markOfVolume(name string) string {
+	return fmt.Sprintf("The volume %s is incomplete and carries the tag %s.\nhint: restore again with --force, "+
+		"or remove it with `lvremove %s`", name, journal.TagIncomplete, name)
+}
+
+// poolFor returns the thin pool for a new volume, or "" for a linear one.
+func (p *planner) poolFor(t Target, inventory lvm.Inventory) (string, error) {
+	pool := t.ThinPool
+	switch {
+	case t.Classic:
+		return "", nil
+	case pool == "":
+		pool = p.m.Source.ThinPool
+	}
+	if pool == "" {
+		return "", nil
+	}
+	v, err := inventory.Volume(t.VG, pool)
+	if err != nil || v.Kind != lvm.KindThinPool {
+		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
+			t.VG, pool)
+	}
+	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
+		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
+			report.FormatSize(p.dataBytes))
+	}
+	return pool, nil
+}
+
+// claimVolume looks at a volume that exists.
+func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.Inventory) (*place, error) {
+	t := p.req.Target
+	switch {
+	case v.Internal || v.IsPool() || v.IsClassicSnapshot() || v.Merging || v.Converting:
+		return nil, fmt.Errorf("%w: %s is a volume of the kind %s (%s)", ErrUsage, v, v.Kind, v.Attr)
+	case v.ReadOnly:
+		return nil, fmt.Errorf("%w: %s is read-only\nhint: `lvchange -prw %s`", ErrUsage, v, v)
+	case !v.Active:
+		return nil, fmt.Errorf("%w: %s is not active\nhint: `lvchange -ay %s`", ErrUsage, v, v)
+	case t.SizeBytes != 0 && t.SizeBytes != v.SizeBytes:
+		return nil, fmt.Errorf("%w: %s exists and has %d bytes\nhint: `lvresize` it first, or restore to a new volume",
+			ErrUsage, v, v.SizeBytes)
+	case t.Classic && v.IsThin() || t.ThinPool != "" && v.Pool != t.ThinPool:
+		return nil, fmt.Errorf("%w: %s exists and is %s\nhint: restore to a new volume", ErrUsage, v, v.Kind)
+	}
+	if err := p.checkUnused(ctx, v.DMPath); err != nil {
+		return nil, err
+	}
+	holds, err := p.contents(ctx, v.DMPath, v.SizeBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &place{
+		what: "volume " + v.String(), lock: v.String(), mark: markOfVolume(v.String()),
+		sizeBytes: v.SizeBytes, device: v.DMPath, thin: v.IsThin(), holds: append(holds, volumeContents(v, inventory)...),
+		open:  []Step{&claimVolume{vg: v.VG, name: v.Name, uuid: v.UUID}},
+		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name}},
+	}, nil
+}
+
+// findDevice looks at a block device. One that is a logical volume is treated as such.
+func (p *planner) findDevice(ctx context.Context, t Target) (*place, error) {
+	if t.SizeBytes != 0 || t.Classic || t.ThinPool != "" {
+		return nil, fmt.Errorf("%w: a device has the size and kind that it has", ErrUsage)
+	}
+	if err := p.checkUnused(ctx, t.Path); err != nil {
+		return nil, err
+	}
+	devs, err := p.LVM.DevicesOfPath(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	inventory, err := p.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range inventory.Volumes {
+		if dev, active := v.Dev(); active && slices.Contains(devs, dev) {
+			return p.claimVolume(ctx, v, inventory)
+		}
+	}
+	size, err := deviceSize(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	holds, err := p.contents(ctx, t.Path, size)
+	if err != nil {
+		return nil, err
+	}
+	return &place{
+		what: "device " + t.Path, lock: t.Path, sizeBytes: size, device: t.Path, holds: holds,
+		mark:  fmt.Sprintf("What is on %s is incomplete.\nhint: restore again with --force", t.Path),
+		open:  []Step{&claimDevice{path: t.Path}},
+		close: []Step{&letGoDevice{path: t.Path}},
+	}, nil
+}
+
+// findImage looks at where an image file is to be.
+func (p *planner) findImage(t Target) (*place, error) {
+	path, err := filepath.Abs(t.Path)
+	if err != nil {
+		return nil, err
+	}
+	place := &place{what: "image file " + path, lock: path, sizeBytes: t.SizeBytes, zeros: true}
+	place.mark = fmt.Sprintf("The file %s is incomplete.\nhint: restore again, which replaces it, or remove it",
+		path+incompleteSuffix)
+	if t.SizeBytes == 0 {
+		place.sizeBytes = p.m.Source.SizeBytes
+	}
+	if place.sizeBytes%512 != 0 {
+		return nil, fmt.Errorf("%w: %d bytes are no whole sectors", ErrUsage, place.sizeBytes)
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: %s is no ordinary file\nhint: --to-device is for block devices", ErrUsage, path)
+	default:
+		place.holds = []string{"a file of " + report.FormatSize(info.Size())}
+	}
+	sectorBytes := 512
+	if p.m.Table != nil {
+		sectorBytes = p.m.Table.SectorBytes
+	}
+	image := &imageFile{path: path, sizeBytes: place.sizeBytes, sectorBytes: sectorBytes}
+	place.open, place.close = []Step{&makeImage{image}}, []Step{&closeImage{image}}
+	return place, nil
+}
+
+func roundUp(n, to int64) int64 {
+	if to <= 0 {
+		return n
+	}
+	return (n + to - 1) / to * to
+}
+
+// makeVolume creates the volume, marked from its first moment on.
+type makeVolume struct {
+	vg, name  string
+	sizeBytes int64
+	pool      string
+	tags      []string
+}
+
+func (s *makeVolume) Describe() []string {
+	where := "in volume group " + s.vg
+	if s.pool != "" {
+		where = "in thin pool " + s.vg + "/" + s.pool
+	}
+	return []string{fmt.Sprintf("create volume %s/%s of %s %s, with the tag %s", s.vg, s.name,
+		report.FormatSize(s.sizeBytes), where, journal.TagIncomplete)}
+}
+
+func (s *makeVolume) do(ctx context.Context, w *work) error {
+	tags := append(slices.Clone(s.tags), journal.TagIncomplete)
+	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindVolume, VG: s.vg, LV: s.name, Tags: tags})
+	if err != nil {
+		return err
+	}
+	w.hold(func(context.Context) error { return w.journal.Gone(record) })
+	v, err := w.LVM.CreateVolume(ctx, lvm.VolumeRequest{
+		VG: s.vg, Name: s.name, SizeBytes: s.sizeBytes, Pool: s.pool, Tags: tags,
+	})
+	if err != nil {
+		return err
+	}
+	w.touched, w.device = true, v.DMPath
+	if v.SizeBytes != s.sizeBytes {
+		return fmt.Errorf("cannot use %s: it has %d bytes instead of %d", v, v.SizeBytes, s.sizeBytes)
+	}
+	return w.journal.Made(record, journal.Facts{LVUUID: v.UUID})
+}
+
+// claimVolume marks a volume that exists.
+type claimVolume struct{ vg, name, uuid string }
+
+func (s *claimVolume) Describe() []string {
+	return []string{fmt.Sprintf("overwrite volume %s/%s, tagged %s meanwhile", s.vg, s.name, journal.TagIncomplete)}
+}
+
+func (s *claimVolume) do(ctx context.Context, w *work) error {
+	v, err := w.LVM.Lookup(ctx, s.vg, s.name)
+	if err != nil {
+		return err
+	}
+	if v.UUID != s.uuid {
+		return fmt.Errorf("claim %s: %w", v, lvm.ErrNotOurs)
+	}
+	if err := w.checkUnused(ctx, v.DMPath); err != nil {
+		return err
+	}
+	record, err := w.journal.Intend(journal.Thing{
+		Kind: journal.KindVolume, VG: s.vg, LV: s.name, LVUUID: s.uuid, Tags: []string{journal.TagIncomplete},
+	})
+	if err != nil {
+		return err
+	}
+	w.hold(func(context.Context) error { return w.journal.Gone(record) })
+	if err := w.LVM.AddTag(ctx, s.vg, s.name, journal.TagIncomplete); err != nil {
+		return err
+	}
+	w.touched, w.device = true, v.DMPath
+	return nil
+}
+
+// unmarkVolume is the last step of a volume.
+type unmarkVolume struct{ vg, name string }
+
+func (s *unmarkVolume) Describe() []string {
+	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete,
+		s.vg, s.name)}
+}
+
+func (s *unmarkVolume) do(ctx context.Context, w *work) error {
+	if err := flushDevice(w.device); err != nil {
+		return err
+	}
+	return w.LVM.DelTag(ctx, s.vg, s.name, journal.TagIncomplete)
+}
+
+// claimDevice looks once more whether the device is free.
+type claimDevice struct{ path string }
+
+func (s *claimDevice) Describe() []string { return []string{"overwrite device " + s.path} }
+
+func (s *claimDevice) do(ctx context.Context, w *work) error {
+	if err := w.checkUnused(ctx, s.path); err != nil {
+		return err
+	}
+	w.touched, w.device = true, s.path
+	return nil
+}
+
+// letGoDevice has the kernel read the new partition table.
+type letGoDevice struct{ path string }
+
+func (s *letGoDevice) Describe() []string {
+	return []string{fmt.Sprintf("write everything to disk and have the kernel read the partition table of %s", s.path)}
+}
+
+func (s *letGoDevice) do(_ context.Context, w *work) error {
+	if err := flushDevice(s.path); err != nil {
+		return err
+	}
+	file, err := os.Open(s.path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	// EINVAL: a device that has no partitions of its own, as the kernel sees it.
+	err = unix.IoctlSetInt(int(file.Fd()), unix.BLKRRPART, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		w.note("the kernel did not read the partition table of %s again: %v; `partprobe` may help", s.path, err)
+	}
+	return nil
+}
+
+// flushDevice writes what is cached of a device and forgets it, so that later readers see what is on the disk.
+func flushDevice(device string) (err error) {
+	file, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if err := unix.IoctlSetInt(int(file.Fd()), unix.BLKFLSBUF, 0); err != nil {
+		return fmt.Errorf("cannot flush %s: %w", device, err)
+	}
+	return nil
+}
+
+// imageFile is the image while it is made.
+type imageFile struct {
+	path        string
+	sizeBytes   int64
+	sectorBytes int
+	base        int // of what was held before the loop device
+}
+
+func (f *imageFile) unfinished() string { return f.path + incompleteSuffix }
+
+// makeImage makes the sparse file under its unfinished name and gives it a loop device.
+type makeImage struct{ *imageFile }
+
+func (s *makeImage) Describe() []string {
+	return []string{
+		fmt.Sprintf("create sparse file %s of %s", s.unfinished(), report.FormatSize(s.sizeBytes)),
+		fmt.Sprintf("give it a loop device with sectors of %d bytes", s.sectorBytes),
+	}
+}
+
+func (s *makeImage) do(ctx context.Context, w *work) error {
+	if err := removeStale(s.unfinished()); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(s.unfinished(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	w.touched = true
+	if err := errors.Join(file.Truncate(s.sizeBytes), file.Close()); err != nil {
+		return err
+	}
+	s.base = len(w.held)
+	w.device, err = w.attach(ctx, s.unfinished(), s.sectorBytes)
+	return err
+}
+
+// removeStale removes what an earlier restore left under the name.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("cannot replace %s: it is no ordinary file", path)
+	}
+	return os.Remove(path)
+}
+
+// attach gives a file or device a loop device until the restore lets go of it.
+func (w *work) attach(ctx context.Context, path string, sectorBytes int) (string, error) {
+	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindLoop, Path: path})
+	if err != nil {
+		return "", err
+	}
+	device, err := w.Loops.Attach(ctx, path, sectorBytes)
+	if err != nil {
+		return "", errors.Join(err, w.journal.Gone(record))
+	}
+	w.hold(func(ctx context.Context) error {
+		if err := w.Loops.Detach(ctx, device, path); err != nil {
+			return err
+		}
+		return w.journal.Gone(record)
+	})
+	return device, w.journal.Made(record, journal.Facts{Device: device})
+}
+
+// closeImage gives the finished file its name.
+type closeImage struct{ *imageFile }
+
+func (s *closeImage) Describe() []string {
+	return []string{fmt.Sprintf("detach it and rename it to %s", s.path)}
+}
+
+func (s *closeImage) do(ctx context.Context, w *work) error {
+	if err := errors.Join(flushDevice(w.device), w.releaseTo(ctx, s.base)); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(s.unfinished(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return durable.Rename(s.unfinished(), s.path)
+}
+
+// refuse returns an error for a target that holds something, unless the request says to overwrite it.
+func (p *place) refuse(force bool) error {
+	if len(p.holds) == 0 || force {
+		return nil
+	}
+	return fmt.Errorf("%w: %s holds %s\nhint: --force overwrites it", ErrOccupied, p.what, strings.Join(p.holds, " and "))
+}

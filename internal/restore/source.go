@@ -1,0 +1,212 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/store"
+	"voltar/report"
+)
+
+// source is the backup that is read. Its files are opened before anything else happens and stay open, so that retention
+// which removes the backup meanwhile does not take it away from a restore that has begun, where the store allows it.
+type source struct {
+	backup catalog.Backup
+	store  store.Store
+	files  map[string]store.Reader
+	stream map[string]bool // to be verified as they are read
+}
+
+// use opens a file of the backup.
+func (s *source) use(ctx context.Context, name string) error {
+	if s.files[name] != nil {
+		return nil
+	}
+	if strings.HasSuffix(name, catalog.AgeSuffix) {
+		return fmt.Errorf("%w: %s is encrypted\nhint: decrypt the files with age, then follow %s", ErrUsage, name,
+			catalog.RecipeName)
+	}
+	file, err := s.backup.OpenFile(ctx, s.store, name)
+	if err != nil {
+		return err
+	}
+	s.files[name] = file
+	return nil
+}
+
+func (s *source) close() error {
+	var all []error
+	for _, file := range s.files {
+		all = append(all, file.Close())
+	}
+	return errors.Join(all...)
+}
+
+// whole reads a small file.
+func (s *source) whole(name string, maxBytes int64) ([]byte, error) {
+	file := s.files[name]
+	if file.SizeBytes() > maxBytes {
+		return nil, fmt.Errorf("read %s: it holds %d bytes, more than any that voltar writes", name, file.SizeBytes())
+	}
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, file.SizeBytes()))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return data, nil
+}
+
+// smallImage inflates a boot area.
+func (s *source) smallImage(ctx context.Context, name string, sizeBytes int64) ([]byte, error) {
+	file := s.files[name]
+	r, err := archive.NewReader(ctx, file, file.SizeBytes(), archive.ReaderOptions{Workers: 1, MaxBytes: sizeBytes})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var data bytes.Buffer
+	if _, err := io.Copy(&data, r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return data.Bytes(), nil
+}
+
+// index opens the index of an extent; nil when there is none.
+func (s *source) index(ctx context.Context, x catalog.Extent) (*archive.Index, error) {
+	if x.Index == nil {
+		return nil, nil
+	}
+	file := s.files[x.Index.Name]
+	index, err := archive.OpenIndex(ctx, file, file.SizeBytes(), x.Index.BlocksOffset)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", x.Index.Name, err)
+	}
+	return index, nil
+}
+
+// archiveReader reads an archive or image of the backup.
+type archiveReader struct {
+	*archive.Reader
+	// finish ends the reading, which came to err. After one without error it compares the sums of a file that is verified
+	// as it is read. It must be called in any case.
+	finish func(err error) error
+}
+
+// archive opens an archive or image for reading.
+func (s *source) archive(ctx context.Context, name string, opts archive.ReaderOptions) (*archiveReader, error) {
+	file := s.files[name]
+	if !s.stream[name] {
+		r, err := archive.NewReader(ctx, file, file.SizeBytes(), opts)
+		if err != nil {
+			return nil, err
+		}
+		return &archiveReader{r, func(err error) error { return errors.Join(err, r.Close()) }}, nil
+	}
+	sums := archive.NewSums()
+	tee := io.TeeReader(io.NewSectionReader(file, 0, file.SizeBytes()), sums)
+	r, err := archive.NewStreamReader(ctx, tee, opts)
+	if err != nil {
+		sums.Sum()
+		return nil, err
+	}
+	return &archiveReader{r, func(err error) error {
+		err = errors.Join(err, r.Close()) // nothing reads from tee any more
+		if err == nil {
+			_, err = io.Copy(io.Discard, tee)
+		}
+		digest := sums.Sum()
+		if err != nil {
+			return err
+		}
+		return s.compare(name, digest)
+	}}, nil
+}
+
+// verify sums up one file.
+func (s *source) verify(ctx context.Context, name string, progress func(int64)) error {
+	file := s.files[name]
+	sums := archive.NewSums()
+	_, err := io.Copy(sums, &watchedReader{ctx, io.NewSectionReader(file, 0, file.SizeBytes()), progress})
+	digest := sums.Sum()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return s.compare(name, digest)
+}
+
+func (s *source) compare(name string, got archive.Digest) error {
+	want, _ := s.backup.Manifest.File(name) // it was opened by the manifest
+	if got.SHA1 != want.SHA1 || got.SHA256 != want.SHA256 || got.SizeBytes != want.SizeBytes {
+		return fmt.Errorf("%w: the sum of %s is not the one in the manifest", ErrSums, name)
+	}
+	return nil
+}
+
+// watchedReader ends with a context and tells of what is read.
+type watchedReader struct {
+	ctx  context.Context
+	r    io.Reader
+	read func(int64)
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	n, err := w.r.Read(p)
+	w.read(int64(n))
+	return n, err
+}
+
+// verifySums is the step that checks the files before the target is touched.
+type verifySums struct {
+	names []string
+	bytes int64
+	tally bool // go on when some are damaged, and count them as losses
+}
+
+// newVerifySums takes the files that the source has open and that are not verified as they are read.
+func newVerifySums(s *source, keepGoing bool) *verifySums {
+	v := &verifySums{tally: keepGoing}
+	for name, file := range s.files {
+		if !s.stream[name] {
+			v.names = append(v.names, name)
+			v.bytes += file.SizeBytes()
+		}
+	}
+	slices.Sort(v.names)
+	return v
+}
+
+func (v *verifySums) Describe() []string {
+	return []string{fmt.Sprintf("check SHA-1 and SHA-256 of %d files (%s)", len(v.names), report.FormatSize(v.bytes))}
+}
+
+func (v *verifySums) do(ctx context.Context, w *work) error {
+	const atATime = 2 // each has a goroutine that reads and one that sums
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(atATime)
+	for _, name := range v.names {
+		group.Go(func() error {
+			err := w.plan.source.verify(groupCtx, name, w.progress)
+			if v.tally && errors.Is(err, ErrSums) {
+				w.lose("%v", err)
+				return nil
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	if errors.Is(err, ErrSums) {
+		return fmt.Errorf("%w\nhint: restore another backup, or give --keep-going for what is left of this one", err)
+	}
+	return err
+}

@@ -1,0 +1,185 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"voltar/internal/journal"
+)
+
+// releaseTimeout bounds all the releases of a restore, which go on after it was interrupted.
+const releaseTimeout = 5 * time.Minute
+
+// work is a restore while it lasts.
+type work struct {
+	*Engine
+	plan    *Plan
+	journal *journal.Run
+	device  string // of the target, once it is open
+	touched bool   // something was written to the target
+	zeros   bool   // what was not written to the target reads as zeros
+	held    []func(context.Context) error
+	missing map[string]int // how many filesystems did not have what a pattern of paths wants
+	filled  int            // filesystems
+
+	mu     sync.Mutex // guards what follows
+	result Result
+}
+
+// Run takes the steps of a plan. The Result is complete even beside an error; where the target stands incomplete, the
+// error says how that shows.
+func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
+	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}}
+	w.result = Result{
+		Backup: p.Backup, Destination: p.Destination, Target: p.Target, Run: p.run, Started: e.Now().UTC(),
+		Parts: []PartResult{}, Notes: p.Notes,
+	}
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	if e.Progress != nil {
+		e.Progress.Started(p.TotalBytes)
+	}
+	err = w.steps(ctx)
+	for _, pattern := range p.paths {
+		if err == nil && w.missing[pattern] == w.filled {
+			w.lose("nothing in the backup matches %q", pattern)
+		}
+	}
+	err = errors.Join(err, w.release(ctx), w.endJournal())
+	return w.finish(err), w.explain(err)
+}
+
+// begin takes the lock of the target and opens the journal, where the plan makes anything that needs one.
+func (w *work) begin() error {
+	if w.plan.lock == "" {
+		return nil
+	}
+	started := w.Now().UTC()
+	holder := journal.Holder{Run: w.plan.run, Command: "voltar restore", Started: started}
+	locks, err := journal.NewLocks(w.opts.RunDir, holder)
+	if err != nil {
+		return err
+	}
+	lock, err := locks.TryLock(journal.ScopeVolume, w.plan.lock)
+	if err != nil {
+		return err
+	}
+	w.held = append(w.held, func(context.Context) error { return lock.Unlock() })
+	w.journal, err = journal.Begin(journal.Options{Dir: filepath.Join(w.opts.StateDir, "journal")}, journal.Info{
+		Run: w.plan.run, Host: w.opts.Host, Command: "voltar restore", Started: started,
+	})
+	if err != nil {
+		return errors.Join(err, w.release(context.Background()))
+	}
+	return nil
+}
+
+func (w *work) endJournal() error {
+	if w.journal == nil {
+		return nil
+	}
+	return w.journal.Close()
+}
+
+func (w *work) steps(ctx context.Context) error {
+	for _, s := range w.plan.Steps {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		text := s.Describe()[0]
+		w.Log.Debug("step", "run", w.plan.run, "does", text)
+		if w.Progress != nil {
+			w.Progress.Step(text)
+		}
+		if err := s.do(ctx, w); err != nil {
+			if ctx.Err() != nil { // what a step says of it names a symptom: a command that was ended, a broken pipe
+				return context.Cause(ctx)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// hold keeps what undoes something until the restore ends.
+func (w *work) hold(undo func(context.Context) error) { w.held = append(w.held, undo) }
+
+// release undoes what is held, last in first out, in a context that outlives the cancellation of ctx.
+func (w *work) release(ctx context.Context) error { return w.releaseTo(ctx, 0) }
+
+// releaseTo undoes what was held since so many things were.
+func (w *work) releaseTo(ctx context.Context, keep int) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	var all []error
+	for len(w.held) > keep {
+		undo := w.held[len(w.held)-1]
+		w.held = w.held[:len(w.held)-1]
+		all = append(all, undo(ctx))
+	}
+	return errors.Join(all...)
+}
+
+func (w *work) finish(err error) *Result {
+	w.result.Ended = w.Now().UTC()
+	switch {
+	case err != nil && w.touched:
+		w.result.Status = StatusIncomplete
+	case err != nil:
+		w.result.Status = StatusUntouched
+	case len(w.result.Losses) > 0:
+		w.result.Status = StatusLosses
+	default:
+		w.result.Status = StatusRestored
+	}
+	if err != nil {
+		w.result.Error = err.Error()
+	}
+	return &w.result
+}
+
+// explain adds to an error what became of the target.
+func (w *work) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case w.touched:
+		return fmt.Errorf("restore %s to %s: %w\n%s", w.plan.Backup, w.plan.Target, err, w.plan.mark)
+	}
+	return fmt.Errorf("restore %s to %s: %w", w.plan.Backup, w.plan.Target, err)
+}
+
+func (w *work) progress(bytes int64) {
+	if w.Progress == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.Progress.Done(bytes)
+}
+
+// lose notes something of the backup that is not restored.
+func (w *work) lose(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.result.lose(format, args...)
+}
+
+func (w *work) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.result.note(format, args...)
+}
+
+func (r *Result) lose(format string, args ...any) {
+	r.Losses = append(r.Losses, fmt.Sprintf(format, args...))
+}
+
+func (r *Result) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}

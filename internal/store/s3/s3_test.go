@@ -1,0 +1,53 @@
+package s3
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"voltar/internal/store"
+	"voltar/internal/store/s3/s3test"
+	"voltar/internal/store/storetest"
+)
+
+// optionsFor are those of a store in a bucket of a test server.
+func optionsFor(t *testing.T, server *s3test.Server, bucket string) Options {
+	return Options{
+		Endpoint: server.Endpoint, Bucket: bucket, Prefix: "backups/here", Region: s3test.Region,
+		Credentials: Credentials{AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey},
+		StateDir:    t.TempDir(), RetryFor: 20 * time.Second, Timeout: 20 * time.Second,
+	}
+}
+
+func openStore(t *testing.T, opts Options) *Store {
+	t.Helper()
+	s, err := Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	for _, kind := range []s3test.Kind{s3test.Versitygw, s3test.MinIO} {
+		t.Run(string(kind), func(t *testing.T) {
+			server := s3test.Start(t, kind)
+			var count atomic.Int32
+			for _, b := range []struct {
+				name   string
+				bucket s3test.Bucket
+			}{
+				{"plain", s3test.Bucket{}}, {"versioned", s3test.Bucket{Versioned: true}}, {"locked", s3test.Bucket{Locking: true}},
+			} {
+				t.Run(b.name, func(t *testing.T) {
+					storetest.Run(t, func(t *testing.T) store.Store {
+						name := fmt.Sprintf("%s-%d", b.name, count.Add(1))
+						server.Make(t, name, b.bucket)
+						return openStore(t, optionsFor(t, server, name))
+					})
+				})
+			}
+		})
+	}
+}
