@@ -300,6 +300,47 @@ func mountOf(mounts []mount, path string) (mount, bool) {
 	return best, best.point != ""
 }
 
+// IsSuspended asks the kernel whether a volume's device is suspended just now.
+func (c *Client) IsSuspended(v Volume) (bool, error) {
+	dev, active := v.Dev()
+	if !active {
+		return false, fmt.Errorf("%s: %w", v, ErrInactive)
+	}
+	text, err := os.ReadFile(filepath.Join(c.sysDir(dev), "dm/suspended"))
+	if err != nil {
+		return false, fmt.Errorf("cannot tell whether %s is suspended: %w", v, err)
+	}
+	return strings.TrimSpace(string(text)) == "1", nil
+}
+
+// MountsOn returns where filesystems that lie on a device, directly or through maps and partitions, are mounted in this
+// mount namespace: one place for each filesystem.
+func (c *Client) MountsOn(dev Dev) ([]string, error) {
+	mounts, err := c.mounts("self")
+	if err != nil {
+		return nil, err
+	}
+	seen := map[Dev]bool{}
+	var points []string
+	for _, m := range mounts {
+		if m.dev.Major == 0 {
+			m.dev = blockDev(m.source) // btrfs has numbers of its own; the zero Dev is none
+		}
+		if m.dev == (Dev{}) || seen[m.dev] {
+			continue
+		}
+		seen[m.dev] = true
+		under, err := c.DevicesUnder(m.dev)
+		if err != nil {
+			return nil, fmt.Errorf("find what is mounted at %s: %w", m.point, err)
+		}
+		if slices.Contains(under, dev) {
+			points = append(points, m.point)
+		}
+	}
+	return points, nil
+}
+
 // Holder is something that keeps a device from being removed.
 type Holder struct {
 	What string // device, mount, swap, process

@@ -11,11 +11,15 @@ import (
 
 	"voltar/internal/lab"
 	"voltar/internal/mount"
+	"voltar/internal/quiesce"
 	"voltar/report"
 )
 
 func TestMain(m *testing.M) {
 	if status, handled := mount.RunChild(os.Args); handled {
+		os.Exit(status)
+	}
+	if status, handled := quiesce.RunChild(os.Args); handled {
 		os.Exit(status)
 	}
 	if os.Getenv(asProgram) != "" {

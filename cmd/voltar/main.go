@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/mount"
+	"voltar/internal/quiesce"
 )
 
 // version is set when a release is built.
@@ -24,6 +25,9 @@ var version = ""
 
 func main() {
 	if status, handled := mount.RunChild(os.Args); handled {
+		os.Exit(status)
+	}
+	if status, handled := quiesce.RunChild(os.Args); handled {
 		os.Exit(status)
 	}
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
@@ -126,6 +130,8 @@ func (a *app) commands() []*cli.Command {
 		a.verifyCommand(),
 		a.pruneCommand(),
 		a.forgetCommand(),
+		a.snapshotCommand(),
+		a.streamCommand(),
 		a.reportCommand(),
 		a.checkCommand(),
 		a.cleanupCommand(),
@@ -136,8 +142,10 @@ func (a *app) commands() []*cli.Command {
 	}
 	for _, command := range list {
 		command.Flags = append(command.Flags, commonFlags()...)
-		command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
-		command.HideHelpCommand = true
+		for _, c := range append(command.Subcommands, command) {
+			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+			c.HideHelpCommand = true
+		}
 		if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
 			command.Before = refuseArguments
 		}

@@ -20,6 +20,7 @@ import (
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
+	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/internal/store/s3"
 	"voltar/lvm"
@@ -35,6 +36,9 @@ type setup struct {
 	stores []namedStore
 	now    func() time.Time
 	atEnd  func(func() error) // runs something when the program ends
+
+	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
+	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
 }
 
 // namedStore is an open destination.
@@ -147,6 +151,8 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Loops:    loopdev.New(owned),
 		Prober:   probe.New(owned),
 		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
+		Quieter:  quiesce.New(s.runner, quiesce.Options{Log: s.log}),
+		Runner:   s.runner,
 		Pool:     pool,
 		Log:      s.log,
 		Progress: progress,
@@ -173,6 +179,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	for _, d := range s.stores {
 		opts.Destinations = append(opts.Destinations, backup.Destination{Name: d.name, Store: d.store, Policy: d.keep.Policy()})
 	}
+	s.addQuiescing(&opts)
 	return backup.New(deps, opts), pool.Close, nil
 }
 
@@ -182,6 +189,7 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 	cfg := s.config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
 	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
+	var freeze []string
 	for _, rule := range cfg.Volumes {
 		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
 			continue
@@ -190,6 +198,7 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 			settings.As = backup.As(rule.As)
 		}
 		settings.Exclude = append(settings.Exclude, rule.Exclude...)
+		freeze = append(freeze, rule.Freeze...)
 		if rule.SnapshotSize != nil {
 			size = *rule.SnapshotSize
 		}
@@ -198,7 +207,11 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 		}
 	}
 	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
+	if s.snapshotSize != nil {
+		size = *s.snapshotSize
+	}
 	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
+	s.volumeQuiescing(v, freeze, &settings)
 	return settings
 }
 

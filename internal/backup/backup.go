@@ -19,10 +19,12 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/probe"
+	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
@@ -51,6 +53,9 @@ type Options struct {
 	Snapshot     SnapshotOptions
 	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
 	Destinations []Destination
+	Groups       []Group
+	Hooks        []quiesce.Hook // of the run as a whole
+	Sources      Sources
 
 	VanishedKeep time.Duration // after its last backup, those of a volume that is gone end; 0 keeps them
 }
@@ -91,6 +96,10 @@ type Settings struct {
 	Exclude      []string
 	Level        archive.Level
 	SnapshotSize lvm.SizePolicy
+	Group        string // consistency group; "" for none
+	Freeze       []quiesce.Freeze
+	Hooks        []quiesce.Hook
+	Dumps        []Dump // kept beside the volume
 }
 
 // Destination is one place for backups and what is kept there.
@@ -107,6 +116,8 @@ type Deps struct {
 	Loops    *loopdev.Loops
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
+	Quieter  *quiesce.Quieter
+	Runner   *hostcmd.Runner // for thaw commands that a dead run left in its journal
 	Pool     *archive.Pool
 	Log      *slog.Logger
 	Progress Progress
@@ -153,18 +164,26 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 
 // work does what a run is for.
 func (r *run) work(ctx context.Context, patterns []string) error {
-	plan, err := r.Plan(ctx, patterns)
+	plan, sources, err := r.choose(ctx, patterns)
 	if err != nil {
 		return err
 	}
 	r.note(plan)
-	if len(plan.Selected()) == 0 {
+	r.report.PlannedVolumes += len(sources)
+	if r.report.PlannedVolumes == 0 {
 		return ErrNothing
 	}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
+	defer r.endHooks(ctx)
+	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
+		return err
+	}
 	r.backUp(ctx, plan)
-	r.retainGone(ctx, plan)
+	r.backUpSources(ctx, sources)
+	if !r.noVolumes {
+		r.retainGone(ctx, plan)
+	}
 	return nil
 }

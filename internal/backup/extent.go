@@ -120,6 +120,28 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
+	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
+		if err := checkNotEmpty(stats, use); err != nil {
+			return fmt.Errorf("archive %s: %w", x.label(), err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	kernelErrors, err := mounted.Errors()
+	if err != nil {
+		return err
+	}
+	x.noteKernelErrors(root, kernelErrors)
+	return v.storeBootArea(ctx, x)
+}
+
+// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index. What check refuses does not
+// count.
+func (v *volumeRun) writeTree(
+	ctx context.Context, x *extent, root *os.File, maxBytes int64, check func(archive.TreeStats) error,
+) error {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
 	index, err := v.out.create(ctx, x.Index.Name, 0)
@@ -128,7 +150,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	}
 	defer index.abort()
 	var stats archive.TreeStats
-	file, err := v.out.write(ctx, x.Archive, x.treeMaxBytes(use), func(w io.Writer) (err error) {
+	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
 		})
@@ -137,11 +159,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", x.label(), err)
 	}
-	if err := checkNotEmpty(stats, use); err != nil {
-		return fmt.Errorf("archive %s: %w", x.label(), err)
-	}
-	kernelErrors, err := mounted.Errors()
-	if err != nil {
+	if err := check(stats); err != nil {
 		return err
 	}
 	if _, err := index.commit(ctx); err != nil {
@@ -150,9 +168,8 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	x.State = catalog.StateFiles
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
-	x.noteKernelErrors(root, kernelErrors)
 	v.stored[x.Name] = file.SizeBytes
-	return v.storeBootArea(ctx, x)
+	return nil
 }
 
 // treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share

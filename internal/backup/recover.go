@@ -95,6 +95,8 @@ func (e *Engine) recoverThing(ctx context.Context, by owner, t journal.Thing) (s
 		return e.recoverThinMeta(ctx, t)
 	case journal.KindBackup:
 		return e.recoverBackup(ctx, t)
+	case journal.KindFreeze:
+		return e.recoverFreeze(ctx, by, t)
 	case journal.KindLoop:
 		return e.recoverLoop(ctx, by, t)
 	case journal.KindVolume:

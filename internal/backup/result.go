@@ -22,6 +22,9 @@ const surpriseFactor = 2
 
 // source describes the volume in the manifest.
 func (v *volumeRun) source() catalog.Source {
+	if v.origin != nil {
+		return *v.origin
+	}
 	return catalog.Source{
 		Kind: catalog.SourceVolume, Name: v.volume.Name, VG: v.volume.VG, VGUUID: v.volume.VGUUID, LVUUID: v.volume.UUID,
 		LVKind: string(v.volume.Kind), SizeBytes: v.volume.SizeBytes, Tags: v.volume.Tags, ThinPool: v.thinPool(),
@@ -139,7 +142,9 @@ func (v *volumeRun) finish(ctx context.Context) {
 		}
 		r.Copies = append(r.Copies, b.copy)
 	}
-	r.Quiesce = "crash-consistent"
+	if v.origin == nil {
+		r.Quiesce = v.quiesced.String()
+	}
 	r.Status = v.status(ctx)
 	if v.failure != nil {
 		r.Error = explain(v.failure)

@@ -51,7 +51,7 @@ func (v *volumeRun) hold(ctx context.Context, t *target) error {
 }
 
 func (v *volumeRun) identity() catalog.Identity {
-	return catalog.VolumeIdentity(v.volume.VGUUID, v.volume.UUID)
+	return v.source().Identity()
 }
 
 // lastComplete returns the newest backup of the volume on a destination that lacks nothing, or nil.

@@ -26,6 +26,8 @@ type run struct {
 	journal *journal.Run
 	targets []*target
 
+	noVolumes bool // it is for other sources alone, and has not looked at LVM
+
 	mu     sync.Mutex
 	report report.Run
 }
@@ -45,8 +47,8 @@ func (e *Engine) stillborn(err error) *report.Run {
 	return r.finish(context.Background(), err)
 }
 
-// begin takes the lock of the configuration and opens the run's journal.
-func (e *Engine) begin(command string) (_ *run, err error) {
+// begin takes the lock of the configuration, or another one that is named, and opens the run's journal.
+func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
 	r := &run{Engine: e, report: e.newReport(command)}
 	r.id = r.report.ID
 	started := r.report.Started
@@ -54,7 +56,7 @@ func (e *Engine) begin(command string) (_ *run, err error) {
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
 		return nil, err
 	}
-	if r.lock, err = lockConfiguration(r.locks, cmp.Or(e.opts.ConfigPath, "none")); err != nil {
+	if r.lock, err = lockConfiguration(r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
 		return nil, err
 	}
 	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{
@@ -134,15 +136,6 @@ func (r *run) backUp(ctx context.Context, plan *Plan) {
 		})
 	}
 	_ = group.Wait() // units keep their own errors
-}
-
-// units are the selected volumes.
-func (r *run) units(plan *Plan) []unit {
-	var list []unit
-	for _, v := range plan.Selected() {
-		list = append(list, unit{members: []*volumeRun{r.newVolume(plan, v)}})
-	}
-	return list
 }
 
 // hand takes the result of a volume that is done.

@@ -8,6 +8,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/journal"
+	"voltar/internal/quiesce"
 	"voltar/lvm"
 )
 
@@ -20,14 +21,20 @@ const (
 )
 
 // unit is what is snapshotted at one moment: one volume, or the members of a consistency group.
-type unit struct{ members []*volumeRun }
+type unit struct {
+	group   string // name of the group; "" for a volume of its own
+	members []*volumeRun
+}
 
-// backUpUnit takes the snapshots of a unit back to back, and then archives its members, each failing alone.
+// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, and then archives its members, each
+// failing alone.
 func (r *run) backUpUnit(ctx context.Context, u unit) {
 	for _, v := range u.members {
 		v.start(ctx)
 	}
+	r.snapshotUnit(ctx, u)
 	var group errgroup.Group
+	group.SetLimit(r.opts.Parallel)
 	for _, v := range u.members {
 		group.Go(func() error {
 			defer v.end(ctx)
@@ -40,7 +47,7 @@ func (r *run) backUpUnit(ctx context.Context, u unit) {
 	_ = group.Wait() // members keep their own errors
 }
 
-// start takes the volume's snapshot, unless the run is already over.
+// start gets everything ready that takes time, so that nothing is frozen for longer than the snapshots themselves take.
 func (v *volumeRun) start(ctx context.Context) {
 	v.result.Started = v.run.Now().UTC()
 	if ctx.Err() != nil {
@@ -52,44 +59,68 @@ func (v *volumeRun) start(ctx context.Context) {
 	}
 	var err error
 	if v.exclude, err = archive.NewMatcher(v.settings.Exclude); err == nil {
-		err = v.takeSnapshot(ctx)
+		err = v.prepareSnapshot(ctx)
 	}
 	v.fail(err)
 }
 
-// takeSnapshot makes the snapshot that a volume is read from. Lock, room and journal come first.
-func (v *volumeRun) takeSnapshot(ctx context.Context) error {
-	if err := v.lock(); err != nil {
-		return err
+// prepareSnapshot takes the lock, makes the volume active, runs its hooks and reserves room.
+func (v *volumeRun) prepareSnapshot(ctx context.Context) error {
+	if v.kept == "" {
+		if err := v.lock(); err != nil {
+			return err
+		}
 	}
 	if err := v.activate(ctx); err != nil {
 		return err
 	}
-	request := lvm.SnapshotRequest{
-		Name: snapshotName(v.volume, v.run.id),
-		Tags: []string{TagOwn, TagRun + v.run.id},
+	if err := v.runHooks(ctx, quiesce.PhaseBefore); err != nil {
+		return err
 	}
+	return v.reserve(ctx)
+}
+
+// reserve makes sure of the room that the snapshot needs.
+func (v *volumeRun) reserve(ctx context.Context) error {
 	if v.volume.IsThin() {
 		limits := v.run.opts.Snapshot
-		if _, err := v.run.LVM.CheckThinPool(ctx, v.volume.VG, v.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent); err != nil {
-			return err
-		}
-		return v.createSnapshot(ctx, request)
+		_, err := v.run.LVM.CheckThinPool(ctx, v.volume.VG, v.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+		return err
 	}
 	want, floor := v.settings.SnapshotSize.Bounds(v.volume.SizeBytes, v.vg.ExtentBytes)
 	room, err := v.run.space.Reserve(ctx, v.volume.VG, want, floor)
 	if err != nil {
 		return err
 	}
-	v.reduced = room.Reduced()
-	return room.Use(ctx, func(bytes int64) error {
+	v.reduced, v.room = room.Reduced(), room
+	v.held.push(func(context.Context) error { room.Release(); return nil })
+	return nil
+}
+
+// takeSnapshot makes the snapshot that a volume is read from, in the room that was reserved for it.
+func (v *volumeRun) takeSnapshot(ctx context.Context) error {
+	request := lvm.SnapshotRequest{
+		Name: snapshotName(v.volume, v.run.id),
+		Tags: []string{TagOwn, TagRun + v.run.id},
+	}
+	if v.kept != "" {
+		request = v.keptRequest()
+	}
+	if v.room == nil {
+		return v.createSnapshot(ctx, request)
+	}
+	return v.room.Use(ctx, func(bytes int64) error {
 		request.SizeBytes = bytes
 		return v.createSnapshot(ctx, request)
 	})
 }
 
 // createSnapshot journals the snapshot, makes it, and sees to its removal.
-func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) error {
+func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) (err error) {
+	if v.kept != "" { // it stays, and belongs to no run
+		v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
+		return err
+	}
 	tag := TagRun + v.run.id
 	record, err := v.run.journal.Intend(journal.Thing{
 		Kind: journal.KindSnapshot, VG: v.volume.VG, LV: request.Name, OriginUUID: v.volume.UUID, Tags: request.Tags,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"voltar/archive"
@@ -16,15 +17,20 @@ import (
 // volumeRun is one volume on its way through a run.
 type volumeRun struct {
 	run      *run
+	origin   *catalog.Source // of what is no volume; nil for volumes
 	volume   lvm.Volume
 	vg       lvm.VG
 	settings Settings
+	kept     string // name of the set, when the snapshot is made for other tools and stays
 	exclude  *archive.Matcher
 	names    catalog.Names
 
-	held     releases // lock, activation, snapshot
+	held     releases         // lock, activation, snapshot
+	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
-	reduced  lvm.SizeReduced  // of the snapshot
+	reduced  lvm.SizeReduced // of the snapshot
+	quietMu  sync.Mutex      // several freezes for one volume go in parallel
+	quiesced quiesced
 	watched  *lvm.WatchResult // once the watch has ended
 	time     time.Time        // of the snapshot
 
@@ -34,6 +40,7 @@ type volumeRun struct {
 	layout     *layout // nil until the volume was surveyed
 	out        output
 	stored     map[string]int64 // bytes of each extent's archive, by its name
+	missing    []string         // dumps that failed
 	progressed int64            // bytes that were shown as read of the archive that is being written
 
 	failure error
@@ -48,9 +55,9 @@ func (r *run) newVolume(plan *Plan, volume lvm.Volume) *volumeRun {
 	return v
 }
 
-func (v *volumeRun) name() string { return v.volume.String() }
+func (v *volumeRun) name() string { return v.ref().String() }
 
-func (v *volumeRun) ref() catalog.Ref { return catalog.VolumeRef(v.volume.VG, v.volume.Name) }
+func (v *volumeRun) ref() catalog.Ref { return v.source().Ref() }
 
 // backUp is the way of one volume, from its snapshot to its place in the catalog. Whatever fails, nothing is published
 // unless every condition of the gate held.
@@ -72,6 +79,9 @@ func (v *volumeRun) backUp(ctx context.Context) (err error) {
 		}
 	}
 	if err := v.storeTable(watched, layout); err != nil {
+		return err
+	}
+	if err := v.storeDumps(watched); err != nil {
 		return err
 	}
 	if err := v.endWatch(ctx, watch); err != nil {
@@ -139,7 +149,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: v.run.opts.Version, Status: catalog.StatusComplete,
 		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.id.Time, Started: v.result.Started,
-		Snapshot: v.snapshotFacts(), Quiesce: &catalog.Quiesce{Level: "crash-consistent"},
+		Snapshot: v.snapshotFacts(), Quiesce: v.quiesced.facts(),
 	}
 	for _, w := range v.result.Warnings {
 		m.Warnings = append(m.Warnings, w.Message)
@@ -152,6 +162,9 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 		if x.DamagedCount > 0 {
 			m.Status = catalog.StatusDamaged
 		}
+	}
+	if v.missed() {
+		m.Status = catalog.StatusDamaged
 	}
 	return m
 }
@@ -180,6 +193,7 @@ func (v *volumeRun) end(ctx context.Context) {
 	if v.failure == nil {
 		v.retain(ctx)
 	}
+	v.runLastHooks(ctx)
 	v.finish(ctx)
 }
 

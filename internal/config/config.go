@@ -47,6 +47,14 @@ type Config struct {
 	Volumes      []Volume      `toml:"volume"`
 	Webhooks     []Webhook     `toml:"webhook"`
 
+	EnableMySQLDump bool        `toml:"enable_mysql_dump"` // in each guest with a host that a volume is frozen by
+	Guests          []Guest     `toml:"guest"`
+	Groups          []Group     `toml:"group"`
+	Hooks           []Hook      `toml:"hook"`
+	Dumps           []Dump      `toml:"dump"`
+	Streams         []Dump      `toml:"stream"`
+	Directories     []Directory `toml:"directory"`
+
 	path string
 }
 
@@ -149,6 +157,7 @@ type Volume struct {
 	Exclude      []string      `toml:"exclude"`
 	SnapshotSize *SnapshotSize `toml:"snapshot_size"`
 	Level        string        `toml:"level"`
+	Freeze       []string      `toml:"freeze"` // names of guests; "local" for what this host has mounted of the volume
 }
 
 // Secret is a password or the like, which never stands in the file itself.

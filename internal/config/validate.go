@@ -82,6 +82,7 @@ func (c *Config) validate() error {
 	for i, v := range c.Volumes {
 		v.validate(&p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
 	}
+	c.validateQuiescing(&p)
 	return errors.Join(p.list...)
 }
 

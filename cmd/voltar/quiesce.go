@@ -1,0 +1,142 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"voltar/archive"
+	"voltar/internal/backup"
+	"voltar/internal/config"
+	"voltar/internal/quiesce"
+	"voltar/lvm"
+)
+
+// LVM tags that set for one volume what the file sets for many.
+const (
+	tagGroup  = "voltar.group="
+	tagFreeze = "voltar.freeze="
+)
+
+// addQuiescing enters what the configuration says of hooks, groups and sources in the engine's options.
+func (s *setup) addQuiescing(o *backup.Options) {
+	for _, g := range s.config.Groups {
+		o.Groups = append(o.Groups, backup.Group{Name: g.Name, Freeze: s.freezes(g.Freeze), GoOn: g.OnFailure == config.FailureGoOn})
+	}
+	for _, h := range s.config.Hooks {
+		if h.Scope == "run" {
+			o.Hooks = append(o.Hooks, hook(h))
+		}
+	}
+	for _, d := range s.config.Dumps {
+		if len(d.Volumes) == 0 {
+			o.Sources.Dumps = append(o.Sources.Dumps, s.dump(d))
+		}
+	}
+	for _, d := range s.config.Streams {
+		o.Sources.Streams = append(o.Sources.Streams, s.dump(d))
+	}
+	for _, d := range s.config.Directories {
+		o.Sources.Directories = append(o.Sources.Directories, backup.Directory{
+			Name: d.Name, Path: d.Path, RequireMount: d.RequireMount, Level: s.level(d.Level),
+			Exclude: slices.Concat(s.config.Archive.Exclude, d.Exclude),
+		})
+	}
+}
+
+// volumeQuiescing enters what the configuration and the tags say of one volume. freeze are the guests that its
+// [[volume]] entries name.
+func (s *setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.Settings) {
+	matches := func(pattern string) bool { return config.MatchVolume(pattern, v.VG, v.Name) }
+	for _, g := range s.config.Groups {
+		if slices.ContainsFunc(g.Volumes, matches) {
+			settings.Group = g.Name
+		}
+	}
+	for _, tag := range v.Tags {
+		if name, found := strings.CutPrefix(tag, tagGroup); found {
+			settings.Group = name
+		}
+		if name, found := strings.CutPrefix(tag, tagFreeze); found && !slices.Contains(freeze, name) {
+			freeze = append(freeze, name)
+		}
+	}
+	settings.Freeze = s.freezes(freeze)
+	for _, h := range s.config.Hooks {
+		if h.Scope != "run" && (len(h.Volumes) == 0 || slices.ContainsFunc(h.Volumes, matches)) {
+			settings.Hooks = append(settings.Hooks, hook(h))
+		}
+	}
+	for _, d := range s.config.Dumps {
+		if slices.ContainsFunc(d.Volumes, matches) {
+			settings.Dumps = append(settings.Dumps, s.dump(d))
+		}
+	}
+	if s.config.EnableMySQLDump {
+		for _, name := range freeze {
+			if g, found := s.config.Guest(name); found && g.Host != "" {
+				settings.Dumps = append(settings.Dumps, s.dump(config.Dump{Name: name + ".mysql", Preset: quiesce.PresetMySQL, Guest: name}))
+			}
+		}
+	}
+}
+
+// freezes are what guests stand for: their database first, then their filesystems. A name that no guest has, as a tag
+// may give it, becomes a freeze that cannot be made, which the report then tells.
+func (s *setup) freezes(guests []string) []quiesce.Freeze {
+	var list []quiesce.Freeze
+	for _, name := range guests {
+		if name == config.FreezeLocal {
+			list = append(list, quiesce.Freeze{Name: backup.FreezeHere, Method: quiesce.MethodLocal, Must: s.mustBeQuiet})
+			continue
+		}
+		g, found := s.config.Guest(name)
+		if !found {
+			list = append(list, quiesce.Freeze{Name: name, Method: "of no [[guest]]", Must: s.mustBeQuiet})
+			continue
+		}
+		f := quiesce.Freeze{
+			Name: g.Name, Method: quiesce.Method(g.Method), Mountpoints: g.Mountpoints, Remote: remote(g),
+			Socket: g.Socket, Domain: g.Domain, FreezeCommand: g.Freeze, ThawCommand: g.Thaw,
+			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries, Must: g.OnFailure == config.FailureFail || s.mustBeQuiet,
+		}
+		if g.Database != "" {
+			database := f
+			database.Method, database.Mountpoints, database.Client = quiesce.Method(g.Database), nil, g.Client
+			list = append(list, database)
+		}
+		if g.Method != "none" {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+func remote(g config.Guest) quiesce.Remote {
+	return quiesce.Remote{Host: g.Host, Config: g.SSHConfig, Sudo: g.Sudo}
+}
+
+func hook(h config.Hook) quiesce.Hook {
+	return quiesce.Hook{
+		Name: h.Name, Phase: quiesce.Phase(h.Phase), Command: h.Argv(), Timeout: h.Timeout.Span(), Retries: h.Retries,
+		Must: h.OnFailure != config.FailureGoOn,
+	}
+}
+
+func (s *setup) dump(d config.Dump) backup.Dump {
+	dump := backup.Dump{Level: s.level(d.Level)}
+	dump.Name, dump.Command, dump.Timeout = d.Name, d.Command, d.Timeout.Span()
+	if d.Preset != "" {
+		dump.Command, dump.Trailer, _ = quiesce.PresetDump(d.Preset, d.Options) // checked when the file was read
+	}
+	if g, found := s.config.Guest(d.Guest); found {
+		dump.Remote = remote(g)
+	}
+	return dump
+}
+
+// level is one that the configuration gives, or its general one.
+func (s *setup) level(name string) archive.Level {
+	level, _ := archive.ParseLevel(cmp.Or(name, s.config.Archive.Level)) // checked when the file was read
+	return level
+}

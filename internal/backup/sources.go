@@ -1,0 +1,277 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/hostcmd"
+	"voltar/internal/quiesce"
+	"voltar/report"
+)
+
+// Dump is the output of a command that is kept: beside a volume, or as a source of its own.
+type Dump struct {
+	quiesce.Dump
+	Level archive.Level
+}
+
+// Directory is a tree of this host that is archived as it is, without a snapshot.
+type Directory struct {
+	Name         string
+	Path         string
+	RequireMount string // a mountpoint that must be mounted; "" for none
+	Exclude      []string
+	Level        archive.Level
+}
+
+// Sources are what is backed up beside volumes.
+type Sources struct {
+	Dumps       []Dump
+	Directories []Directory
+	Streams     []Dump // run by Stream only
+}
+
+// storeDumps keeps the dumps that are tied to a volume. One that fails leaves the volume's own backup standing, as
+// damaged: it lacks something that it should have.
+func (v *volumeRun) storeDumps(ctx context.Context) error {
+	for _, d := range v.settings.Dumps {
+		err := v.storeDump(ctx, d, v.names.Dump(d.Name))
+		if lost := v.out.failure(); lost != nil || ctx.Err() != nil {
+			return errors.Join(err, lost)
+		}
+		if err == nil {
+			continue
+		}
+		problem := explain(err)
+		v.warn(problem.Message, "the backup stands without it; look at the command, and run it by hand")
+		v.missing = append(v.missing, problem.Message)
+	}
+	return nil
+}
+
+// storeDump keeps the output of one command. Unless that ended well, nothing of it is kept.
+func (v *volumeRun) storeDump(ctx context.Context, d Dump, name string) error {
+	return v.run.Quieter.RunDump(ctx, d.Dump, func(output io.Reader) error {
+		file, err := v.out.write(ctx, name, 0, func(w io.Writer) error {
+			stats, err := archive.WriteStream(ctx, output, w, archive.StreamOptions{Level: d.Level, OnProgress: v.progress})
+			if err == nil && stats.ContentBytes == 0 {
+				err = errors.New("the command wrote nothing")
+			}
+			v.result.ReadBytes += stats.ContentBytes
+			return err
+		})
+		v.stored[name] = file.SizeBytes
+		return err
+	})
+}
+
+// missed enters what could not be dumped in the report, and says whether there was anything.
+func (v *volumeRun) missed() bool {
+	v.result.DamagedCount += int64(len(v.missing))
+	v.result.DamagedFiles = append(v.result.DamagedFiles, v.missing...)
+	return len(v.missing) > 0
+}
+
+// sourceRun is one source that is no volume, on its way into the catalog.
+type sourceRun struct {
+	*volumeRun
+	store func(ctx context.Context, v *volumeRun) ([]*extent, error)
+}
+
+func (r *run) newSource(source catalog.Source, settings Settings, store func(context.Context, *volumeRun) ([]*extent, error)) sourceRun {
+	v := &volumeRun{run: r, origin: &source, settings: settings, stored: map[string]int64{}}
+	v.names = catalog.NamesOf(v.ref(), false)
+	v.result = report.Volume{Name: v.name(), PreviousStoredBytes: -1}
+	return sourceRun{v, store}
+}
+
+func (r *run) newDump(kind catalog.SourceKind, d Dump) sourceRun {
+	return r.newSource(catalog.Source{Kind: kind, Name: d.Name}, Settings{Level: d.Level},
+		func(ctx context.Context, v *volumeRun) ([]*extent, error) {
+			return nil, v.storeDump(ctx, d, v.names.Dump(""))
+		})
+}
+
+func (r *run) newDirectory(d Directory) sourceRun {
+	return r.newSource(catalog.Source{Kind: catalog.SourceDirectory, Name: d.Name, Path: d.Path}, Settings{Level: d.Level, Exclude: d.Exclude},
+		func(ctx context.Context, v *volumeRun) ([]*extent, error) { return v.storeDirectory(ctx, d) })
+}
+
+// sources are the configured ones that a run takes: all, or those that are named.
+func (r *run) sources(names []string, all bool) ([]sourceRun, error) {
+	var list []sourceRun
+	for _, d := range r.opts.Sources.Dumps {
+		list = append(list, r.newDump(catalog.SourceDump, d))
+	}
+	for _, d := range r.opts.Sources.Directories {
+		list = append(list, r.newDirectory(d))
+	}
+	if all {
+		return list, nil
+	}
+	var named []sourceRun
+	for _, name := range names {
+		at := len(named)
+		for _, s := range list {
+			if matched, err := path.Match(name, s.name()); err == nil && matched {
+				named = append(named, s)
+			}
+		}
+		if len(named) == at {
+			return nil, fmt.Errorf("%w: the configuration has no %q", ErrUsage, name)
+		}
+	}
+	return named, nil
+}
+
+// choose finds what a run is for. Patterns that begin with "@" name sources, the others volumes; without any it is all
+// that the configuration selects. A host without LVM can still have sources.
+func (r *run) choose(ctx context.Context, patterns []string) (*Plan, []sourceRun, error) {
+	isSource := func(pattern string) bool { return strings.HasPrefix(pattern, "@") }
+	volumes := slices.DeleteFunc(slices.Clone(patterns), isSource)
+	named := slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !isSource(p) })
+	sources, err := r.sources(named, len(patterns) == 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(named) > 0 && len(volumes) == 0 {
+		r.noVolumes = true
+		return &Plan{}, sources, nil
+	}
+	plan, err := r.Plan(ctx, volumes)
+	if errors.Is(err, hostcmd.ErrNotFound) && len(sources) > 0 && len(volumes) == 0 {
+		r.noVolumes = true
+		r.warn("there is no LVM on this host: only directories and dumps are backed up", "install lvm2 if there should be volumes")
+		return &Plan{}, sources, nil
+	}
+	return plan, sources, err
+}
+
+// backUpSources works through the sources, so many at a time.
+func (r *run) backUpSources(ctx context.Context, sources []sourceRun) {
+	var group errgroup.Group
+	group.SetLimit(r.opts.Parallel)
+	for _, s := range sources {
+		group.Go(func() error {
+			s.result.Started = r.Now().UTC()
+			if r.Progress != nil {
+				r.Progress.VolumeStarted(s.name(), 0)
+			}
+			defer s.end(ctx)
+			s.fail(s.backUp(ctx))
+			return nil
+		})
+	}
+	_ = group.Wait() // sources keep their own errors
+}
+
+// backUp is the way of one source. As with volumes, the manifest comes last and only when everything before it held.
+func (s sourceRun) backUp(ctx context.Context) (err error) {
+	if ctx.Err() != nil {
+		return fmt.Errorf("the run was stopped before its turn: %w", context.Cause(ctx))
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	if s.exclude, err = archive.NewMatcher(s.settings.Exclude); err != nil {
+		return err
+	}
+	s.time = s.run.Now().UTC()
+	defer s.closeOutput(ctx)
+	if err := s.openOutput(ctx); err != nil {
+		return err
+	}
+	extents, err := s.store(ctx, s.volumeRun)
+	if err != nil {
+		return err
+	}
+	s.layout = &layout{extents: extents}
+	s.describe()
+	m := &catalog.Manifest{
+		Format: catalog.Format, Voltar: s.run.opts.Version, Status: catalog.StatusComplete, Host: s.run.us(), Run: s.run.id,
+		Source: s.source(), Time: s.id.Time, Started: s.result.Started,
+	}
+	for _, x := range extents {
+		m.Extents = append(m.Extents, x.Extent)
+		if x.DamagedCount > 0 {
+			m.Status = catalog.StatusDamaged
+		}
+	}
+	return s.publish(ctx, m)
+}
+
+// storeDirectory archives a tree as it is just now.
+func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*extent, err error) {
+	if d.RequireMount != "" {
+		if err := checkMounted(d.RequireMount); err != nil {
+			return nil, err
+		}
+	}
+	root, err := os.Open(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	x := &extent{}
+	err = v.writeTree(ctx, x, root, 0, func(stats archive.TreeStats) error {
+		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
+			return fmt.Errorf("%s is empty\nhint: is what belongs there mounted? require_mount of the directory looks after it", d.Path)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.SizeBytes = x.ContentBytes + x.ExcludedBytes
+	x.UsedBytes = x.SizeBytes
+	x.Reason = "read as it was used, without a snapshot"
+	v.result.SizeBytes = x.SizeBytes
+	return []*extent{x}, nil
+}
+
+// checkMounted wants a folder to be a mountpoint: it then lies on another device than its parent.
+func checkMounted(point string) error {
+	var here, above unix.Stat_t
+	if err := unix.Stat(point, &here); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", point, err)
+	}
+	if err := unix.Stat(filepath.Dir(point), &above); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", filepath.Dir(point), err)
+	}
+	if point != "/" && here.Dev == above.Dev {
+		return fmt.Errorf("%s is not mounted", point)
+	}
+	return nil
+}
+
+// Stream runs one of the configured streams and keeps its output. It has a lock of its own, so that it goes on while a
+// run works; the report is as Run's.
+func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err error) {
+	i := slices.IndexFunc(e.opts.Sources.Streams, func(d Dump) bool { return d.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q", ErrUsage, name)
+	}
+	r, err := e.begin("stream", "stream "+name+" of "+e.opts.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.end(ctx)) }()
+	r.report.PlannedVolumes = 1
+	if err := r.open(ctx); err != nil {
+		return r.finish(ctx, err), err
+	}
+	r.backUpSources(ctx, []sourceRun{r.newDump(catalog.SourceStream, e.opts.Sources.Streams[i])})
+	return r.finish(ctx, nil), nil
+}
