@@ -113,7 +113,27 @@ func Read(disks []Disk) ([]VG, []Problem) {
 			}
 		}
 	}
+	vgs = r.dropShared(vgs)
 	return vgs, r.problems(vgs)
+}
+
+// dropShared drops groups that lay claim to the same physical volume: what was left of an older group is on its disks.
+func (r *reader) dropShared(vgs []VG) []VG {
+	owners := map[int]int{}
+	for _, vg := range vgs {
+		for _, pv := range vg.PVs {
+			owners[pv.Disk]++
+		}
+	}
+	return slices.DeleteFunc(vgs, func(vg VG) bool {
+		if !slices.ContainsFunc(vg.PVs, func(pv PV) bool { return owners[pv.Disk] > 1 }) {
+			return false
+		}
+		for _, pv := range vg.PVs {
+			r.reasons[pv.Disk] = fmt.Sprintf("more than one volume group lays claim to physical volumes of %s", vg.Name)
+		}
+		return true
+	})
 }
 
 // reader collects what the disks say.
@@ -386,11 +406,12 @@ func (b *builder) addLV(name string, s *section, partOf map[string]string) error
 		}
 		next = start + extents
 		kind := segment.text("type")
-		onPVs := b.namesPV(segment)
+		onPVs, refers := b.namesPV(segment), kind == "zero" || kind == "error" // which hold nothing
 		for _, word := range segment.words() {
 			_, isPV := b.pvs[word] // which has the name first
 			if b.names[word] && !isPV {
 				partOf[word] = fmt.Sprintf("%s (%.40s)", name, kind)
+				refers = true
 			}
 		}
 		if kind == "striped" && onPVs {
@@ -402,8 +423,11 @@ func (b *builder) addLV(name string, s *section, partOf map[string]string) error
 			lv.SizeBytes += mapped.SizeBytes
 			continue
 		}
-		if onPVs {
+		switch {
+		case onPVs:
 			return fmt.Errorf("a segment of the type %.40q lies on physical volumes directly", kind)
+		case !refers:
+			return fmt.Errorf("%w: a segment of the type %.40q lies nowhere", errText, kind)
 		}
 		composed = cmp.Or(composed, kind, "unknown")
 	}
