@@ -93,7 +93,11 @@ func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*
 	if x.Number == 0 && x.LV == nil {
 		return &partmap.Mapped{Path: v.snapshot.DMPath, Major: uint32(v.snapshot.KernelMajor), Minor: uint32(v.snapshot.KernelMinor)}, nil
 	}
-	target := v.mapTarget(x)
+	return v.makeMap(ctx, v.mapTarget(x), held)
+}
+
+// makeMap journals a map, makes it, and sees to its removal.
+func (v *volumeRun) makeMap(ctx context.Context, target partmap.Target, held *releases) (*partmap.Mapped, error) {
 	record, err := v.run.journal.Intend(journal.Thing{Kind: journal.KindMap, DMName: target.Name, DMUUID: target.UUID})
 	if err != nil {
 		return nil, err

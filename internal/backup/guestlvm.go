@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"voltar/internal/catalog"
 	"voltar/internal/guestlvm"
@@ -141,7 +142,11 @@ func (v *volumeRun) probeGuest(ctx context.Context, device *os.File, x *extent) 
 	}
 	var held releases
 	defer func() { err = errors.Join(err, held.run(ctx)) }()
-	mapped, err := v.mapExtent(ctx, x, &held)
+	// libblkid passes over maps whose UUID has the form that LVM gives its internal devices, LVM-ID-NAME. For those that are
+	// mounted that is well, as udev's rules ask it; this one is here to be looked at.
+	target := v.guestTarget(x)
+	target.UUID = "LVM-" + strings.ReplaceAll(strings.TrimPrefix(target.UUID, "LVM-"), "-", ".")
+	mapped, err := v.makeMap(ctx, target, &held)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", x.label(), err)
 	}

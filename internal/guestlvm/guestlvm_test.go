@@ -29,7 +29,10 @@ type pv struct {
 }
 
 func (p pv) disk() Disk {
-	disk := make([]byte, diskBytes)
+	disk := make([]byte, peStart, diskBytes) // what lies behind is read only where a second area is
+	if len(p.texts) > 1 {
+		disk = disk[:diskBytes]
+	}
 	le := binary.LittleEndian
 	areas := []byteRange{{4096, peStart - 4096}, {diskBytes - peStart, peStart}}
 	label := disk[p.sector*sectorBytes:][:sectorBytes]
