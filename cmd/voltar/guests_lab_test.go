@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -210,5 +213,88 @@ func TestLabGuestLVM(t *testing.T) {
 	want := guestVG(t, "/dev/host/g2", look)
 	if got := guestVG(t, "/dev/host/back", look); got != want {
 		t.Errorf("came back as\n%s\nwant\n%s", got, want)
+	}
+}
+
+// corpus lists the odd disks of testdata/corpus.sh, with what becomes of their extents. Where only "*" is told, every
+// extent is of that state.
+var corpus = []struct {
+	name    string
+	mib     int64
+	extents map[string]string
+}{
+	{"odd-content", 40, map[string]string{
+		"boot": "image", "p1": "image crypto_LUKS", "p2": "image linux_raid_member", "p3": "image ntfs", "p4": "image exfat",
+		"p5": "image f2fs", "p6": "image", "p7": "image", "p8": "image ext4", "p9": "files ext4", "p10": "swap swap", "p11": "image jfs",
+	}},
+	{"hybrid-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4", "p2": "image"}},
+	{"gpt-head-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"gpt-tail-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"gpt-both-lost", 16, map[string]string{"": "image"}},
+	{"many-entries", 16, map[string]string{"boot": "image", "p180": "files ext4"}},
+	{"many-logicals", 16, map[string]string{"boot": "image", "p1": "image", "p5": "image", "p60": "image"}},
+	{"bsd-disklabel", 16, map[string]string{"boot": "image", "p1": "image", "p2": "files ext4"}},
+	{"wide-sectors", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"past-the-end", 16, map[string]string{"": "image"}},
+	{"overlapping", 16, map[string]string{"": "image"}},
+	{"whole-over-stale-gpt", 16, map[string]string{"": "files ext4"}},
+	{"wrong-protective-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"random", 16, map[string]string{"": "image"}},
+}
+
+// Every disk of the corpus is backed up without a failure, what is not mounted as an image that is its bytes.
+func TestLabCorpus(t *testing.T) {
+	lab.VG(t, "odd", 700<<20)
+	for _, disk := range corpus {
+		shell(t, "sh testdata/corpus.sh "+disk.name+" "+lab.LV(t, "odd", disk.name, disk.mib<<20))
+	}
+	s := newSite(t, "")
+	result := s.run(t, 0)
+	sumsUp(t, result)
+	for _, disk := range corpus {
+		t.Run(disk.name, func(t *testing.T) {
+			folder, m := s.newest(t, "odd/"+disk.name)
+			got := states(m)
+			for name, want := range disk.extents {
+				if got[name] != want {
+					t.Errorf("%q is %q, want %q", name, got[name], want)
+				}
+			}
+			for _, x := range m.Extents {
+				if x.State == catalog.StateImage {
+					sameBytes(t, filepath.Join(folder, x.Archive), "/dev/odd/"+disk.name, x)
+				}
+			}
+		})
+	}
+}
+
+// sameBytes compares an image with what it was made of.
+func sameBytes(t *testing.T, image, device string, x catalog.Extent) {
+	t.Helper()
+	file, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	stored, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	want := make([]byte, x.SizeBytes)
+	if _, err := disk.ReadAt(want, x.OffsetBytes); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the image of %q is not what the disk holds", x.Name)
 	}
 }
