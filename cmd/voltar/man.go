@@ -13,7 +13,7 @@ func (a *app) manCommand() *cli.Command {
 	return &cli.Command{
 		Name: "man", Usage: "print a manual page as troff reads it: this program's, or voltar.toml's", ArgsUsage: "[voltar.toml]", Hidden: true,
 		Action: func(c *cli.Context) error {
-			page := ""
+			var page string
 			switch c.Args().First() {
 			case "":
 				page = programPage(c.App)

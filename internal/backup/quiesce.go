@@ -376,7 +376,7 @@ func (r *run) freeze(ctx context.Context, h *hold) error {
 		}
 		first = false
 		h.record, err = r.journal.Intend(journal.Thing{
-			Kind: journal.KindFreeze, Name: h.Freeze.String(), Path: strings.Join(h.Mountpoints, " "),
+			Kind: journal.KindFreeze, Name: h.String(), Path: strings.Join(h.Mountpoints, " "),
 			Deadline: r.Now().UTC().Add(deadline), Thaw: h.Leftover(),
 		})
 		if err != nil {
@@ -447,7 +447,7 @@ func (r *run) thawHold(ctx context.Context, h *hold) {
 // add takes a hold that was proven to have lasted into account.
 func (q *quiesced) add(h *hold, took time.Duration, detail string) {
 	q.frozen = max(q.frozen, took)
-	method := h.Freeze.String()
+	method := h.String()
 	if q.method != "" {
 		method = q.method + ", " + method
 	}

@@ -157,7 +157,9 @@ func parseBackref(i item) (link, error) {
 // parseDefault reads struct btrfs_dir_item: key, transaction, lengths of data and name, type, name.
 func parseDefault(data []byte) (id uint64, ok bool) {
 	const head = 30
-	if len(data) < head || int(binary.LittleEndian.Uint16(data[27:])) != len("default") || string(data[head:min(len(data), head+7)]) != "default" {
+	const name = "default"
+	if len(data) < head+len(name) || int(binary.LittleEndian.Uint16(data[27:])) != len(name) ||
+		string(data[head:head+len(name)]) != name {
 		return 0, false
 	}
 	return binary.LittleEndian.Uint64(data), true

@@ -226,7 +226,8 @@ func (e *Extent) checkGuest() error {
 	if e.State == StateLVM && e.PV == nil {
 		return errors.New("it does not say which physical volume it is")
 	}
-	if pv := e.PV; pv != nil && (pv.HeadBytes < 0 || pv.TailBytes < 0 || pv.HeadBytes > e.SizeBytes || pv.TailBytes > e.SizeBytes-pv.HeadBytes) {
+	if pv := e.PV; pv != nil && (pv.HeadBytes < 0 || pv.TailBytes < 0 ||
+		pv.HeadBytes > e.SizeBytes || pv.TailBytes > e.SizeBytes-pv.HeadBytes) {
 		return fmt.Errorf("head and tail of its physical volume, %d and %d bytes, are more than all of it", pv.HeadBytes, pv.TailBytes)
 	}
 	if e.LV == nil {
@@ -234,7 +235,8 @@ func (e *Extent) checkGuest() error {
 	}
 	rest := e.SizeBytes
 	for _, s := range e.LV.Segments {
-		if s.SizeBytes <= 0 || s.SizeBytes > rest || len(s.Offsets) == 0 || (len(s.Offsets) > 1 && s.StripeBytes <= 0) || slices.Min(s.Offsets) < 0 {
+		if s.SizeBytes <= 0 || s.SizeBytes > rest || len(s.Offsets) == 0 ||
+			(len(s.Offsets) > 1 && s.StripeBytes <= 0) || slices.Min(s.Offsets) < 0 {
 			return fmt.Errorf("a segment of its logical volume makes no sense: %+v", s)
 		}
 		rest -= s.SizeBytes

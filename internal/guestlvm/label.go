@@ -43,7 +43,11 @@ func checksum(data []byte) uint32 {
 // readLabel reads struct label_header and struct pv_header (lib/format_text/layout.h in LVM2's source).
 func readLabel(disk Disk) (label, error) {
 	head := make([]byte, labelSectors*sectorBytes)
-	if _, err := disk.Reader.ReadAt(head, 0); err != nil && !(errors.Is(err, io.EOF) && disk.SizeBytes >= int64(len(head))) {
+	_, err := disk.Reader.ReadAt(head, 0)
+	if errors.Is(err, io.EOF) && disk.SizeBytes >= int64(len(head)) {
+		err = nil // a reader may say so with the last bytes
+	}
+	if err != nil {
 		return label{}, fmt.Errorf("cannot read the label: %w", err)
 	}
 	for n := range labelSectors {
@@ -102,7 +106,8 @@ func areaList(p []byte) (list []byteRange, rest []byte, err error) {
 // formatUUID puts hyphens into a UUID as LVM2 shows it.
 func formatUUID(raw []byte) (string, error) {
 	for _, c := range raw {
-		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '!' || c == '#') {
+		valid := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '!' || c == '#'
+		if !valid {
 			return "", fmt.Errorf("%w: the UUID %q", errLabel, raw)
 		}
 	}

@@ -38,7 +38,10 @@ func PresetDump(preset string, extra []string) (command []string, trailer string
 	switch preset {
 	case PresetMySQL:
 		// MariaDB's own name for it comes first; some of its packages have no other.
-		find := `program=$(command -v mariadb-dump || command -v mysqldump) || { echo "there is neither mariadb-dump nor mysqldump" >&2; exit 127; }
+		find := `program=$(command -v mariadb-dump || command -v mysqldump) || {
+	echo "there is neither mariadb-dump nor mysqldump" >&2
+	exit 127
+}
 exec "$program" "$@"`
 		command = append([]string{"sh", "-c", find, "mysqldump"}, extra...)
 		return append(command, "--single-transaction", "--quick", "--all-databases", "--routines", "--events", "--triggers",

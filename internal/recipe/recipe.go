@@ -48,7 +48,8 @@ func (v view) Make() string {
 		return fmt.Sprintf("lvcreate --yes --wipesignatures y --thin --virtualsize %db --name %s %s", v.Source.SizeBytes, quote(v.Source.Name),
 			quote(v.Source.VG+"/"+v.Source.ThinPool))
 	}
-	return fmt.Sprintf("lvcreate --yes --wipesignatures y --zero y --size %db --name %s %s", v.Source.SizeBytes, quote(v.Source.Name), quote(v.Source.VG))
+	return fmt.Sprintf("lvcreate --yes --wipesignatures y --zero y --size %db --name %s %s",
+		v.Source.SizeBytes, quote(v.Source.Name), quote(v.Source.VG))
 }
 
 // LoopSectors is the option that gives the target the sector size of its table: sfdisk counts in those of the device.
