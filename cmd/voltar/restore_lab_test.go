@@ -546,7 +546,7 @@ func TestLabRestoreSectorsOf4096(t *testing.T) {
 	lab.VG(t, "vg512", 500*mib)
 	origin := lab.LV(t, "vg4k", "large", 96*mib)
 	partition(t, origin, "label: gpt\nsize=40M, type=U\nsize=32M, type=L, name=root\n")
-	scribble(t, origin, 0, 4096-74)
+	scribble(t, origin, 0, 440)
 	onPartition(t, origin, 1, func(loop string) {
 		lab.Do(t, "mkfs.vfat", "-S", "4096", "-s", "1", loop)
 		fill(t, loop, "vfat")

@@ -87,13 +87,12 @@ func (e *Engine) users(ctx context.Context, device string) ([]string, error) {
 }
 
 // contents names what lies on a device; nothing where it is blank.
-func (e *Engine) contents(ctx context.Context, device string, sizeBytes int64) ([]string, error) {
-	var holds []string
+func (e *Engine) contents(ctx context.Context, device string, sizeBytes int64) (holds []string, err error) {
 	file, err := os.Open(device)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close()) }()
 	table, err := partmap.Read(file, sizeBytes, partmap.Options{})
 	var invalid *partmap.InvalidError
 	switch {

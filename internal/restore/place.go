@@ -322,7 +322,7 @@ func (s *letGoDevice) Describe() []string {
 	return []string{fmt.Sprintf("write everything to disk and have the kernel read the partition table of %s", s.path)}
 }
 
-func (s *letGoDevice) do(_ context.Context, w *work) error {
+func (s *letGoDevice) do(_ context.Context, w *work) (err error) {
 	if err := flushDevice(s.path); err != nil {
 		return err
 	}
@@ -330,11 +330,11 @@ func (s *letGoDevice) do(_ context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close()) }()
 	// EINVAL: a device that has no partitions of its own, as the kernel sees it.
-	err = unix.IoctlSetInt(int(file.Fd()), unix.BLKRRPART, 0)
-	if err != nil && !errors.Is(err, unix.EINVAL) {
-		w.note("the kernel did not read the partition table of %s again: %v; `partprobe` may help", s.path, err)
+	rereadErr := unix.IoctlSetInt(int(file.Fd()), unix.BLKRRPART, 0)
+	if rereadErr != nil && !errors.Is(rereadErr, unix.EINVAL) {
+		w.note("the kernel did not read the partition table of %s again: %v; `partprobe` may help", s.path, rereadErr)
 	}
 	return nil
 }

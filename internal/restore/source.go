@@ -65,13 +65,13 @@ func (s *source) whole(name string, maxBytes int64) ([]byte, error) {
 }
 
 // smallImage inflates a boot area.
-func (s *source) smallImage(ctx context.Context, name string, sizeBytes int64) ([]byte, error) {
+func (s *source) smallImage(ctx context.Context, name string, sizeBytes int64) (_ []byte, err error) {
 	file := s.files[name]
 	r, err := archive.NewReader(ctx, file, file.SizeBytes(), archive.ReaderOptions{Workers: 1, MaxBytes: sizeBytes})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.Close() }() // what was read is checked by its sums
+	defer func() { err = errors.Join(err, r.Close()) }()
 	var data bytes.Buffer
 	if _, err := io.Copy(&data, r); err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
