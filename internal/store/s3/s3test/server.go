@@ -23,6 +23,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sys/unix"
 )
 
 //go:embed versions
@@ -102,8 +103,13 @@ func StartAt(t testing.TB, kind Kind, address, dir string) *Server {
 		cmd.Env = append(os.Environ(), "MINIO_ROOT_USER="+AccessKey, "MINIO_ROOT_PASSWORD="+SecretKey, "MINIO_BROWSER=off",
 			"MINIO_UPDATE=off", "CI=true", "HOME="+dir)
 	case Versitygw:
-		cmd = exec.Command(Binary(t, kind), "--port", address, "--access", AccessKey, "--secret", SecretKey, "--quiet",
-			"--keep-alive", "posix", "--versioning-dir", versionsDir, data)
+		args := []string{"--port", address, "--access", AccessKey, "--secret", SecretKey, "--quiet", "--keep-alive", "posix"}
+		if err := unix.Setxattr(data, "user.voltar-test", []byte("x"), 0); err == nil {
+			args = append(args, "--versioning-dir", versionsDir)
+		} else { // an older tmpfs: what would be in attributes goes to files, and there are no versions
+			args = append(args, "--sidecar", versionsDir)
+		}
+		cmd = exec.Command(Binary(t, kind), append(args, data)...)
 	}
 	var output lockedBuffer
 	cmd.Stdout, cmd.Stderr = &output, &output
