@@ -27,7 +27,10 @@ func TestLabLookIntoABackup(t *testing.T) {
 	}
 	lab.Do(t, "setfattr", "-n", "user.note", "-v", "kept", filepath.Join(dir, "hello"))
 	lab.Do(t, "mknod", filepath.Join(dir, "null"), "c", "1", "3")
-	s := newSite(t, "[select]\nvolume_groups = [\"look\"]\n")
+	target := lab.LV(t, "look", "target", 32<<20)
+	lab.Do(t, "mkfs.ext4", "-q", target)
+	to := lab.Mount(t, target, "defaults") // which, unlike a tmpfs, has attributes of users
+	s := newSite(t, "[select]\nvolume_groups = [\"look\"]\nexclude = [\"target\"]\n")
 	s.run(t, 0)
 	for want, args := range map[string][]string{
 		"hello\nlarge\n": {"ls", "volume-00000007"},
@@ -39,7 +42,6 @@ func TestLabLookIntoABackup(t *testing.T) {
 			t.Errorf("%q: %d %.100q %s", args, code, out, errs)
 		}
 	}
-	to := t.TempDir()
 	if code, out, errs := voltar(t, "extract", "volume-00000007", "/hello", "/null", "--devices", "--to", to, "--config", s.config); code != 0 {
 		t.Fatalf("%d %s %s", code, out, errs)
 	}

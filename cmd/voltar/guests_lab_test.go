@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,4 +100,201 @@ func TestLabThinImageReadsOnlyWhatIsAllocated(t *testing.T) {
 		t.Errorf("a dead run's metadata snapshot is held: %s", status)
 	}
 	fmt.Fprintln(t.Output(), report.Text(result, report.Options{}))
+}
+
+// byRecipe brings a backup back onto a device with the commands in its RESTORE.txt and nothing else.
+func byRecipe(t *testing.T, folder, target string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(folder, catalog.RecipeName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if command, found := strings.CutPrefix(line, "    "); found {
+			script.WriteString(command)
+		}
+	}
+	lab.Do(t, "env", "TARGET="+target, "sh", "-c", "cd "+folder+"\n"+script.String())
+}
+
+// sumsUp holds the ledger of every volume against its size.
+func sumsUp(t *testing.T, r report.Run) {
+	t.Helper()
+	for _, v := range r.Volumes {
+		l := v.Ledger
+		if sum := l.FilesBytes + l.ImageBytes + l.FreeBytes + l.ExcludedBytes + l.FailedBytes; sum != v.SizeBytes || l.FreeBytes < 0 {
+			t.Errorf("%s: the ledger has %d bytes of %d: %+v", v.Name, sum, v.SizeBytes, l)
+		}
+	}
+}
+
+// states lists the extents of a manifest with what became of them.
+func states(m *catalog.Manifest) map[string]string {
+	list := map[string]string{}
+	for _, x := range m.Extents {
+		name := x.Name
+		if x.LV != nil {
+			name = x.LV.VG + "/" + x.LV.Name
+		}
+		list[name] = string(x.State)
+		if x.Filesystem != nil {
+			list[name] += " " + x.Filesystem.Type
+		}
+	}
+	return list
+}
+
+// guestVG opens the volume group of a guest for the length of a function, as the guest itself would.
+func guestVG(t *testing.T, device string, script string) string {
+	t.Helper()
+	return shell(t, `A=$(losetup -f --show -o 1M --sizelimit 72M `+device+`); B=$(losetup -f --show -o 73M --sizelimit 72M `+device+`)
+		trap 'vgchange -q -an guest >&2 || :; losetup -d $A; losetup -d $B' EXIT
+		`+script)
+}
+
+// Two guests of one template, with volume groups of the same name and UUIDs, are backed up at the same time, as files where
+// that can be, and come back with all names and UUIDs.
+func TestLabGuestLVM(t *testing.T) {
+	lab.VG(t, "host", 840<<20)
+	for _, name := range []string{"g1", "g2", "back"} {
+		lab.LV(t, "host", name, 148<<20)
+	}
+	shell(t, "printf '1M,72M,8e\\n73M,72M,8e\\n' | sfdisk -q --no-reread /dev/host/g1")
+	guestVG(t, "/dev/host/g1", `pvcreate -q $A; pvcreate -q --metadatacopies 2 $B; vgcreate -q guest $A $B
+		lvcreate -q -y -n root -L 24M guest $A
+		lvcreate -q -y -n raw -L 4M guest $A
+		lvextend -q -L +16M guest/root $B
+		lvcreate -q -y -n home -i 2 -I 64k -L 16M guest
+		lvcreate -q -y -n swap -L 4M guest
+		lvcreate -q -y --type thin-pool -L 8M -n pool guest; lvcreate -q -y -V 32M -T guest/pool -n thin
+		for lv in root home; do
+			mkfs.ext4 -q -L $lv /dev/guest/$lv; M=$(mktemp -d); mount /dev/guest/$lv $M
+			echo $lv > $M/name; dd if=/dev/urandom of=$M/random bs=1M count=6 status=none; umount $M; rmdir $M
+		done
+		mkswap -q /dev/guest/swap
+		dd if=/dev/urandom of=/dev/guest/raw bs=1M count=4 status=none`)
+	shell(t, "dd if=/dev/host/g1 of=/dev/host/g2 bs=1M status=none; wipefs -qa /dev/host/back")
+
+	s := newSite(t, "")
+	result := s.run(t, 0, "host/g1", "host/g2")
+	sumsUp(t, result)
+	if seen := lab.Do(t, "vgs", "--noheadings", "-o", "name"); strings.Contains(seen, "guest") {
+		t.Errorf("the host sees the guest's volume group: %s", seen)
+	}
+	var folder string
+	for _, volume := range []string{"host/g1", "host/g2"} {
+		var m *catalog.Manifest
+		folder, m = s.newest(t, volume)
+		got := states(m)
+		for name, want := range map[string]string{
+			"boot": "image", "p1": "lvm LVM2_member", "p2": "lvm LVM2_member",
+			"guest/root": "files ext4", "guest/home": "files ext4", "guest/swap": "swap swap", "guest/raw": "image",
+			"guest/pool_tdata": "image", "guest/pool_tmeta": "image", "guest/lvol0_pmspare": "image",
+		} {
+			if got[name] != want {
+				t.Errorf("%s: %s is %q, want %q", volume, name, got[name], want)
+			}
+		}
+	}
+	free := result.Volumes[0].Ledger.FreeBytes
+	if least := int64(20 << 20); free < least {
+		t.Errorf("%d bytes are free, want at least those of no logical volume", free)
+	}
+
+	byRecipe(t, folder, "/dev/host/back")
+	look := `vgchange -q -ay guest >&2; lvs --noheadings -o name,uuid,segtype,size guest; vgs --noheadings -o uuid,seqno guest
+		sha1sum < /dev/guest/raw
+		for lv in root home; do
+			M=$(mktemp -d); mount -o ro /dev/guest/$lv $M; ls -ln --time-style=full-iso $M; (cd $M; sha1sum name random); umount $M; rmdir $M
+			blkid -p -o value -s UUID -s LABEL /dev/guest/$lv
+		done
+		blkid -p -o value -s UUID /dev/guest/swap`
+	want := guestVG(t, "/dev/host/g2", look)
+	if got := guestVG(t, "/dev/host/back", look); got != want {
+		t.Errorf("came back as\n%s\nwant\n%s", got, want)
+	}
+}
+
+// corpus lists the odd disks of testdata/corpus.sh, with what becomes of their extents. Where only "*" is told, every
+// extent is of that state.
+var corpus = []struct {
+	name    string
+	mib     int64
+	extents map[string]string
+}{
+	{"odd-content", 40, map[string]string{
+		"boot": "image", "p1": "image crypto_LUKS", "p2": "image linux_raid_member", "p3": "image ntfs", "p4": "image exfat",
+		"p5": "image f2fs", "p6": "image", "p7": "image", "p8": "image ext4", "p9": "files ext4", "p10": "swap swap", "p11": "image jfs",
+	}},
+	{"hybrid-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4", "p2": "image"}},
+	{"gpt-head-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"gpt-tail-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"gpt-both-lost", 16, map[string]string{"": "image"}},
+	{"many-entries", 16, map[string]string{"boot": "image", "p180": "files ext4"}},
+	{"many-logicals", 16, map[string]string{"boot": "image", "p1": "image", "p5": "image", "p60": "image"}},
+	{"bsd-disklabel", 16, map[string]string{"boot": "image", "p1": "image", "p2": "files ext4"}},
+	{"wide-sectors", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"past-the-end", 16, map[string]string{"": "image"}},
+	{"overlapping", 16, map[string]string{"": "image"}},
+	{"whole-over-stale-gpt", 16, map[string]string{"": "files ext4"}},
+	{"wrong-protective-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
+	{"random", 16, map[string]string{"": "image"}},
+}
+
+// Every disk of the corpus is backed up without a failure, what is not mounted as an image that is its bytes.
+func TestLabCorpus(t *testing.T) {
+	lab.VG(t, "odd", 700<<20)
+	for _, disk := range corpus {
+		shell(t, "sh testdata/corpus.sh "+disk.name+" "+lab.LV(t, "odd", disk.name, disk.mib<<20))
+	}
+	s := newSite(t, "")
+	result := s.run(t, 0)
+	sumsUp(t, result)
+	for _, disk := range corpus {
+		t.Run(disk.name, func(t *testing.T) {
+			folder, m := s.newest(t, "odd/"+disk.name)
+			got := states(m)
+			for name, want := range disk.extents {
+				if got[name] != want {
+					t.Errorf("%q is %q, want %q", name, got[name], want)
+				}
+			}
+			for _, x := range m.Extents {
+				if x.State == catalog.StateImage {
+					sameBytes(t, filepath.Join(folder, x.Archive), "/dev/odd/"+disk.name, x)
+				}
+			}
+		})
+	}
+}
+
+// sameBytes compares an image with what it was made of.
+func sameBytes(t *testing.T, image, device string, x catalog.Extent) {
+	t.Helper()
+	file, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	stored, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	want := make([]byte, x.SizeBytes)
+	if _, err := disk.ReadAt(want, x.OffsetBytes); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the image of %q is not what the disk holds", x.Name)
+	}
 }

@@ -29,6 +29,21 @@ func newProgress(out io.Writer, log *slog.Logger) *progress {
 	return p
 }
 
+// RunStarted names the run in every line that follows.
+func (p *progress) RunStarted(id string) {
+	p.log = p.log.With("run", id)
+	if p.bars == nil {
+		p.log.Info("the run begins")
+	}
+}
+
+// RunEnded logs what the run came to, where no report on the terminal says so.
+func (p *progress) RunEnded(result *report.Run) {
+	if p.bars == nil {
+		p.log.Info(report.Subject(*result))
+	}
+}
+
 // VolumeStarted opens a bar. The length is the volume's size: what of it is in use is known later, and a bar that jumps
 // to its end is better than one that goes past it.
 func (p *progress) VolumeStarted(name string, sizeBytes int64) {

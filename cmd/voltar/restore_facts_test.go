@@ -90,7 +90,8 @@ func diskFacts(t *testing.T, device string) facts {
 		looked = strings.TrimSpace(lab.Do(t, "losetup", "--find", "--show", "--sector-size", fmt.Sprint(table.SectorBytes), device))
 		defer lab.Do(t, "losetup", "--detach", looked)
 	}
-	f["sfdisk"] = strings.ReplaceAll(lab.Do(t, "sfdisk", "--dump", looked), looked, "DISK")
+	named := regexp.MustCompile(regexp.QuoteMeta(looked) + `p?`)
+	f["sfdisk"] = named.ReplaceAllString(lab.Do(t, "sfdisk", "--dump", looked), "DISK")
 	for _, p := range table.Partitions {
 		if !p.Extended {
 			f.addExtent(t, fmt.Sprintf("p%d", p.Number), device, p.OffsetBytes(), p.SizeBytes())

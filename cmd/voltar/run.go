@@ -64,6 +64,7 @@ func (a *app) run(c *cli.Context) error {
 	if err != nil {
 		s.log.Error(err.Error())
 	}
+	bars.RunEnded(result)
 	if err := a.printRun(c, result); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"voltar/archive"
 	"voltar/internal/backup"
@@ -221,6 +222,6 @@ func isTerminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }

@@ -361,6 +361,7 @@ func verifyExitCode(ctx context.Context, run report.Run, list []verification) in
 // keepVerification mails the report, where that is asked for, and keeps it in the history.
 func (s *setup) keepVerification(c *cli.Context, run *report.Run) {
 	past := s.past()
+	told := false
 	if c.Bool("mail") {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 		defer cancel()
@@ -368,7 +369,7 @@ func (s *setup) keepVerification(c *cli.Context, run *report.Run) {
 		if err != nil {
 			s.log.Warn("the history cannot be read whole", "err", err)
 		}
-		if _, err := s.send(ctx, run, sameCommand(runs, run.Command)); err != nil {
+		if told, err = s.send(ctx, run, sameCommand(runs, run.Command)); err != nil {
 			s.log.Error("the report was not delivered", "err", err)
 			if run.ExitCode == exitDone {
 				run.ExitCode = exitNotDelivered
@@ -377,6 +378,9 @@ func (s *setup) keepVerification(c *cli.Context, run *report.Run) {
 	}
 	if err := past.Save(*run); err != nil {
 		s.log.Warn("the report cannot be kept in the history", "err", err)
+	}
+	if err := leaveWord(run, told); err != nil {
+		s.log.Warn("systemd will report this a second time", "err", err)
 	}
 }
 

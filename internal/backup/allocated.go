@@ -14,11 +14,11 @@ import (
 // mappedMinBytes is from which size on it is worth asking a thin pool what an image need not read.
 const mappedMinBytes = 32 << 20
 
-// allocated yields what of a range of the snapshot has to be read for an image; nil stands for all of it. What a thin pool
+// allocated yields what of a range of a device has to be read for an image; nil stands for all of it. What a thin pool
 // has not allocated is zeros. It is asked for each image anew, as a filesystem that was mounted in between may have
 // replayed its journal. Whatever is odd about the answer, all is read.
-func (v *volumeRun) allocated(ctx context.Context, offsetBytes, sizeBytes int64) iter.Seq2[archive.Range, error] {
-	if !v.snapshot.IsThin() || sizeBytes < mappedMinBytes {
+func (v *volumeRun) allocated(ctx context.Context, device string, offsetBytes, sizeBytes int64) iter.Seq2[archive.Range, error] {
+	if !v.snapshot.IsThin() || device != v.snapshot.DMPath || sizeBytes < mappedMinBytes {
 		return nil
 	}
 	mapped, err := v.mappedRanges(ctx)

@@ -126,6 +126,7 @@ type Deps struct {
 
 // Progress is told how a run goes on. Its methods may be called from many goroutines at once.
 type Progress interface {
+	RunStarted(id string)
 	VolumeStarted(name string, sizeBytes int64)
 	VolumeRead(name string, bytes int64) // data read since the last call
 	VolumeEnded(result report.Volume)

@@ -18,7 +18,10 @@ import (
 )
 
 func (x *extent) label() string {
-	if x.Name == "" {
+	switch {
+	case x.LV != nil:
+		return fmt.Sprintf("%s (%s/%s)", x.Name, x.LV.VG, x.LV.Name)
+	case x.Name == "":
 		return "the whole volume"
 	}
 	return x.Name
@@ -30,6 +33,8 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 	switch {
 	case x.State != "": // decided by the survey
 		return nil
+	case x.pv != nil:
+		return v.storePV(ctx, x)
 	case x.image != "" && x.found.Usage == "filesystem" && v.settings.As == AsFiles:
 		return fmt.Errorf("%s cannot be stored as files: %s", x.label(), x.image)
 	case x.image != "":
@@ -70,6 +75,7 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		return fmt.Errorf("map %s: %w", x.label(), err)
 	}
 	v.forgetBtrfs(x, device.Path, &held)
+	x.noteMap(device.Path, &held)
 	mounted, err := v.run.Mounts.Mount(ctx, device.Path, x.found.Type)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, mount.ErrHung) && !errors.Is(err, mount.ErrWrongDevice) {
@@ -84,16 +90,14 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 
 // mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
 func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*partmap.Mapped, error) {
-	if x.Number == 0 {
+	if x.Number == 0 && x.LV == nil {
 		return &partmap.Mapped{Path: v.snapshot.DMPath, Major: uint32(v.snapshot.KernelMajor), Minor: uint32(v.snapshot.KernelMinor)}, nil
 	}
-	target := partmap.Target{
-		Name: partmap.MapName(partmap.DMName(v.snapshot.VG, v.snapshot.Name), x.Number),
-		UUID: fmt.Sprintf("LVM-voltar-%s-%s-%d", v.run.id, v.volume.UUID, x.Number),
-		Segments: []partmap.Segment{{
-			SizeBytes: x.SizeBytes, Sources: []partmap.Source{{Device: v.snapshot.DMPath, OffsetBytes: x.OffsetBytes}},
-		}},
-	}
+	return v.makeMap(ctx, v.mapTarget(x), held)
+}
+
+// makeMap journals a map, makes it, and sees to its removal.
+func (v *volumeRun) makeMap(ctx context.Context, target partmap.Target, held *releases) (*partmap.Mapped, error) {
 	record, err := v.run.journal.Intend(journal.Thing{Kind: journal.KindMap, DMName: target.Name, DMUUID: target.UUID})
 	if err != nil {
 		return nil, err
@@ -109,6 +113,20 @@ func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*
 		return v.run.journal.Gone(record)
 	})
 	return mapped, nil
+}
+
+// mapTarget is the map of a partition, under the name that kpartx would give it, or of a guest's logical volume.
+func (v *volumeRun) mapTarget(x *extent) partmap.Target {
+	if x.LV != nil {
+		return v.guestTarget(x)
+	}
+	return partmap.Target{
+		Name: partmap.MapName(partmap.DMName(v.snapshot.VG, v.snapshot.Name), x.Number),
+		UUID: fmt.Sprintf("LVM-voltar-%s-%s-%d", v.run.id, v.volume.UUID, x.Number),
+		Segments: []partmap.Segment{{
+			SizeBytes: x.SizeBytes, Sources: []partmap.Source{{Device: v.snapshot.DMPath, OffsetBytes: x.OffsetBytes}},
+		}},
+	}
 }
 
 // storeTree archives the tree of a mounted extent, with its index and boot area.
@@ -206,7 +224,7 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 		return nil
 	}
 	name := v.names.BootArea(x.Name)
-	_, stats, err := v.writeImage(ctx, name, x.OffsetBytes, x.bootBytes)
+	_, stats, err := v.writeImage(ctx, x, name, 0, x.bootBytes)
 	if err != nil {
 		return fmt.Errorf("boot area of %s: %w", x.label(), err)
 	}
@@ -219,7 +237,7 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 func (v *volumeRun) storeImage(ctx context.Context, x *extent, reason string) error {
 	x.Archive = v.imageName(x)
 	x.Index, x.UsedBytes = nil, 0
-	file, stats, err := v.writeImage(ctx, x.Archive, x.OffsetBytes, x.SizeBytes)
+	file, stats, err := v.writeImage(ctx, x, x.Archive, 0, x.SizeBytes)
 	if err != nil {
 		return fmt.Errorf("image of %s: %w", x.label(), err)
 	}
@@ -237,21 +255,29 @@ func (v *volumeRun) imageName(x *extent) string {
 	return v.names.Image(x.Name)
 }
 
-// writeImage stores a range of the snapshot. What of it could not be read is in the stats, and no error.
+// writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
 func (v *volumeRun) writeImage(
-	ctx context.Context, name string, offsetBytes, sizeBytes int64,
-) (catalog.File, archive.ImageStats, error) {
-	device, err := os.Open(v.snapshot.DMPath)
+	ctx context.Context, x *extent, name string, offsetBytes, sizeBytes int64,
+) (_ catalog.File, _ archive.ImageStats, err error) {
+	var held releases
+	defer func() { err = errors.Join(err, held.run(ctx)) }()
+	path, offset, err := v.locate(ctx, x, &held)
 	if err != nil {
 		return catalog.File{}, archive.ImageStats{}, err
 	}
-	defer device.Close()
+	offsetBytes += offset
+	device, err := os.Open(path)
+	if err != nil {
+		return catalog.File{}, archive.ImageStats{}, err
+	}
+	held.push(func(context.Context) error { return device.Close() })
+	allocated := v.allocated(ctx, path, offsetBytes, sizeBytes)
 	var stats archive.ImageStats
 	maxBytes := sizeBytes + sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
 	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
-			Allocated: v.allocated(ctx, offsetBytes, sizeBytes),
+			Allocated: allocated,
 		})
 		return err
 	})

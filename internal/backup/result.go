@@ -97,7 +97,13 @@ func damageLine(x *extent, d catalog.Damage) string {
 // addToLedger accounts for each byte of an extent. What a filesystem does not use is free; its own structures count with
 // its files.
 func addToLedger(ledger *report.Ledger, x *extent) {
+	if x.LV != nil {
+		ledger.FreeBytes -= x.SizeBytes // of its physical volume, where it counted as free
+	}
 	switch x.State {
+	case catalog.StateLVM:
+		ledger.ImageBytes += x.PV.HeadBytes + x.PV.TailBytes
+		ledger.FreeBytes += x.SizeBytes - x.PV.HeadBytes - x.PV.TailBytes
 	case catalog.StateFiles:
 		used := min(x.UsedBytes, x.SizeBytes)
 		excluded := min(x.ExcludedBytes, used)

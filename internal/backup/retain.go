@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +38,16 @@ func (v *volumeRun) retainOn(ctx context.Context, b *branch) error {
 	}
 	removed, err := b.target.prune(ctx, backups, decisions)
 	b.copy.Removed = append(b.copy.Removed, removed...)
-	return err
+	return errors.Join(err, v.hold(ctx, b.target))
+}
+
+// hold lengthens the locks of what is kept, on a destination that locks.
+func (v *volumeRun) hold(ctx context.Context, t *target) error {
+	var all []error
+	for _, b := range t.history(v.identity()) {
+		all = append(all, catalog.Hold(ctx, t.Store, b, v.run.Now()))
+	}
+	return errors.Join(all...)
 }
 
 func (v *volumeRun) identity() catalog.Identity {

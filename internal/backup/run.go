@@ -65,6 +65,9 @@ func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
 	if err != nil {
 		return nil, errors.Join(err, r.lock.Unlock())
 	}
+	if e.Progress != nil {
+		e.Progress.RunStarted(r.id)
+	}
 	return r, nil
 }
 

@@ -40,6 +40,8 @@ type extent struct {
 	image     string // why it is stored as an image; "" for a filesystem to mount
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
 	readBytes int64  // of it that were read for the backup
+	pv        *guestPV
+	mapped    string // device of a logical volume that is in pieces, while it is mapped
 }
 
 // survey reads the partition table of a snapshot and probes each partition. A table that makes no sense is no error: the
@@ -62,7 +64,10 @@ func (v *volumeRun) survey(ctx context.Context) (*layout, error) {
 	switch {
 	case errors.Is(err, partmap.ErrNoTable):
 		l := whole("")
-		return l, v.probe(ctx, device, l.extents[0])
+		if err := v.probe(ctx, device, 0, l.extents[0]); err != nil {
+			return nil, err
+		}
+		return l, v.surveyGuestLVM(ctx, device, l)
 	case errors.As(err, &invalid):
 		v.warn("the partition table makes no sense: "+invalid.Error(), "the whole volume is stored as an image")
 		return whole("partition table: " + invalid.Error()), nil
@@ -80,11 +85,11 @@ func (v *volumeRun) survey(ctx context.Context) (*layout, error) {
 		if x.Number == 0 {
 			continue
 		}
-		if err := v.probe(ctx, device, x); err != nil {
+		if err := v.probe(ctx, device, x.OffsetBytes, x); err != nil {
 			return nil, err
 		}
 	}
-	return l, nil
+	return l, v.surveyGuestLVM(ctx, device, l)
 }
 
 // readSectors learns the sector sizes that the guest sees.
@@ -126,13 +131,13 @@ func tableExtents(table *partmap.Table) []*extent {
 	return list
 }
 
-// probe finds out what an extent holds and whether it can be mounted.
-func (v *volumeRun) probe(ctx context.Context, device *os.File, x *extent) error {
+// probe finds out what an extent, which begins at an offset of a device, holds and whether it can be mounted.
+func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int64, x *extent) error {
 	if v.settings.As == AsImage {
 		x.image = "the configuration says so"
 		return nil
 	}
-	found, err := v.run.Prober.Probe(ctx, v.snapshot.DMPath, x.OffsetBytes, x.SizeBytes)
+	found, err := v.run.Prober.Probe(ctx, device.Name(), offsetBytes, x.SizeBytes)
 	switch {
 	case err != nil:
 		return err
@@ -145,7 +150,7 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, x *extent) error
 	}
 	x.found = found
 	x.Filesystem = &catalog.Filesystem{Type: found.Type, UUID: found.UUID, Label: found.Label}
-	fs, err := probe.ReadFilesystem(io.NewSectionReader(device, x.OffsetBytes, x.SizeBytes), x.SizeBytes, found.Type)
+	fs, err := probe.ReadFilesystem(io.NewSectionReader(device, offsetBytes, x.SizeBytes), x.SizeBytes, found.Type)
 	switch {
 	case errors.Is(err, probe.ErrUnsupported):
 		x.image = found.Type + " is not mounted"

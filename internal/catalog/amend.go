@@ -12,6 +12,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"time"
 
 	"voltar/internal/store"
 )
@@ -111,7 +112,12 @@ func (a *Amendment) Commit(ctx context.Context) (Backup, error) {
 	if err != nil {
 		return Backup{}, err
 	}
-	if err := write(ctx, a.store, path.Join(a.backup.Path(), ManifestName), data, a.tags); err != nil {
+	until := lockEnd(a.store, time.Now())
+	if err := lockFiles(ctx, a.store, a.backup.Path(), a.Manifest.Files, until); err != nil {
+		return Backup{}, fmt.Errorf("amend %s: %w", a.backup.ID, err)
+	}
+	opts := store.PutOptions{Tags: a.tags, LockUntil: until}
+	if err := write(ctx, a.store, path.Join(a.backup.Path(), ManifestName), data, opts); err != nil {
 		return Backup{}, fmt.Errorf("amend %s: %w", a.backup.ID, err)
 	}
 	amended := a.backup

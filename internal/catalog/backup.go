@@ -147,7 +147,8 @@ func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) 
 }
 
 // Commit writes the manifest, and so makes the backup. The store must hold exactly the files that the manifest lists,
-// each of its size. After an error there is no backup, and the caller must Abort.
+// each of its size. A store that locks objects locks them now, and the manifest as it is written. After an error there
+// is no backup, and the caller must Abort.
 func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
 	if m.ID().Compare(d.id) != 0 {
 		return Backup{}, fmt.Errorf("commit backup %s: cannot take the manifest of %s", d.id, m.ID())
@@ -159,7 +160,12 @@ func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
 	if err := d.compare(ctx, m); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
-	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), data, d.tags); err != nil {
+	until := lockEnd(d.store, time.Now())
+	if err := lockFiles(ctx, d.store, d.Path(), m.Files, until); err != nil {
+		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
+	}
+	opts := store.PutOptions{Tags: d.tags, LockUntil: until}
+	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), data, opts); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
 	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(data))}, nil
@@ -287,8 +293,9 @@ func read(ctx context.Context, s store.Store, key string, maxBytes int64) (_ []b
 }
 
 // write writes a small object whole.
-func write(ctx context.Context, s store.Store, key string, data []byte, tags map[string]string) error {
-	w, err := s.Create(ctx, key, store.PutOptions{MaxBytes: int64(len(data)), Tags: maps.Clone(tags)})
+func write(ctx context.Context, s store.Store, key string, data []byte, opts store.PutOptions) error {
+	opts.MaxBytes, opts.Tags = int64(len(data)), maps.Clone(opts.Tags)
+	w, err := s.Create(ctx, key, opts)
 	if err != nil {
 		return err
 	}

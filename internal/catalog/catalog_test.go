@@ -168,7 +168,7 @@ func names(backups []Backup) []string {
 
 func raw(t *testing.T, s store.Store, key, data string) {
 	t.Helper()
-	if err := write(context.Background(), s, key, []byte(data), nil); err != nil {
+	if err := write(context.Background(), s, key, []byte(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,6 +201,9 @@ func (e *Extent) check(files map[string]bool) error {
 		errs = append(errs, fmt.Errorf("it lies out of range: %d bytes at %d", e.SizeBytes, e.OffsetBytes))
 	}
 	named := []string{e.Archive, e.BootArea}
+	if e.PV != nil {
+		named = append(named, e.PV.Tail)
+	}
 	if e.Index != nil {
 		named = append(named, e.Index.Name)
 		if e.Index.Name == "" || e.Index.BlocksOffset < 0 {
@@ -211,10 +215,34 @@ func (e *Extent) check(files map[string]bool) error {
 			errs = append(errs, fmt.Errorf("it names the file %q, which is not listed", name))
 		}
 	}
-	if e.Archive == "" && (e.State == StateFiles || e.State == StateImage) {
+	if e.Archive == "" && (e.State == StateFiles || e.State == StateImage || e.State == StateLVM) {
 		errs = append(errs, errors.New("it names no file that holds it"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.checkGuest())...)
+}
+
+// checkGuest checks what says where a guest's physical and logical volumes lie.
+func (e *Extent) checkGuest() error {
+	if e.State == StateLVM && e.PV == nil {
+		return errors.New("it does not say which physical volume it is")
+	}
+	if pv := e.PV; pv != nil && (pv.HeadBytes < 0 || pv.TailBytes < 0 || pv.HeadBytes > e.SizeBytes || pv.TailBytes > e.SizeBytes-pv.HeadBytes) {
+		return fmt.Errorf("head and tail of its physical volume, %d and %d bytes, are more than all of it", pv.HeadBytes, pv.TailBytes)
+	}
+	if e.LV == nil {
+		return nil
+	}
+	rest := e.SizeBytes
+	for _, s := range e.LV.Segments {
+		if s.SizeBytes <= 0 || s.SizeBytes > rest || len(s.Offsets) == 0 || (len(s.Offsets) > 1 && s.StripeBytes <= 0) || slices.Min(s.Offsets) < 0 {
+			return fmt.Errorf("a segment of its logical volume makes no sense: %+v", s)
+		}
+		rest -= s.SizeBytes
+	}
+	if rest != 0 {
+		return fmt.Errorf("the segments of its logical volume lack %d bytes", rest)
+	}
+	return nil
 }
 
 // checkHex wants lower case, as sha1sum writes it: sums are compared as text.

@@ -114,14 +114,16 @@ const (
 	StateFiles    State = "files"
 	StateImage    State = "image"
 	StateSwap     State = "swap" // UUID and label alone
+	StateLVM      State = "lvm"  // a physical volume of the guest: its head, and its logical volumes as extents of their own
 	StateTable    State = "table"
 	StateExcluded State = "excluded"
 	StateFailed   State = "failed"
 )
 
-// Extent is one contiguous part of a volume and what became of it.
+// Extent is one contiguous part of a volume and what became of it; or a logical volume of the guest's own, which lies on
+// parts of others whose state is StateLVM, and follows them.
 type Extent struct {
-	Name        string `json:"name"`             // p1, p5, boot; "" for a volume without a table
+	Name        string `json:"name"`             // p1, p5, boot, p2.lv1; "" for a volume without a table
 	Number      int    `json:"number,omitempty"` // of the partition
 	OffsetBytes int64  `json:"offset"`
 	SizeBytes   int64  `json:"size"`
@@ -136,6 +138,9 @@ type Extent struct {
 	Index      *Index      `json:"index,omitempty"`
 	BootArea   string      `json:"boot_area,omitempty"` // name of the file that holds the first sectors of the filesystem
 
+	PV *GuestPV `json:"guest_pv,omitempty"` // of StateLVM
+	LV *GuestLV `json:"guest_lv,omitempty"` // of a logical volume of the guest
+
 	UsedBytes       int64            `json:"used,omitempty"` // as statfs has it
 	Entries         int64            `json:"entries,omitempty"`
 	ContentBytes    int64            `json:"content,omitempty"`  // data of files, without holes
@@ -144,6 +149,35 @@ type Extent struct {
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
 	Damaged         []Damage         `json:"damaged,omitempty"`
 	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000
+}
+
+// GuestPV is a physical volume of the guest's LVM. Archive is the image of its first HeadBytes: label and metadata of the
+// volume group, which make all logical volumes again when they are copied back.
+type GuestPV struct {
+	UUID      string `json:"uuid"`
+	VG        string `json:"vg"`
+	VGUUID    string `json:"vg_uuid"`
+	HeadBytes int64  `json:"head"`
+	Tail      string `json:"tail,omitempty"`       // name of the file that holds what lies behind its extents, when that is metadata
+	TailBytes int64  `json:"tail_bytes,omitempty"` // at the end of the extent
+}
+
+// GuestLV is a logical volume of the guest's LVM and where it lies. OffsetBytes of its extent is where its first segment
+// begins; it is contiguous only when it has one segment without stripes.
+type GuestLV struct {
+	VG       string         `json:"vg"`
+	VGUUID   string         `json:"vg_uuid"`
+	Name     string         `json:"name"`
+	UUID     string         `json:"uuid"`
+	Segments []GuestSegment `json:"segments"`
+}
+
+// GuestSegment is a contiguous part of a logical volume, of one range of the backed-up volume or striped over several of
+// the same size.
+type GuestSegment struct {
+	SizeBytes   int64   `json:"size"`
+	StripeBytes int64   `json:"stripe,omitempty"` // of one stripe, where there are several offsets
+	Offsets     []int64 `json:"offsets"`          // bytes, in the volume
 }
 
 // Index says where the index of an archive is.

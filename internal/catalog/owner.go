@@ -91,7 +91,7 @@ func writeOwner(ctx context.Context, s store.Store, owner Owner) error {
 	if err != nil {
 		return err
 	}
-	if err := write(ctx, s, markerKey(owner.Host), data, nil); err != nil {
+	if err := write(ctx, s, markerKey(owner.Host), data, store.PutOptions{}); err != nil {
 		return fmt.Errorf("claim %s in %s: %w", owner.Host, s, err)
 	}
 	return nil

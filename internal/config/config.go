@@ -133,8 +133,6 @@ type Destination struct {
 	Path         string     `toml:"path"`          // disk: folder
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
-	Recipients   []string   `toml:"recipients"`    // age public keys: everything is encrypted to them
-	CatchUp      bool       `toml:"catch_up"`      // a run makes up what this one lacks from the others
 
 	S3
 }

@@ -4,8 +4,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-
-	"filippo.io/age"
 )
 
 // S3 are the keys of a [[destination]] of type "s3".
@@ -67,14 +65,6 @@ func (s S3) validate(p *problems, key string) {
 		p.oneOf(key+": object_lock.mode", s.ObjectLock.Mode, "governance", "compliance")
 		if s.ObjectLock.Days < 1 || s.ObjectLock.Days > 36500 {
 			p.add(key+": object_lock.days", "%d is not between 1 and 36500", s.ObjectLock.Days)
-		}
-	}
-}
-
-func validateRecipients(p *problems, key string, recipients []string) {
-	for _, text := range recipients {
-		if _, err := age.ParseRecipients(strings.NewReader(text)); err != nil {
-			p.add(key, "%q is no age public key, which begins with age1: `age-keygen` makes a pair", text)
 		}
 	}
 }

@@ -171,7 +171,6 @@ func (c *Config) validateDestinations(p *problems) {
 
 func (d Destination) validate(p *problems, key string) {
 	p.oneOf(key+": type", d.Type, "disk", "s3")
-	validateRecipients(p, key+": recipients", d.Recipients)
 	switch {
 	case d.Type == "s3":
 		d.S3.validate(p, key)

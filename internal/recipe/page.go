@@ -58,8 +58,9 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
    Note: {{.}}
 {{- end}}
 {{- if .IsFiles}}
-
-    LOOP=$(losetup --find --show --offset {{.OffsetBytes}} --sizelimit {{.SizeBytes}} "$TARGET")
+{{range .Open}}
+    {{.}}
+{{- end}}
 {{- range .Mkfs}}
     {{.}}
 {{- end}}
@@ -67,19 +68,41 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
     {{.}}
 {{- end}}
     mount -t {{.Type}}{{.MountOptions}} "$LOOP" "$MNT"
+{{- range .MakeSubvolumes}}
+    {{.}}
+{{- end}}
     {{.Tar}}
+{{- range .FinishSubvolumes}}
+    {{.}}
+{{- end}}
     umount "$MNT"
-    losetup -d "$LOOP"
+{{- range .Close}}
+    {{.}}
+{{- end}}
 {{else if .IsSwap}}
-
-    LOOP=$(losetup --find --show --offset {{.OffsetBytes}} --sizelimit {{.SizeBytes}} "$TARGET")
+{{range .Open}}
+    {{.}}
+{{- end}}
 {{- range .Mkfs}}
     {{.}}
 {{- end}}
-    losetup -d "$LOOP"
+{{- range .Close}}
+    {{.}}
+{{- end}}
+{{else if .InPieces}}
+{{range .Open}}
+    {{.}}
+{{- end}}
+    gzip -dc {{.File}} | dd of="$LOOP" bs=1M conv=notrunc,fsync status=none
+{{- range .Close}}
+    {{.}}
+{{- end}}
 {{else if .IsImage}}
 
     gzip -dc {{.File}} | dd of="$TARGET" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
+{{- if .HasTail}}
+    gzip -dc {{.Tail}} | dd of="$TARGET" bs=1M seek={{.TailOffset}} oflag=seek_bytes conv=notrunc,fsync status=none
+{{- end}}
 {{else}}
    Nothing is stored of it.
 {{end}}{{end}}

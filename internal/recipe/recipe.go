@@ -80,12 +80,12 @@ func (v view) TableLosses() string { return printable(strings.Join(v.Table.Losse
 // Steps are the extents, in the order in which they are written: images outside of partitions first, because the table
 // is written over them.
 func (v view) Outside() []step {
-	return v.steps(func(e catalog.Extent) bool { return e.Number == 0 && v.Table != nil })
+	return v.steps(func(e catalog.Extent) bool { return e.Number == 0 && e.LV == nil && v.Table != nil })
 }
 
 // Inside are the partitions, or the whole volume where there are none.
 func (v view) Inside() []step {
-	return v.steps(func(e catalog.Extent) bool { return e.Number != 0 || v.Table == nil })
+	return v.steps(func(e catalog.Extent) bool { return e.Number != 0 || e.LV != nil || v.Table == nil })
 }
 
 func (v view) steps(wanted func(catalog.Extent) bool) []step {
@@ -116,6 +116,9 @@ func (s step) Title() string {
 			title += ", label " + printable(fmt.Sprintf("%q", s.Filesystem.Label))
 		}
 	}
+	if s.LV != nil {
+		title += fmt.Sprintf(", the guest's logical volume %s/%s", printable(s.LV.VG), printable(s.LV.Name))
+	}
 	if s.Reason != "" {
 		title += " (" + printable(s.Reason) + ")"
 	}
@@ -123,7 +126,9 @@ func (s step) Title() string {
 }
 
 func (s step) IsFiles() bool { return s.State == catalog.StateFiles }
-func (s step) IsImage() bool { return s.State == catalog.StateImage }
+
+// IsImage says that a file is to be copied to where the extent begins: all of it, or the head of a physical volume.
+func (s step) IsImage() bool { return s.State == catalog.StateImage || s.State == catalog.StateLVM }
 func (s step) IsSwap() bool  { return s.State == catalog.StateSwap }
 
 func (s step) File() string { return quote(s.Archive) }
@@ -147,6 +152,8 @@ func (s step) MountOptions() string {
 		return " -o nouuid"
 	case "vfat":
 		return " -o utf8,tz=UTC,umask=022"
+	case "btrfs":
+		return " -o subvolid=5" // whatever its default will be
 	}
 	return ""
 }
@@ -188,22 +195,92 @@ func (s step) Mkfs() []string {
 			words = append(words, key+"="+quote(value))
 		}
 		for i, word := range argv {
-			switch {
-			case word == "DEVICE":
-				word = `"$LOOP"`
-			case strings.ContainsFunc(word, isControl) || !utf8.ValidString(word):
-				// A newline within quotes would end the line of the recipe, and "$(…)" drops those at its end.
-				variable := fmt.Sprintf("WORD%d", i)
-				commands = append(commands, fmt.Sprintf("%s=$(printf %%b '%sx'); %s=${%s%%x}", variable, octal(word), variable, variable))
-				word = `"$` + variable + `"`
-			default:
-				word = quote(word)
+			if word == "DEVICE" {
+				words = append(words, `"$LOOP"`)
+				continue
 			}
+			before, word := shellWord(fmt.Sprintf("WORD%d", i), word)
 			words = append(words, word)
+			commands = append(commands, before...)
 		}
 		commands = append(commands, strings.Join(words, " "))
 	}
 	return commands
+}
+
+// InPieces says that an image goes to ranges that lie apart.
+func (s step) InPieces() bool { return s.State == catalog.StateImage && s.LV != nil }
+
+// HasTail says that a physical volume has metadata at its end too.
+func (s step) HasTail() bool { return s.PV != nil && s.PV.Tail != "" }
+
+func (s step) Tail() string { return quote(s.PV.Tail) }
+
+// TailOffset is in the volume, as all offsets.
+func (s step) TailOffset() int64 { return s.OffsetBytes + s.SizeBytes - s.PV.TailBytes }
+
+// Open are the commands that give the extent a device of its own, $LOOP.
+func (s step) Open() []string {
+	if s.LV == nil {
+		return []string{fmt.Sprintf(`LOOP=$(losetup --find --show --offset %d --sizelimit %d "$TARGET")`, s.OffsetBytes, s.SizeBytes)}
+	}
+	var lines []string
+	const sectorBytes = 512 // device-mapper's unit
+	start := int64(0)
+	for _, segment := range s.LV.Segments {
+		line := fmt.Sprintf("%d %d linear", start/sectorBytes, segment.SizeBytes/sectorBytes)
+		if n := len(segment.Offsets); n > 1 {
+			line = fmt.Sprintf("%d %d striped %d %d", start/sectorBytes, segment.SizeBytes/sectorBytes, n, segment.StripeBytes/sectorBytes)
+		}
+		for _, offset := range segment.Offsets {
+			line += fmt.Sprintf(" $TARGET %d", offset/sectorBytes)
+		}
+		lines = append(lines, `"`+line+`"`)
+		start += segment.SizeBytes
+	}
+	return []string{`printf '%s\n' ` + strings.Join(lines, " ") + " | dmsetup create voltar-restore --noudevrules",
+		"dmsetup mknodes voltar-restore", "LOOP=/dev/mapper/voltar-restore"}
+}
+
+// Close are those that take it away again.
+func (s step) Close() []string {
+	if s.LV == nil {
+		return []string{`losetup -d "$LOOP"`}
+	}
+	return []string{"dmsetup remove voltar-restore", "dmsetup mknodes"}
+}
+
+// MakeSubvolumes are the commands that make the subvolumes of btrfs before its files are unpacked.
+func (s step) MakeSubvolumes() (commands []string) {
+	for _, sub := range s.Filesystem.Subvolumes {
+		before, name := shellWord("WORD", sub.Name())
+		commands = append(append(commands, before...), `mkdir -p "$(dirname "$MNT"/`+name+`)"`, `btrfs subvolume create "$MNT"/`+name)
+	}
+	return commands
+}
+
+// FinishSubvolumes are those that make them what they were when the files are there.
+func (s step) FinishSubvolumes() (commands []string) {
+	for _, sub := range s.Filesystem.Subvolumes {
+		before, name := shellWord("WORD", sub.Name())
+		if sub.Default {
+			commands = append(append(commands, before...), `btrfs subvolume set-default "$MNT"/`+name)
+		}
+		if sub.ReadOnly {
+			commands = append(append(commands, before...), `btrfs property set -t subvol "$MNT"/`+name+` ro true`)
+		}
+	}
+	return commands
+}
+
+// shellWord returns what stands for a text in a command on one line, and what has to come before that in lines of its own.
+func shellWord(variable, text string) (before []string, word string) {
+	if !strings.ContainsFunc(text, isControl) && utf8.ValidString(text) {
+		return nil, quote(text)
+	}
+	// A newline within quotes would end the line of the recipe, and "$(…)" drops those at its end.
+	set := fmt.Sprintf("%s=$(printf %%b '%sx'); %s=${%s%%x}", variable, octal(text), variable, variable)
+	return []string{set}, `"$` + variable + `"`
 }
 
 // quote makes one word of a printable text for a POSIX shell.

@@ -113,5 +113,20 @@ func samples() map[string]*catalog.Manifest {
 		{Name: "p1", Number: 1, OffsetBytes: 1 << 20, SizeBytes: 64 << 20, State: catalog.StateFiles, Archive: "volume-00000001.p1.tar.gz",
 			BootArea: "volume-00000001.p1.boot.gz", Filesystem: fat},
 	}}
-	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid}
+	guest := func(name string, segments ...catalog.GuestSegment) *catalog.GuestLV {
+		return &catalog.GuestLV{VG: "rl", Name: name, Segments: segments}
+	}
+	lvm := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Extents: []catalog.Extent{
+		{SizeBytes: 1 << 30, State: catalog.StateLVM, Archive: "volume-00000001.pv.img.gz", Reason: "a physical volume",
+			PV: &catalog.GuestPV{VG: "rl", HeadBytes: 1 << 20, Tail: "volume-00000001.pvtail.img.gz", TailBytes: 1 << 20}},
+		{Name: "lv1", OffsetBytes: 1 << 20, SizeBytes: 96 << 20, State: catalog.StateFiles, Archive: "volume-00000001.lv1.tar.gz",
+			Filesystem: &catalog.Filesystem{Type: "btrfs", Mkfs: [][]string{{"mkfs.btrfs", "DEVICE"}}, Subvolumes: []catalog.Subvolume{
+				{Path: "@ $(id)", Default: true}, {PathB64: []byte("@/caf\xe9\n"), ReadOnly: true},
+			}},
+			LV: guest("root", catalog.GuestSegment{SizeBytes: 64 << 20, Offsets: []int64{1 << 20}},
+				catalog.GuestSegment{SizeBytes: 32 << 20, StripeBytes: 64 << 10, Offsets: []int64{200 << 20, 300 << 20}})},
+		{Name: "lv2", OffsetBytes: 65 << 20, SizeBytes: 4 << 20, State: catalog.StateImage, Archive: "volume-00000001.lv2.img.gz", Reason: "unknown",
+			LV: guest("data", catalog.GuestSegment{SizeBytes: 4 << 20, Offsets: []int64{65 << 20}})},
+	}}
+	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid, "guest-lvm": lvm}
 }

@@ -19,6 +19,8 @@ var (
 	ErrNoSpace = errors.New("no space left in the destination")
 	// ErrLocked is wrapped by the error of a deletion that the store's own retention forbids.
 	ErrLocked = errors.New("object is locked")
+	// ErrNoLock is wrapped by the error of a write that was to be held against deletion by a store that does not do that.
+	ErrNoLock = errors.New("this destination does not lock objects")
 	// ErrBadKey is wrapped by the error of a key, or prefix, that no store takes.
 	ErrBadKey = errors.New("not a valid key")
 )
@@ -34,6 +36,9 @@ type Object struct {
 type PutOptions struct {
 	MaxBytes int64             // upper bound of its size, which the caller keeps; 0 when nothing is known
 	Tags     map[string]string // kept with the object where the store can
+	// LockUntil holds the object as Locker.Lock does, from when it appears: one that cannot be held does not appear. Only
+	// for stores that implement Locker; others refuse it.
+	LockUntil time.Time
 }
 
 // Writer takes one object. It is not safe for concurrent use, but any number may write to one key: the last to commit
@@ -104,6 +109,8 @@ type Locker interface {
 	LockFor() time.Duration
 	// Lock holds the objects of the keys until a time. One that is held for longer already stays so.
 	Lock(ctx context.Context, keys []string, until time.Time) error
+	// LockedUntil returns when an object's lock ends, or the zero time.
+	LockedUntil(ctx context.Context, key string) (time.Time, error)
 }
 
 // TagWriter is implemented by writers of stores that keep tags with objects.

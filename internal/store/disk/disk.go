@@ -155,7 +155,10 @@ func (s *Store) Folder() string { return s.path }
 const maxCreateTries = 100
 
 // Create begins an object; see store.Store.
-func (s *Store) Create(ctx context.Context, key string, _ store.PutOptions) (store.Writer, error) {
+func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	if !opts.LockUntil.IsZero() {
+		return nil, s.wrap("create", key, store.ErrNoLock)
+	}
 	if err := s.check(ctx, key); err != nil {
 		return nil, s.wrap("create", key, err)
 	}

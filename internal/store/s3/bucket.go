@@ -138,13 +138,27 @@ func (s *Store) lock(ctx context.Context, key string, until time.Time) error {
 	if held := heldUntil(info); !held.Before(until) {
 		return nil
 	}
+	return s.retain(ctx, key, info.VersionID, until)
+}
+
+// retain holds one version of an object.
+func (s *Store) retain(ctx context.Context, key, version string, until time.Time) error {
 	mode := minio.RetentionMode(strings.ToUpper(s.opts.Lock.Mode))
 	until = until.UTC().Truncate(time.Second)
 	return s.try(ctx, s.opts.RetryFor, func(ctx context.Context) error {
 		return s.core.PutObjectRetention(ctx, s.opts.Bucket, s.object(key), minio.PutObjectRetentionOptions{
-			Mode: &mode, RetainUntilDate: &until, VersionID: info.VersionID,
+			Mode: &mode, RetainUntilDate: &until, VersionID: version,
 		})
 	})
+}
+
+// LockedUntil returns when an object's lock ends; see store.Locker.
+func (s *Store) LockedUntil(ctx context.Context, key string) (time.Time, error) {
+	info, err := s.stat(ctx, key, "")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look until when %s in %s is locked: %w", key, s, err)
+	}
+	return heldUntil(info), nil
 }
 
 // Headers that tell how an object is held.

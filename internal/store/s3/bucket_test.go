@@ -2,6 +2,7 @@ package s3
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"voltar/internal/store/s3/s3test"
 )
 
-// versionsIn counts all versions in a bucket, deletion markers included.
-func versionsIn(t *testing.T, server *s3test.Server, bucket string) (list []minio.ObjectInfo) {
+// versionsIn lists all versions in a bucket as "KEY SIZE", deletion markers included.
+func versionsIn(t *testing.T, server *s3test.Server, bucket string) (list []string) {
 	t.Helper()
 	client, err := server.Client()
 	if err != nil {
@@ -23,7 +24,7 @@ func versionsIn(t *testing.T, server *s3test.Server, bucket string) (list []mini
 		if info.Err != nil {
 			t.Fatal(info.Err)
 		}
-		list = append(list, info)
+		list = append(list, fmt.Sprintf("%s %d", info.Key, info.Size))
 	}
 	return list
 }
@@ -47,8 +48,8 @@ func TestDeletionsFreeVersions(t *testing.T) {
 			if err := s.Delete(t.Context(), "h/a"); err != nil {
 				t.Fatal(err)
 			}
-			if left := versionsIn(t, server, "bucket"); len(left) != 1 || !strings.HasSuffix(left[0].Key, "/h/ab") {
-				t.Errorf("%+v is left", left)
+			if left := versionsIn(t, server, "bucket"); len(left) != 1 || !strings.HasSuffix(left[0], "/h/ab 5") {
+				t.Errorf("%q is left", left)
 			}
 			client, err := server.Client()
 			if err != nil {
@@ -58,13 +59,13 @@ func TestDeletionsFreeVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 			if left := versionsIn(t, server, "bucket"); len(left) != 2 {
-				t.Fatalf("%+v: a version and its deletion marker were expected", left)
+				t.Fatalf("%q: a version and its deletion marker were expected", left)
 			}
 			if freed, err := s.Sweep(t.Context(), "h"); err != nil || freed != 5 {
 				t.Errorf("Sweep = %d, %v, want 5", freed, err)
 			}
 			if left := versionsIn(t, server, "bucket"); len(left) != 0 {
-				t.Errorf("after the sweep there is %+v", left)
+				t.Errorf("after the sweep there is %q", left)
 			}
 		})
 	}
@@ -114,6 +115,16 @@ func TestObjectLock(t *testing.T) {
 				}
 				if err := s.Delete(t.Context(), "h/a"); err != nil {
 					t.Errorf("one that is not locked: %v", err)
+				}
+				w, err := s.Create(t.Context(), "h/manifest", store.PutOptions{LockUntil: until})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.Commit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if held, err := s.LockedUntil(t.Context(), "h/manifest"); err != nil || !held.Equal(until.UTC().Truncate(time.Second)) {
+					t.Errorf("locked until %s, %v; want %s", held, err, until)
 				}
 			})
 		}
@@ -168,7 +179,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 		t.Errorf("Probe = %q, %v", notes, err)
 	}
 	if left := versionsIn(t, server, "bucket"); len(left) != 0 {
-		t.Errorf("%+v is left", left)
+		t.Errorf("%q is left", left)
 	}
 }
 

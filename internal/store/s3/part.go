@@ -179,7 +179,7 @@ const (
 // partBytes is the size of an object's parts, but for its last: one for the whole object, as some servers want it, and
 // so large that an object of the most bytes it may have, or any where nothing is known, has no more than the protocol
 // allows.
-func partBytes(maxBytes int64) (int64, error) {
+func (s *Store) partBytes(maxBytes int64) (int64, error) {
 	switch {
 	case maxBytes > maxObjectBytes:
 		return 0, fmt.Errorf("cannot store an object of up to %d bytes: S3 takes %d\nhint: exclude something, or back this "+
@@ -189,5 +189,5 @@ func partBytes(maxBytes int64) (int64, error) {
 	}
 	needed := (maxBytes + maxParts - 1) / maxParts
 	rounded := (needed + chunkBytes - 1) / chunkBytes * chunkBytes
-	return max(rounded, minPartBytes), nil
+	return max(rounded, s.minPart), nil
 }

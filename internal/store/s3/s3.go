@@ -84,6 +84,7 @@ type Store struct {
 	limit   *limiter
 	records records
 	sum     sum
+	minPart int64
 
 	mu     sync.Mutex
 	bucket *bucket // what is known of it; nil until asked
@@ -100,7 +101,7 @@ var (
 
 // Open prepares the use of a bucket. The server is not asked yet.
 func Open(opts Options) (*Store, error) {
-	s := &Store{opts: opts}
+	s := &Store{opts: opts, minPart: minPartBytes}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open destination %s: %w", s, err)
 	}

@@ -26,6 +26,7 @@ func openStore(t *testing.T, opts Options) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.minPart = testPartBytes
 	return s
 }
 

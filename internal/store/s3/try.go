@@ -18,15 +18,15 @@ const (
 	lastWait  = 15 * time.Second
 )
 
-// maxSpoiled bounds the tries of a request whose data the server says it did not get as sent.
-const maxSpoiled = 4
+// maxDoubtful bounds the tries of a request whose failure may pass and more likely will not.
+const maxDoubtful = 4
 
 // try makes a request until it succeeds, fails for good, or has failed for as long as given. It returns the cause of the
 // context's end, or an error that names cause and setting.
 func (s *Store) try(ctx context.Context, limit time.Duration, request func(ctx context.Context) error) error {
 	limit = min(limit, s.opts.RetryFor)
 	var since time.Time
-	spoiled := 0
+	doubtful := 0
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -41,10 +41,10 @@ func (s *Store) try(ctx context.Context, limit time.Duration, request func(ctx c
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if isSpoiled(err) {
-			spoiled++
+		if isCode(err, spoiling...) || isCode(err, colliding...) {
+			doubtful++
 		}
-		if !s.mayPass(err) || spoiled == maxSpoiled {
+		if !s.mayPass(err) || doubtful == maxDoubtful {
 			return s.explain(err, 0)
 		}
 		pause := wait/2 + rand.N(wait/2)
@@ -61,17 +61,16 @@ func (s *Store) try(ctx context.Context, limit time.Duration, request func(ctx c
 
 // Codes of errors that pass by themselves, beside those of status 500 and above.
 var passing = []string{"RequestTimeout", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException",
-	"RequestLimitExceeded", "RequestThrottled", "InternalError", "ServiceUnavailable", "OperationAborted",
+	"RequestLimitExceeded", "RequestThrottled", "InternalError", "ServiceUnavailable",
 	"ExpiredToken", "ExpiredTokenException"}
 
 // Codes of errors that tell of data spoiled on its way.
 var spoiling = []string{"IncompleteBody", "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch",
 	"XAmzContentChecksumMismatch"}
 
-func isSpoiled(err error) bool {
-	var answer minio.ErrorResponse
-	return errors.As(err, &answer) && slices.Contains(spoiling, answer.Code)
-}
+// Codes of errors that tell of another request on the same key or folder. The last is what versitygw says when it removes
+// a folder as empty just when an object is put there.
+var colliding = []string{"OperationAborted", "ConditionalRequestConflict", "ExistingObjectIsDirectory"}
 
 // mayPass tells whether the same request may succeed later.
 func (s *Store) mayPass(err error) bool {
@@ -82,7 +81,7 @@ func (s *Store) mayPass(err error) bool {
 	switch {
 	case isFull(answer):
 		return false
-	case slices.Contains(passing, answer.Code), slices.Contains(spoiling, answer.Code):
+	case slices.Contains(passing, answer.Code), slices.Contains(spoiling, answer.Code), slices.Contains(colliding, answer.Code):
 		return true
 	case answer.Region != "" && s.opts.Region == "" && answer.Code == "AuthorizationHeaderMalformed":
 		return true // the client has learnt the region from it

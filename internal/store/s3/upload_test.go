@@ -21,6 +21,7 @@ import (
 )
 
 func TestPartBytes(t *testing.T) {
+	s := &Store{minPart: minPartBytes}
 	for _, test := range []struct {
 		name           string
 		maxBytes, want int64
@@ -32,7 +33,7 @@ func TestPartBytes(t *testing.T) {
 		{"1 TiB", 1 << 40, 105 << 20},
 		{"the largest object", 5 << 40, 525 << 20},
 	} {
-		got, err := partBytes(test.maxBytes)
+		got, err := s.partBytes(test.maxBytes)
 		if err != nil || got != test.want {
 			t.Errorf("%s: %d, %v; want %d", test.name, got, err, test.want)
 		}
@@ -40,7 +41,7 @@ func TestPartBytes(t *testing.T) {
 			t.Errorf("%s: 10,000 parts of %d hold less than %d", test.name, got, test.maxBytes)
 		}
 	}
-	if _, err := partBytes(5<<40 + 1); err == nil {
+	if _, err := s.partBytes(5<<40 + 1); err == nil {
 		t.Error("more than the largest object is taken")
 	}
 }
@@ -109,7 +110,7 @@ func TestKilledUpload(t *testing.T) {
 			if objects, err := s.List(t.Context(), ""); err != nil || len(objects) != 0 {
 				t.Errorf("before the sweep there is %v, %v", objects, err)
 			}
-			if freed, err := s.Sweep(t.Context(), folder); err != nil || freed < minPartBytes {
+			if freed, err := s.Sweep(t.Context(), folder); err != nil || freed < testPartBytes {
 				t.Errorf("Sweep = %d, %v", freed, err)
 			}
 			if left := uploads(t, server, "bucket", object); len(left) > 0 {
@@ -135,7 +136,7 @@ func uploadForEver(t *testing.T, settings []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write(noise(minPartBytes + 1)); err != nil {
+	if _, err := w.Write(noise(testPartBytes + 1)); err != nil {
 		t.Fatal(err)
 	}
 	for len(w.(*writer).slots) > 0 {
@@ -183,12 +184,12 @@ func TestAbortedUpload(t *testing.T) {
 func TestPartsInFiles(t *testing.T) {
 	server := s3test.Start(t, s3test.Versitygw)
 	server.Make(t, "bucket", s3test.Bucket{})
-	for _, megabytes := range []int64{0, 1, 5, 17, 40} {
+	for _, megabytes := range []int64{0, 1, 6, 12} {
 		t.Run(fmt.Sprint(megabytes), func(t *testing.T) {
 			opts := optionsFor(t, server, "bucket")
 			opts.Memory = NewMemory(megabytes << 20)
 			s := openStore(t, opts)
-			data := noise(3*minPartBytes + 99)
+			data := noise(3*testPartBytes + 99)
 			if _, err := put(s, "a", data); err != nil {
 				t.Fatal(err)
 			}
@@ -230,7 +231,7 @@ func TestLargePartsAreInFiles(t *testing.T) {
 	}
 }
 
-// Eight long streams at a time, of which nothing is known, in the memory of one.
+// Four long streams at a time, of which nothing is known, in the memory of one.
 func TestMemoryIsShared(t *testing.T) {
 	server := s3test.Start(t, s3test.Versitygw)
 	server.Make(t, "bucket", s3test.Bucket{})
@@ -239,10 +240,10 @@ func TestMemoryIsShared(t *testing.T) {
 	s := openStore(t, opts)
 	errs := make(chan error)
 	piece := noise(1 << 20)
-	for i := range 8 {
+	for i := range 4 {
 		go func() {
 			w, err := s.Create(t.Context(), fmt.Sprintf("h/%d", i), store.PutOptions{})
-			for n := 0; n < 80 && err == nil; n++ {
+			for n := 0; n < 70 && err == nil; n++ {
 				_, err = w.Write(piece)
 			}
 			if err == nil {
@@ -251,7 +252,7 @@ func TestMemoryIsShared(t *testing.T) {
 			errs <- err
 		}()
 	}
-	for range 8 {
+	for range 4 {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
@@ -260,7 +261,7 @@ func TestMemoryIsShared(t *testing.T) {
 	runtime.ReadMemStats(&stats)
 	t.Logf("%d MiB of heap were taken", stats.HeapSys>>20)
 	for _, o := range mustList(t, s, "h") {
-		if o.SizeBytes != 80<<20 {
+		if o.SizeBytes != 70<<20 {
 			t.Errorf("%+v", o)
 		}
 	}
@@ -285,7 +286,7 @@ func TestMoreThanAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.(*writer).sent = make([]minio.ObjectPart, maxParts)
-	if _, err := w.Write(noise(minPartBytes + 1)); err == nil || !strings.Contains(err.Error(), "larger than was announced") {
+	if _, err := w.Write(noise(testPartBytes + 1)); err == nil || !strings.Contains(err.Error(), "larger than was announced") {
 		t.Errorf("%v", err)
 	}
 	if err := w.Abort(); err != nil {

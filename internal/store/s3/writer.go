@@ -39,12 +39,15 @@ func (s *Store) create(ctx context.Context, key string, opts store.PutOptions) (
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	size, err := partBytes(opts.MaxBytes)
+	if !opts.LockUntil.IsZero() && s.opts.Lock.Mode == "" {
+		return nil, store.ErrNoLock
+	}
+	size, err := s.partBytes(opts.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	w := &writer{
-		store: s, key: key, partBytes: size, tags: maps.Clone(opts.Tags),
+		store: s, key: key, partBytes: size, tags: maps.Clone(opts.Tags), lockUntil: opts.LockUntil,
 		slots: make(chan struct{}, s.opts.Parallel), freed: make(chan struct{}, 1),
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -60,6 +63,7 @@ type writer struct {
 	key       string
 	partBytes int64
 	tags      map[string]string
+	lockUntil time.Time
 	ended     bool
 
 	size   int64
@@ -299,6 +303,9 @@ func (w *writer) commit() (store.Object, error) {
 	object, err := w.compare(stored)
 	if err == nil {
 		err = w.tag(stored.version)
+	}
+	if err == nil && !w.lockUntil.IsZero() {
+		err = w.store.retain(w.ctx, w.key, stored.version, w.lockUntil)
 	}
 	if err != nil {
 		return store.Object{}, errors.Join(err, w.retract(stored.version))

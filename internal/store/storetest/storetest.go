@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Cancelled", testCancelled},
 		{"CancelledWriter", testCancelledWriter},
 		{"Sweep", testSweep},
+		{"LockUntil", testLockUntil},
 		{"Usage", testUsage},
 		{"String", testString},
 	} {
@@ -667,6 +668,20 @@ func testSweep(t *testing.T, s store.Store) {
 	}
 	if freed, err := s.Sweep(context.Background(), "nothing/there"); err != nil || freed != 0 {
 		t.Errorf("Sweep of nothing = %d, %v", freed, err)
+	}
+}
+
+// A store that does not lock, or is not told to, refuses what must be locked instead of storing it without.
+func testLockUntil(t *testing.T, s store.Store) {
+	if locker, ok := s.(store.Locker); ok && locker.LockFor() > 0 {
+		t.Fatal("the suite is for stores that are not told to lock")
+	}
+	w, err := s.Create(context.Background(), "a", store.PutOptions{LockUntil: time.Now().Add(time.Hour)})
+	if !errors.Is(err, store.ErrNoLock) {
+		t.Errorf("Create: error %v, want ErrNoLock", err)
+	}
+	if err == nil {
+		_ = w.Abort()
 	}
 }
 

@@ -1,0 +1,54 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"time"
+
+	"voltar/internal/store"
+)
+
+// lockEnd is until when a store is to hold what is locked now, or the zero time where it holds nothing.
+func lockEnd(s store.Store, now time.Time) time.Time {
+	if locker, ok := s.(store.Locker); ok && locker.LockFor() > 0 {
+		return now.Add(locker.LockFor())
+	}
+	return time.Time{}
+}
+
+// lockFiles locks files of a backup, where the store does that.
+func lockFiles(ctx context.Context, s store.Store, folder string, files []File, until time.Time) error {
+	if until.IsZero() {
+		return nil
+	}
+	var keys []string
+	for _, file := range files {
+		keys = append(keys, path.Join(folder, file.Name))
+	}
+	return s.(store.Locker).Lock(ctx, keys, until) // as lockEnd found
+}
+
+// Hold sees to it that a backup that is to be kept stays locked, in a store that locks: when less than half of the time
+// is left, it is locked for the whole of it again, the manifest last.
+func Hold(ctx context.Context, s store.Store, b Backup, now time.Time) error {
+	until := lockEnd(s, now)
+	if until.IsZero() {
+		return nil
+	}
+	locker, manifest := s.(store.Locker), path.Join(b.Path(), ManifestName) // as lockEnd found
+	held, err := locker.LockedUntil(ctx, manifest)
+	if err != nil {
+		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+	}
+	if held.Sub(now) >= locker.LockFor()/2 {
+		return nil
+	}
+	if err := lockFiles(ctx, s, b.Path(), b.Manifest.Files, until); err != nil {
+		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+	}
+	if err := locker.Lock(ctx, []string{manifest}, until); err != nil {
+		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+	}
+	return nil
+}
