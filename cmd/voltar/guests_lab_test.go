@@ -212,7 +212,64 @@ func TestLabGuestLVM(t *testing.T) {
 		blkid -p -o value -s UUID /dev/guest/swap`
 	want := guestVG(t, "/dev/host/g2", look)
 	if got := guestVG(t, "/dev/host/back", look); got != want {
+		t.Errorf("came back by the recipe as\n%s\nwant\n%s", got, want)
+	}
+	s.restore(t, 2, "host/g1", "--partition", "p1", "--to", "host/back", "--force")
+	shell(t, "dd if=/dev/urandom of=/dev/host/back bs=1M count=148 status=none")
+	s.restore(t, 0, "host/g1", "--to", "host/back", "--force")
+	if got := guestVG(t, "/dev/host/back", look); got != want {
 		t.Errorf("came back as\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Two copies of one btrfs in one run are read one after the other, and its subvolumes come back as such. A third, which
+// this host has mounted, is stored as an image.
+func TestLabBtrfsGuests(t *testing.T) {
+	lab.VG(t, "tree", 760<<20)
+	device := lab.LV(t, "tree", "one", 112<<20)
+	shell(t, "mkfs.btrfs -q -f "+device)
+	t.Run("fill", func(t *testing.T) {
+		shell(t, "cd "+lab.Mount(t, device, "subvolid=5")+`; btrfs -q subvolume create @; echo one > @/file
+			btrfs -q subvolume snapshot -r @ snap; echo two > @/file; ln @/file @/name; btrfs subvolume set-default $PWD/@`)
+	})
+	shell(t, "dd conv=sparse bs=1M status=none if="+device+" of="+lab.LV(t, "tree", "two", 112<<20))
+	s := newSite(t, "")
+	result := s.run(t, 0)
+	sumsUp(t, result)
+	folder, _ := s.newest(t, "tree/two")
+	for _, v := range []string{"tree/one", "tree/two"} {
+		_, m := s.newest(t, v)
+		x := m.Extents[0]
+		if x.State != catalog.StateFiles || len(x.Filesystem.Subvolumes) != 2 {
+			t.Errorf("%s: %+v", v, x)
+		}
+	}
+	back := lab.LV(t, "tree", "back", 112<<20)
+	look := func(t *testing.T, device string) string {
+		return shell(t, "cd "+lab.Mount(t, device, "subvolid=5")+`; btrfs subvolume get-default .; btrfs property get snap ro; cat @/file @/name snap/file
+			stat -c %h,%i,%n @ snap @/file; find . | sort`)
+	}
+	var want string
+	t.Run("original", func(t *testing.T) { want = look(t, device) })
+	shell(t, "btrfs device scan -u || true")
+	for how, restore := range map[string]func(t *testing.T){
+		"by hand": func(t *testing.T) { byRecipe(t, folder, back) },
+		"restore": func(t *testing.T) { s.restore(t, 0, "tree/two", "--to", "tree/back", "--force") },
+	} {
+		t.Run(how, func(t *testing.T) {
+			restore(t)
+			if got := look(t, back); got != want {
+				t.Errorf("came back as\n%s\nwant\n%s", got, want)
+			}
+		})
+		shell(t, "btrfs device scan -u || true")
+	}
+
+	lab.Mount(t, device, "defaults")
+	other := newSite(t, "")
+	other.run(t, 0, "tree/two")
+	if _, m := other.newest(t, "tree/two"); m.Extents[0].State != catalog.StateImage || !strings.Contains(m.Extents[0].Reason, "mounted") {
+		t.Errorf("beside a mounted copy: %+v", m.Extents[0])
 	}
 }
 

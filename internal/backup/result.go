@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"voltar/archive"
@@ -165,6 +166,8 @@ func (v *volumeRun) describeFailure(reason string) {
 	if v.layout == nil {
 		v.layout = &layout{extents: []*extent{{Extent: catalog.Extent{SizeBytes: v.volume.SizeBytes}}}}
 	}
+	// Those of the guest's own LVM lie in others.
+	v.layout.extents = slices.DeleteFunc(v.layout.extents, func(x *extent) bool { return x.LV != nil })
 	for _, x := range v.layout.extents {
 		if x.State != catalog.StateExcluded {
 			x.Extent = catalog.Extent{Name: x.Name, SizeBytes: x.SizeBytes, State: catalog.StateFailed, Reason: reason, Filesystem: x.Filesystem}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/btrfs"
 	"voltar/internal/hostcmd"
 	"voltar/internal/probe"
 	"voltar/report"
@@ -95,7 +96,14 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	subvolumes := subvolumes(s.piece.Filesystem)
+	if err := btrfs.Make(root, subvolumes); err != nil {
+		return err
+	}
 	if err := s.extract(ctx, w, root); err != nil {
+		return err
+	}
+	if err := btrfs.Finish(root, subvolumes); err != nil {
 		return err
 	}
 	return mounted.Sync()

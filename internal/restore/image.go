@@ -44,18 +44,27 @@ func (s *writeImage) Describe() []string {
 }
 
 func (s *writeImage) do(ctx context.Context, w *work) (err error) {
+	base := len(w.held)
+	defer func() { err = errors.Join(err, w.releaseTo(ctx, base)) }()
+	path, offset := w.device, s.piece.OffsetBytes
+	if s.piece.LV != nil {
+		if path, err = w.mapPiece(ctx, s.piece); err != nil {
+			return fmt.Errorf("%s: %w", s.piece.label(), err)
+		}
+		offset = 0
+	}
 	r, err := w.plan.source.archive(ctx, s.piece.Archive, archive.ReaderOptions{
 		MaxBytes: s.piece.SizeBytes, KeepGoing: w.plan.keepGoing,
 	})
 	if err != nil {
 		return err
 	}
-	device, err := os.OpenFile(w.device, os.O_RDWR, 0)
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return r.finish(err)
 	}
 	defer func() { err = errors.Join(err, device.Close()) }()
-	writer := &extentWriter{device: device, offsetBytes: s.piece.OffsetBytes, zeros: w.zeros}
+	writer := &extentWriter{device: device, offsetBytes: offset, zeros: w.zeros}
 	done := int64(0)
 	stats, err := archive.ReadImage(ctx, r.Reader, writer, archive.ReadImageOptions{
 		SizeBytes: s.piece.SizeBytes, SkipZeros: true,

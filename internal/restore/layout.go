@@ -19,6 +19,7 @@ type layout struct {
 	script      *partmap.Script // nil without a partition table
 	resized     bool            // the target has another size than the volume had
 	pieces      []piece         // in the order of the volume
+	guests      []piece         // logical volumes of the guest's own, which lie in pieces
 	notes       []string
 }
 
@@ -29,6 +30,9 @@ type piece struct {
 }
 
 func (p piece) label() string {
+	if p.LV != nil {
+		return fmt.Sprintf("%s (%s/%s)", p.Name, p.LV.VG, p.LV.Name)
+	}
 	if p.Name == "" {
 		return "the whole volume"
 	}
@@ -42,6 +46,10 @@ func (p piece) resized() bool { return p.targetBytes != p.SizeBytes }
 func layOut(m *catalog.Manifest, script []byte, targetBytes int64, grow bool) (*layout, error) {
 	l := &layout{targetBytes: targetBytes, resized: targetBytes != m.Source.SizeBytes}
 	for _, x := range m.Extents {
+		if x.LV != nil {
+			l.guests = append(l.guests, piece{Extent: x, targetBytes: x.SizeBytes})
+			continue
+		}
 		l.pieces = append(l.pieces, piece{Extent: x, targetBytes: x.SizeBytes})
 	}
 	var err error
@@ -91,7 +99,7 @@ func (l *layout) fitTable(m *catalog.Manifest, text []byte, grow bool) error {
 	var last int64 = -1
 	for _, p := range l.pieces {
 		if p.Number != 0 && p.OffsetBytes > last {
-			last, lastIsImage = p.OffsetBytes, p.State == catalog.StateImage
+			last, lastIsImage = p.OffsetBytes, p.State == catalog.StateImage || p.State == catalog.StateLVM
 		}
 	}
 	if lastIsImage && grow {
@@ -138,7 +146,7 @@ func (p piece) checkFits() error {
 		return nil
 	}
 	switch p.State {
-	case catalog.StateImage:
+	case catalog.StateImage, catalog.StateLVM:
 		return fmt.Errorf("an image of %d bytes cannot have %d", p.SizeBytes, p.targetBytes)
 	case catalog.StateFiles:
 		const spareBytes = 1 << 20

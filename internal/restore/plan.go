@@ -131,11 +131,14 @@ func (p *planner) check() error {
 			return fmt.Errorf("%w: there is no partition %q\nhint: the backup has %q", ErrUsage, name, names)
 		}
 	}
-	return nil
+	return p.checkGroups()
 }
 
 // wanted tells whether an extent is one to restore. What lies outside of partitions goes with all of them.
 func (p *planner) wanted(x catalog.Extent) bool {
+	if x.LV != nil {
+		return p.wantsGroup(x.LV.VGUUID)
+	}
 	return len(p.req.Partitions) == 0 || x.Number == 0 || slices.Contains(p.req.Partitions, x.Name)
 }
 
@@ -151,10 +154,13 @@ func (p *planner) openSource(ctx context.Context) error {
 		if !p.wanted(x) || p.req.Target.Kind == ToFolder && !isFiles {
 			continue
 		}
-		if isFiles || x.State == catalog.StateImage {
+		if isFiles || x.State == catalog.StateImage || x.State == catalog.StateLVM {
 			names = append(names, x.Archive)
 			s.stream[x.Archive] = p.req.Verify == VerifyStream
 			p.dataBytes += max(x.ContentBytes, x.UsedBytes)
+		}
+		if x.PV != nil && x.PV.Tail != "" {
+			names = append(names, x.PV.Tail)
 		}
 		if isFiles && x.Index != nil {
 			names = append(names, x.Index.Name)
@@ -272,7 +278,7 @@ func (p *planner) addInside(ctx context.Context, l *layout) error {
 			return fmt.Errorf("%s: %w", x.label(), err)
 		}
 	}
-	return nil
+	return p.addGuests(ctx, l)
 }
 
 func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
@@ -280,6 +286,9 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 	case catalog.StateImage:
 		p.add(&writeImage{x})
 		p.plan.TotalBytes += x.SizeBytes
+		return nil
+	case catalog.StateLVM:
+		p.addPV(x)
 		return nil
 	case catalog.StateFiles, catalog.StateSwap:
 	default:
@@ -318,7 +327,9 @@ func (p *planner) deviceOf(x piece) string {
 }
 
 // isWhole says that a piece is all of the target and needs no map.
-func (p *Plan) isWhole(x piece) bool { return x.OffsetBytes == 0 && x.targetBytes == p.targetBytes }
+func (p *Plan) isWhole(x piece) bool {
+	return x.LV == nil && x.OffsetBytes == 0 && x.targetBytes == p.targetBytes
+}
 
 func (p *Plan) mapName(x piece) string {
 	return fmt.Sprintf("voltar-restore-%s-%s", p.run, x.mapSuffix())

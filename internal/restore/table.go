@@ -113,6 +113,9 @@ func (w *work) mapPiece(ctx context.Context, p piece) (string, error) {
 			SizeBytes: p.targetBytes, Sources: []partmap.Source{{Device: w.device, OffsetBytes: p.OffsetBytes}},
 		}},
 	}
+	if p.LV != nil {
+		target.Segments = guestSegments(p.LV, w.device)
+	}
 	return w.mapTarget(ctx, target)
 }
 
