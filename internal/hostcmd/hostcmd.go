@@ -88,7 +88,8 @@ type Error struct {
 	Err      error
 }
 
-// Error reads `lvcreate: exit status 5: Insufficient free space`, with the last line that the command wrote.
+// Error reads `lvcreate: exit status 5: Insufficient free space`, with the last line that the command wrote. dmsetup says
+// why in the line before its "Command failed.", so that one is left out where there are others.
 func (e *Error) Error() string {
 	name := filepath.Base(e.Argv[0])
 	if e.TimedOut > 0 {
@@ -103,8 +104,12 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if len(lines) > 1 && strings.TrimSuffix(last, ".") == "Command failed" {
+		last = strings.TrimSpace(lines[len(lines)-2])
+	}
+	return last
 }
 
 // LookPath returns the command's full path, or an error that wraps ErrNotFound.

@@ -46,6 +46,14 @@ func TestRunReportsStatusAndLastLine(t *testing.T) {
 	}
 }
 
+func TestErrorLeavesOutWhatSaysNothing(t *testing.T) {
+	r := shim(t, "tool", `echo "create ioctl on x failed: Device or resource busy" >&2; echo "Command failed." >&2; exit 1`)
+	_, err := r.Run(context.Background(), Cmd{Name: "tool"})
+	if want := "tool: exit status 1: create ioctl on x failed: Device or resource busy"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+}
+
 func TestRunEndsTheWholeGroupAtItsTimeout(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "mark")
 	r := shim(t, "tool", `(sleep 2; touch `+mark+`) & wait`)
