@@ -27,6 +27,7 @@ const (
 	undoTime      = 30 * time.Second
 	nodeWait      = 5 * time.Second
 	pollEvery     = 200 * time.Millisecond
+	listAttempts  = 5
 	// DefaultRetryFor is how long Unmap goes on trying when a map is in use: udev's rules open new maps for a moment.
 	DefaultRetryFor = 10 * time.Second
 )
@@ -250,12 +251,21 @@ func (m *Mapper) List(ctx context.Context, uuidPrefix string) ([]Mapped, error) 
 	return ours, nil
 }
 
+// list asks for all maps. dmsetup first lists the names and then looks at each: one that goes in between, as other
+// volumes' maps do while this one is worked on, makes it fail, and another look helps.
 func (m *Mapper) list(ctx context.Context) ([]Mapped, error) {
-	out, err := m.dmsetup(ctx, "", "info", "--columns", "--noheadings", "--separator", infoSeparator, "--options", infoFields)
-	if err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		out, err := m.dmsetup(ctx, "", "info", "--columns", "--noheadings", "--separator", infoSeparator, "--options", infoFields)
+		if err == nil {
+			return parseInfo(bytes.NewReader(out))
+		}
+		if attempt == listAttempts || hostcmd.ExitCode(err) != 1 {
+			return nil, err
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return nil, err
+		}
 	}
-	return parseInfo(bytes.NewReader(out))
 }
 
 // find returns the map of a name, or nil.

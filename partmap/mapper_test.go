@@ -117,6 +117,24 @@ esac`)
 	}
 }
 
+// A map that goes between dmsetup's list of names and its look at each makes the whole report fail.
+func TestListLooksAgainWhenAMapWentMeanwhile(t *testing.T) {
+	once := filepath.Join(t.TempDir(), "once")
+	mapper := shimMapper(t, `if [ ! -e `+once+` ]; then
+	touch `+once+`
+	echo "Device other not found" >&2; echo "Command failed." >&2; exit 1
+fi
+echo "253|0|0|mine|name"`)
+	maps, err := mapper.List(t.Context(), "mine")
+	if err != nil || len(maps) != 1 {
+		t.Errorf("listed %v, %v", maps, err)
+	}
+	mapper = shimMapper(t, `echo "no device-mapper" >&2; exit 1`)
+	if _, err := mapper.List(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "no device-mapper") {
+		t.Errorf("error %v of a failure that stays", err)
+	}
+}
+
 func TestUnmapLeavesAnothersMap(t *testing.T) {
 	mapper := shimMapper(t, `case $1 in
 info) echo "253|0|0|theirs|name" ;;
