@@ -107,6 +107,23 @@ done
 kill "$writer"
 umount /mnt/origin
 kpartx -ds /dev/nova-volumes/volume-00000001
+
+say "A dead volume comes back: voltar restore"
+# listing FOLDER prints what makes a tree: names, types, owners, modes, times, and the sum of each file.
+listing() {
+	(cd "$1" && find . -printf '%p %y %U:%G %m %s %T@ %l\n' | sort && find . -type f -exec sha1sum {} + | sort -k 2)
+}
+mkdir -p /mnt/restored
+mount -o ro /dev/nova-volumes/volume-00000003 /mnt/origin
+listing /mnt/origin >/run/before
+umount /mnt/origin
+lvremove -q -y nova-volumes/volume-00000003
+"$VOLTAR" restore volume-00000003
+mount -o ro /dev/nova-volumes/volume-00000003 /mnt/restored
+listing /mnt/restored >/run/after
+umount /mnt/restored
+diff /run/before /run/after && echo "volume-00000003 is what it was: $(wc -l </run/after) lines of names, owners, modes, times and sums agree"
+
 say "Nothing is left on the host but the volumes"
 lvs -o vg_name,lv_name,lv_size,data_percent
 dmsetup ls
