@@ -25,7 +25,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	os.Exit(lab.Main(m, lab.Options{MemoryBytes: 3 << 30}))
+	os.Exit(lab.Main(m, lab.Options{
+		MemoryBytes: 3 << 30,
+		Layers: func(ctx context.Context) ([]string, error) {
+			return lab.Debs(ctx, "openssh-server", "mariadb-server-core", "mariadb-client-core")
+		},
+	}))
 }
 
 // voltar runs the program in this process and returns its exit code and output.
