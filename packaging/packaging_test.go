@@ -120,8 +120,7 @@ begin transports
 mailbox:
   driver = appendfile
   file = /var/mail/$local_part
-  user = root
-  group = mail
+  user = mail
 `
 
 const configuration = `host = "volume-host"
@@ -248,28 +247,26 @@ func timerRuns(t *testing.T) {
 	lab.Do(t, "systemctl", "daemon-reload")
 	lab.Do(t, "systemctl", "enable", "--now", "voltar.timer")
 	waitForMap(t)
-	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", "voltar.service")
+	stopSignal(t)
 	lab.Do(t, "systemctl", "disable", "--now", "voltar.timer")
-	lab.Do(t, "udevadm", "settle")
-	if ours := ownMaps(t); len(ours) == 0 {
-		t.Error("the run has gone on: there is nothing to see")
+	if len(ownMaps(t)) == 0 {
+		t.Error("the run has gone on: there is no map to see")
 	}
-	if snapshots := snapshots(t); len(snapshots) == 0 {
-		t.Error("there is no snapshot")
-	}
-	if during := links(t); !slices.Equal(before, during) {
-		t.Errorf("links in /dev/disk, before and during the run:\n%s\n\n%s", strings.Join(before, "\n"), strings.Join(during, "\n"))
-	}
-	for label, want := range map[string]string{"shared": "/dev/vg/own", "whole": "/dev/vg/guest-whole"} {
-		if got := strings.TrimSpace(lab.Do(t, "blkid", "-L", label)); !sameDevice(t, got, want) {
-			t.Errorf("blkid -L %s gives %s, want %s", label, got, want)
-		}
-	}
+	linksAreThose(t, before)
 	pid := strings.TrimSpace(lab.Do(t, "systemctl", "show", "--value", "--property=MainPID", "voltar.service"))
 	if ours, hosts := link(t, "/proc/"+pid+"/ns/mnt"), link(t, "/proc/1/ns/mnt"); ours != hosts {
 		t.Error("the service has a mount namespace of its own: hooks could not mount and unmount for the host")
 	}
-	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=CONT", "voltar.service")
+	continueSignal(t)
+	// The second guest has no partitions: its snapshot itself is a filesystem.
+	whole := func() bool { return hasDevice(t, "dm/name", "vg-guest--whole--voltar--") }
+	waitFor(t, "the snapshot of the second guest", whole)
+	stopSignal(t)
+	if !whole() {
+		t.Error("the run has gone on: there is no snapshot to see")
+	}
+	linksAreThose(t, before)
+	continueSignal(t)
 	waitFor(t, "the run's end", func() bool { return state("voltar.service") == "inactive" })
 	mail := waitForMails(t, operations, 1)
 	if !strings.Contains(mail, "Subject: ") || strings.Contains(subjects(mail)[0], "FAIL") {
@@ -282,6 +279,30 @@ func timerRuns(t *testing.T) {
 		t.Errorf("the metrics are\n%s", metrics)
 	}
 	nothingLeft(t)
+}
+
+func stopSignal(t *testing.T) {
+	t.Helper()
+	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", "voltar.service")
+	lab.Do(t, "udevadm", "settle")
+}
+
+func continueSignal(t *testing.T) {
+	t.Helper()
+	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=CONT", "voltar.service")
+}
+
+// linksAreThose checks that nothing in /dev/disk has come, gone or moved, and whose the guests' labels are.
+func linksAreThose(t *testing.T, before []string) {
+	t.Helper()
+	if during := links(t); !slices.Equal(before, during) {
+		t.Errorf("links in /dev/disk, before and during the run:\n%s\n\n%s", strings.Join(before, "\n"), strings.Join(during, "\n"))
+	}
+	for label, want := range map[string]string{"shared": "/dev/vg/own", "whole": "/dev/vg/guest-whole"} {
+		if got := strings.TrimSpace(lab.Do(t, "blkid", "-L", label)); !sameDevice(t, got, want) {
+			t.Errorf("blkid -L %s gives %s, want %s", label, got, want)
+		}
+	}
 }
 
 func journalHasFields(t *testing.T) {
@@ -405,17 +426,25 @@ func links(t *testing.T) []string {
 	return all
 }
 
-// ownMaps lists the names of voltar's maps.
-func ownMaps(t *testing.T) []string {
+// ownMaps lists the UUIDs of voltar's maps.
+func ownMaps(t *testing.T) []string { t.Helper(); return devices(t, "dm/uuid", "LVM-voltar-") }
+
+func hasDevice(t *testing.T, attribute, prefix string) bool {
 	t.Helper()
-	paths, err := filepath.Glob("/sys/block/dm-*/dm/uuid")
+	return len(devices(t, attribute, prefix)) > 0
+}
+
+// devices lists one attribute of the device-mapper's devices where it begins so.
+func devices(t *testing.T, attribute, prefix string) []string {
+	t.Helper()
+	paths, err := filepath.Glob("/sys/block/dm-*/" + attribute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var found []string
 	for _, path := range paths {
-		if uuid, err := os.ReadFile(path); err == nil && bytes.HasPrefix(uuid, []byte("LVM-voltar-")) {
-			found = append(found, string(uuid))
+		if value, err := os.ReadFile(path); err == nil && bytes.HasPrefix(value, []byte(prefix)) {
+			found = append(found, string(value))
 		}
 	}
 	return found
@@ -441,7 +470,7 @@ func waitForMap(t *testing.T) {
 // waitFor waits for something that takes seconds, and minutes on a busy machine.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(3 * time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(5 * time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("waited in vain for %s", what)
 		}
