@@ -22,7 +22,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
 MACHINE_TESTS := ^Test(Lab|Boot)
 
-.PHONY: help setup build deb lint-deb demo fmt lint test test-host test-lab fuzz clean
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,7 +32,9 @@ build: ## build the static program ./voltar
 
 test: setup lint test-host test-lab fuzz ## set up and check everything
 
-setup: $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
+setup: packages $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
+
+packages:
 	@missing=$$(for p in $(PACKAGES); do
 		dpkg-query --show --showformat '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || printf ' %s' $$p
 	done)
@@ -59,7 +61,7 @@ deb: ## build the Debian package into dist/
 lint-deb: deb ## check the package with lintian
 	lintian --fail-on error,warning --tag-display-limit 0 dist/voltar_*.deb
 
-demo: setup build ## two nights on real volumes in a throw-away machine; leaves demo/
+demo: packages build ## two nights on real volumes in a throw-away machine; leaves demo/
 	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
 	.cache/bin/demo voltar
 
