@@ -51,6 +51,7 @@ func TestMetrics(t *testing.T) {
 	run.PlannedVolumes = 13
 	data := Metrics(run, MetricsOptions{LastSuccess: map[string]time.Time{
 		"nova-volumes/volume-00000019": before, "nova-volumes/volume-00000008": before,
+		"nova-volumes/not-reached": before,
 	}})
 	volume := func(name string) map[string]string { return map[string]string{"volume": "nova-volumes/" + name} }
 	good, failed := volume("volume-00000008"), volume("volume-00000019")
@@ -69,6 +70,7 @@ func TestMetrics(t *testing.T) {
 		{"voltar_last_run_verdict", map[string]string{"verdict": "ok"}, 0},
 		{"voltar_last_success_timestamp_seconds", good, float64(run.Volumes[0].Ended.Unix())},
 		{"voltar_last_success_timestamp_seconds", failed, float64(before.Unix())},
+		{"voltar_last_success_timestamp_seconds", volume("not-reached"), float64(before.Unix())},
 		{"voltar_volume_success", good, 1},
 		{"voltar_volume_success", failed, 0},
 		{"voltar_volume_duration_seconds", failed, 59.9},
