@@ -50,12 +50,16 @@ func (l *losses) reason() string {
 
 // fill reads len(p) bytes from offset on. What cannot be read is zeros, and goes into lost; around an error that is
 // found out in blocks of 4 KiB. Its own error is one that ends the whole archive.
-func fill(ctx context.Context, read readerAt, p []byte, offset int64, lost *losses) error {
+func fill(ctx context.Context, limit *readLimit, read readerAt, p []byte, offset int64, lost *losses) error {
 	for len(p) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n, err := read(p[:min(len(p), maxRead)], offset)
+		size := min(len(p), maxRead)
+		if err := limit.wait(ctx, size); err != nil {
+			return err
+		}
+		n, err := read(p[:size], offset)
 		switch {
 		case n > 0:
 		case err == nil || errors.Is(err, io.EOF):

@@ -127,7 +127,7 @@ func (w *imageWriter) member(ctx context.Context, offset int64, length int, part
 		clear(buf[done:at])
 		done = at + int(r.LengthBytes)
 		w.stats.ReadBytes += r.LengthBytes
-		if err := fill(ctx, w.read, buf[at:done], r.OffsetBytes, &lost); err != nil {
+		if err := fill(ctx, w.members.pool.limit, w.read, buf[at:done], r.OffsetBytes, &lost); err != nil {
 			return fmt.Errorf("read at %d: %w", r.OffsetBytes, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // Pool is a set of compression workers that all archives of a run share. It is safe for concurrent use.
@@ -14,6 +15,7 @@ type Pool struct {
 	workers int
 	jobs    chan *job
 	running sync.WaitGroup
+	limit   *readLimit // of what is read for all archives together; nil for none
 
 	mu    sync.Mutex
 	plain [][]byte       // free buffers for tar stream
@@ -47,6 +49,12 @@ func NewPool(workers int) *Pool {
 		p.running.Go(p.work)
 	}
 	return p
+}
+
+// LimitReads makes all archives that use the pool read at most so many bytes a second, together. It must be called before
+// the first of them begins.
+func (p *Pool) LimitReads(bytesPerSecond int64) {
+	p.limit = &readLimit{bytesPerSecond: bytesPerSecond, now: time.Now}
 }
 
 // Close ends the workers and waits for them. Nothing may be written with the pool any more.

@@ -128,7 +128,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.walk(ctx, rootFD) })
 	for range readers {
-		p := &preparer{sys: opts.sys, walker: w}
+		p := &preparer{sys: opts.sys, limit: opts.Pool.limit, walker: w}
 		g.Go(func() error { return p.run(ctx) })
 	}
 	g.Go(func() error { return t.collect(ctx) })
@@ -380,7 +380,7 @@ func (t *treeWriter) storeData(ctx context.Context, it *item, dataBytes int64) e
 // streamData reads a file into members, beginning a new one after each FileMemberBytes of it.
 func (t *treeWriter) streamData(ctx context.Context, it *item) error {
 	left := int64(FileMemberBytes - len(t.sparse))
-	return it.readData(ctx, t.sys, func(n int64) ([]byte, error) {
+	return it.readData(ctx, t.sys, t.members.pool.limit, func(n int64) ([]byte, error) {
 		if left <= 0 {
 			if err := t.members.begin(ctx); err != nil {
 				return nil, err

@@ -466,6 +466,7 @@ func (it *item) setStat(st *unix.Statx_t) {
 // preparer completes items that the walk sent: what they are, their attributes, and the data of small files.
 type preparer struct {
 	sys    *system
+	limit  *readLimit
 	walker *walker // for what is fixed before the first item comes
 	attrs  attrReader
 }
@@ -567,7 +568,7 @@ func storedBytes(segments []segment) (n int64) {
 func (p *preparer) load(ctx context.Context, it *item) error {
 	it.data = grow(it.data[:0], int(it.entry.StoredBytes))
 	rest := it.data
-	err := it.readData(ctx, p.sys, func(n int64) ([]byte, error) {
+	err := it.readData(ctx, p.sys, p.limit, func(n int64) ([]byte, error) {
 		var part []byte
 		part, rest = rest[:n:n], rest[n:]
 		return part, nil
@@ -578,7 +579,9 @@ func (p *preparer) load(ctx context.Context, it *item) error {
 
 // readData reads the data of an open file into the room that is given for each part, notes what could not be read or
 // changed meanwhile, and closes the file. Room for n bytes may be less than n, but not nothing.
-func (it *item) readData(ctx context.Context, sys *system, room func(n int64) ([]byte, error)) error {
+func (it *item) readData(
+	ctx context.Context, sys *system, limit *readLimit, room func(n int64) ([]byte, error),
+) error {
 	var lost losses
 	read := func(p []byte, offset int64) (int, error) { return sys.pread(it.fd, it.entry.Path, p, offset) }
 	for _, s := range it.segments {
@@ -587,7 +590,7 @@ func (it *item) readData(ctx context.Context, sys *system, room func(n int64) ([
 			if err != nil {
 				return err
 			}
-			if err := fill(ctx, read, part, s.offset, &lost); err != nil {
+			if err := fill(ctx, limit, read, part, s.offset, &lost); err != nil {
 				return err
 			}
 			s.offset, s.length = s.offset+int64(len(part)), s.length-int64(len(part))

@@ -38,6 +38,7 @@ func (a *app) run(c *cli.Context) error {
 	if len(s.stores) == 0 {
 		return usageError{errors.New("there is no destination: add one to the configuration, or give --to DIR")}
 	}
+	s.giveWay()
 	bars := newProgress(a.stderr, s.log)
 	engine, closeEngine, err := s.engine(bars)
 	if err != nil {

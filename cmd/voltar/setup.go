@@ -145,6 +145,9 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		workers = runtime.GOMAXPROCS(0)
 	}
 	pool := archive.NewPool(workers)
+	if rate := cfg.Limits.ReadRate.Bytes(); rate > 0 {
+		pool.LimitReads(rate)
+	}
 	owned := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
 	deps := backup.Deps{
 		LVM:      lvm.New(owned, lvm.Options{}),

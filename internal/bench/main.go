@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	rounds := flags.Int("rounds", 5, "how often everything is measured")
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"extract: .*\"")
 	levels := flags.Bool("levels", false, "measure every level of compression, and nothing else")
+	scale := flags.String("scale", "", "make trees of up to a million small files in this folder, best in memory, and measure only those")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -59,6 +60,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	b := &bench{self: self, tree: *tree, work: work, rounds: *rounds, match: match, stdout: stdout, stderr: os.Stderr}
+	if *scale != "" {
+		return b.run(ctx, b.scaleTasks(*scale))
+	}
 	if b.tree == "" {
 		b.tree = filepath.Join(work, "tree")
 		if err := makeTree(ctx, b.tree, os.Stderr); err != nil {

@@ -39,6 +39,8 @@ func step(ctx context.Context, args []string, stdout io.Writer) error {
 		return stepList(ctx, dir, stdout)
 	case "one":
 		return stepOne(ctx, dir, rest[0], stdout)
+	case "populate":
+		return populate(dir, rest[0])
 	case "two":
 		return stepTwo(ctx, dir, rest[0])
 	}

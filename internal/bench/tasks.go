@@ -84,3 +84,18 @@ func (b *bench) levelTasks() []*task {
 	}
 	return tasks
 }
+
+// scaleTasks archives trees of ever more files without data, which cost all but their compression.
+func (b *bench) scaleTasks(dir string) []*task {
+	var tasks []*task
+	for i, files := range []int{125_000, 250_000, 500_000, 1_000_000} {
+		tree := filepath.Join(dir, fmt.Sprint(files))
+		count := fmt.Sprint(files)
+		tasks = append(tasks,
+			&task{group: "scale", name: count + " files", base: i == 0, result: filepath.Join("v", indexName),
+				before: [][]string{fresh("v"), b.step("populate", tree, count)}, argv: b.step("archive", "v", tree, "default")},
+			&task{group: "scale, one file", name: "out of " + count, base: i == 0,
+				argv: b.step("one", "v", populatedName(files*2/3))})
+	}
+	return tasks
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -156,4 +157,29 @@ func someFile(tree string) (string, error) {
 		return "", fmt.Errorf("cannot use the tree %q: %w", tree, err)
 	}
 	return files[len(files)*2/3], nil
+}
+
+// populatedName names the file with a number of a tree that populate makes: a thousand in a folder.
+func populatedName(i int) string {
+	return fmt.Sprintf("folder-%06d/a-file-of-a-usual-name-%06d.txt", i/1000, i)
+}
+
+// populate makes a tree of empty files, unless it was made before.
+func populate(dir, count string) error {
+	files, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	for i := range files {
+		path := filepath.Join(dir, populatedName(i))
+		if i%1000 == 0 {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

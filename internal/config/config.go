@@ -37,6 +37,7 @@ type Config struct {
 	Select    Select    `toml:"select"`
 	Snapshot  Snapshot  `toml:"snapshot"`
 	Archive   Archive   `toml:"archive"`
+	Limits    Limits    `toml:"limits"`
 	Retention Retention `toml:"retention"`
 	Mail      Mail      `toml:"mail"`
 	Ping      Ping      `toml:"ping"`
@@ -87,6 +88,14 @@ type Archive struct {
 	Level   string   `toml:"level"`   // fast, default, best, 1 to 9
 	Workers int      `toml:"workers"` // compression workers, shared by all volumes; 0 means one for each CPU
 	Exclude []string `toml:"exclude"` // anchored patterns
+}
+
+// Limits say how a run gives way to whatever else the host does.
+type Limits struct {
+	Nice     int    `toml:"nice"`      // niceness, 0 to 19; 0 leaves it as it is
+	IONice   string `toml:"ionice"`    // none, best-effort or idle
+	CPUs     int    `toml:"cpus"`      // used at a time; 0 means all
+	ReadRate Size   `toml:"read_rate"` // bytes a second from all volumes together; 0 sets no limit
 }
 
 // Retention says what is kept. All that is 0 does not count; a policy of nothing but zeros is refused by prune.
@@ -210,6 +219,7 @@ func Default() *Config {
 			ThinDataPercent: 95, ThinMetadataPercent: 90,
 		},
 		Archive:   Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
+		Limits:    Limits{Nice: 10, IONice: "best-effort"},
 		Retention: Retention{Days: 7},
 		Mail:      Mail{TLS: "starttls", Sendmail: "/usr/sbin/sendmail", Notify: "always", Timeout: Duration(time.Minute)},
 		Log:       Log{Level: "info"},

@@ -74,6 +74,7 @@ func (c *Config) validate() error {
 		p.add("archive.workers", "%d is not between 0 and 256", c.Archive.Workers)
 	}
 	validateExcludes(&p, "archive.exclude", c.Archive.Exclude)
+	c.Limits.validate(&p)
 	c.Retention.validate(&p, "retention")
 	c.Mail.validate(&p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -100,6 +101,16 @@ func (s Snapshot) validate(p *problems) {
 	p.percent("snapshot.thin_metadata_percent", s.ThinMetadataPercent)
 	if s.PollInterval <= 0 {
 		p.add("snapshot.poll_interval", "must be more than 0")
+	}
+}
+
+func (l Limits) validate(p *problems) {
+	if l.Nice < 0 || l.Nice > 19 {
+		p.add("limits.nice", "%d is not between 0 and 19", l.Nice)
+	}
+	p.oneOf("limits.ionice", l.IONice, "none", "best-effort", "idle")
+	if l.CPUs < 0 {
+		p.add("limits.cpus", "%d is negative", l.CPUs)
 	}
 }
 
