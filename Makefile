@@ -22,7 +22,16 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
 MACHINE_TESTS := ^Test(Lab|Boot)
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab fuzz clean
+# The programs that bench compares with.
+PEERS := pigz isal restic borgbackup libarchive-tools
+
+# For bench: the tree to archive (one is made when empty), how often, and what alone, as a regular expression.
+TREE :=
+ROUNDS := 5
+ONLY :=
+
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab fuzz clean \
+	bench bench-peers bench-levels bench-scale bench-origin profile FORCE
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +79,40 @@ $(S3_SERVERS):
 	read -r module version < <(awk -v want=$(@F) '{n = split($$1, p, "/")} p[n] "-" $$2 == want {print $$1, $$2}' $(S3_VERSIONS))
 	CGO_ENABLED=0 GOBIN=$(CURDIR)/$(@D) go install -trimpath -ldflags '-s -w' $$module@$$version
 	mv $(@D)/$${module##*/} $@
+
+.cache/bin/bench: FORCE
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 go build -trimpath -o $@ ./internal/bench
+FORCE:
+
+bench: bench-peers .cache/bin/bench ## measure voltar beside others (TREE=folder ROUNDS=5 ONLY='extract: .*')
+	.cache/bin/bench -tree '$(TREE)' -rounds '$(ROUNDS)' -only '$(ONLY)'
+
+bench-peers: ## install the programs that bench compares with, where one can
+	@if [ "$$(id -u)" = 0 ]; then
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-remove --no-install-recommends $(PEERS) >/dev/null ||
+			echo 'bench-peers: not all of them can be installed; bench leaves out what is missing' >&2
+	fi
+
+bench-levels: .cache/bin/bench ## measure every level of compression
+	.cache/bin/bench -tree '$(TREE)' -rounds '$(ROUNDS)' -levels
+
+bench-scale: .cache/bin/bench ## archive trees of up to a million files, made in memory (1.3 GB of /dev/shm)
+	trap 'rm -rf /dev/shm/voltar-bench' EXIT
+	.cache/bin/bench -rounds '$(ROUNDS)' -scale /dev/shm/voltar-bench
+	go test ./archive -run '^$$' -bench AmongAMillion -benchmem
+
+bench-origin: .cache/bin/bench ## measure what snapshots cost whoever writes to a volume, in a throw-away machine
+	.cache/bin/bench -origin
+
+profile: .cache/bin/bench ## where the time goes: archive, verify and extract, after one round of bench
+	@.cache/bin/bench -tree '$(TREE)' -rounds 1 -only '^archive: voltar default$$' >/dev/null
+	cd .cache/bench
+	for step in "archive v '$(or $(TREE),tree)' default" 'verify v' 'extract v x'; do
+		rm -rf x
+		CPUPROFILE=$${step%% *}.pprof sh -c "../bin/bench step $$step"
+		go tool pprof -top -nodecount 25 ../bin/bench $${step%% *}.pprof
+	done
 
 fmt: ## format the source
 	gofmt -w $$(git ls-files '*.go')

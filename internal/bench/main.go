@@ -35,11 +35,15 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"extract: .*\"")
 	levels := flags.Bool("levels", false, "measure every level of compression, and nothing else")
 	scale := flags.String("scale", "", "make trees of up to a million small files in this folder, best in memory, and measure only those")
+	origin := flags.Bool("origin", false, "measure what snapshots cost whoever writes to a volume, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
+	}
+	if *origin {
+		return measureOrigin(ctx, stdout)
 	}
 	match, err := regexp.Compile(*only)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 )
 
@@ -19,25 +19,29 @@ func (b *bench) print(tasks []*task, seen map[*task][]sampleOf, second []float64
 			bases[t.group] = medians(seen[t])
 		}
 	}
+	tasks = slices.Clone(tasks)
+	order := slices.Clone(tasks)
+	slices.SortStableFunc(tasks, func(a, b *task) int { return cmp.Compare(firstOf(order, a.group), firstOf(order, b.group)) })
 	group := ""
-	w := tabwriter.NewWriter(b.stdout, 0, 0, 1, ' ', tabwriter.AlignRight|tabwriter.Debug)
 	for _, t := range tasks {
 		if t.group != group {
 			group = t.group
-			w.Flush()
-			fmt.Fprintf(b.stdout, "\n### %s\n\n", group)
-			fmt.Fprintln(w, "|  \ttime s\tof base\tCPU s\tof base\tsize MB\tof base\tpeak MiB\t")
-			fmt.Fprintln(w, "|:--\t--:\t--:\t--:\t--:\t--:\t--:\t--:\t")
+			fmt.Fprintf(b.stdout, "\n%-40s | time s | ratio | CPU s | ratio | size MB | ratio | peak MiB\n", group)
+			fmt.Fprintf(b.stdout, ":%s | --: | --: | --: | --: | --: | --: | --:\n", strings.Repeat("-", 39))
 		}
 		s, base := medians(seen[t]), bases[group]
 		size, sizeRatio := "", ""
 		if s.size > 0 {
 			size, sizeRatio = fmt.Sprintf("%.1f", float64(s.size)/1e6), ratio(s.size, base.size)
 		}
-		fmt.Fprintf(w, "| %s\t%.3f\t%s\t%.3f\t%s\t%s\t%s\t%d\t\n", t.name, s.wall.Seconds(), ratio(s.wall, base.wall),
-			s.cpu.Seconds(), ratio(s.cpu, base.cpu), size, sizeRatio, s.peakBytes>>20)
+		fmt.Fprintf(b.stdout, "%-40s | %.3f | %s | %.3f | %s | %s | %s | %d\n", strings.ReplaceAll(t.name, "|", `\|`), s.wall.Seconds(),
+			ratio(s.wall, base.wall), s.cpu.Seconds(), ratio(s.cpu, base.cpu), size, sizeRatio, s.peakBytes>>20)
 	}
-	w.Flush()
+}
+
+// firstOf returns where a group begins.
+func firstOf(tasks []*task, group string) int {
+	return slices.IndexFunc(tasks, func(t *task) bool { return t.group == group })
 }
 
 func ratio[T ~int64](a, b T) string {
