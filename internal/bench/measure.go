@@ -145,7 +145,7 @@ func secondCore() float64 {
 // spin counts what n goroutines get done in a fixed time.
 func spin(n int) int64 {
 	const span = 500 * time.Millisecond
-	var total int64
+	var total, mixed int64
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range n {
@@ -157,10 +157,12 @@ func spin(n int) int64 {
 				}
 			}
 			mu.Lock()
-			total += count + x&0 // so that the work is not left out
+			total += count
+			mixed ^= x
 			mu.Unlock()
 		})
 	}
 	wg.Wait()
+	runtime.KeepAlive(mixed) // so that the work is not left out
 	return total
 }

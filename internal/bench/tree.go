@@ -91,8 +91,10 @@ func (c *copied) tree(ctx context.Context, from, to string) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil: // not for us to read
+		case errors.Is(err, fs.ErrPermission): // what nobody may read is left out
 			return nil
+		case err != nil:
+			return err
 		case c.bytes >= c.limit || c.files >= c.maxFiles:
 			return filepath.SkipAll
 		}
