@@ -22,7 +22,8 @@ type policy struct {
 // policyOf returns the policy of a type, in blkid's words, and whether there is one. Nothing else is ever mounted.
 //
 // Common to all: read-only unless access says otherwise, and by the mount's attributes nodev, nosuid, noexec. Neither
-// noload nor norecovery: a journal is to be replayed. errors=remount-ro keeps a guest's errors=panic from taking down the host at the first bad block.
+// noload nor norecovery: a journal is to be replayed. errors=remount-ro keeps a guest's errors=panic from taking down the
+// host at the first bad block.
 func policyOf(fsType string) (policy, bool) {
 	switch fsType {
 	case "ext2", "ext3", "ext4":
