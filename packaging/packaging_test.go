@@ -34,6 +34,9 @@ const (
 	secondVersion = "1.0.1"
 )
 
+// Mailboxes of root and of everybody else.
+const root, operations = "/var/lib/mailboxes/root", "/var/lib/mailboxes/operations"
+
 func TestMain(m *testing.M) {
 	if lab.Inside() {
 		os.Exit(lab.Main(m, lab.Options{}))
@@ -113,13 +116,21 @@ check_tls:
        message = STARTTLS is wanted
   accept
 begin routers
-everybody:
+roots:
   driver = accept
-  transport = mailbox
+  local_parts = root
+  transport = root_mailbox
+all:
+  driver = accept
+  transport = operations_mailbox
 begin transports
-mailbox:
+root_mailbox:
   driver = appendfile
-  file = /var/lib/mailboxes/$local_part
+  file = ` + root + `
+  user = Debian-exim
+operations_mailbox:
+  driver = appendfile
+  file = ` + operations + `
   user = Debian-exim
 `
 
@@ -141,8 +152,6 @@ type = "disk"
 path = "/srv/backups"
 require_mount = "none"
 `
-
-const operations, root = "/var/lib/mailboxes/operations", "/var/lib/mailboxes/root"
 
 func TestLabServiceOnAHost(t *testing.T) {
 	startExim(t)

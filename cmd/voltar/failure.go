@@ -99,7 +99,7 @@ func (s *setup) failureReport(ctx context.Context, dead deadUnit, said word, con
 	run := report.Run{
 		Schema: report.Schema, ID: journal.NewRunID(now), Host: s.host, Version: programVersion(), Config: s.config.Path(),
 		Command: dead.command(), Started: started.UTC(), Ended: now.UTC(), ExitCode: exitNothing,
-		Errors: []report.Problem{dead.problem()},
+		Retention: s.config.Retention.Policy().String(), Errors: []report.Problem{dead.problem()},
 	}
 	if configErr != nil {
 		run.Errors = append(run.Errors, report.Problem{
@@ -142,7 +142,7 @@ func (s *setup) tellFailure(ctx context.Context, run report.Run, dead deadUnit, 
 	if err != nil {
 		s.log.Warn("the failure is mailed to root", "because", err)
 	}
-	root, err := notify.NewSendmail(notify.Addresses{From: "root@" + s.host, To: []string{"root"}}, s.runSendmail)
+	root, err := notify.NewSendmail(notify.Addresses{From: "root@" + s.host, To: []string{"root@localhost"}}, s.runSendmail)
 	if err == nil {
 		err = root.Send(ctx, message)
 	}
