@@ -384,31 +384,46 @@ func (w *writer) complete() (done stored, err error) {
 	return done, err
 }
 
-// compare looks whether the server holds what was sent. Where another writer has already put its object in the place of
-// this one, there is nothing to look at: what the server checked when it took it must do.
+// looksAtStored is how often compare asks before it believes in a difference: a server that collects its answer piece by
+// piece mixes two objects when another writer puts its own in the place of this one meanwhile.
+const looksAtStored = 3
+
+// compare looks whether the server holds what was sent.
 func (w *writer) compare(done stored) (store.Object, error) {
-	info, err := w.store.stat(w.ctx, w.key, done.version)
-	if err != nil {
-		return store.Object{}, fmt.Errorf("look at what was stored: %w", err)
-	}
-	if done.etag != "" && info.ETag != done.etag {
-		return store.Object{Key: w.key, SizeBytes: w.size, Modified: info.LastModified.UTC()}, nil
-	}
-	if info.Size != w.size {
-		return store.Object{}, fmt.Errorf("cannot take what the server holds for what was sent: %d bytes of %d", info.Size, w.size)
-	}
-	if w.store.sum.isCRC() {
-		held := info.Checksum(w.store.sum.kind)
-		switch {
-		case held == "":
-			return store.Object{}, fmt.Errorf("cannot compare what was stored: the server keeps no %s\nhint: set checksum = %q",
-				w.store.sum.name, MD5)
-		case held != done.sum:
-			return store.Object{}, fmt.Errorf("cannot take what the server holds for what was sent: its %s is %s, not %s",
-				w.store.sum.name, held, done.sum)
+	var different error
+	for range looksAtStored {
+		info, err := w.store.stat(w.ctx, w.key, done.version)
+		if err != nil {
+			return store.Object{}, fmt.Errorf("look at what was stored: %w", err)
+		}
+		different = w.difference(info, done)
+		if different == nil {
+			return store.Object{Key: w.key, SizeBytes: w.size, Modified: info.LastModified.UTC()}, nil
 		}
 	}
-	return store.Object{Key: w.key, SizeBytes: info.Size, Modified: info.LastModified.UTC()}, nil
+	return store.Object{}, different
+}
+
+// difference says in what the object that the server holds is not what was sent. Where another writer has already put its
+// object in the place of this one, there is nothing to look at: what the server checked when it took it must do.
+func (w *writer) difference(info minio.ObjectInfo, done stored) error {
+	if done.etag != "" && info.ETag != done.etag {
+		return nil
+	}
+	if info.Size != w.size {
+		return fmt.Errorf("cannot take what the server holds for what was sent: %d bytes of %d", info.Size, w.size)
+	}
+	if !w.store.sum.isCRC() {
+		return nil
+	}
+	switch held := info.Checksum(w.store.sum.kind); held {
+	case done.sum:
+		return nil
+	case "":
+		return fmt.Errorf("cannot compare what was stored: the server keeps no %s\nhint: set checksum = %q", w.store.sum.name, MD5)
+	default:
+		return fmt.Errorf("cannot take what the server holds for what was sent: its %s is %s, not %s", w.store.sum.name, held, done.sum)
+	}
 }
 
 // tag gives the object its tags.
