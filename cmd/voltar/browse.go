@@ -10,7 +10,6 @@ import (
 
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
-	"voltar/internal/store"
 )
 
 // fromFlag chooses the destination that a backup is read from.
@@ -27,17 +26,15 @@ func (a *app) browse(c *cli.Context) (*browse.Backup, catalog.Backup, error) {
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}
+	decrypt, err := a.decrypt(c, s, c.Bool("keep-going"))
+	if err != nil {
+		return nil, catalog.Backup{}, err
+	}
 	d, b, err := s.findBackup(c.Context, c.String("from"), c.Args().First())
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}
-	return browse.New(d.store, b, s.openFile), b, nil
-}
-
-// openFile opens files of backups for all subcommands that read archives. It is the place where what is encrypted gets
-// decrypted.
-func (s *setup) openFile(ctx context.Context, d store.Store, b catalog.Backup, name string) (browse.File, error) {
-	return browse.OpenStored(ctx, d, b, name)
+	return browse.New(d.store, b, browse.Opener(decrypt)), b, nil
 }
 
 // findBackup finds what "VOLUME[@TIME]" means on the destinations: the newest of them all without a time. Where several

@@ -154,6 +154,9 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 	for _, d := range s.stores {
 		check := "destination"
 		usage, notes, err := tryStore(ctx, d)
+		if d.recipients != nil {
+			notes = append(notes, "encrypted to "+strings.Join(d.recipients.Keys(), ", "))
+		}
 		switch {
 		case err != nil:
 			why, hint, _ := strings.Cut(err.Error(), "\nhint: ")
@@ -202,6 +205,9 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 
 // tryStore tries what a backup does to a store, as far as nothing is left, and asks for the room there is.
 func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []string, err error) {
+	if d.recipientsErr != nil {
+		return store.Usage{}, nil, d.recipientsErr
+	}
 	if prober, ok := d.store.(store.Prober); ok {
 		if notes, err = prober.Probe(ctx); err != nil {
 			return store.Usage{}, nil, err

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
+	"voltar/internal/agefile"
 	"voltar/internal/config"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
@@ -28,6 +30,26 @@ func (s *setup) openStore(d config.Destination, memory *s3.Memory) store.Store {
 		return store.Unavailable(d.Path, err)
 	}
 	return opened
+}
+
+// recipientsOf reads for whom what goes to a destination is encrypted; nil for nobody.
+func recipientsOf(d config.Destination) (*agefile.Recipients, error) {
+	keys := slices.Clone(d.Recipients)
+	if d.RecipientsFile != "" {
+		more, err := agefile.ReadKeys(d.RecipientsFile)
+		if err != nil {
+			return nil, fmt.Errorf("read recipients_file of destination %s: %w", d.Name, err)
+		}
+		keys = append(keys, more...)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	recipients, err := agefile.ParseRecipients(keys)
+	if err != nil {
+		return nil, fmt.Errorf("read recipients of destination %s: %w", d.Name, err)
+	}
+	return recipients, nil
 }
 
 func (s *setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Options, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"voltar/internal/agefile"
 	"voltar/internal/backup"
 	"voltar/internal/browse"
 	"voltar/internal/journal"
@@ -60,7 +61,7 @@ func exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &held):
 		return exitLocked
 	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage), errors.Is(err, restore.ErrUsage),
-		errors.Is(err, browse.ErrUsage):
+		errors.Is(err, browse.ErrUsage), errors.Is(err, browse.ErrEncrypted), errors.Is(err, agefile.ErrNoKey):
 		return exitUsage
 	}
 	return exitNothing

@@ -21,6 +21,7 @@ func (a *app) extractCommand() *cli.Command {
 			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too.",
 		Flags: []cli.Flag{
 			fromFlag(),
+			identityFlag(),
 			&cli.StringFlag{Name: "to", Usage: "the folder `DIR`, made where it is missing"},
 			&cli.BoolFlag{Name: "keep-going", Usage: "take out all that can be had of a damaged backup, and list what is lost"},
 			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "what to do with files in the way: `never` (stop), replace or keep"},

@@ -27,6 +27,7 @@ func (a *app) lsCommand() *cli.Command {
 			"listed. A volume without partitions takes /PATH alone. Only the index is read, and of it what is needed.",
 		Flags: []cli.Flag{
 			fromFlag(),
+			identityFlag(),
 			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "show mode, owner, size and time"},
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "list all that is below, by its path"},
 		},

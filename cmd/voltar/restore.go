@@ -41,6 +41,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "path", Usage: "restore only files that match `PATTERN`; may be repeated"},
 			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first, stream or none"},
 			&cli.BoolFlag{Name: "no-verify", Usage: "the same as --verify=none"},
+			identityFlag(),
 			&cli.BoolFlag{Name: "keep-going", Usage: "restore what is left of a damaged backup, and list what is lost"},
 			&cli.BoolFlag{Name: "force", Usage: "overwrite what the target holds"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print every step, and do nothing"},
@@ -59,6 +60,9 @@ func (a *app) restore(c *cli.Context) error {
 	}
 	s, err := a.setup(c)
 	if err != nil {
+		return err
+	}
+	if req.Decrypt, err = a.decrypt(c, s, req.KeepGoing); err != nil {
 		return err
 	}
 	if err := s.findRestoreBackup(c, &req); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/backup"
 	"voltar/internal/config"
 	"voltar/internal/hostcmd"
@@ -47,6 +48,9 @@ type namedStore struct {
 	name  string
 	store store.Store
 	keep  config.Retention
+
+	recipients    *agefile.Recipients // for whom what goes there is encrypted; nil for nobody
+	recipientsErr error               // why that cannot be told: then nothing may go there
 }
 
 // setup reads the configuration and opens the destinations.
@@ -91,7 +95,10 @@ func (s *setup) openStores(folder string) error {
 			keep = *d.Retention
 		}
 		opened := s.openStore(d, memory)
-		s.stores = append(s.stores, namedStore{name: d.Name, store: opened, keep: keep})
+		recipients, err := recipientsOf(d)
+		s.stores = append(s.stores, namedStore{
+			name: d.Name, store: opened, keep: keep, recipients: recipients, recipientsErr: err,
+		})
 		if closer, ok := opened.(io.Closer); ok {
 			s.atEnd(closer.Close)
 		}
@@ -181,7 +188,13 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 	}
 	for _, d := range s.stores {
-		opts.Destinations = append(opts.Destinations, backup.Destination{Name: d.name, Store: d.store, Policy: d.keep.Policy()})
+		to := d.store
+		if d.recipientsErr != nil { // never in the clear
+			to = store.Unavailable(d.store.String(), d.recipientsErr)
+		}
+		opts.Destinations = append(opts.Destinations, backup.Destination{
+			Name: d.name, Store: to, Policy: d.keep.Policy(), Recipients: d.recipients,
+		})
 	}
 	s.addQuiescing(&opts)
 	return backup.New(deps, opts), pool.Close, nil

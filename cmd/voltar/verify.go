@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/verify"
@@ -34,6 +35,7 @@ func (a *app) verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "sample", Usage: "like --quick, and inflate a share of each archive: `N%`"},
 			&cli.BoolFlag{Name: "full", Usage: "beside the sums, inflate everything and compare every entry with the index"},
 			&cli.StringFlag{Name: "from", Usage: "only what is on destination `NAME`"},
+			identityFlag(),
 			&cli.BoolFlag{Name: "repair-index", Usage: "make lost or damaged indexes again from their archives"},
 			&cli.BoolFlag{Name: "mail", Usage: "mail the report"},
 		},
@@ -92,7 +94,9 @@ func (a *app) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	opts.Open = s.openFile
+	if opts.Decrypt, err = a.decrypt(c, s, true); err != nil {
+		return err
+	}
 	run := report.Run{
 		Schema: report.Schema, Host: s.host, Version: programVersion(), Config: s.config.Path(), Command: command,
 		Started: time.Now().UTC(),
@@ -210,7 +214,7 @@ func (s *setup) verifyOne(c *cli.Context, v *verification, opts verify.Options) 
 	if v.err != nil || !v.result.Repair || !c.Bool("repair-index") {
 		return
 	}
-	written, amended, err := s.repairIndexes(c.Context, v)
+	written, amended, err := s.repairIndexes(c.Context, v, opts.Decrypt)
 	v.repaired = written
 	if err != nil {
 		v.result.Notes = append(v.result.Notes, "the index was not repaired: "+err.Error())
@@ -222,7 +226,12 @@ func (s *setup) verifyOne(c *cli.Context, v *verification, opts verify.Options) 
 }
 
 // repairIndexes repairs one backup under the locks that keep runs from removing it meanwhile.
-func (s *setup) repairIndexes(ctx context.Context, v *verification) (written []string, amended catalog.Backup, err error) {
+func (s *setup) repairIndexes(
+	ctx context.Context, v *verification, decrypt browse.DecryptFunc,
+) (written []string, amended catalog.Backup, err error) {
+	if v.on.recipientsErr != nil {
+		return nil, v.backup, v.on.recipientsErr
+	}
 	locks, err := journal.NewLocks(s.config.RunDir, journal.Holder{Command: "voltar verify", Started: time.Now()})
 	if err != nil {
 		return nil, v.backup, err
@@ -237,7 +246,7 @@ func (s *setup) repairIndexes(ctx context.Context, v *verification) (written []s
 		return nil, v.backup, err
 	}
 	defer func() { err = errors.Join(err, destination.Unlock()) }()
-	return verify.RepairIndexes(ctx, v.on.store, v.backup)
+	return verify.RepairIndexes(ctx, v.on.store, v.backup, verify.Keys{Decrypt: decrypt, Recipients: v.on.recipients})
 }
 
 // describeVerification enters what was found into the report: one line for each volume, with all its backups that were

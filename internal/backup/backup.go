@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
 	"voltar/internal/loopdev"
@@ -107,6 +108,8 @@ type Destination struct {
 	Name   string
 	Store  store.Store
 	Policy retention.Policy // the zero policy prunes nothing
+	// Recipients are those for whom what goes there is encrypted; nil stores it as it is.
+	Recipients *agefile.Recipients
 }
 
 // Deps are the long-lived objects that a run works with. All are safe for concurrent use.

@@ -16,7 +16,10 @@ import (
 
 // output is the backup of one volume on its way to every destination. A destination that fails drops out with its
 // cause, and the rest go on; only when the last one has failed does writing fail.
-type output struct{ branches []*branch }
+type output struct {
+	branches []*branch
+	open     bool // nothing is encrypted: what is written says what the rest is
+}
 
 // branch is the output on one destination.
 type branch struct {
@@ -135,7 +138,8 @@ func (o *output) close(ctx context.Context, r *run) error {
 }
 
 // write stores one file of the backup, of at most maxBytes (0 when nothing is known). What produce writes goes to every
-// live branch and is summed on the way; the file counts only when each store took exactly what was sent.
+// live branch, encrypted to those that want it so, and is summed on the way; the file counts only when each store took
+// exactly what was sent. What is returned describes it as it was produced.
 func (o *output) write(ctx context.Context, name string, maxBytes int64, produce func(io.Writer) error) (catalog.File, error) {
 	file, err := o.create(ctx, name, maxBytes)
 	if err != nil {
@@ -150,14 +154,17 @@ func (o *output) write(ctx context.Context, name string, maxBytes int64, produce
 
 // create begins one file on every live branch. The caller must commit or abort it.
 func (o *output) create(ctx context.Context, name string, maxBytes int64) (*outputFile, error) {
-	f := &outputFile{output: o, name: name, sums: archive.NewSums()}
+	f := &outputFile{output: o, name: name}
 	for _, b := range o.alive() {
-		w, err := b.draft.Create(ctx, name, store.PutOptions{MaxBytes: maxBytes})
+		s, err := o.createOn(ctx, b, name, maxBytes)
 		if err != nil {
 			b.drop(fmt.Errorf("create %s: %w", name, err))
 			continue
 		}
-		f.sinks = append(f.sinks, sink{b, w})
+		f.sinks = append(f.sinks, s)
+		if s.sealed == nil && f.sums == nil {
+			f.sums = archive.NewSums()
+		}
 	}
 	if err := o.failure(); err != nil {
 		f.abort()
@@ -166,11 +173,32 @@ func (o *output) create(ctx context.Context, name string, maxBytes int64) (*outp
 	return f, nil
 }
 
+// createOn begins one file on a branch, under another name where it is encrypted.
+func (o *output) createOn(ctx context.Context, b *branch, name string, maxBytes int64) (sink, error) {
+	if o.open || !b.encrypts() {
+		w, err := b.draft.Create(ctx, name, store.PutOptions{MaxBytes: maxBytes})
+		return sink{b, w, nil}, err
+	}
+	if maxBytes > 0 {
+		maxBytes = b.target.Recipients.StoredBytes(maxBytes)
+	}
+	w, err := b.draft.Create(ctx, name+catalog.AgeSuffix, store.PutOptions{MaxBytes: maxBytes})
+	if err != nil {
+		return sink{}, err
+	}
+	sealed, err := newSealed(b.target.Recipients, w)
+	if err != nil {
+		return sink{}, errors.Join(err, w.Abort())
+	}
+	return sink{b, w, sealed}, nil
+}
+
 // outputFile is one file on its way.
 type outputFile struct {
 	output *output
 	name   string
-	sums   *archive.Sums
+	bytes  int64
+	sums   *archive.Sums // of what was produced; nil where every branch encrypts it
 	sinks  []sink
 }
 
@@ -178,17 +206,47 @@ type outputFile struct {
 type sink struct {
 	branch *branch
 	writer store.Writer
+	sealed *sealed // what encrypts it; nil where nothing does
+}
+
+func (s sink) Write(p []byte) (int, error) {
+	if s.sealed != nil {
+		return s.sealed.Write(p)
+	}
+	return s.writer.Write(p)
+}
+
+// commit makes the file stand on the branch, when the store holds just what was sent. plain describes what was produced.
+func (s sink) commit(ctx context.Context, plain catalog.File) (file catalog.File, err error) {
+	file = plain
+	if s.sealed != nil {
+		if file, err = s.sealed.finish(plain.Name + catalog.AgeSuffix); err != nil {
+			return file, err
+		}
+		if file.PlainSizeBytes != plain.SizeBytes {
+			return file, fmt.Errorf("%d bytes were encrypted of %d", file.PlainSizeBytes, plain.SizeBytes)
+		}
+	}
+	if tagger, ok := s.writer.(store.TagWriter); ok {
+		tagger.SetTag("sha1", file.SHA1)
+	}
+	object, err := s.writer.Commit(ctx)
+	if err == nil && object.SizeBytes != file.SizeBytes {
+		err = fmt.Errorf("the store holds %d bytes where %d were sent", object.SizeBytes, file.SizeBytes)
+	}
+	return file, err
 }
 
 func (f *outputFile) Write(p []byte) (int, error) {
-	if _, err := f.sums.Write(p); err != nil {
-		return 0, err
+	f.bytes += int64(len(p))
+	if f.sums != nil {
+		_, _ = f.sums.Write(p) // never fails
 	}
 	for _, s := range f.sinks {
 		if !s.branch.alive() {
 			continue
 		}
-		if _, err := s.writer.Write(p); err != nil {
+		if _, err := s.Write(p); err != nil {
 			s.branch.drop(fmt.Errorf("write %s: %w", f.name, err))
 		}
 	}
@@ -200,32 +258,34 @@ func (f *outputFile) Write(p []byte) (int, error) {
 
 // commit makes the file stand on every live branch, and enters it in their lists of files.
 func (f *outputFile) commit(ctx context.Context) (catalog.File, error) {
-	sums := f.sums.Sum()
-	file := catalog.File{Name: f.name, SizeBytes: sums.SizeBytes, SHA1: sums.SHA1, SHA256: sums.SHA256}
+	file := catalog.File{Name: f.name, SizeBytes: f.bytes}
+	if f.sums != nil {
+		sums := f.sums.Sum()
+		file.SHA1, file.SHA256 = sums.SHA1, sums.SHA256
+	}
 	for _, s := range f.sinks {
 		if !s.branch.alive() {
 			continue
 		}
-		if tagger, ok := s.writer.(store.TagWriter); ok {
-			tagger.SetTag("sha1", file.SHA1)
-		}
-		object, err := s.writer.Commit(ctx)
-		if err == nil && object.SizeBytes != file.SizeBytes {
-			err = fmt.Errorf("the store holds %d bytes where %d were sent", object.SizeBytes, file.SizeBytes)
-		}
+		stored, err := s.commit(ctx, file)
 		if err != nil {
 			s.branch.drop(fmt.Errorf("store %s: %w", f.name, err))
 			continue
 		}
-		s.branch.files = append(s.branch.files, file)
+		s.branch.files = append(s.branch.files, stored)
 	}
 	return file, f.output.failure()
 }
 
 // abort throws away what was not committed. A branch that cannot even do that drops out.
 func (f *outputFile) abort() {
-	f.sums.Sum() // ends its goroutine
+	if f.sums != nil {
+		f.sums.Sum() // ends its goroutine
+	}
 	for _, s := range f.sinks {
+		if s.sealed != nil {
+			s.sealed.sums.Sum()
+		}
 		if err := s.writer.Abort(); err != nil {
 			s.branch.drop(fmt.Errorf("abandon %s: %w", f.name, err))
 		}

@@ -35,13 +35,31 @@ type File interface {
 // is encrypted is decrypted in this one place. A file whose stored size is not the manifest's is opened all the same.
 type OpenFunc func(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error)
 
+// DecryptFunc gives an encrypted file of a backup as it was before. It takes the stored one over: closing what it returns
+// closes that too, and an error has closed it. The error wraps ErrEncrypted when there is no key at all.
+type DecryptFunc func(b catalog.Backup, name string, stored File) (File, error)
+
+// Opener opens files as they are stored, and those that are encrypted with decrypt.
+func Opener(decrypt DecryptFunc) OpenFunc {
+	return func(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error) {
+		stored, err := b.OpenStored(ctx, s, name)
+		if err != nil || !Encrypted(name) {
+			return stored, err
+		}
+		return decrypt(b, name, stored)
+	}
+}
+
 // OpenStored opens files as they are stored. Those that are encrypted it refuses.
 func OpenStored(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error) {
-	if strings.HasSuffix(name, catalog.AgeSuffix) {
-		return nil, fmt.Errorf("open %s of %s: %w", name, b.ID, ErrEncrypted)
+	if Encrypted(name) {
+		return nil, noKey(b, name)
 	}
 	return b.OpenStored(ctx, s, name)
 }
+
+// Encrypted tells by the name of a file whether it is.
+func Encrypted(name string) bool { return strings.HasSuffix(name, catalog.AgeSuffix) }
 
 // Backup is one stored backup to look into. It is safe for concurrent use.
 type Backup struct {
@@ -70,12 +88,13 @@ func (b *Backup) openWhole(ctx context.Context, name string) (File, error) {
 	return f, nil
 }
 
-// checkSize compares the size of an open file with the manifest's. Of an encrypted one the cipher vouches for the size.
+// checkSize compares the size of an open file with the manifest's.
 func (b *Backup) checkSize(name string, f File) error {
-	if strings.HasSuffix(name, catalog.AgeSuffix) {
-		return nil
+	check := b.backup.CheckSize
+	if Encrypted(name) {
+		check = b.backup.CheckPlainSize
 	}
-	if err := b.backup.CheckSize(name, f.SizeBytes()); err != nil {
+	if err := check(name, f.SizeBytes()); err != nil {
 		return fmt.Errorf("open %s of %s: %w", name, b.backup.ID, err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/catalog"
 )
 
@@ -34,7 +35,7 @@ func (b *Backup) Tree(ctx context.Context, x catalog.Extent) (*Tree, error) {
 	}
 	t := &Tree{b: b, extent: x}
 	if err := t.openIndex(ctx); err != nil {
-		if ctx.Err() != nil || errors.Is(err, ErrEncrypted) {
+		if ctx.Err() != nil || errors.Is(err, ErrEncrypted) || errors.Is(err, agefile.ErrNoKey) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w\nhint: `voltar verify --repair-index %s` makes it again from the archive", ErrNoIndex, err,

@@ -82,6 +82,15 @@ func (a *Amendment) Replace(ctx context.Context, name string, produce func(io.Wr
 	return nil
 }
 
+// SetPlainSize enters the size that an encrypted file which was replaced had before encryption.
+func (a *Amendment) SetPlainSize(name string, sizeBytes int64) {
+	for i := range a.Manifest.Files {
+		if a.Manifest.Files[i].Name == name {
+			a.Manifest.Files[i].PlainSizeBytes = sizeBytes
+		}
+	}
+}
+
 // counter counts what is written to it.
 type counter struct{ bytes int64 }
 

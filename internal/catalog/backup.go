@@ -71,6 +71,15 @@ func (b Backup) CheckSize(name string, sizeBytes int64) error {
 	return fmt.Errorf("%w: it holds %d bytes, and %d by the manifest", ErrDamaged, sizeBytes, file.SizeBytes)
 }
 
+// CheckPlainSize compares the size of an encrypted file, decrypted, with the manifest. The error wraps ErrDamaged.
+func (b Backup) CheckPlainSize(name string, sizeBytes int64) error {
+	file, ok := b.Manifest.File(name)
+	if ok && file.PlainSizeBytes == sizeBytes {
+		return nil
+	}
+	return fmt.Errorf("%w: it holds %d bytes, decrypted, and %d by the manifest", ErrDamaged, sizeBytes, file.PlainSizeBytes)
+}
+
 // FreeTime returns the first second from at on of which no store holds anything for the source, and waits until that
 // second has come, so that no backup is dated in the future. A store that does not answer has its error in failed, at
 // its place; the others decide.

@@ -83,7 +83,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if written.Files == nil {
 		written.Files = []File{}
 	}
-	if err := errors.Join(written.Check(), written.checkStatus()); err != nil {
+	if err := errors.Join(written.Check(), written.checkStatus(), written.checkSecrecy()); err != nil {
 		return nil, fmt.Errorf("write the manifest of %s: %w", m.ID(), err)
 	}
 	return encodeJSON(&written)

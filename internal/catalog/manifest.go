@@ -37,6 +37,8 @@ type Manifest struct {
 	Started time.Time `json:"started"` // UTC
 	Ended   time.Time `json:"ended"`   // UTC
 
+	Encryption *Encryption `json:"encryption,omitempty"` // nil for a backup that everybody can read
+
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 	Quiesce  *Quiesce  `json:"quiesce,omitempty"`
 	Table    *Table    `json:"table,omitempty"` // nil when the volume has no partition table

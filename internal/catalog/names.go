@@ -45,6 +45,9 @@ func (n Names) Table() string { return n.of("", "sfdisk") }
 // Dump is of a dump tied to the source: "volume-00000001.mysql.dump.gz"; dump is "" for a source that is a dump itself.
 func (n Names) Dump(dump string) string { return n.of(dump, "dump.gz") }
 
+// Details is of the whole manifest of an encrypted backup: "volume-00000001.manifest.json.age".
+func (n Names) Details() string { return n.of("", ManifestName) }
+
 // Checksum is of the list of sums, which is never encrypted: "volume-00000001.checksum".
 func (n Names) Checksum() string { return n.base + ".checksum" }
 

@@ -143,6 +143,10 @@ type Destination struct {
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
 
+	// Public keys of age for whom everything that goes there is encrypted; none stores it as it is.
+	Recipients     []string `toml:"recipients"`
+	RecipientsFile string   `toml:"recipients_file"` // more of them, one in each line
+
 	S3
 }
 

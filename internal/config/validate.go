@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"voltar/internal/agefile"
 )
 
 var (
@@ -196,6 +198,16 @@ func (d Destination) validate(p *problems, key string) {
 		if d.RequireMount != "" && d.RequireMount != "none" {
 			p.absolute(key+": require_mount", d.RequireMount)
 		}
+	}
+	if len(d.Recipients) > 0 {
+		if _, err := agefile.ParseRecipients(d.Recipients); err != nil {
+			p.add(key+": recipients", "%v", err)
+		}
+	} else if d.Recipients != nil && d.RecipientsFile == "" {
+		p.add(key+": recipients", "it names nobody: name a public key, or leave it out to store everything as it is")
+	}
+	if d.RecipientsFile != "" {
+		p.absolute(key+": recipients_file", d.RecipientsFile)
 	}
 	if d.Retention != nil {
 		d.Retention.validate(p, key+": retention")

@@ -5,18 +5,26 @@ const pageText = `How to bring this backup back by hand
 {{if .IsVolume}}This folder is a backup of the logical volume {{.Source.VG}}/{{.Source.Name}} of host {{.Host.Name}}{{else -}}
 This folder is a backup of the {{.Source.Kind}} {{.Source.Name}} of host {{.Host.Name}}{{end}},
 as it was at {{.Time.Format "2006-01-02 15:04:05"}} UTC.
-With voltar at hand, "voltar restore" does all of this. Without it, any Linux does: the lines that begin with
+With voltar at hand, "voltar restore{{if .IsEncrypted}} --identity key.txt{{end}}" does all of this. Without it, any Linux does: the lines that begin with
 four spaces are commands, to be run as root in this folder, from top to bottom.
 {{if eq .Status "damaged"}}
-PART OF THE DATA COULD NOT BE READ when this backup was made; manifest.json lists what is missing.
+PART OF THE DATA COULD NOT BE READ when this backup was made; {{.Details}} lists what is missing.
 {{end}}
-Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{if .IsVolume}}, and the mkfs of each filesystem{{end}}. busybox tar is
+Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{if .IsVolume}}, and the mkfs of each filesystem{{end}}{{if .IsEncrypted}}, and age{{end}}. busybox tar is
 no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 
 1. Check that the files are whole.
 
     set -eu
     sha1sum -c {{.Checksum}}
+{{- if .IsEncrypted}}
+
+   What ends in .age is encrypted to {{.Recipients}}.
+   Have the secret key of one of them in a file, here key.txt. This fails with any other:
+
+    IDENTITY=${IDENTITY:-key.txt}
+    {{.TryKey}}
+{{- end}}
 {{if .IsVolume}}
 2. Choose the target, a block device. EVERYTHING ON IT IS LOST. To make the volume anew:
 
@@ -38,7 +46,7 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 
 3. Write boot code and partition table.
 {{range .Outside}}{{if .IsImage}}
-    gzip -dc {{.File}} | dd of="$DISK" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
+    {{.Inflated}} | dd of="$DISK" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
 {{- end}}{{end}}
 {{- if .TableIsWhole}}
 
@@ -93,15 +101,15 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 {{range .Open}}
     {{.}}
 {{- end}}
-    gzip -dc {{.File}} | dd of="$LOOP" bs=1M conv=notrunc,fsync status=none
+    {{.Inflated}} | dd of="$LOOP" bs=1M conv=notrunc,fsync status=none
 {{- range .Close}}
     {{.}}
 {{- end}}
 {{else if .IsImage}}
 
-    gzip -dc {{.File}} | dd of="$TARGET" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
+    {{.Inflated}} | dd of="$TARGET" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
 {{- if .HasTail}}
-    gzip -dc {{.Tail}} | dd of="$TARGET" bs=1M seek={{.TailOffset}} oflag=seek_bytes conv=notrunc,fsync status=none
+    {{.InflatedTail}} | dd of="$TARGET" bs=1M seek={{.TailOffset}} oflag=seek_bytes conv=notrunc,fsync status=none
 {{- end}}
 {{else}}
    Nothing is stored of it.
@@ -115,11 +123,18 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 {{else}}
 2. Bring the files back into a folder.
 {{range .Files}}
-   {{.Name}}: "tar -xzpf" for .tar.gz, "gzip -dc" for all other .gz
+   {{.Name}}
 {{- end}}
+
+   {{if .IsEncrypted}}age -d -i key.txt FILE.age, and what that writes through {{end}}"tar -xzp" for .tar.gz, "gzip -dc" for all other .gz
 {{end}}
 {{if .IsVolume}}tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
 {{end -}}
+{{if .IsEncrypted -}}
+What is in an archive, without unpacking it:   age -d -i key.txt NAME.index.gz.age | zcat
+One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -xzp ./PATH
+{{else -}}
 What is in an archive, without unpacking it:   zcat *.index.gz
 One file:                                      tar -xzpf ARCHIVE.tar.gz ./PATH
+{{end -}}
 `

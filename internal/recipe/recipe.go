@@ -36,11 +36,7 @@ func (v view) Target() string {
 
 func (v view) IsVolume() bool { return v.Source.Kind == catalog.SourceVolume }
 
-func (v view) names() catalog.Names { return catalog.NamesOf(v.Source.Ref(), false) }
-
-func (v view) Checksum() string { return quote(v.names().Checksum()) }
-
-func (v view) TableFile() string { return quote(v.names().Table()) }
+func (v view) Checksum() string { return quote(v.Names().Checksum()) }
 
 // Make is the command that makes the volume anew.
 func (v view) Make() string {
@@ -62,7 +58,11 @@ func (v view) LoopSectors() string {
 
 // Sfdisk is the command that writes the partition table and nothing else.
 func (v view) Sfdisk() string {
-	return `sfdisk --quiet --wipe never --wipe-partitions never --no-reread --no-tell-kernel "$DISK" < ` + v.TableFile()
+	const sfdisk = `sfdisk --quiet --wipe never --wipe-partitions never --no-reread --no-tell-kernel "$DISK"`
+	if table := v.Names().Table(); isEncrypted(table) {
+		return decrypted(table) + " | " + sfdisk
+	}
+	return sfdisk + " < " + quote(v.Names().Table())
 }
 
 // TableIsWhole says that the images hold a table that sfdisk could only write in part.
@@ -132,8 +132,9 @@ func (s step) IsFiles() bool { return s.State == catalog.StateFiles }
 func (s step) IsImage() bool { return s.State == catalog.StateImage || s.State == catalog.StateLVM }
 func (s step) IsSwap() bool  { return s.State == catalog.StateSwap }
 
-func (s step) File() string { return quote(s.Archive) }
-func (s step) Type() string { return quote(s.Filesystem.Type) }
+// Inflated is the command that writes out what is stored of the extent.
+func (s step) Inflated() string { return inflated(s.Archive) }
+func (s step) Type() string     { return quote(s.Filesystem.Type) }
 
 // Notes say what will differ from the original.
 func (s step) Notes() []string {
@@ -162,9 +163,9 @@ func (s step) MountOptions() string {
 // Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set them.
 func (s step) Tar() string {
 	if s.Filesystem.Type == "vfat" {
-		return `tar --no-same-owner -C "$MNT" -xzpf ` + s.File()
+		return unpacked(`tar --no-same-owner -C "$MNT" -xzpf`, s.Archive)
 	}
-	return `tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf ` + s.File()
+	return unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
 }
 
 // BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has
@@ -179,9 +180,9 @@ func (s step) BootCode() []string {
 	}
 	var commands []string
 	for _, r := range fs.BootCodeRanges() {
-		commands = append(commands, fmt.Sprintf(`gzip -dc %s | dd of="$LOOP" bs=1M iflag=fullblock,skip_bytes,count_bytes `+
+		commands = append(commands, fmt.Sprintf(`%s | dd of="$LOOP" bs=1M iflag=fullblock,skip_bytes,count_bytes `+
 			`oflag=seek_bytes skip=%d seek=%[2]d count=%[3]d conv=notrunc,fsync status=none`,
-			quote(s.BootArea), r.OffsetBytes, r.SizeBytes))
+			inflated(s.BootArea), r.OffsetBytes, r.SizeBytes))
 	}
 	return commands
 }
@@ -215,7 +216,7 @@ func (s step) InPieces() bool { return s.State == catalog.StateImage && s.LV != 
 // HasTail says that a physical volume has metadata at its end too.
 func (s step) HasTail() bool { return s.PV != nil && s.PV.Tail != "" }
 
-func (s step) Tail() string { return quote(s.PV.Tail) }
+func (s step) InflatedTail() string { return inflated(s.PV.Tail) }
 
 // TailOffset is in the volume, as all offsets.
 func (s step) TailOffset() int64 { return s.OffsetBytes + s.SizeBytes - s.PV.TailBytes }

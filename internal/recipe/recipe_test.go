@@ -128,5 +128,15 @@ func samples() map[string]*catalog.Manifest {
 		{Name: "lv2", OffsetBytes: 65 << 20, SizeBytes: 4 << 20, State: catalog.StateImage, Archive: "volume-00000001.lv2.img.gz", Reason: "unknown",
 			LV: guest("data", catalog.GuestSegment{SizeBytes: 4 << 20, Offsets: []int64{65 << 20}})},
 	}}
-	return map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid, "guest-lvm": lvm}
+	all := map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid, "guest-lvm": lvm}
+	for _, name := range []string{"partitioned", "hybrid", "guest-lvm"} {
+		sealed := all[name].Encrypted("age-encryption.org/v1", []string{"age1one", "age1two"})
+		sealed.Encryption.Details = sealed.Names().Details()
+		sealed.Files = []catalog.File{{Name: "volume-00000001.p1.tar.gz.age", SizeBytes: 9}, {Name: "volume-00000001.sfdisk.age", SizeBytes: 7}}
+		all[name+"-encrypted"] = sealed
+	}
+	all["dump-encrypted"] = (&catalog.Manifest{
+		Source: catalog.Source{Kind: catalog.SourceDump, Name: "mysql"}, Files: []catalog.File{{Name: "mysql.dump.gz.age"}},
+	}).Encrypted("age-encryption.org/v1", []string{"age1one"})
+	return all
 }

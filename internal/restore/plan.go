@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
-	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -60,8 +60,11 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		Backup: req.Backup.ID.String(), Destination: req.Destination, run: journal.NewRunID(e.Now().UTC()),
 		keepGoing: req.KeepGoing, paths: req.Paths,
 		source: &source{
-			backup: req.Backup, store: req.Store, files: map[string]store.Reader{}, stream: map[string]bool{},
+			backup: req.Backup, store: req.Store, decrypt: req.Decrypt, files: map[string]*sourceFile{}, stream: map[string]bool{},
 		},
+	}
+	if req.Decrypt == nil {
+		p.plan.source.decrypt = browse.Decrypt(nil, req.KeepGoing)
 	}
 	defer func() {
 		if err != nil {
@@ -147,7 +150,7 @@ func (p *planner) openSource(ctx context.Context) error {
 	s := p.plan.source
 	var names []string
 	if p.m.Table != nil && p.req.Target.Kind != ToFolder {
-		names = append(names, catalog.NamesOf(p.m.Source.Ref(), false).Table())
+		names = append(names, p.m.Names().Table())
 	}
 	for _, x := range p.m.Extents {
 		isFiles := x.State == catalog.StateFiles
@@ -218,7 +221,7 @@ func (p *planner) layOut(place *place) (*layout, error) {
 	var script []byte
 	if p.m.Table != nil {
 		var err error
-		name := catalog.NamesOf(p.m.Source.Ref(), false).Table()
+		name := p.m.Names().Table()
 		if script, err = p.plan.source.whole(name, maxScriptBytes); err != nil {
 			return nil, err
 		}

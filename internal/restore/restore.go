@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
@@ -117,6 +118,8 @@ type Request struct {
 	Force       bool // overwrite what the target holds
 	Grow        bool // let the last partition, or the only filesystem, take all of a larger target
 	KeepGoing   bool // restore what can be, around damage in the backup
+	// Decrypt opens the files of a backup that is encrypted; nil is for who has no key.
+	Decrypt browse.DecryptFunc
 }
 
 // Status of a restore.

@@ -7,23 +7,32 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"voltar/archive"
+	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/store"
+	"voltar/internal/verify"
 	"voltar/report"
 )
 
 // source is the backup that is read. Its files are opened before anything else happens and stay open, so that retention
 // which removes the backup meanwhile does not take it away from a restore that has begun, where the store allows it.
 type source struct {
-	backup catalog.Backup
-	store  store.Store
-	files  map[string]store.Reader
-	stream map[string]bool // to be verified as they are read
+	backup  catalog.Backup
+	store   store.Store
+	decrypt browse.DecryptFunc
+	files   map[string]*sourceFile
+	stream  map[string]bool // to be verified as they are read
+}
+
+// sourceFile is a file of the backup. What is read in order of what is stored is summed up on the way.
+type sourceFile struct {
+	stored store.Reader
+	sums   *verify.Summing // of stored; nil when it was verified before, or is not
+	plain  browse.File     // as it was before encryption
 }
 
 // use opens a file of the backup.
@@ -31,29 +40,50 @@ func (s *source) use(ctx context.Context, name string) error {
 	if s.files[name] != nil {
 		return nil
 	}
-	if strings.HasSuffix(name, catalog.AgeSuffix) {
-		return fmt.Errorf("%w: %s is encrypted\nhint: decrypt the files with age, then follow %s", ErrUsage, name,
-			catalog.RecipeName)
-	}
-	file, err := s.backup.OpenFile(ctx, s.store, name)
+	stored, err := s.backup.OpenFile(ctx, s.store, name)
 	if err != nil {
 		return err
+	}
+	file := &sourceFile{stored: stored, plain: stored}
+	if s.stream[name] {
+		file.sums = verify.NewSumming(ctx, stored, true, func(int64) {})
+		file.plain = file.sums
+	}
+	if browse.Encrypted(name) {
+		if file.plain, err = s.decrypt(s.backup, name, lent{file.plain}); err == nil {
+			err = s.backup.CheckPlainSize(name, file.plain.SizeBytes())
+		}
+		if err != nil {
+			return errors.Join(err, file.close())
+		}
 	}
 	s.files[name] = file
 	return nil
 }
 
+// lent is a file that stays its owner's.
+type lent struct{ browse.File }
+
+func (lent) Close() error { return nil }
+
+func (f *sourceFile) close() error {
+	if f.sums != nil {
+		f.sums.Abandon()
+	}
+	return f.stored.Close()
+}
+
 func (s *source) close() error {
 	var all []error
 	for _, file := range s.files {
-		all = append(all, file.Close())
+		all = append(all, file.close())
 	}
 	return errors.Join(all...)
 }
 
 // whole reads a small file.
 func (s *source) whole(name string, maxBytes int64) ([]byte, error) {
-	file := s.files[name]
+	file := s.files[name].plain
 	if file.SizeBytes() > maxBytes {
 		return nil, fmt.Errorf("read %s: it holds %d bytes, more than any that voltar writes", name, file.SizeBytes())
 	}
@@ -66,7 +96,7 @@ func (s *source) whole(name string, maxBytes int64) ([]byte, error) {
 
 // smallImage inflates a boot area.
 func (s *source) smallImage(ctx context.Context, name string, sizeBytes int64) (_ []byte, err error) {
-	file := s.files[name]
+	file := s.files[name].plain
 	r, err := archive.NewReader(ctx, file, file.SizeBytes(), archive.ReaderOptions{Workers: 1, MaxBytes: sizeBytes})
 	if err != nil {
 		return nil, err
@@ -84,7 +114,7 @@ func (s *source) index(ctx context.Context, x catalog.Extent) (*archive.Index, e
 	if x.Index == nil {
 		return nil, nil
 	}
-	file := s.files[x.Index.Name]
+	file := s.files[x.Index.Name].plain
 	index, err := archive.OpenIndex(ctx, file, file.SizeBytes(), x.Index.BlocksOffset)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", x.Index.Name, err)
@@ -103,26 +133,22 @@ type archiveReader struct {
 // archive opens an archive or image for reading.
 func (s *source) archive(ctx context.Context, name string, opts archive.ReaderOptions) (*archiveReader, error) {
 	file := s.files[name]
-	if !s.stream[name] {
-		r, err := archive.NewReader(ctx, file, file.SizeBytes(), opts)
+	if file.sums == nil {
+		r, err := archive.NewReader(ctx, file.plain, file.plain.SizeBytes(), opts)
 		if err != nil {
 			return nil, err
 		}
 		return &archiveReader{r, func(err error) error { return errors.Join(err, r.Close()) }}, nil
 	}
-	sums := archive.NewSums()
-	tee := io.TeeReader(io.NewSectionReader(file, 0, file.SizeBytes()), sums)
-	r, err := archive.NewStreamReader(ctx, tee, opts)
+	r, err := archive.NewStreamReader(ctx, io.NewSectionReader(file.plain, 0, file.plain.SizeBytes()), opts)
 	if err != nil {
-		sums.Sum()
 		return nil, err
 	}
 	return &archiveReader{r, func(err error) error {
-		err = errors.Join(err, r.Close()) // nothing reads from tee any more
-		if err == nil {
-			_, err = io.Copy(io.Discard, tee)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
 		}
-		digest := sums.Sum()
+		digest, err := file.sums.Sum()
 		if err != nil {
 			return err
 		}
@@ -132,9 +158,8 @@ func (s *source) archive(ctx context.Context, name string, opts archive.ReaderOp
 
 // verify sums up one file.
 func (s *source) verify(ctx context.Context, name string, progress func(int64)) error {
-	file := s.files[name]
 	sums := archive.NewSums()
-	_, err := io.Copy(sums, &watchedReader{ctx, io.NewSectionReader(file, 0, file.SizeBytes()), progress})
+	_, err := io.Copy(sums, &watchedReader{ctx, s.files[name].stored, progress}) // in a row, which is one request
 	digest := sums.Sum()
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
@@ -179,7 +204,7 @@ func newVerifySums(s *source, keepGoing bool) *verifySums {
 	for name, file := range s.files {
 		if !s.stream[name] {
 			v.names = append(v.names, name)
-			v.bytes += file.SizeBytes()
+			v.bytes += file.stored.SizeBytes()
 		}
 	}
 	slices.Sort(v.names)

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync/atomic"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 )
@@ -26,6 +26,7 @@ type fileCheck struct {
 	kind kind
 
 	missing   bool
+	locked    bool // encrypted, and there is no key
 	findings  []string
 	lost      []Lost
 	omitted   int64
@@ -37,11 +38,11 @@ func (f *fileCheck) find(format string, args ...any) {
 	f.findings = append(f.findings, fmt.Sprintf(format, args...))
 }
 
-func (f *fileCheck) encrypted() bool { return strings.HasSuffix(f.file.Name, catalog.AgeSuffix) }
+func (f *fileCheck) encrypted() bool { return browse.Encrypted(f.file.Name) }
 
 // repairable says whether the file is one that can be made again from others.
 func (f *fileCheck) repairable() bool {
-	return len(f.findings) > 0 && !f.encrypted() && (f.kind.what == whatIndex || f.kind.what == whatSums)
+	return len(f.findings) > 0 && !f.locked && (f.kind.what == whatIndex || f.kind.what == whatSums)
 }
 
 // summed says whether the whole file is read for its sums.
@@ -60,9 +61,9 @@ func (f *fileCheck) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stored.Close()) }()
-	source := newSumming(ctx, stored, f.summed(), f.count)
-	defer source.abandon()
-	return f.content(ctx, source, source)
+	source := NewSumming(ctx, stored, f.summed(), f.count)
+	defer source.Abandon()
+	return f.content(ctx, source)
 }
 
 func (f *fileCheck) count(bytes int64) {
@@ -72,20 +73,27 @@ func (f *fileCheck) count(bytes int64) {
 	}
 }
 
-// content checks what is in the file, and its sums. What is not encrypted is summed up while it is looked at, so that it
-// is read once.
-func (f *fileCheck) content(ctx context.Context, stored *summing, plain browse.File) (err error) {
+// content checks what is in the file, and its sums, which are of what is stored: that is summed up while it is looked at,
+// so that it is read once.
+func (f *fileCheck) content(ctx context.Context, stored *Summing) (err error) {
+	var plain browse.File = stored
 	if f.encrypted() {
-		opened, err := f.v.opts.Open(ctx, f.v.store, f.v.backup, f.file.Name)
-		if errors.Is(err, browse.ErrEncrypted) {
-			f.note = "what is in encrypted files was not checked, only their sums"
+		plain, err = f.v.opts.Decrypt(f.v.backup, f.file.Name, stored)
+		switch {
+		case errors.Is(err, browse.ErrEncrypted):
+			f.locked = true
+			f.note = "what is in encrypted files was not checked: give --identity FILE to look into them"
 			return f.compareSums(stored)
-		}
-		if err != nil {
+		case errors.Is(err, agefile.ErrDamaged):
+			f.find("%v", err)
+			return f.compareSums(stored)
+		case err != nil:
 			return errors.Join(err, f.compareSums(stored))
 		}
-		defer func() { err = errors.Join(err, opened.Close()) }()
-		plain = opened
+		defer func() { err = errors.Join(err, plain.Close()) }()
+		if err := f.v.backup.CheckPlainSize(f.file.Name, plain.SizeBytes()); err != nil {
+			f.find("%v", err)
+		}
 	}
 	deep := f.v.opts.Level == Full
 	if err := f.structure(ctx, plain, deep); err != nil {
@@ -96,17 +104,29 @@ func (f *fileCheck) content(ctx context.Context, stored *summing, plain browse.F
 		return err
 	}
 	if len(f.findings) > before && !deep && f.kind.what == whatTree {
-		return f.tree(ctx, plain, archive.VerifyFull) // to tell what is lost
+		err = f.tree(ctx, plain, archive.VerifyFull) // to tell what is lost
 	}
-	return nil
+	f.findDamaged(plain)
+	return err
+}
+
+// findDamaged tells of chunks that could not be decrypted and were taken for zeros.
+func (f *fileCheck) findDamaged(plain browse.File) {
+	file, ok := plain.(browse.Damageable)
+	if !ok {
+		return
+	}
+	for _, r := range file.Damaged() {
+		f.find("bytes %d to %d of what is encrypted in it are damaged", r.OffsetBytes, r.OffsetBytes+r.LengthBytes)
+	}
 }
 
 // compareSums reads what of the file was not read yet and compares its sums with the manifest's.
-func (f *fileCheck) compareSums(stored *summing) error {
+func (f *fileCheck) compareSums(stored *Summing) error {
 	if !f.summed() {
 		return nil
 	}
-	digest, err := stored.sum()
+	digest, err := stored.Sum()
 	if err != nil {
 		return err
 	}
@@ -181,7 +201,7 @@ func (f *fileCheck) openIndex(ctx context.Context) (_ *archive.Index, closeIndex
 	if in == nil || !f.v.sound[in.Name] {
 		return nil, func() error { return nil }, nil
 	}
-	file, err := f.v.opts.Open(ctx, f.v.store, f.v.backup, in.Name)
+	file, err := browse.Opener(f.v.opts.Decrypt)(ctx, f.v.store, f.v.backup, in.Name)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
+	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/store"
 )
@@ -17,12 +18,23 @@ import (
 const rebuiltNote = "the index of %s was lost and made again from the archive: times of change, inode numbers, chattr flags, " +
 	"sockets and attributes that tar cannot express are not in it"
 
+// Keys are what repairing an encrypted backup takes: the zero value is for one that is not.
+type Keys struct {
+	Decrypt    browse.DecryptFunc  // opens its archives
+	Recipients *agefile.Recipients // those for whom new files are encrypted
+}
+
 // RepairIndexes makes the indexes that are lost or damaged again from their archives, which must be sound, and puts the
 // list of sums right. It returns the names of the files that it wrote; one that cannot be made again does not keep the
 // others. Nothing else of the backup changes, and after a crash it stands as it was, or with files that a further call
 // puts right (catalog.Amendment). The caller holds the locks of the volume and of the destination, so that nobody
 // removes the backup meanwhile.
-func RepairIndexes(ctx context.Context, s store.Store, b catalog.Backup) (written []string, amended catalog.Backup, err error) {
+func RepairIndexes(
+	ctx context.Context, s store.Store, b catalog.Backup, keys Keys,
+) (written []string, amended catalog.Backup, err error) {
+	if keys.Decrypt == nil {
+		keys.Decrypt = browse.Decrypt(nil, false)
+	}
 	a, err := catalog.Amend(ctx, s, b)
 	if err != nil {
 		return nil, b, err
@@ -33,13 +45,10 @@ func RepairIndexes(ctx context.Context, s store.Store, b catalog.Backup) (writte
 		if x.State != catalog.StateFiles || x.Index == nil {
 			continue
 		}
-		if fits(ctx, s, b, x.Index.Name, func(f store.Reader) error {
-			_, err := archive.OpenIndex(ctx, f, f.SizeBytes(), x.Index.BlocksOffset)
-			return err
-		}) {
+		if fits(ctx, s, b, x.Index.Name, func(f store.Reader) error { return checkIndex(ctx, b, *x.Index, f, keys) }) {
 			continue
 		}
-		if err := rebuild(ctx, s, b, a, x); err != nil {
+		if err := rebuild(ctx, s, b, a, x, keys); err != nil {
 			failed = append(failed, err)
 			continue
 		}
@@ -73,46 +82,94 @@ func fits(ctx context.Context, s store.Store, b catalog.Backup, name string, als
 }
 
 func compare(ctx context.Context, b catalog.Backup, name string, f store.Reader) error {
-	source := newSumming(ctx, f, true, func(int64) {})
-	defer source.abandon()
+	source := NewSumming(ctx, f, true, func(int64) {})
+	defer source.Abandon()
 	return compareSumming(b, name, source)
 }
 
-func compareSumming(b catalog.Backup, name string, source *summing) error {
+func compareSumming(b catalog.Backup, name string, source *Summing) error {
 	want, _ := b.Manifest.File(name) // it was opened by the manifest
-	digest, err := source.sum()
+	digest, err := source.Sum()
 	if err == nil && (digest.SHA1 != want.SHA1 || digest.SHA256 != want.SHA256) {
 		err = fmt.Errorf("%s: %w", name, errSums)
 	}
 	return err
 }
 
+// checkIndex looks whether an index can be opened. One that is encrypted, without a key, is taken for good when its sums
+// are.
+func checkIndex(ctx context.Context, b catalog.Backup, in catalog.Index, f store.Reader, keys Keys) (err error) {
+	var plain browse.File = f
+	if browse.Encrypted(in.Name) {
+		plain, err = keys.Decrypt(b, in.Name, lent{f})
+		if errors.Is(err, browse.ErrEncrypted) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err = archive.OpenIndex(ctx, plain, plain.SizeBytes(), in.BlocksOffset)
+	return err
+}
+
+// lent is a file that stays its owner's.
+type lent struct{ store.Reader }
+
+func (lent) Close() error { return nil }
+
 // rebuild makes one index. The archive is summed up while it is read; one that is not what was stored gives no index.
-func rebuild(ctx context.Context, s store.Store, b catalog.Backup, a *catalog.Amendment, x *catalog.Extent) (err error) {
-	if strings.HasSuffix(x.Archive, catalog.AgeSuffix) || strings.HasSuffix(x.Index.Name, catalog.AgeSuffix) {
-		return fmt.Errorf("cannot make %s again: it is encrypted", x.Index.Name)
+func rebuild(ctx context.Context, s store.Store, b catalog.Backup, a *catalog.Amendment, x *catalog.Extent, keys Keys) (err error) {
+	if browse.Encrypted(x.Index.Name) && keys.Recipients == nil {
+		return fmt.Errorf("cannot make %s again: its destination has no recipients to encrypt it for\n"+
+			"hint: set recipients of the destination, as they were when the backup was made", x.Index.Name)
 	}
 	stored, err := b.OpenFile(ctx, s, x.Archive)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stored.Close()) }()
-	source := newSumming(ctx, stored, true, func(int64) {})
-	defer source.abandon()
-	var offset int64
-	err = a.Replace(ctx, x.Index.Name, func(w io.Writer) error {
+	source := NewSumming(ctx, stored, true, func(int64) {})
+	defer source.Abandon()
+	var plain browse.File = source
+	if browse.Encrypted(x.Archive) {
+		if plain, err = keys.Decrypt(b, x.Archive, source); err != nil {
+			return err
+		}
+	}
+	var offset, plainBytes int64
+	produce := func(w io.Writer) error {
 		var err error
-		if offset, err = archive.RebuildIndex(ctx, source, source.SizeBytes(), w); err != nil {
+		if offset, err = archive.RebuildIndex(ctx, plain, plain.SizeBytes(), w); err != nil {
 			return err
 		}
 		return compareSumming(b, x.Archive, source)
-	})
-	if err != nil {
+	}
+	if browse.Encrypted(x.Index.Name) {
+		produce = encrypting(keys.Recipients, &plainBytes, produce)
+	}
+	if err := a.Replace(ctx, x.Index.Name, produce); err != nil {
 		return err
 	}
+	a.SetPlainSize(x.Index.Name, plainBytes)
 	x.Index.BlocksOffset, x.Index.Rebuilt = offset, true
 	if note := fmt.Sprintf(rebuiltNote, label(x.Name)); !slices.Contains(a.Manifest.Warnings, note) {
 		a.Manifest.Warnings = append(a.Manifest.Warnings, note)
 	}
 	return nil
+}
+
+// encrypting encrypts what produce writes, and counts it.
+func encrypting(recipients *agefile.Recipients, plainBytes *int64, produce func(io.Writer) error) func(io.Writer) error {
+	return func(w io.Writer) error {
+		sealed, err := recipients.NewWriter(w)
+		if err != nil {
+			return err
+		}
+		if err := produce(sealed); err != nil {
+			return err
+		}
+		*plainBytes = sealed.PlainBytes()
+		return sealed.Close()
+	}
 }

@@ -9,9 +9,9 @@ import (
 	"voltar/internal/store"
 )
 
-// summing is a file that is summed up while others read it. What they read in order counts; sum reads the rest. So a
+// Summing is a file that is summed up while others read it. What they read in order counts; sum reads the rest. So a
 // file that is read from its beginning to its end is read once, and one that is only looked into is summed all the same.
-type summing struct {
+type Summing struct {
 	ctx  context.Context
 	file store.Reader
 	read func(bytes int64)
@@ -22,18 +22,18 @@ type summing struct {
 	done bool
 }
 
-// newSumming takes the sums of an open file, which stays the caller's; unless wanted, it only counts what is read. The
-// caller calls abandon in the end.
-func newSumming(ctx context.Context, file store.Reader, wanted bool, read func(int64)) *summing {
-	return &summing{ctx: ctx, file: file, read: read, done: !wanted}
+// NewSumming takes the sums of an open file, which stays the caller's; unless wanted, it only counts what is read. The
+// caller calls Abandon in the end.
+func NewSumming(ctx context.Context, file store.Reader, wanted bool, read func(int64)) *Summing {
+	return &Summing{ctx: ctx, file: file, read: read, done: !wanted}
 }
 
-func (s *summing) SizeBytes() int64 { return s.file.SizeBytes() }
+func (s *Summing) SizeBytes() int64 { return s.file.SizeBytes() }
 
 // Close does nothing: the file is the caller's.
-func (s *summing) Close() error { return nil }
+func (s *Summing) Close() error { return nil }
 
-func (s *summing) ReadAt(p []byte, offset int64) (int, error) {
+func (s *Summing) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := s.file.ReadAt(p, offset)
 	s.read(int64(n))
 	s.mu.Lock()
@@ -48,8 +48,8 @@ func (s *summing) ReadAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// sum reads what nobody has read and returns the sums of the whole file. From then on reads are not summed.
-func (s *summing) sum() (archive.Digest, error) {
+// Sum reads what nobody has read and returns the sums of the whole file. From then on reads are not summed.
+func (s *Summing) Sum() (archive.Digest, error) {
 	buf := make([]byte, min(1<<20, s.SizeBytes()))
 	for s.next < s.SizeBytes() {
 		if s.ctx.Err() != nil {
@@ -72,8 +72,8 @@ func (s *summing) sum() (archive.Digest, error) {
 	return s.sums.Sum(), nil
 }
 
-// abandon ends the goroutine that sums up, whether sum was called or not.
-func (s *summing) abandon() {
+// Abandon ends the goroutine that sums up, whether Sum was called or not.
+func (s *Summing) Abandon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.done = true

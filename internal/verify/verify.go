@@ -44,8 +44,8 @@ type Options struct {
 	Seed uint64
 	// Parallel is how many files are checked at a time, 0 for two. Each holds up to 100 MiB.
 	Parallel int
-	// Open opens files for the checks of what is in them; nil is browse.OpenStored.
-	Open browse.OpenFunc
+	// Decrypt opens encrypted files for the checks of what is in them; nil is for who has no key, and checks sums alone.
+	Decrypt browse.DecryptFunc
 	// OnRead is called, from several goroutines, with the bytes read since it was last called.
 	OnRead func(bytes int64)
 }
@@ -86,8 +86,8 @@ func Backup(ctx context.Context, s store.Store, b catalog.Backup, opts Options) 
 	if opts.Parallel <= 0 {
 		opts.Parallel = 2
 	}
-	if opts.Open == nil {
-		opts.Open = browse.OpenStored
+	if opts.Decrypt == nil {
+		opts.Decrypt = browse.Decrypt(nil, true)
 	}
 	v := &verifier{store: s, backup: b, opts: opts, sound: map[string]bool{}}
 	if err := v.run(ctx); err != nil {

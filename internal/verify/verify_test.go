@@ -306,7 +306,7 @@ func TestRepairMakesALostIndexAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				spoil(t, filepath.Join(s.Folder(), b.Path(), x.Index.Name))
-				written, amended, err := RepairIndexes(t.Context(), s, b)
+				written, amended, err := RepairIndexes(t.Context(), s, b, Keys{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -334,7 +334,7 @@ func TestRepairMakesALostIndexAgain(t *testing.T) {
 				if len(before) == 0 {
 					t.Error("the index was empty")
 				}
-				if written, _, err := RepairIndexes(t.Context(), s, again); err != nil || len(written) > 0 {
+				if written, _, err := RepairIndexes(t.Context(), s, again, Keys{}); err != nil || len(written) > 0 {
 					t.Errorf("a second time: wrote %q, %v", written, err)
 				}
 			})
@@ -349,7 +349,7 @@ func TestRepairLeavesAValidBackupWhereverItDies(t *testing.T) {
 		if err := os.Remove(filepath.Join(s.Folder(), b.Path(), x.Index.Name)); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := RepairIndexes(t.Context(), &dying{s, commits}, b); !errors.Is(err, errDead) {
+		if _, _, err := RepairIndexes(t.Context(), &dying{s, commits}, b, Keys{}); !errors.Is(err, errDead) {
 			t.Fatalf("after %d commits: %v", commits, err)
 		}
 		stands := reread(t, s)
@@ -362,7 +362,7 @@ func TestRepairLeavesAValidBackupWhereverItDies(t *testing.T) {
 		if !r.Repair {
 			t.Errorf("after %d commits nothing is left to repair", commits)
 		}
-		if _, _, err := RepairIndexes(t.Context(), s, stands); err != nil {
+		if _, _, err := RepairIndexes(t.Context(), s, stands, Keys{}); err != nil {
 			t.Fatalf("after %d commits, again: %v", commits, err)
 		}
 		if r := mustVerify(t, s, reread(t, s), levels["full"]); !r.Good() {
@@ -374,7 +374,7 @@ func TestRepairLeavesAValidBackupWhereverItDies(t *testing.T) {
 func TestRepairPutsTheListOfSumsRight(t *testing.T) {
 	b, s := made(t, browsetest.Spec{Fill: small(t)})
 	browsetest.Spoil(t, s, b, "volume-00000001.checksum", func([]byte) []byte { return nil })
-	if _, _, err := RepairIndexes(t.Context(), s, b); err != nil {
+	if _, _, err := RepairIndexes(t.Context(), s, b, Keys{}); err != nil {
 		t.Fatal(err)
 	}
 	if r := mustVerify(t, s, reread(t, s), levels["full"]); !r.Good() {
@@ -419,7 +419,7 @@ func TestRepairRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := RepairIndexes(t.Context(), s, b); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, _, err := RepairIndexes(t.Context(), s, b, Keys{}); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one of %q", err, c.want)
 			}
 			after, err := os.ReadFile(filepath.Join(s.Folder(), b.Path(), catalog.ManifestName))

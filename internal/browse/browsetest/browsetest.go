@@ -10,10 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/catalog"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
@@ -39,6 +43,7 @@ type Spec struct {
 	Whole  bool                      // a volume without a partition table
 	Fill   func(dir string)          // makes the tree; nil makes Tree
 	Edit   func(m *catalog.Manifest) // changes the manifest before it is written
+	For    *agefile.Recipients       // for whom it is encrypted; nil for everyone
 }
 
 // Open opens a store in a folder of the test.
@@ -108,6 +113,8 @@ type maker struct {
 	draft *catalog.Draft
 	m     *catalog.Manifest
 	names catalog.Names
+
+	recipients *agefile.Recipients
 }
 
 // Make makes a backup.
@@ -128,7 +135,7 @@ func Make(t testing.TB, s store.Store, spec Spec) catalog.Backup {
 	}
 	spec.Fill(dir)
 	ref := catalog.VolumeRef(spec.VG, spec.LV)
-	k := &maker{t: t, names: catalog.NamesOf(ref, false), m: &catalog.Manifest{
+	k := &maker{t: t, recipients: spec.For, names: catalog.NamesOf(ref, false), m: &catalog.Manifest{
 		Format: catalog.Format, Voltar: "test", Status: catalog.StatusComplete,
 		Host: catalog.Host{Name: Host, MachineID: "machine"}, Run: "20261120T010001Z-3f9a0c",
 		Source: catalog.Source{Kind: catalog.SourceVolume, VG: spec.VG, Name: spec.LV, VGUUID: "vg-uuid", LVUUID: spec.LV + "-uuid",
@@ -143,6 +150,9 @@ func Make(t testing.TB, s store.Store, spec Spec) catalog.Backup {
 		k.m.Extents = []catalog.Extent{k.tree("", dir, 0, k.m.Source.SizeBytes)}
 	} else {
 		k.partitioned(dir)
+	}
+	if spec.For != nil {
+		k.m = k.m.Encrypted(agefile.Format, spec.For.Keys())
 	}
 	sums, err := catalog.Checksum(k.m.Files)
 	if err != nil {
@@ -222,7 +232,12 @@ func (k *maker) image(name string, data []byte) {
 // put stores a file and enters it in the manifest.
 func (k *maker) put(name string, data []byte) {
 	k.t.Helper()
-	w, err := k.draft.Create(context.Background(), name, store.PutOptions{})
+	file := catalog.File{Name: name}
+	if k.recipients != nil && name != k.names.Checksum() && name != catalog.RecipeName {
+		file.Name, file.PlainSizeBytes = name+catalog.AgeSuffix, int64(len(data))
+		data = Seal(k.t, k.recipients, data)
+	}
+	w, err := k.draft.Create(context.Background(), file.Name, store.PutOptions{})
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -234,7 +249,43 @@ func (k *maker) put(name string, data []byte) {
 		k.t.Fatal(err)
 	}
 	d := sums.Sum()
-	k.m.Files = append(k.m.Files, catalog.File{Name: name, SizeBytes: d.SizeBytes, SHA1: d.SHA1, SHA256: d.SHA256})
+	file.SizeBytes, file.SHA1, file.SHA256 = d.SizeBytes, d.SHA1, d.SHA256
+	k.m.Files = append(k.m.Files, file)
+}
+
+// NewKey makes recipients of one new key, and the identities that open what is encrypted for them.
+func NewKey(t testing.TB) (*agefile.Recipients, *agefile.Identities) {
+	t.Helper()
+	secret, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipients, err := agefile.ParseRecipients([]string{secret.Recipient().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	identities := &agefile.Identities{}
+	if err := identities.Add(strings.NewReader(secret.String()), nil); err != nil {
+		t.Fatal(err)
+	}
+	return recipients, identities
+}
+
+// Seal encrypts data.
+func Seal(t testing.TB, recipients *agefile.Recipients, data []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := recipients.NewWriter(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // Gzip packs data as one plain gzip member.

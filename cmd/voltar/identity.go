@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/agefile"
+	"voltar/internal/browse"
+)
+
+// identityFlag names the secret keys that open encrypted backups. They come by this flag alone, never by the
+// configuration: the host that makes the backups must not be able to read them.
+func identityFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "identity", Aliases: []string{"i"},
+		Usage: "decrypt with the age identity in `FILE`, - for standard input; may be repeated"}
+}
+
+// decrypt returns what opens encrypted files with the identities that the flags name. A lenient one reads around damage.
+func (a *app) decrypt(c *cli.Context, s *setup, lenient bool) (browse.DecryptFunc, error) {
+	identities := &agefile.Identities{}
+	for _, path := range c.StringSlice("identity") {
+		if err := a.addIdentity(s, identities, path); err != nil {
+			return nil, usageError{fmt.Errorf("--identity %s: %w", path, err)}
+		}
+	}
+	return browse.Decrypt(identities, lenient), nil
+}
+
+func (a *app) addIdentity(s *setup, identities *agefile.Identities, path string) error {
+	ask := func() (string, error) { return askPassphrase("Passphrase of " + path + ": ") }
+	if path == "-" {
+		return identities.Add(a.stdin, ask)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	encrypted := false
+	err = identities.Add(file, func() (string, error) { encrypted = true; return ask() })
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 && !encrypted {
+		s.log.Warn(fmt.Sprintf("the secret key in %s can be read by others: run `chmod 600 %s`", path, path))
+	}
+	return err
+}
+
+// askPassphrase asks a person, at the terminal and without showing what is typed.
+func askPassphrase(prompt string) (_ string, err error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("cannot ask for the passphrase: there is no terminal: %w\n"+
+			"hint: open the identity elsewhere and hand it over: age -d IDENTITY | voltar … --identity -", err)
+	}
+	defer tty.Close()
+	fd := int(tty.Fd())
+	shown, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return "", fmt.Errorf("cannot ask for the passphrase: %w", err)
+	}
+	hidden := *shown
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &hidden); err != nil {
+		return "", fmt.Errorf("cannot ask for the passphrase: %w", err)
+	}
+	defer func() {
+		fmt.Fprintln(tty)
+		err = errors.Join(err, unix.IoctlSetTermios(fd, unix.TCSETS, shown))
+	}()
+	fmt.Fprint(tty, prompt)
+	return readLine(tty)
+}
+
+// readLine reads one line and nothing behind it.
+func readLine(r io.Reader) (string, error) {
+	var line strings.Builder
+	for b := make([]byte, 1); ; {
+		n, err := r.Read(b)
+		switch {
+		case n > 0 && b[0] == '\n':
+			return strings.TrimSuffix(line.String(), "\r"), nil
+		case n > 0:
+			line.WriteByte(b[0])
+		case err != nil:
+			return "", fmt.Errorf("cannot read the passphrase: %w", err)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package backup
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"voltar/archive"
+	"voltar/internal/agefile"
+	"voltar/internal/catalog"
+	"voltar/internal/store"
+)
+
+// encrypts says whether what goes to the branch is encrypted.
+func (b *branch) encrypts() bool { return b.target.Recipients != nil }
+
+// sealed encrypts one file on its way to one branch, and sums up what is stored.
+type sealed struct {
+	*agefile.Writer
+	sums *archive.Sums
+}
+
+// newSealed begins an encrypted file. What is written to it goes to w, which stays the caller's.
+func newSealed(recipients *agefile.Recipients, w store.Writer) (*sealed, error) {
+	sums := archive.NewSums()
+	writer, err := recipients.NewWriter(io.MultiWriter(sums, w))
+	if err != nil {
+		sums.Sum()
+		return nil, err
+	}
+	return &sealed{writer, sums}, nil
+}
+
+// finish writes the end of the encrypted file and describes it. Its size follows from what was encrypted: any other
+// would mean that something was left out.
+func (s *sealed) finish(name string) (catalog.File, error) {
+	if err := s.Close(); err != nil {
+		return catalog.File{}, fmt.Errorf("encrypt: %w", err)
+	}
+	sums := s.sums.Sum()
+	if sums.SizeBytes != s.StoredBytes() {
+		return catalog.File{}, fmt.Errorf("%d bytes came out of the encryption of %d, where it should be %d", sums.SizeBytes,
+			s.PlainBytes(), s.StoredBytes())
+	}
+	return catalog.File{
+		Name: name, SizeBytes: sums.SizeBytes, SHA1: sums.SHA1, SHA256: sums.SHA256, PlainSizeBytes: s.PlainBytes(),
+	}, nil
+}
+
+// seal makes of a manifest the one for a branch that encrypts, and what must be kept of it in an encrypted file because
+// not everybody may read it; nil when that is nothing.
+func seal(m *catalog.Manifest, recipients *agefile.Recipients) (public *catalog.Manifest, details []byte, err error) {
+	whole := m.Encrypted(agefile.Format, recipients.Keys())
+	public, withheld := whole.Public()
+	if !withheld {
+		return public, nil, nil
+	}
+	public.Encryption.Details = public.Names().Details()
+	details, err = json.MarshalIndent(whole, "", "  ")
+	return public, details, err
+}
