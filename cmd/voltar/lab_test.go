@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(lab.Main(m, lab.Options{
 		MemoryBytes: 3 << 30,
 		Layers: func(ctx context.Context) ([]string, error) {
-			return lab.Debs(ctx, "openssh-server")
+			return lab.Debs(ctx, "openssh-server", "age")
 		},
 	}))
 }

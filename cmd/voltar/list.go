@@ -34,6 +34,7 @@ type backupLine struct {
 	Status      string    `json:"status"` // complete, damaged, unreadable, unfinished
 	SizeBytes   int64     `json:"size"`
 	Entries     int64     `json:"entries"`
+	Encrypted   bool      `json:"encrypted,omitempty"`
 	Note        string    `json:"note,omitempty"`
 }
 
@@ -68,7 +69,7 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 	for _, b := range listing.Backups {
 		line := backupLine{
 			Backup: b.ID.String(), Time: b.ID.Time, Destination: destination, Path: b.Path(),
-			Status: string(b.Manifest.Status), SizeBytes: b.SizeBytes,
+			Status: string(b.Manifest.Status), SizeBytes: b.SizeBytes, Encrypted: b.Manifest.Encryption != nil,
 		}
 		for _, x := range b.Manifest.Extents {
 			line.Entries += x.Entries
@@ -91,6 +92,9 @@ func (a *app) printBackups(lines []backupLine) error {
 	fmt.Fprintln(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS")
 	for _, line := range lines {
 		status := line.Status
+		if line.Encrypted {
+			status += ", encrypted"
+		}
 		if line.Note != "" {
 			status += ": " + report.Clean(line.Note)
 		}

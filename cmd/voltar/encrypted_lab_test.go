@@ -1,0 +1,107 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"voltar/internal/lab"
+	"voltar/internal/store/s3/s3test"
+)
+
+// ageKey makes a pair of keys with age itself, and returns the file of the secret one and the public one.
+func ageKey(t *testing.T) (file, public string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "key.txt")
+	lab.Do(t, "age-keygen", "-o", file)
+	return file, strings.TrimSpace(lab.Do(t, "age-keygen", "-y", file))
+}
+
+// One run stores in the open on one destination, and encrypted on a disk and in a bucket. What is encrypted can be
+// checked without the key, and comes back with it: from the bucket, and by hand with Debian's age.
+func TestLabEncryptedDestinations(t *testing.T) {
+	t.Setenv("VOLTAR_TEST_S3_SECRET", s3test.SecretKey)
+	server := s3test.Start(t, s3test.Versitygw)
+	server.Make(t, "bucket", s3test.Bucket{})
+	key, public := ageKey(t)
+	wrong, _ := ageKey(t)
+	before := makeGuests(t, "vg", "mbr", "unknown")
+	s := restoreSite(t)
+	vault := filepath.Join(s.dir, "vault")
+	s.append(t, `[[destination]]
+name = "vault"
+type = "disk"
+path = "`+vault+`"
+require_mount = "none"
+recipients = ["`+public+`"]
+`+bucketDestination("offsite", server.Endpoint, "bucket")+`
+recipients = ["`+public+`"]
+`)
+	s.run(t, 0)
+	folders, err := filepath.Glob(filepath.Join(vault, "volume-host/vg/*/*Z"))
+	if err != nil || len(folders) != 2 {
+		t.Fatalf("%q, %v", folders, err)
+	}
+	for _, folder := range folders {
+		lab.Do(t, "sh", "-c", "cd "+folder+" && sha1sum --check --strict --quiet *.checksum")
+		for _, name := range filesIn(t, folder) {
+			if open := name == "RESTORE.txt" || name == "manifest.json" || strings.HasSuffix(name, ".checksum"); open == strings.HasSuffix(name, ".age") {
+				t.Errorf("%s in %s", name, folder)
+			}
+		}
+	}
+
+	for _, c := range []struct {
+		args []string
+		code int // -1 for any
+		out  string
+		errs string
+	}{
+		{[]string{"verify", "--all", "--full", "--from", "vault"}, 0, "was not checked: give --identity", ""},
+		{[]string{"verify", "--all", "--full", "--from", "offsite", "--identity", key}, 0, "good", ""},
+		{[]string{"list"}, 0, "encrypted", ""},
+		{[]string{"restore", "vg/mbr", "--from", "vault"}, 2, "", "it is encrypted to " + public + "\nhint: "},
+		{[]string{"restore", "vg/mbr", "--from", "offsite", "--identity", wrong}, 2, "", "none of the identities"},
+		{[]string{"cat", "vg/mbr", "p5:/etc/fstab", "--from", "offsite", "--identity", key}, 0, "UUID=x / ext4\n", ""},
+		{[]string{"check"}, -1, "offsite: encrypted to " + public, ""},
+	} {
+		code, out, errs := voltar(t, append(c.args, "--config", s.config)...)
+		if c.code >= 0 && code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) {
+			t.Errorf("%q: exit code %d\n%s\n%s", c.args, code, out, errs)
+		}
+	}
+
+	for name, want := range before {
+		lab.Do(t, "lvremove", "--force", "vg/"+name)
+		s.restore(t, 0, "vg/"+name, "--from", "offsite", "--identity", wrong, "--identity", key)
+		want.compare(t, diskFacts(t, "/dev/vg/"+name))
+		s.restore(t, 0, "vg/"+name, "--from", "vault", "--identity", key, "--force", "--verify=stream")
+		want.compare(t, diskFacts(t, "/dev/vg/"+name))
+	}
+
+	t.Setenv("IDENTITY", key)
+	for name, want := range before {
+		lab.Do(t, "lvremove", "--force", "vg/"+name)
+		found, err := filepath.Glob(filepath.Join(vault, "volume-host/vg", name, "*Z"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%q, %v", found, err)
+		}
+		byHand(t, found[0], "")
+		withoutFlags(want).compare(t, withoutFlags(diskFacts(t, "/dev/vg/"+name)))
+	}
+}
+
+// filesIn lists a folder.
+func filesIn(t *testing.T, folder string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}

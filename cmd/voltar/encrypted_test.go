@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"voltar/internal/agefile"
+	"voltar/internal/browse/browsetest"
+	"voltar/internal/catalog"
+	"voltar/internal/store/disk"
+)
+
+// newSealed returns a site whose backup is encrypted, and files with the secret key and with somebody else's.
+func newSealed(t *testing.T) (s site, store *disk.Store, b catalog.Backup, key, wrong string) {
+	t.Helper()
+	var public []string
+	var files []string
+	for _, name := range []string{"key.txt", "wrong.txt"} {
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public = append(public, identity.Recipient().String())
+		files = append(files, filepath.Join(t.TempDir(), name))
+		if err := os.WriteFile(files[len(files)-1], []byte(identity.String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recipients, err := agefile.ParseRecipients(public[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = newSite(t, `recipients = ["`+public[0]+`"]`)
+	store = browsetest.Open(t, s.backups)
+	b = browsetest.Make(t, store, browsetest.Spec{For: recipients, Fill: func(dir string) {
+		for name, content := range map[string][]byte{"file": []byte("text\n"), "noise": browsetest.Noise("n", 300<<10)} {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}})
+	return s, store, b, files[0], files[1]
+}
+
+func TestEncryptedBackupsOnTheCommandLine(t *testing.T) {
+	s, _, b, key, wrong := newSealed(t)
+	public := b.Manifest.Encryption.Recipients[0]
+	open := filepath.Join(t.TempDir(), "open.txt")
+	secret, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(open, secret, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name      string
+		args      []string
+		stdin     string
+		code      int
+		out, errs string
+	}{
+		{"list", []string{"list"}, "", 0, "complete, encrypted", ""},
+		{"ls of extents needs no key", []string{"ls", "volume-00000001"}, "", 0, "p2      image", ""},
+		{"ls", []string{"ls", "volume-00000001", "p1:/", "--identity", key}, "", 0, "file\n", ""},
+		{"cat", []string{"cat", "volume-00000001", "p1:/file", "-i", key}, "", 0, "text\n", ""},
+		{"cat with the right key among others", []string{"cat", "volume-00000001", "p1:/file", "-i", wrong, "-i", key}, "", 0, "text\n", ""},
+		{"cat with the key on standard input", []string{"cat", "volume-00000001", "p1:/file", "-i", "-"}, string(secret), 0, "text\n", ""},
+		{"cat with a key that others can read", []string{"cat", "volume-00000001", "p1:/file", "-i", open}, "", 0, "text\n", "chmod 600 " + open},
+		{"cat without a key", []string{"cat", "volume-00000001", "p1:/file"}, "", 2, "", "encrypted to " + public + "\nhint: give the secret key of one of them: --identity FILE"},
+		{"cat with the wrong key", []string{"cat", "volume-00000001", "p1:/file", "-i", wrong}, "", 2, "", "none of the identities opens it"},
+		{"cat with a file that is no key", []string{"cat", "volume-00000001", "p1:/file", "-i", s.config}, "", 2, "", "--identity " + s.config},
+		{"cat with a file that is not there", []string{"cat", "volume-00000001", "p1:/file", "-i", "/nonexistent"}, "", 2, "", "no such file"},
+		{"verify without a key", []string{"verify", "--full"}, "", 0, "note: what is in encrypted files was not checked", ""},
+		{"verify with it", []string{"verify", "--full", "-i", key}, "", 0, "good", ""},
+		{"verify with the wrong one", []string{"verify", "--full", "-i", wrong}, "", 3, "NOT GOOD", ""},
+		{"restore without a key", []string{"restore", "volume-00000001", "--to-dir", filepath.Join(t.TempDir(), "x")}, "", 2, "", "--identity FILE"},
+		{"restore", []string{"restore", "volume-00000001", "--to-dir", filepath.Join(t.TempDir(), "x"), "-i", key, "--dry-run"}, "", 0, "extract", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			code := run(context.WithoutCancel(t.Context()), append([]string{"voltar"}, append(c.args, "--config", s.config)...),
+				strings.NewReader(c.stdin), &out, &errs)
+			if code != c.code || !strings.Contains(out.String(), c.out) || !strings.Contains(errs.String(), c.errs) {
+				t.Errorf("exit code %d, want %d\nstdout %.300q\nwant   %.300q\nstderr %s", code, c.code, &out, c.out, &errs)
+			}
+			if strings.Contains(out.String()+errs.String(), "AGE-SECRET-KEY") {
+				t.Error("the secret key was printed")
+			}
+			if strings.Contains(errs.String(), "chmod") != strings.Contains(c.errs, "chmod") {
+				t.Errorf("stderr %s", &errs)
+			}
+		})
+	}
+}
+
+// A lost index of an encrypted backup is made again with the key, for the recipients of the destination.
+func TestRepairOfAnEncryptedIndexOnTheCommandLine(t *testing.T) {
+	s, store, b, key, _ := newSealed(t)
+	index := filepath.Join(store.Folder(), b.Path(), b.Manifest.Extents[1].Index.Name)
+	if err := os.Remove(index); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := voltar(t, "verify", "--repair-index", "--config", s.config)
+	if code != 3 || !strings.Contains(out, "--identity FILE") {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
+	}
+	code, out, errs = voltar(t, "verify", "--repair-index", "--identity", key, "--config", s.config)
+	if code != 0 || !strings.Contains(out, "written anew: volume-00000001.p1.index.gz.age") {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
+	}
+	if text, err := os.ReadFile(index); err != nil || !bytes.HasPrefix(text, []byte(agefile.Format)) {
+		t.Errorf("%.30q, %v", text, err)
+	}
+}
+
+// A destination whose recipients cannot be read takes nothing, rather than everything in the open.
+func TestNothingGoesInTheOpenWithoutRecipients(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "recipients")
+	s := newSite(t, `recipients_file = "`+missing+"\"\n"+`[[directory]]
+name = "etc"
+path = "`+t.TempDir()+`"
+`)
+	code, _, errs := voltar(t, "run", "@directory/etc", "--config", s.config)
+	if code != exitNothing || !strings.Contains(errs, "recipients_file of destination disk") {
+		t.Errorf("%d\n%s", code, errs)
+	}
+	left, err := os.ReadDir(s.backups)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(left, func(e os.DirEntry) bool { return e.Name() == "volume-host" }) {
+		t.Errorf("something was stored: %v", left)
+	}
+}
+
+func TestReadLine(t *testing.T) {
+	for text, want := range map[string]string{"a b\nrest": "a b", "\n": "", "x\r\n": "x"} {
+		r := strings.NewReader(text)
+		if got, err := readLine(r); err != nil || got != want || r.Len() != len(text)-strings.Index(text, "\n")-1 {
+			t.Errorf("%q: %q, %v, %d left", text, got, err, r.Len())
+		}
+	}
+	if _, err := readLine(strings.NewReader("no end")); err == nil {
+		t.Error("half a line is taken")
+	}
+	if _, err := readLine(io.LimitReader(strings.NewReader("x"), 0)); err == nil {
+		t.Error("nothing is taken")
+	}
+}
