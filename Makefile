@@ -10,12 +10,16 @@ PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-
 	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus
 
-GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT_DEMO_SERVER := $(filter %/versitygw-%,$(subst .cache/bin/,.cache/bin//,$(S3_SERVERS)))
+
+VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # The S3 servers of the tests, at the versions that are pinned there.
 S3_VERSIONS := internal/store/s3/s3test/versions
 S3_SERVERS := $(shell awk '{n = split($$1, p, "/"); print ".cache/bin/" p[n] "-" $$2}' $(S3_VERSIONS))
+
+DEMO_SERVER := $(filter .cache/bin/versitygw-%,$(S3_SERVERS))
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -70,9 +74,9 @@ deb: ## build the Debian package into dist/
 lint-deb: deb ## check the package with lintian
 	lintian --fail-on error,warning --tag-display-limit 0 dist/voltar_*.deb
 
-demo: packages build ## two nights on real volumes in a throw-away machine; leaves demo/
+demo: packages build $(DEMO_SERVER) ## two nights on real volumes in a throw-away machine; leaves demo/
 	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
-	.cache/bin/demo voltar
+	.cache/bin/demo voltar $(DEMO_SERVER)
 
 $(S3_SERVERS):
 	@mkdir -p $(@D)

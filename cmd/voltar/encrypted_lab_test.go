@@ -61,7 +61,7 @@ recipients = ["`+public+`"]
 		{[]string{"verify", "--all", "--full", "--from", "vault"}, 0, "was not checked: give --identity", ""},
 		{[]string{"verify", "--all", "--full", "--from", "offsite", "--identity", key}, 0, "good", ""},
 		{[]string{"list"}, 0, "encrypted", ""},
-		{[]string{"restore", "vg/mbr", "--from", "vault"}, 2, "", "it is encrypted to " + public + "\nhint: "},
+		{[]string{"restore", "vg/mbr", "--from", "vault"}, 2, "", "encrypted to " + public + "\nhint: "},
 		{[]string{"restore", "vg/mbr", "--from", "offsite", "--identity", wrong}, 2, "", "none of the identities"},
 		{[]string{"cat", "vg/mbr", "p5:/etc/fstab", "--from", "offsite", "--identity", key}, 0, "UUID=x / ext4\n", ""},
 		{[]string{"check"}, -1, "offsite: encrypted to " + public, ""},
@@ -72,24 +72,17 @@ recipients = ["`+public+`"]
 		}
 	}
 
-	for name, want := range before {
+	again := func(name string, restore func()) {
 		lab.Do(t, "lvremove", "--force", "vg/"+name)
-		s.restore(t, 0, "vg/"+name, "--from", "offsite", "--identity", wrong, "--identity", key)
-		want.compare(t, diskFacts(t, "/dev/vg/"+name))
-		s.restore(t, 0, "vg/"+name, "--from", "vault", "--identity", key, "--force", "--verify=stream")
-		want.compare(t, diskFacts(t, "/dev/vg/"+name))
+		restore()
 	}
-
+	again("mbr", func() { s.restore(t, 0, "vg/mbr", "--from", "offsite", "--identity", wrong, "--identity", key) })
+	before["mbr"].compare(t, diskFacts(t, "/dev/vg/mbr"))
+	again("unknown", func() { s.restore(t, 0, "vg/unknown", "--from", "offsite", "--identity", key, "--verify=stream") })
+	before["unknown"].compare(t, diskFacts(t, "/dev/vg/unknown"))
 	t.Setenv("IDENTITY", key)
-	for name, want := range before {
-		lab.Do(t, "lvremove", "--force", "vg/"+name)
-		found, err := filepath.Glob(filepath.Join(vault, "volume-host/vg", name, "*Z"))
-		if err != nil || len(found) != 1 {
-			t.Fatalf("%q, %v", found, err)
-		}
-		byHand(t, found[0], "")
-		withoutFlags(want).compare(t, withoutFlags(diskFacts(t, "/dev/vg/"+name)))
-	}
+	again("mbr", func() { byHand(t, folders[0], "") })
+	withoutFlags(before["mbr"]).compare(t, withoutFlags(diskFacts(t, "/dev/vg/mbr")))
 }
 
 // filesIn lists a folder.

@@ -21,10 +21,22 @@ tls = "none"
 name = "backups"
 type = "disk"
 path = "/backups"
+[[destination]]
+name = "offsite"
+type = "s3"
+endpoint = "http://127.0.0.1:9000"
+bucket = "volume-backups"
+region = "us-east-1"
+access_key = "demo"
+secret_key = { file = "/etc/voltar/s3.secret" }
 CONF
+(umask 077 && echo demo-secret >/etc/voltar/s3.secret)
 [ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef >/etc/machine-id
 
 "$DEMO" mail-server /run/mail.eml &
+# An S3 server, with its objects in memory. A folder of its data is a bucket.
+mkdir -p /run/s3/data/volume-backups /run/s3/attributes
+"$VERSITYGW" --port 127.0.0.1:9000 --access demo --secret demo-secret --quiet posix --sidecar /run/s3/attributes /run/s3/data &
 
 # fill FOLDER puts files of every kind into a filesystem.
 fill() {
@@ -74,7 +86,7 @@ mount "${maps}1p1" /mnt/origin
 while :; do date >>/mnt/origin/home/user/log; sync -f /mnt/origin; sleep 1; done &
 writer=$!
 
-say "The first night: voltar run"
+say "The first night: voltar run, to disk and to S3 at once"
 date -s '2026-11-20 01:00:00' >/dev/null
 "$VOLTAR" volumes
 "$VOLTAR" run >/dev/null
@@ -97,7 +109,7 @@ say "Looking into the newest backup: voltar ls, cat and verify"
 "$VOLTAR" ls volume-00000001
 "$VOLTAR" ls -l volume-00000001 p1:/home/user
 "$VOLTAR" cat volume-00000001 p1:/home/user/notes
-"$VOLTAR" verify --full
+"$VOLTAR" verify --full --from offsite
 
 say "With standard tools alone: sha1sum -c and gzip -t on the newest backups"
 for folder in /backups/volume-host/nova-volumes/*/*/; do
@@ -108,7 +120,7 @@ kill "$writer"
 umount /mnt/origin
 kpartx -ds /dev/nova-volumes/volume-00000001
 
-say "A dead volume comes back: voltar restore"
+say "A dead volume comes back from S3: voltar restore --from offsite"
 # listing FOLDER prints what makes a tree: names, types, owners, modes, times, and the sum of each file.
 listing() {
 	(cd "$1" && find . -printf '%p %y %U:%G %m %s %T@ %l\n' | sort && find . -type f -exec sha1sum {} + | sort -k 2)
@@ -118,7 +130,7 @@ mount -o ro /dev/nova-volumes/volume-00000003 /mnt/origin
 listing /mnt/origin >/run/before
 umount /mnt/origin
 lvremove -q -y nova-volumes/volume-00000003
-"$VOLTAR" restore volume-00000003
+"$VOLTAR" restore volume-00000003 --from offsite
 mount -o ro /dev/nova-volumes/volume-00000003 /mnt/restored
 listing /mnt/restored >/run/after
 umount /mnt/restored

@@ -1,5 +1,5 @@
 // Demo shows two nights of voltar on real logical volumes, in a throw-away machine: it boots one, runs demo.sh in it and
-// leaves backups and mails in the folder demo. `make demo` calls it with the path of the program.
+// leaves backups and mails in the folder demo. `make demo` calls it with the paths of the program and of an S3 server.
 package main
 
 import (
@@ -25,11 +25,11 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == "mail-server" {
 		fail(serveMail(os.Args[2]))
 	}
-	if len(os.Args) != 2 {
-		fail(errors.New("usage: demo PATH-OF-VOLTAR"))
+	if len(os.Args) != 3 {
+		fail(errors.New("usage: demo PATH-OF-VOLTAR PATH-OF-VERSITYGW"))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status, err := demo(ctx, os.Args[1])
+	status, err := demo(ctx, os.Args[1], os.Args[2])
 	stop()
 	fail(err)
 	os.Exit(status)
@@ -44,8 +44,12 @@ func fail(err error) {
 }
 
 // demo runs the script in a machine and returns its status.
-func demo(ctx context.Context, voltar string) (status int, err error) {
+func demo(ctx context.Context, voltar, versitygw string) (status int, err error) {
 	program, err := filepath.Abs(voltar)
+	if err != nil {
+		return 0, err
+	}
+	server, err := filepath.Abs(versitygw)
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +77,7 @@ func demo(ctx context.Context, voltar string) (status int, err error) {
 		return 0, err
 	}
 	return lab.Run(ctx, lab.Machine{
-		Script: fmt.Sprintf("VOLTAR='/host%s'\nDEMO='/host%s'\n%s", program, self, script),
+		Script: fmt.Sprintf("VOLTAR='/host%s'\nVERSITYGW='/host%s'\nDEMO='/host%s'\n%s", program, server, self, script),
 		Stdout: os.Stdout, MemoryBytes: 3 << 30, Disk: disk, Share: share,
 	})
 }
