@@ -14,6 +14,26 @@ func (v view) IsEncrypted() bool { return v.Encryption != nil }
 // Recipients names the public keys for which the backup is encrypted.
 func (v view) Recipients() string { return printable(strings.Join(v.Encryption.Recipients, ", ")) }
 
+// Command is what does all that the page says.
+func (v view) Command() string {
+	if v.IsEncrypted() {
+		return "voltar restore --identity key.txt"
+	}
+	return "voltar restore"
+}
+
+// AlsoNeeded names the programs beside those that every backup needs.
+func (v view) AlsoNeeded() string {
+	also := ""
+	if v.IsEncrypted() {
+		also = ", age"
+	}
+	if v.IsVolume() {
+		also += ", and the mkfs of each filesystem"
+	}
+	return also
+}
+
 // Details names the file that says what is damaged.
 func (v view) Details() string {
 	if v.Encryption != nil && v.Encryption.Details != "" {

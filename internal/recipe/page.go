@@ -5,12 +5,12 @@ const pageText = `How to bring this backup back by hand
 {{if .IsVolume}}This folder is a backup of the logical volume {{.Source.VG}}/{{.Source.Name}} of host {{.Host.Name}}{{else -}}
 This folder is a backup of the {{.Source.Kind}} {{.Source.Name}} of host {{.Host.Name}}{{end}},
 as it was at {{.Time.Format "2006-01-02 15:04:05"}} UTC.
-With voltar at hand, "voltar restore{{if .IsEncrypted}} --identity key.txt{{end}}" does all of this. Without it, any Linux does: the lines that begin with
+With voltar at hand, "{{.Command}}" does all of this. Without it, any Linux does: the lines that begin with
 four spaces are commands, to be run as root in this folder, from top to bottom.
 {{if eq .Status "damaged"}}
 PART OF THE DATA COULD NOT BE READ when this backup was made; {{.Details}} lists what is missing.
 {{end}}
-Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{if .IsVolume}}, and the mkfs of each filesystem{{end}}{{if .IsEncrypted}}, and age{{end}}. busybox tar is
+Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{.AlsoNeeded}}. busybox tar is
 no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 
 1. Check that the files are whole.
