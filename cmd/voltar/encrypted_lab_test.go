@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,8 @@ recipients = ["`+public+`"]
 		}
 	}
 
+	damagedSealed(t, s, filepath.Join(folders[0], "mbr.p5.tar.gz.age"), key)
+
 	again := func(name string, restore func()) {
 		lab.Do(t, "lvremove", "--force", "vg/"+name)
 		restore()
@@ -83,6 +86,44 @@ recipients = ["`+public+`"]
 	t.Setenv("IDENTITY", key)
 	again("mbr", func() { byHand(t, folders[0], "") })
 	withoutFlags(before["mbr"]).compare(t, withoutFlags(diskFacts(t, "/dev/vg/mbr")))
+}
+
+// damagedSealed spoils an encrypted archive in every way that a store can: nothing of it is restored unless that is asked for,
+// and then only what is as it was.
+func damagedSealed(t *testing.T, s site, archive, key string) {
+	t.Helper()
+	good, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(strings.Replace(archive, "p5", "p6", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := slices.Clone(good)
+	flipped[len(flipped)/2] ^= 1
+	for name, c := range map[string]struct {
+		data []byte
+		errs string
+	}{
+		"cut short": {good[:len(good)/2], "by the manifest"},
+		"flipped":   {flipped, "the sum of mbr.p5.tar.gz.age is not the one in the manifest"},
+		"swapped":   {other, "by the manifest"},
+	} {
+		writeFile(t, archive, c.data)
+		target := filepath.Join(t.TempDir(), "out")
+		_, errs := s.restore(t, 1, "vg/mbr", "--from", "vault", "--identity", key, "--to-dir", target)
+		if _, err := os.Stat(target); err == nil || !strings.Contains(errs, c.errs) {
+			t.Errorf("%s: %v\n%s", name, err, errs)
+		}
+	}
+	writeFile(t, archive, flipped)
+	target := filepath.Join(t.TempDir(), "out")
+	out, _ := s.restore(t, 3, "vg/mbr", "--from", "vault", "--identity", key, "--to-dir", target, "--keep-going")
+	if _, err := os.Stat(filepath.Join(target, "p6/etc/fstab")); err != nil || !strings.Contains(out, "lost: ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	writeFile(t, archive, good)
 }
 
 // filesIn lists a folder.

@@ -78,7 +78,11 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		return nil, err
 	}
 	if m.Status == catalog.StatusDamaged {
-		p.note("part of the data could not be read when the backup was made; the manifest lists what is missing")
+		list := "the manifest"
+		if m.Encryption != nil && m.Encryption.Details != "" {
+			list = m.Encryption.Details
+		}
+		p.note("part of the data could not be read when the backup was made; %s lists what is missing", list)
 	}
 	if req.Verify != VerifyNone {
 		sums := newVerifySums(p.plan.source, req.KeepGoing)

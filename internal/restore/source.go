@@ -50,11 +50,11 @@ func (s *source) use(ctx context.Context, name string) error {
 		file.plain = file.sums
 	}
 	if browse.Encrypted(name) {
-		if file.plain, err = s.decrypt(s.backup, name, lent{file.plain}); err == nil {
-			err = s.backup.CheckPlainSize(name, file.plain.SizeBytes())
-		}
-		if err != nil {
+		if file.plain, err = s.decrypt(s.backup, name, lent{file.plain}); err != nil {
 			return errors.Join(err, file.close())
+		}
+		if err := s.backup.CheckPlainSize(name, file.plain.SizeBytes()); err != nil {
+			return errors.Join(fmt.Errorf("open %s of %s: %w", name, s.backup.ID, err), file.close())
 		}
 	}
 	s.files[name] = file

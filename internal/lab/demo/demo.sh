@@ -44,7 +44,7 @@ fill() {
 	mkdir -p "$1/home/user"
 	head -c 3000000 /dev/urandom >"$1/home/user/photo"
 	ln "$1/home/user/photo" "$1/home/user/the same photo" 2>/dev/null || true
-	truncate -s 1G "$1/home/user/sparse" 2>/dev/null || true
+	truncate -s 100M "$1/home/user/sparse" 2>/dev/null || true # FAT has no room for it
 	printf 'written before the first night\n' >"$1/home/user/notes"
 }
 
@@ -61,7 +61,7 @@ make() {
 say "Volumes of three guests: nova-volumes/volume-00000001, -2 and -3"
 vgcreate -q -y nova-volumes /dev/ubda
 lvcreate -q -y -L 768M -n volume-00000001 nova-volumes
-lvcreate -q -y -L 256M -n volume-00000002 nova-volumes
+lvcreate -q -y -L 192M -n volume-00000002 nova-volumes
 lvcreate -q -y --type thin-pool -L 256M -n pool nova-volumes
 lvcreate -q -y -V 1G -T nova-volumes/pool -n volume-00000003
 
