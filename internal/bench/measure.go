@@ -53,13 +53,16 @@ func (b *bench) run(ctx context.Context, tasks []*task) error {
 	seen := make(map[*task][]sampleOf)
 	var second []float64
 	for round := range b.rounds {
+		if _, err := b.command(ctx, shell("rm -rf %s*", extracted)); err != nil {
+			return err
+		}
 		second = append(second, secondCore())
 		for _, t := range tasks {
-			fmt.Fprintf(b.stderr, "round %d of %d: %s\n", round+1, b.rounds, t)
 			s, err := b.measure(ctx, t)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t, err)
 			}
+			fmt.Fprintf(b.stderr, "round %d of %d: %s: %.3f s, CPU %.3f s\n", round+1, b.rounds, t, s.wall.Seconds(), s.cpu.Seconds())
 			seen[t] = append(seen[t], s)
 		}
 	}
