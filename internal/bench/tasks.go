@@ -58,7 +58,8 @@ func (b *bench) tasks() []*task {
 		{group: "verify", name: "borg check --verify-data", needs: "borg", argv: shell("borg check --verify-data borg")},
 
 		{group: "extract", name: "voltar", base: true, argv: b.step("extract", "v", extracted+"voltar")},
-		{group: "extract", name: "tar -xzf", before: [][]string{fresh(extracted + "tar")}, argv: shell("tar -C " + extracted + "tar -xzf t/a.tar.gz")},
+		{group: "extract", name: "tar -xzf", before: [][]string{fresh(extracted + "tar")},
+			argv: shell("tar -C " + extracted + "tar -xzf t/a.tar.gz")},
 		{group: "extract", name: "bsdtar -xzf", needs: "bsdtar", before: [][]string{fresh(extracted + "bsdtar")},
 			argv: shell("bsdtar -C " + extracted + "bsdtar -xzpf t/a.tar.gz")},
 		{group: "extract", name: "restic restore", needs: "restic", before: [][]string{fresh(extracted + "restic")},
