@@ -59,6 +59,9 @@ func (b *bench) run(ctx context.Context, tasks []*task) error {
 		second = append(second, secondCore())
 		for _, t := range tasks {
 			s, err := b.measure(ctx, t)
+			if err != nil && ctx.Err() != nil && round > 0 {
+				b.print(tasks, seen, second) // what is there is worth having
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", t, err)
 			}
