@@ -19,10 +19,13 @@ func (b *bench) step(args ...string) []string { return append([]string{b.self, "
 // fresh empties and makes a folder of results.
 func fresh(dir string) []string { return shell("rm -rf %[1]s && mkdir %[1]s", dir) }
 
-// extracted is what the names of folders begin with that hold extracted trees. All are removed before a round begins:
-// ext4 passes over inodes that were freed in the last minute or so, and making files right after many were removed costs
-// several times as much.
-const extracted = "x-"
+// extracted is what the names of folders begin with that hold extracted trees; roundMark in an argument is the number of
+// the round. Each round has folders of its own, and all are removed before the first: ext4 passes over inodes that were
+// freed in the last minutes, and making files right after many were removed costs several times as much.
+const (
+	extracted = "x-" + roundMark + "-"
+	roundMark = "{round}"
+)
 
 // tasks is everything that is compared. Each reads the tree once it is in the page cache: what is compared is work, not
 // disks. Nobody waits for the disk at the end either.
