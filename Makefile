@@ -112,11 +112,11 @@ bench-origin: .cache/bin/bench ## measure what snapshots cost whoever writes to 
 profile: .cache/bin/bench ## where the time goes: archive, verify and extract, after one round of bench
 	@.cache/bin/bench -tree '$(TREE)' -rounds 1 -only '^archive: voltar default$$' >/dev/null
 	cd .cache/bench
-	for step in "archive v '$(or $(TREE),tree)' default" 'verify v' 'extract v x'; do
-		rm -rf x
+	for step in "archive v '$(or $(TREE),tree)' default" 'verify v' 'extract v x-profile'; do
 		CPUPROFILE=$${step%% *}.pprof sh -c "../bin/bench step $$step"
 		go tool pprof -top -nodecount 25 ../bin/bench $${step%% *}.pprof
 	done
+	rm -rf x-profile
 
 fmt: ## format the source
 	gofmt -w $$(git ls-files '*.go')

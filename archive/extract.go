@@ -172,7 +172,7 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 	if err != nil {
 		return nil, err
 	}
-	x.top = &folder{path: rootPath, fd: newSharedFD(fd), inherits: hasDefaultACL(fd)}
+	x.top = &folder{path: rootPath, fd: newDirHandle(fd), inherits: hasDefaultACL(fd)}
 	x.stack = []*folder{x.top}
 	x.t = &tarReader{r: r, damaged: x.damaged, whole: sel.all() && r.opts.Members == nil}
 	if opts.KeepGoing {
@@ -235,7 +235,7 @@ func (x *extractor) run() error {
 	if err == nil && x.late && !x.opts.NoFlags {
 		err = x.lateFlags()
 	}
-	x.top.fd.drop()
+	x.top.fd.release()
 	if e := x.firstFailure(); e != nil && !x.opts.KeepGoing {
 		return e
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,36 +11,13 @@ import (
 // foldersOpen is how many folders of the way down are kept open. Deeper trees close the upper ones and walk again.
 const foldersOpen = 64
 
-// sharedFD is a descriptor with more than one owner; the last one closes it.
-type sharedFD struct {
-	fd    int
-	users atomic.Int32
-}
-
-func newSharedFD(fd int) *sharedFD {
-	s := &sharedFD{fd: fd}
-	s.users.Store(1)
-	return s
-}
-
-func (s *sharedFD) share() *sharedFD {
-	s.users.Add(1)
-	return s
-}
-
-func (s *sharedFD) drop() {
-	if s.users.Add(-1) == 0 {
-		_ = unix.Close(s.fd) // of a folder: nothing is lost
-	}
-}
-
 // folder is one that is being filled. Its owner, mode, attributes and times come when it is left and all files in it are
 // written: they could lock out, be inherited by, or be changed through what is still to come.
 type folder struct {
 	path, name string
-	fd         *sharedFD // nil while parked
-	meta       *tarEntry // to be given to it; nil leaves it as it is
-	seq        int64     // of meta
+	fd         *dirHandle // nil while parked
+	meta       *tarEntry  // to be given to it; nil leaves it as it is
+	seq        int64      // of meta
 	before     *unix.Stat_t
 	inherits   bool // has a default ACL, which new entries get without being asked
 
@@ -99,7 +75,7 @@ func (x *extractor) descend(name string, e *tarEntry) error {
 	if err != nil {
 		return err
 	}
-	f.fd = newSharedFD(fd)
+	f.fd = newDirHandle(fd)
 	if e == nil && f.before == nil {
 		e = x.unselected(path)
 	}
@@ -204,7 +180,7 @@ func (x *extractor) park() {
 	defer x.mu.Unlock()
 	for ; i > 0 && x.stack[i].fd != nil; i-- {
 		if x.stack[i].pending == 0 {
-			x.stack[i].fd.drop()
+			x.stack[i].fd.release()
 			x.stack[i].fd = nil
 		}
 	}
@@ -219,20 +195,20 @@ func (x *extractor) reopen(i int) error {
 	for x.stack[from].fd == nil {
 		from--
 	}
-	at := x.stack[from].fd.share()
+	at := x.stack[from].fd.hold()
 	for j := from + 1; j <= i; j++ {
 		f := x.stack[j]
 		fd, err := openFolder(at.fd, f.name)
-		at.drop()
+		at.release()
 		if err != nil {
 			return fmt.Errorf("folder %q: %w", f.path, err)
 		}
-		at = newSharedFD(fd)
+		at = newDirHandle(fd)
 		if j > i-foldersOpen/2 {
-			f.fd = at.share()
+			f.fd = at.hold()
 		}
 	}
-	at.drop()
+	at.release()
 	return nil
 }
 
@@ -280,7 +256,7 @@ func (x *extractor) finish(f *folder) {
 		_ = x.failAt(f.seq, f.path, err) // stopped() ends the run
 	}
 	if f != x.top {
-		f.fd.drop()
+		f.fd.release()
 	}
 }
 
@@ -331,22 +307,22 @@ func (x *extractor) onStack(e *tarEntry) bool {
 }
 
 // openPath opens a folder by its path, for something that is not written into it now.
-func (x *extractor) openPath(path string) (*sharedFD, error) {
+func (x *extractor) openPath(path string) (*dirHandle, error) {
 	from := len(x.stack) - 1
 	for from > 0 && (x.stack[from].fd == nil || x.stack[from].path != path && !isBelow(path, x.stack[from].path)) {
 		from--
 	}
-	at := x.stack[from].fd.share()
+	at := x.stack[from].fd.hold()
 	if x.stack[from].path == path {
 		return at, nil
 	}
 	for name := range strings.SplitSeq(below(path, x.stack[from].path), "/") {
 		fd, err := openFolder(at.fd, name)
-		at.drop()
+		at.release()
 		if err != nil {
 			return nil, err
 		}
-		at = newSharedFD(fd)
+		at = newDirHandle(fd)
 	}
 	return at, nil
 }

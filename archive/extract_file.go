@@ -14,7 +14,7 @@ type fileJob struct {
 	entry  *tarEntry
 	seq    int64
 	folder *folder
-	fd     *sharedFD // of the folder
+	fd     *dirHandle // of the folder
 	data   []byte
 }
 
@@ -81,7 +81,7 @@ func (x *extractor) submit(f *folder, e *tarEntry, data []byte) error {
 	if err := x.room.Acquire(x.ctx, cost); err != nil {
 		return err
 	}
-	j := &fileJob{entry: e, seq: x.seq, folder: f, fd: f.fd.share(), data: data}
+	j := &fileJob{entry: e, seq: x.seq, folder: f, fd: f.fd.hold(), data: data}
 	x.mu.Lock()
 	f.pending++
 	x.inFlight[e.Path] = j
@@ -100,7 +100,7 @@ func (x *extractor) work(j *fileJob) {
 	if err != nil {
 		_ = x.failAt(j.seq, j.entry.Path, err) // stopped() ends the run
 	}
-	j.fd.drop()
+	j.fd.release()
 	x.room.Release(max(int64(len(j.data)), 1))
 	x.mu.Lock()
 	delete(x.inFlight, j.entry.Path)
@@ -352,7 +352,7 @@ func (x *extractor) hardlink(e *tarEntry) error {
 	if err != nil {
 		return fmt.Errorf("cannot link to %q: %w", e.Linkname, err)
 	}
-	defer from.drop()
+	defer from.release()
 	kept, err := x.place(f.fd.fd, name, e.Path, func() error { return unix.Linkat(from.fd, target, f.fd.fd, name, 0) })
 	if err != nil {
 		return fmt.Errorf("cannot link to %q: %w", e.Linkname, err)

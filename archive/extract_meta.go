@@ -259,7 +259,7 @@ func (x *extractor) lateFlagsOf(e Entry) error {
 	if err != nil {
 		return err
 	}
-	defer dir.drop()
+	defer dir.release()
 	fd := dir.fd
 	if name != "" {
 		fd, err = unix.Openat(dir.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -272,18 +272,18 @@ func (x *extractor) lateFlagsOf(e Entry) error {
 }
 
 // walk opens a folder from the root.
-func (x *extractor) walk(path string) (*sharedFD, error) {
-	at := x.top.fd.share()
+func (x *extractor) walk(path string) (*dirHandle, error) {
+	at := x.top.fd.hold()
 	if path == rootPath {
 		return at, nil
 	}
 	for name := range strings.SplitSeq(path, "/") {
 		fd, err := openFolder(at.fd, name)
-		at.drop()
+		at.release()
 		if err != nil {
 			return nil, err
 		}
-		at = newSharedFD(fd)
+		at = newDirHandle(fd)
 	}
 	return at, nil
 }

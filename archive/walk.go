@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,29 +62,6 @@ func (it *item) closeFile() {
 	if it.fd >= 0 {
 		_ = unix.Close(it.fd) // only read from: there is nothing that closing could lose
 		it.fd = -1
-	}
-}
-
-// dirHandle is an open folder, in which several goroutines look things up. The last to release it closes it.
-type dirHandle struct {
-	fd   int
-	refs atomic.Int32
-}
-
-func newDirHandle(fd int) *dirHandle {
-	d := &dirHandle{fd: fd}
-	d.refs.Store(1)
-	return d
-}
-
-func (d *dirHandle) hold() *dirHandle {
-	d.refs.Add(1)
-	return d
-}
-
-func (d *dirHandle) release() {
-	if d.refs.Add(-1) == 0 {
-		_ = unix.Close(d.fd) // only read from
 	}
 }
 

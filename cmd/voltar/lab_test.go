@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(lab.Main(m, lab.Options{
 		MemoryBytes: 3 << 30,
+		Machines:    2,
 		Layers: func(ctx context.Context) ([]string, error) {
 			return lab.Debs(ctx, "openssh-server", "age")
 		},

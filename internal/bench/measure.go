@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -52,19 +54,26 @@ func (b *bench) run(ctx context.Context, tasks []*task) error {
 	tasks = slices.DeleteFunc(tasks, func(t *task) bool { return !b.match.MatchString(t.String()) || !b.has(t) })
 	seen := make(map[*task][]sampleOf)
 	var second []float64
+	if _, err := b.command(ctx, shell("rm -rf x-*")); err != nil {
+		return err
+	}
 	for round := range b.rounds {
 		second = append(second, secondCore())
 		for _, t := range tasks {
-			fmt.Fprintf(b.stderr, "round %d of %d: %s\n", round+1, b.rounds, t)
-			s, err := b.measure(ctx, t)
+			s, err := b.measure(ctx, t, round)
+			if err != nil && ctx.Err() != nil && round > 0 {
+				b.print(tasks, seen, second) // what is there is worth having
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", t, err)
 			}
+			fmt.Fprintf(b.stderr, "round %d of %d: %s: %.3f s, CPU %.3f s\n", round+1, b.rounds, t, s.wall.Seconds(), s.cpu.Seconds())
 			seen[t] = append(seen[t], s)
 		}
 	}
 	b.print(tasks, seen, second)
-	return nil
+	_, err := b.command(ctx, shell("rm -rf x-*"))
+	return err
 }
 
 func (b *bench) has(t *task) bool {
@@ -79,14 +88,14 @@ func (b *bench) has(t *task) bool {
 }
 
 // measure runs a task once. Memory is that of the largest of its processes, as the kernel counts it.
-func (b *bench) measure(ctx context.Context, t *task) (sampleOf, error) {
+func (b *bench) measure(ctx context.Context, t *task, round int) (sampleOf, error) {
 	for _, argv := range t.before {
-		if _, err := b.command(ctx, argv); err != nil {
+		if _, err := b.command(ctx, inRound(argv, round)); err != nil {
 			return sampleOf{}, err
 		}
 	}
 	began := time.Now()
-	state, err := b.command(ctx, t.argv)
+	state, err := b.command(ctx, inRound(t.argv, round))
 	s := sampleOf{wall: time.Since(began)}
 	if err != nil {
 		return s, err
@@ -101,6 +110,15 @@ func (b *bench) measure(ctx context.Context, t *task) (sampleOf, error) {
 		s.size, err = sizeOf(filepath.Join(b.work, t.result))
 	}
 	return s, err
+}
+
+// inRound returns a command with the number of the round in its place.
+func inRound(argv []string, round int) []string {
+	argv = slices.Clone(argv)
+	for i, arg := range argv {
+		argv[i] = strings.ReplaceAll(arg, roundMark, strconv.Itoa(round))
+	}
+	return argv
 }
 
 // command runs a program in the folder of results; its output is of no interest.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +27,21 @@ const (
 // step does one of voltar's works, as the measured process.
 func step(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) < 2 {
-		return errors.New("usage: bench step archive|extract|verify|list|one FOLDER [ARG...]")
+		return errors.New("usage: bench step archive|two|extract|verify|list|one FOLDER [ARG...]")
+	}
+	if file := os.Getenv("CPUPROFILE"); file != "" {
+		profile, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		defer profile.Close()
+		if err := pprof.StartCPUProfile(profile); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25) // as the program has it
 	}
 	name, dir, rest := args[0], args[1], append(args[2:], "", "")
 	switch name {

@@ -12,7 +12,7 @@ import (
 // print prints the medians of all rounds, as a table of Markdown.
 func (b *bench) print(tasks []*task, seen map[*task][]sampleOf, second []float64) {
 	fmt.Fprintf(b.stdout, "%d rounds, %d CPUs; two goroutines got %.2f times the work of one done (median; %.2f to %.2f).\n",
-		b.rounds, runtime.NumCPU(), median(second), slices.Min(second), slices.Max(second))
+		len(second), runtime.NumCPU(), median(second), slices.Min(second), slices.Max(second))
 	bases := make(map[string]sampleOf)
 	for _, t := range tasks {
 		if t.base {

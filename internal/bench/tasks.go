@@ -19,6 +19,14 @@ func (b *bench) step(args ...string) []string { return append([]string{b.self, "
 // fresh empties and makes a folder of results.
 func fresh(dir string) []string { return shell("rm -rf %[1]s && mkdir %[1]s", dir) }
 
+// extracted is what the names of folders begin with that hold extracted trees; roundMark in an argument is the number of
+// the round. Each round has folders of its own, and all are removed before the first: ext4 passes over inodes that were
+// freed in the last minutes, and making files right after many were removed costs several times as much.
+const (
+	extracted = "x-" + roundMark + "-"
+	roundMark = "{round}"
+)
+
 // tasks is everything that is compared. Each reads the tree once it is in the page cache: what is compared is work, not
 // disks. Nobody waits for the disk at the end either.
 func (b *bench) tasks() []*task {
@@ -52,14 +60,15 @@ func (b *bench) tasks() []*task {
 		{group: "verify", name: "restic check --read-data", needs: "restic", argv: shell("restic check -q --read-data -r restic")},
 		{group: "verify", name: "borg check --verify-data", needs: "borg", argv: shell("borg check --verify-data borg")},
 
-		{group: "extract", name: "voltar", base: true, before: [][]string{shell("rm -rf x")}, argv: b.step("extract", "v", "x")},
-		{group: "extract", name: "tar -xzf", before: [][]string{fresh("x")}, argv: shell("tar -C x -xzf t/a.tar.gz")},
-		{group: "extract", name: "bsdtar -xzf", needs: "bsdtar", before: [][]string{fresh("x")},
-			argv: shell("bsdtar -C x -xzpf t/a.tar.gz")},
-		{group: "extract", name: "restic restore", needs: "restic", before: [][]string{fresh("x")},
-			argv: shell("restic restore -q -r restic latest --target x")},
-		{group: "extract", name: "borg extract", needs: "borg", before: [][]string{fresh("x")},
-			argv: shell("cd x && borg extract ../borg::a")},
+		{group: "extract", name: "voltar", base: true, argv: b.step("extract", "v", extracted+"voltar")},
+		{group: "extract", name: "tar -xzf", before: [][]string{fresh(extracted + "tar")},
+			argv: shell("tar -C " + extracted + "tar -xzf t/a.tar.gz")},
+		{group: "extract", name: "bsdtar -xzf", needs: "bsdtar", before: [][]string{fresh(extracted + "bsdtar")},
+			argv: shell("bsdtar -C " + extracted + "bsdtar -xzpf t/a.tar.gz")},
+		{group: "extract", name: "restic restore", needs: "restic", before: [][]string{fresh(extracted + "restic")},
+			argv: shell("restic restore -q -r restic latest --target " + extracted + "restic")},
+		{group: "extract", name: "borg extract", needs: "borg", before: [][]string{fresh(extracted + "borg")},
+			argv: shell("cd " + extracted + "borg && borg extract ../borg::a")},
 
 		{group: "list", name: "voltar", base: true, argv: b.step("list", "v")},
 		{group: "list", name: "tar -tzf", argv: shell("tar -tzf t/a.tar.gz")},

@@ -83,16 +83,10 @@ func textOrSecret(text string, secret Secret) (string, error) {
 }
 
 func (c *Config) validateNotify(p *problems) {
-	seen := map[string]bool{}
+	seen := names{}
 	for i, w := range c.Webhooks {
 		key := fmt.Sprintf("webhook #%d (%s)", i+1, w.Name)
-		switch {
-		case !namePattern.MatchString(w.Name):
-			p.add(key+": name", "%q is no name: letters, digits, dots and dashes", w.Name)
-		case seen[w.Name]:
-			p.add(key+": name", "%q stands twice", w.Name)
-		}
-		seen[w.Name] = true
+		seen.check(p, key, w.Name)
 		w.validate(p, key)
 	}
 	c.Ping.validate(p)

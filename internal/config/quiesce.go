@@ -95,19 +95,6 @@ func (c *Config) Guest(name string) (Guest, bool) {
 	return c.Guests[i], true
 }
 
-// names checks that each name is one, and stands once.
-type names map[string]bool
-
-func (n names) check(p *problems, key, name string) {
-	switch {
-	case !namePattern.MatchString(name):
-		p.add(key+": name", "%q is no name: letters, digits, dots and dashes", name)
-	case n[name]:
-		p.add(key+": name", "%q stands twice", name)
-	}
-	n[name] = true
-}
-
 func (p *problems) failure(key, value string) {
 	if value != "" {
 		p.oneOf(key+": on_failure", value, FailureFail, FailureGoOn)

@@ -167,17 +167,24 @@ func (s Secret) validate(p *problems, key string) {
 	}
 }
 
+// names checks that each name is one, and stands once.
+type names map[string]bool
+
+func (n names) check(p *problems, key, name string) {
+	switch {
+	case !namePattern.MatchString(name):
+		p.add(key+": name", "%q is no name: letters, digits, dots and dashes", name)
+	case n[name]:
+		p.add(key+": name", "%q stands twice", name)
+	}
+	n[name] = true
+}
+
 func (c *Config) validateDestinations(p *problems) {
-	seen := map[string]bool{}
+	seen := names{}
 	for i, d := range c.Destinations {
 		key := fmt.Sprintf("destination #%d (%s)", i+1, d.Name)
-		switch {
-		case !namePattern.MatchString(d.Name):
-			p.add(key+": name", "%q is no name: letters, digits, dots and dashes", d.Name)
-		case seen[d.Name]:
-			p.add(key+": name", "%q stands twice", d.Name)
-		}
-		seen[d.Name] = true
+		seen.check(p, key, d.Name)
 		d.validate(p, key)
 	}
 }

@@ -34,13 +34,10 @@ func Inside() bool {
 	return err == nil
 }
 
-// watched returns the lab tests among tests, each with a check for what it left behind.
+// watched returns the tests, each with a check for what it left behind.
 func watched(tests []testing.InternalTest) []testing.InternalTest {
 	var kept []testing.InternalTest
 	for _, test := range tests {
-		if !strings.HasPrefix(test.Name, prefix) {
-			continue
-		}
 		body := test.F
 		test.F = func(t *testing.T) {
 			before := traces(t)

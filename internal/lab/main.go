@@ -25,6 +25,9 @@ const (
 	prefix = "TestLab"
 	// offVariable set to "off" skips the lab tests.
 	offVariable = "VOLTAR_LAB"
+	// partVariable tells a test binary in a machine which of the lab tests are dealt to it, as "1/3": every third, from
+	// the second on.
+	partVariable = "VOLTAR_LAB_PART"
 	// reportTime is what the host keeps of a test run's time limit to report what the machine did in the rest.
 	reportTime = 15 * time.Second
 	// defaultTimeLimit holds where go test sets none.
@@ -41,6 +44,7 @@ type Options struct {
 	Modules     []string // kernel modules beside the usual ones
 	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
 	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
+	Machines    int      // the tests are dealt out among so many, each with one processor; 0 means 1
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
 	// the first lab test starts. Debs makes such.
 	Layers func(context.Context) ([]string, error)
@@ -55,10 +59,10 @@ func Main(m *testing.M, opts Options) int {
 		return 1
 	}
 	if Inside() {
-		*tests = watched(*tests)
+		*tests = watched(dealt(*tests, os.Getenv(partVariable)))
 		return m.Run()
 	}
-	h := &host{opts: opts, results: newResults()}
+	h := &host{opts: opts, results: newResults(), parts: parts(*tests, max(opts.Machines, 1), flagValue("test.run"))}
 	relayed := slices.Clone(*tests)
 	for i := range relayed {
 		if strings.HasPrefix(relayed[i].Name, prefix) {
@@ -89,6 +93,7 @@ type host struct {
 	opts    Options
 	once    sync.Once
 	results *results
+	parts   []string // as partVariable has them, of each machine
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the machine is gone; nil before it started
 	err     error         // how the run in the machine failed; read after the results ended
@@ -167,17 +172,42 @@ func (h *host) close(passed bool) error {
 	return nil
 }
 
-// run builds the package's tests and runs them in a machine. It fails unless the test binary itself ends well.
+// run builds the package's tests and runs them in its machines. It fails unless each test binary itself ends well.
 func (h *host) run(ctx context.Context, limit time.Duration) error {
 	temp, err := newTempFolder()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = temp.remove() }() // no test's result depends on it
-	machine, err := h.machine(ctx, temp.path, limit)
-	if err != nil {
+	binary := filepath.Join(temp.path, "lab.test")
+	if err := buildTests(ctx, binary); err != nil {
 		return err
 	}
+	var layers []string
+	if h.opts.Layers != nil {
+		if layers, err = h.opts.Layers(ctx); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(h.parts))
+	var machines sync.WaitGroup
+	for i, part := range h.parts {
+		machines.Go(func() {
+			machine, err := h.machine(filepath.Join(temp.path, fmt.Sprintf("disk%d.img", i)))
+			if err == nil {
+				machine.Layers = layers
+				machine.Script = "export " + partVariable + "=" + part + "\n" + testCommand(binary, limit)
+				err = h.runPart(ctx, machine)
+			}
+			errs[i] = err
+		})
+	}
+	machines.Wait()
+	return errors.Join(errs...)
+}
+
+// runPart runs one machine and collects the results from its output.
+func (h *host) runPart(ctx context.Context, machine Machine) error {
 	output, writer := io.Pipe()
 	machine.Stdout = writer
 	var rest string
@@ -200,14 +230,10 @@ func (h *host) run(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// machine returns the machine that runs the package's lab tests as this run's flags select them.
-func (h *host) machine(ctx context.Context, dir string, limit time.Duration) (Machine, error) {
+// machine returns a machine as the options want it, without anything to run. Its disk, if any, is the file disk.
+func (h *host) machine(disk string) (Machine, error) {
 	here, err := os.Getwd()
 	if err != nil {
-		return Machine{}, err
-	}
-	binary := filepath.Join(dir, "lab.test")
-	if err := buildTests(ctx, binary); err != nil {
 		return Machine{}, err
 	}
 	m := Machine{
@@ -216,15 +242,9 @@ func (h *host) machine(ctx context.Context, dir string, limit time.Duration) (Ma
 		Modules:     h.opts.Modules,
 		Share:       h.opts.Share,
 		Systemd:     h.opts.Systemd,
-		Script:      testCommand(binary, limit),
-	}
-	if h.opts.Layers != nil {
-		if m.Layers, err = h.opts.Layers(ctx); err != nil {
-			return Machine{}, err
-		}
 	}
 	if h.opts.DiskBytes > 0 {
-		m.Disk = filepath.Join(dir, "disk.img")
+		m.Disk = disk
 		if err := NewDisk(m.Disk, h.opts.DiskBytes); err != nil {
 			return Machine{}, err
 		}
