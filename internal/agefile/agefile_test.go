@@ -335,3 +335,35 @@ func TestIdentityWithAPassphrase(t *testing.T) {
 		t.Error("any text is taken for an identity")
 	}
 }
+
+// Whatever is done to a stored file, what is read of it is what was encrypted, or an error, or, leniently, zeros that
+// are noted.
+func FuzzDamage(f *testing.F) {
+	public, secret := newKey(f)
+	data := text(2*chunkBytes + 1000)
+	stored := seal(f, data, public)
+	keys := identities(f, secret)
+	f.Add(uint32(0), byte(0), uint32(0))
+	f.Add(uint32(70_000), byte(1), uint32(0))
+	f.Add(uint32(len(stored)-1), byte(0x80), uint32(0))
+	f.Add(uint32(0), byte(0), uint32(1016))
+	f.Fuzz(func(t *testing.T, at uint32, mask byte, cut uint32) {
+		spoiled := bytes.Clone(stored)
+		spoiled[int(at)%len(spoiled)] ^= mask
+		spoiled = spoiled[:len(spoiled)-int(cut)%(len(spoiled)+1)]
+		for _, lenient := range []bool{false, true} {
+			file, err := Open(bytes.NewReader(spoiled), int64(len(spoiled)), keys, OpenOptions{Lenient: lenient})
+			if err != nil {
+				continue
+			}
+			got, err := io.ReadAll(io.NewSectionReader(file, 0, file.SizeBytes()))
+			want := bytes.Clone(data)
+			for _, r := range file.Damaged() {
+				clear(want[r.OffsetBytes:][:r.LengthBytes])
+			}
+			if err == nil && !bytes.Equal(got, want) || err != nil && lenient {
+				t.Errorf("lenient %t: %d bytes that are others than encrypted, %v", lenient, len(got), err)
+			}
+		}
+	})
+}

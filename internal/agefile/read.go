@@ -1,6 +1,7 @@
 package agefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -155,7 +156,7 @@ func (f *File) note(chunk int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := chunk * chunkBytes
-	i, found := slices.BinarySearchFunc(f.damaged, at, func(r Range, at int64) int { return int(r.OffsetBytes - at) })
+	i, found := slices.BinarySearchFunc(f.damaged, at, func(r Range, at int64) int { return cmp.Compare(r.OffsetBytes, at) })
 	if !found {
 		f.damaged = slices.Insert(f.damaged, i, Range{at, min(chunkBytes, f.size-at)})
 	}
