@@ -107,7 +107,7 @@ func damagedSealed(t *testing.T, s site, archive, key string) {
 		errs string
 	}{
 		"cut short": {good[:len(good)/2], "by the manifest"},
-		"flipped":   {flipped, "the sum of mbr.p5.tar.gz.age is not the one in the manifest"},
+		"flipped":   {flipped, "the encrypted file is damaged"},
 		"swapped":   {other, "by the manifest"},
 	} {
 		writeFile(t, archive, c.data)

@@ -46,7 +46,8 @@ type Range struct{ OffsetBytes, LengthBytes int64 }
 
 // OpenOptions of Open; the zero value takes damage for an error.
 type OpenOptions struct {
-	// Lenient reads chunks that are damaged as zeros and notes them, so that what is behind them can be had.
+	// Lenient reads chunks that are damaged as zeros and notes them, so that what is behind them can be had. Where the end
+	// of the file is damaged or missing, that is what lies before the first damage.
 	Lenient bool
 }
 
@@ -74,10 +75,13 @@ func Open(stored io.ReaderAt, sizeBytes int64, identities *Identities, opts Open
 	switch {
 	case errors.As(err, &noMatch):
 		return nil, fmt.Errorf("%w: they belong to %s", ErrNoKey, identities)
-	case err != nil:
-		return nil, explain(err)
+	case err == nil:
+		return f, nil
 	}
-	return f, nil
+	if err = explain(err); opts.Lenient && errors.Is(err, ErrDamaged) && f.salvage(identities) == nil {
+		return f, nil
+	}
+	return nil, err
 }
 
 // SizeBytes is the size before encryption.
