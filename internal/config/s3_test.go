@@ -45,6 +45,11 @@ func TestBucketSettings(t *testing.T) {
 		"unknown checksum":        {"checksum = \"sha1\"\n", "checksum"},
 		"lock without days":       {"object_lock = {mode = \"governance\"}\n", "object_lock.days"},
 		"lock of an unknown mode": {"object_lock = {mode = \"for-ever\", days = 1}\n", "object_lock.mode"},
+		"recipients":              {"recipients = [\"age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa\"]\nrecipients_file = \"/r\"\n", ""},
+		"recipients of nobody":    {"recipients = []\n", "recipients: it names nobody"},
+		"a recipient of no kind":  {"recipients = [\"ssh-ed25519 AAAA\"]\n", "recipients: cannot take"},
+		"a secret recipient":      {"recipients = [\"AGE-SECRET-KEY-1QQ\"]\n", "recipients: cannot take a secret key"},
+		"relative recipients":     {"recipients_file = \"keys\"\n", "recipients_file"},
 		"path of a disk":          {"path = \"/backups\"\n", "path"},
 	} {
 		t.Run(name, func(t *testing.T) {
