@@ -621,15 +621,15 @@ func TestLabRestoreSectorsOf4096(t *testing.T) {
 // A restore that is interrupted cleans up at once, and one that is killed at the next start. What it was restoring to is
 // marked, and a further restore makes it whole.
 func TestLabRestoreInterrupted(t *testing.T) {
-	lab.VG(t, "vg", 700*mib)
-	device := lab.LV(t, "vg", "busy", 256*mib)
+	lab.VG(t, "vg", 300*mib)
+	device := lab.LV(t, "vg", "busy", 112*mib)
 	partition(t, device, "label: dos\ntype=83\n")
 	onPartition(t, device, 1, func(loop string) {
 		lab.Do(t, "mkfs.ext4", "-q", loop)
 		dir := t.TempDir()
 		lab.Do(t, "mount", loop, dir)
 		defer lab.Do(t, "umount", dir)
-		lab.Do(t, "dd", "if=/dev/urandom", "of="+dir+"/noise", "bs=1M", "count=150", "status=none")
+		lab.Do(t, "dd", "if=/dev/urandom", "of="+dir+"/noise", "bs=1M", "count=64", "status=none")
 	})
 	before := diskFacts(t, device)
 	s := restoreSite(t)
