@@ -34,7 +34,7 @@ TREE :=
 ROUNDS := 5
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab fuzz clean \
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-boot fuzz clean \
 	bench bench-peers bench-levels bench-scale bench-origin profile FORCE
 
 help: ## list the targets
@@ -131,6 +131,10 @@ test-host: ## run all tests that need no machine, under the race detector
 
 test-lab: ## run the tests that need one, two machines at a time
 	go test -count 1 -p 2 -timeout 40m -run '$(MACHINE_TESTS)' ./...
+
+test-boot: PACKAGES += mmdebstrap qemu-system-x86 ovmf
+test-boot: packages ## boot restored Debian guests in an emulated PC, which takes a while
+	go test -tags boot -count 1 -timeout 2h -v ./internal/lab/boottest
 
 fuzz: ## share a minute of fuzzing out among all fuzz targets
 	internal/lab/fuzz.sh 60

@@ -77,6 +77,10 @@ func (v Volume) IsThinSnapshot() bool { return v.Kind == KindThin && v.Origin !=
 // IsThin says that v lives in a thin pool, so that snapshots of it do too.
 func (v Volume) IsThin() bool { return v.Kind == KindThin }
 
+// ZeroesNewBlocks says of a thin pool, and of a volume in one, that a block is filled with zeros before its first use.
+// Without that, what is not written of a block shows what another volume had there.
+func (v Volume) ZeroesNewBlocks() bool { return len(v.Attr) > 7 && v.Attr[7] == 'z' }
+
 // IsPool says that v only holds other volumes' data.
 func (v Volume) IsPool() bool {
 	return v.Kind == KindThinPool || v.Kind == KindCachePool || v.Kind == KindVDOPool

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +28,8 @@ type guest struct {
 	make      func(t *testing.T, device string)
 }
 
-// odd names what a guest may call its filesystems and partitions.
-const odd = `a"$(id)'b\`
+// owned is a file that the names of guests' filesystems and partitions make, when anything runs them as commands.
+const owned = "/owned"
 
 // guests are the layouts that every restore has to bring back.
 func guests() []guest {
@@ -35,16 +37,16 @@ func guests() []guest {
 		{"gpt", 176 * mib, "", func(t *testing.T, device string) {
 			partition(t, device, "label: gpt\n"+
 				"size=2M, type=21686148-6449-6E6F-744E-656564454649, name=\"grub\"\n"+
-				"size=64M, type=L, name=\"a\\x22\\x24(id)'b\"\nsize=8M, type=S\ntype=L, attrs=\"LegacyBIOSBootable GUID:60\"\n")
+				"size=64M, type=L, name=\"\\x22\\x24(>/owned)'\\x0a    >/owned\"\nsize=8M, type=S\ntype=L, attrs=\"LegacyBIOSBootable GUID:60\"\n")
 			scribble(t, device, 0, 440)
 			scribble(t, device, 1*mib, 300<<10)
 			onPartition(t, device, 2, func(loop string) {
-				lab.Do(t, "mkfs.xfs", "-q", "--unsupported", "-L", `$(id)'"`, loop)
+				lab.Do(t, "mkfs.xfs", "-q", "--unsupported", "-L", `$(>/owned)'"`, loop)
 				fill(t, loop, "xfs")
 			})
-			onPartition(t, device, 3, func(loop string) { lab.Do(t, "mkswap", "-q", "-L", "swap $(x)", loop) })
+			onPartition(t, device, 3, func(loop string) { lab.Do(t, "mkswap", "-q", "-L", "\"'$(>/owned)", loop) })
 			onPartition(t, device, 4, func(loop string) {
-				lab.Do(t, "mkfs.ext4", "-q", "-L", odd, "-m", "3", "-E", "lazy_itable_init=0", loop)
+				lab.Do(t, "mkfs.ext4", "-q", "-L", `"'$(>/owned)b\`, "-m", "3", "-E", "lazy_itable_init=0", loop)
 				scribble(t, loop, 0, 1024)
 				fill(t, loop, "ext4")
 			})
@@ -54,7 +56,7 @@ func guests() []guest {
 			scribble(t, device, 0, 440)
 			scribble(t, device, 512, 100<<10)
 			onPartition(t, device, 1, func(loop string) {
-				lab.Do(t, "mkfs.vfat", "-F", "16", "-n", "EFI", loop)
+				lab.Do(t, "mkfs.vfat", "-F", "16", "-n", "$(X)'", loop)
 				scribble(t, loop, 62, 448)
 				fill(t, loop, "vfat")
 			})
@@ -68,7 +70,7 @@ func guests() []guest {
 			})
 		}},
 		{"plain", 64 * mib, "", func(t *testing.T, device string) {
-			lab.Do(t, "mkfs.ext4", "-q", "-L", "new\nline", device)
+			lab.Do(t, "mkfs.ext4", "-q", "-L", "l\n    >/owned\n", device)
 			scribble(t, device, 0, 1024)
 			fill(t, device, "ext4")
 		}},
@@ -78,6 +80,7 @@ func guests() []guest {
 		}},
 		{"unknown", 8 * mib, "", func(t *testing.T, device string) {
 			scribble(t, device, 3*mib, 1*mib)
+			scribble(t, device, 5*mib+8192, 5000) // less than a block of any thin pool, and not where one begins
 		}},
 	}
 }
@@ -265,6 +268,7 @@ func TestLabRestore(t *testing.T) {
 		{"image", restoreImage},
 		{"folder", restoreFolder},
 		{"larger and smaller", restoreOtherSizes},
+		{"old blocks", restoreOldBlocks},
 		{"one partition in place", restoreOnePartition},
 		{"damaged", restoreDamaged},
 		{"every layout", restoreEveryLayout},
@@ -272,12 +276,35 @@ func TestLabRestore(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s, before) })
 	}
+	if _, err := os.Stat(owned); err == nil {
+		t.Error("a guest's name was run as a command")
+	}
 }
 
-// Every layout comes back onto a new volume, as it was.
+// wipe leaves nothing of what a device held. Zeros would not do: much of what a restore has to write are zeros.
+func wipe(t *testing.T, device string) {
+	t.Helper()
+	file, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	garbage := bytes.Repeat([]byte{0xa5}, mib)
+	for err == nil {
+		_, err = file.Write(garbage)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Error(err)
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every layout comes back onto a new volume, as it was. The new one gets the space of the old one.
 func restoreEveryLayout(t *testing.T, s site, before map[string]facts) {
 	for name, want := range before {
 		t.Run(name, func(t *testing.T) {
+			wipe(t, "/dev/vg/"+name)
 			lab.Do(t, "lvremove", "--force", "vg/"+name)
 			s.restore(t, 0, "vg/"+name)
 			want.compare(t, diskFacts(t, "/dev/vg/"+name))
@@ -290,6 +317,7 @@ func restoreEveryLayout(t *testing.T, s site, before map[string]facts) {
 func restoreByHand(t *testing.T, s site, before map[string]facts) {
 	for name, want := range before {
 		t.Run(name, func(t *testing.T) {
+			wipe(t, "/dev/vg/"+name)
 			lab.Do(t, "lvremove", "--force", "vg/"+name)
 			byHand(t, s.folder(t, "vg", name), "")
 			checkLV(t, "vg", name)
@@ -338,9 +366,6 @@ func byHand(t *testing.T, folder, target string) {
 		t.Fatal(err)
 	}
 	lab.Do(t, "env", "TARGET="+target, "LC_ALL=C.UTF-8", "sh", file)
-	if _, err := os.Stat("/tmp/owned"); err == nil {
-		t.Error("a guest's name was run as a command")
-	}
 }
 
 // A target that holds or does something is refused, by name, and nothing changes.
@@ -454,39 +479,61 @@ func comparable(f facts) facts {
 	return bare
 }
 
-// On a larger or smaller volume the last partition has another size, and all else is the same.
+// On a larger or smaller volume the last partition, or the only filesystem, has another size, and all else is the same.
 func restoreOtherSizes(t *testing.T, s site, before map[string]facts) {
 	for _, c := range []struct {
-		name string
-		args []string
+		name, volume, part string
+		args               []string
 	}{
-		{"larger", []string{"--size", "240M"}},
-		{"smaller", []string{"--size", "128M", "--thin-pool", "pool"}},
+		{"larger", "gpt", "p4", []string{"--size", "240M"}},
+		{"smaller and thin", "gpt", "p4", []string{"--size", "128M", "--thin-pool", "pool"}},
+		{"a smaller whole", "plain", "all", []string{"--size", "40M"}},
+		{"a larger whole, no longer thin", "thin-xfs", "all", []string{"--size", "96M", "--classic"}},
+		{"larger, and there", "plain", "all", []string{"--grow"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, _ := s.restore(t, 0, append([]string{"vg/gpt", "--to-lv", "vg/" + c.name}, c.args...)...)
-			if !strings.Contains(out, "partition 4 has") {
+			if c.args[0] == "--grow" {
+				lab.LV(t, "vg", "other", 80*mib)
+			}
+			out, _ := s.restore(t, 0, append([]string{"vg/" + c.volume, "--to-lv", "vg/other"}, c.args...)...)
+			if c.volume == "gpt" && !strings.Contains(out, "partition 4 has") {
 				t.Errorf("the new size is not told:\n%s", out)
 			}
-			got, want := diskFacts(t, "/dev/vg/"+c.name), facts{}
-			for name, text := range before["gpt"] {
-				if name != "p4 dumpe2fs" && name != "sfdisk" {
-					want[name] = text
+			got, want := diskFacts(t, "/dev/vg/other"), maps.Clone(before[c.volume])
+			sized := c.part + " dumpe2fs"
+			if _, found := want[sized]; !found {
+				sized = c.part + " xfs_info"
+			}
+			for _, name := range []string{sized, "sfdisk"} {
+				if got[name] != "" && got[name] == want[name] {
+					t.Errorf("%s is what it was", name)
+				}
+				delete(got, name)
+				delete(want, name)
+			}
+			want.compare(t, got)
+			if c.volume == "gpt" {
+				if table := lab.Do(t, "sfdisk", "--verify", "/dev/vg/other"); !strings.Contains(table, "No errors detected") {
+					t.Errorf("sfdisk says %s", table)
 				}
 			}
-			table := lab.Do(t, "sfdisk", "--verify", "/dev/vg/"+c.name)
-			if !strings.Contains(table, "No errors detected") {
-				t.Errorf("sfdisk says %s", table)
-			}
-			if got["sfdisk"] == before["gpt"]["sfdisk"] || got["p4 dumpe2fs"] == before["gpt"]["p4 dumpe2fs"] {
-				t.Error("the last partition has the size that it had")
-			}
-			delete(got, "sfdisk")
-			delete(got, "p4 dumpe2fs")
-			want.compare(t, got)
-			lab.Do(t, "lvremove", "--force", "vg/"+c.name)
+			lab.Do(t, "lvremove", "--force", "vg/other")
 		})
 	}
+}
+
+// A thin pool that hands out blocks as others left them shows nothing of that, in a new volume and in one that is there.
+func restoreOldBlocks(t *testing.T, s site, before map[string]facts) {
+	lab.Do(t, "lvcreate", "--yes", "--type", "thin-pool", "--size", "16m", "--zero", "n", "--name", "used", "vg")
+	lab.Do(t, "lvcreate", "--yes", "--thin", "--virtualsize", "16m", "--name", "other", "vg/used")
+	wipe(t, "/dev/vg/other")
+	lab.Do(t, "lvremove", "--force", "vg/other")
+	s.restore(t, 0, "vg/unknown", "--to-lv", "vg/other", "--thin-pool", "used")
+	before["unknown"].compare(t, diskFacts(t, "/dev/vg/other"))
+	wipe(t, "/dev/vg/other")
+	s.restore(t, 0, "vg/unknown", "--to-lv", "vg/other", "--force")
+	before["unknown"].compare(t, diskFacts(t, "/dev/vg/other"))
+	lab.Do(t, "lvremove", "--force", "vg/other", "vg/used")
 }
 
 // One partition of a disk that has the right table is restored, and the others are left alone.
@@ -574,15 +621,15 @@ func TestLabRestoreSectorsOf4096(t *testing.T) {
 // A restore that is interrupted cleans up at once, and one that is killed at the next start. What it was restoring to is
 // marked, and a further restore makes it whole.
 func TestLabRestoreInterrupted(t *testing.T) {
-	lab.VG(t, "vg", 700*mib)
-	device := lab.LV(t, "vg", "busy", 256*mib)
+	lab.VG(t, "vg", 300*mib)
+	device := lab.LV(t, "vg", "busy", 112*mib)
 	partition(t, device, "label: dos\ntype=83\n")
 	onPartition(t, device, 1, func(loop string) {
 		lab.Do(t, "mkfs.ext4", "-q", loop)
 		dir := t.TempDir()
 		lab.Do(t, "mount", loop, dir)
 		defer lab.Do(t, "umount", dir)
-		lab.Do(t, "dd", "if=/dev/urandom", "of="+dir+"/noise", "bs=1M", "count=150", "status=none")
+		lab.Do(t, "dd", "if=/dev/urandom", "of="+dir+"/noise", "bs=1M", "count=64", "status=none")
 	})
 	before := diskFacts(t, device)
 	s := restoreSite(t)

@@ -115,9 +115,13 @@ func (h *host) relay(t *testing.T) {
 	h.report(t, test)
 }
 
-// report writes what a test wrote, runs its subtests likewise, and gives t its result.
+// report writes what a test wrote and how long it took, which t's own time does not show, runs its subtests likewise, and
+// gives t its result.
 func (h *host) report(t *testing.T, test *result) {
 	_, _ = io.WriteString(t.Output(), test.text()) // the testing package's own writer does not fail
+	if test.took != "" {
+		_, _ = fmt.Fprintf(t.Output(), "%s in the machine\n", test.took)
+	}
 	for _, sub := range test.subs {
 		t.Run(sub.name, func(t *testing.T) { h.report(t, sub) })
 	}

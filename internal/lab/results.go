@@ -15,6 +15,7 @@ type result struct {
 	top    bool   // no subtest
 	output strings.Builder
 	status string // PASS, FAIL, SKIP; "" when it did not end
+	took   string // as the testing package wrote it
 	subs   []*result
 }
 
@@ -76,7 +77,7 @@ func (r *results) take(name string) *result {
 const marker = "\x16"
 
 var (
-	markedLine  = regexp.MustCompile(`^(?:=== (RUN|NAME|CONT|PAUSE) +(\S*)|--- (PASS|FAIL|SKIP): (\S+) \(.*\))$`)
+	markedLine  = regexp.MustCompile(`^(?:=== (RUN|NAME|CONT|PAUSE) +(\S*)|--- (PASS|FAIL|SKIP): (\S+) \((.*)\))$`)
 	errorMarks  = strings.NewReplacer("\x0e", "", "\x0f", "")
 	lineIndents = regexp.MustCompile(`(?m)^ {4}`)
 )
@@ -111,7 +112,7 @@ func readResults(output io.Reader, into *results) (rest string, err error) {
 		if owner = open[name]; owner == nil {
 			owner = &unowned
 		} else if fields[3] != "" {
-			owner.status = event
+			owner.status, owner.took = event, fields[5]
 		}
 	}
 	for _, test := range open {

@@ -414,9 +414,16 @@ func TestLabWritable(t *testing.T) {
 		device := lab.Disk(t, 64<<20)
 		format(t, device, fsType)
 		mounter := New(Options{})
+		before, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
 		mounted, err := mounter.MountWritable(t.Context(), device, fsType)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if after, err := os.ReadFile("/proc/self/mountinfo"); err != nil || string(after) != string(before) {
+			t.Errorf("%s: the mount shows in mountinfo (%v):\n%s", fsType, err, after)
 		}
 		root, err := mounted.OpenRoot()
 		if err != nil {

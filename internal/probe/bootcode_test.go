@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestBootCodeRanges(t *testing.T) {
+func TestRangesOfBootCode(t *testing.T) {
 	cases := []struct {
 		name string
 		fs   Filesystem

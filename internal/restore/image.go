@@ -137,11 +137,13 @@ func (zeroReader) Read(p []byte) (int, error) {
 }
 
 // clearTarget removes what an existing target held, as far as anything could find it again: both ends of it, where
-// tables and superblocks lie. A thin volume gives all its space back and then reads as zeros.
+// tables and superblocks lie. A thin volume gives all its space back and then reads as zeros, for as long as its pool
+// fills the blocks with zeros that it takes anew.
 type clearTarget struct {
 	device    string
 	sizeBytes int64
 	thin      bool
+	zeroes    bool // the pool fills new blocks with zeros
 }
 
 // clearBytes is how much at each end is cleared.
@@ -157,11 +159,13 @@ func (s *clearTarget) Describe() []string {
 func (s *clearTarget) do(ctx context.Context, w *work) error {
 	if s.thin {
 		_, err := w.Runner.Run(ctx, hostcmd.Cmd{Name: "blkdiscard", Args: []string{"--force", s.device}, Timeout: -1})
-		if err == nil {
+		if err == nil && s.zeroes {
 			w.zeros = true
 			return nil
 		}
-		w.note("the pool takes no space back, so that zeros are written instead: %v", err)
+		if err != nil {
+			w.note("the pool takes no space back, so that zeros are written instead: %v", err)
+		}
 	}
 	return clearEnds(s.device, 0, s.sizeBytes, clearBytes)
 }

@@ -26,6 +26,7 @@ type place struct {
 	sizeBytes int64
 	device    string   // of a target that exists
 	thin      bool     // an existing volume that is thin
+	zeroes    bool     // and whose pool fills blocks with zeros before their first use
 	holds     []string // what lies on it
 	open      []Step   // makes or claims it
 	close     []Step   // takes the mark off
@@ -59,7 +60,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		return nil, fmt.Errorf("%w: there is no volume group %s on this host\nhint: give --to-lv VG/LV", ErrUsage, t.VG)
 	}
 	vg, _ := inventory.VG(t.VG)
-	pool, err := p.poolFor(t, inventory)
+	pool, zeros, err := p.poolFor(t, inventory)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		p.note("the volume was %s and becomes linear", kind)
 	}
 	return &place{
-		what: "volume " + name, lock: name, sizeBytes: size, zeros: pool != "", mark: markOfVolume(name),
+		what: "volume " + name, lock: name, sizeBytes: size, zeros: zeros, mark: markOfVolume(name),
 		open:  []Step{&makeVolume{vg: t.VG, name: t.LV, sizeBytes: size, pool: pool, tags: tags}},
 		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
 	}, nil
@@ -85,28 +86,37 @@ func markOfVolume(name string) string {
 		"or remove it with `lvremove %s`", name, journal.TagIncomplete, name)
 }
 
-// poolFor returns the thin pool for a new volume, or "" for a linear one.
-func (p *planner) poolFor(t Target, inventory lvm.Inventory) (string, error) {
+// poolFor returns the thin pool for a new volume, or "" for a linear one, and whether what is not written to the volume
+// will read as zeros.
+func (p *planner) poolFor(t Target, inventory lvm.Inventory) (name string, zeros bool, err error) {
 	pool := t.ThinPool
 	switch {
 	case t.Classic:
-		return "", nil
+		return "", false, nil
 	case pool == "":
 		pool = p.m.Source.ThinPool
 	}
 	if pool == "" {
-		return "", nil
+		return "", false, nil
 	}
 	v, err := inventory.Volume(t.VG, pool)
 	if err != nil || v.Kind != lvm.KindThinPool {
-		return "", fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
+		return "", false, fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
 			t.VG, pool)
 	}
 	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
 		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
 			report.FormatSize(p.dataBytes))
 	}
-	return pool, nil
+	p.noteOldBlocks(v)
+	return pool, v.ZeroesNewBlocks(), nil
+}
+
+// noteOldBlocks says what a pool, or the pool of a volume, costs that hands out blocks as they are.
+func (p *planner) noteOldBlocks(v lvm.Volume) {
+	if !v.ZeroesNewBlocks() {
+		p.note("the thin pool does not fill new blocks with zeros (lvcreate --zero n): images take their full size in it")
+	}
 }
 
 // claimVolume looks at a volume that exists.
@@ -132,9 +142,13 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 	if err != nil {
 		return nil, err
 	}
+	if v.IsThin() {
+		p.noteOldBlocks(v)
+	}
 	return &place{
 		what: "volume " + v.String(), lock: v.String(), mark: markOfVolume(v.String()),
-		sizeBytes: v.SizeBytes, device: v.DMPath, thin: v.IsThin(), holds: append(holds, volumeContents(v, inventory)...),
+		sizeBytes: v.SizeBytes, device: v.DMPath, thin: v.IsThin(), zeroes: v.ZeroesNewBlocks(),
+		holds: append(holds, volumeContents(v, inventory)...),
 		open:  []Step{&claimVolume{vg: v.VG, name: v.Name, uuid: v.UUID}},
 		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name}},
 	}, nil

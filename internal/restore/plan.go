@@ -209,7 +209,7 @@ func (p *planner) planDisk(ctx context.Context) error {
 	p.add(place.open...)
 	if !within {
 		if place.device != "" {
-			p.add(&clearTarget{device: place.device, sizeBytes: place.sizeBytes, thin: place.thin})
+			p.add(&clearTarget{device: place.device, sizeBytes: place.sizeBytes, thin: place.thin, zeroes: place.zeroes})
 		}
 		p.addOutside(layout)
 	}

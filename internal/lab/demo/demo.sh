@@ -134,7 +134,8 @@ lvremove -q -y nova-volumes/volume-00000003
 mount -o ro /dev/nova-volumes/volume-00000003 /mnt/restored
 listing /mnt/restored >/run/after
 umount /mnt/restored
-diff /run/before /run/after && echo "volume-00000003 is what it was: $(wc -l </run/after) lines of names, owners, modes, times and sums agree"
+diff /run/before /run/after
+echo "volume-00000003 is what it was: $(wc -l </run/after) lines of names, owners, modes, times and sums agree"
 
 say "Nothing is left on the host but the volumes"
 lvs -o vg_name,lv_name,lv_size,data_percent
