@@ -60,6 +60,7 @@ func originals() []original {
 			"sparse_super,large_file,huge_file,uninit_bg,dir_nlink,extra_isize", "-I", "256")),
 		ext("ext4 of today", "ext4", 300, "-t", "ext4"),
 		ext("ext4 large", "ext4", 9000, "-t", "ext4"),
+		ext("ext4 tiny", "ext4", 3, "-t", "ext4"),
 		ext("ext4 1k blocks", "ext4", 64, "-t", "ext4", "-b", "1024"),
 		ext("ext4 2k blocks", "ext4", 64, "-t", "ext4", "-b", "2048"),
 		ext("ext4 no journal", "ext4", 64, "-t", "ext4", "-O", "^has_journal"),
