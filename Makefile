@@ -32,10 +32,11 @@ PEERS := pigz isal restic borgbackup libarchive-tools
 # For bench: the tree to archive (one is made when empty), how often, and what alone, as a regular expression.
 TREE :=
 ROUNDS := 5
+SIZE := 4096
 ONLY :=
 
 .PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-boot fuzz clean \
-	bench bench-peers bench-levels bench-scale bench-origin profile FORCE
+	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -105,6 +106,13 @@ bench-scale: .cache/bin/bench ## archive trees of up to a million files, made in
 	trap 'rm -rf /dev/shm/voltar-bench' EXIT
 	.cache/bin/bench -rounds '$(ROUNDS)' -scale /dev/shm/voltar-bench
 	go test ./archive -run '^$$' -bench AmongAMillion -benchmem
+
+bench-s3: build $(S3_SERVERS) .cache/bin/bench ## upload a stream to S3 servers on loopback, beside rclone and mc (SIZE=4096, in MiB)
+	@if [ "$$(id -u)" = 0 ]; then
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-remove --no-install-recommends rclone >/dev/null ||
+			echo 'bench-s3: rclone cannot be installed, and is left out' >&2
+	fi
+	.cache/bin/bench -rounds '$(ROUNDS)' -s3 '$(SIZE)' -only '$(ONLY)'
 
 bench-origin: .cache/bin/bench ## measure what snapshots cost whoever writes to a volume, in a throw-away machine
 	.cache/bin/bench -origin

@@ -145,6 +145,15 @@ type Destination struct {
 	FreeBytes   int64    `json:"free"`
 	Error       *Problem `json:"error,omitempty"`
 	Notes       []string `json:"notes,omitempty"`
+
+	CaughtUp []CaughtUp `json:"caught_up,omitempty"` // earlier backups, or tonight's that had failed here
+}
+
+// CaughtUp is a backup that a destination lacked and that was copied from another.
+type CaughtUp struct {
+	Backup    string `json:"backup"` // identity VG/LV@TIME
+	From      string `json:"from"`   // name of the other destination
+	SizeBytes int64  `json:"size"`
 }
 
 // Gone is a volume that has backups but is no longer on the host.

@@ -353,8 +353,32 @@ func newDestinationView(d Destination, points []Point, loc *time.Location) desti
 			out.Lines = append(out.Lines, forecast)
 		}
 	}
+	out.Lines = append(out.Lines, caughtUp(d.CaughtUp)...)
 	out.Lines = append(out.Lines, d.Notes...)
 	return out
+}
+
+// shownCaughtUp is how many backups that were made up are named.
+const shownCaughtUp = 5
+
+// caughtUp tells what a destination got from others.
+func caughtUp(list []CaughtUp) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	var bytes int64
+	var names []string
+	for _, c := range list {
+		bytes += c.SizeBytes
+		if len(names) < shownCaughtUp {
+			names = append(names, c.Backup+" from "+c.From)
+		}
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return []string{fmt.Sprintf("Made up from elsewhere: %s, %s: %s", plural(int64(len(list)), "backup"), FormatSize(bytes),
+		strings.Join(names, ", "))}
 }
 
 // ledger lists what of a volume is not stored as files.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -14,7 +16,11 @@ import (
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "show the backups there are", ArgsUsage: "[VOLUME...]",
-		Flags: []cli.Flag{&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`"}},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`"},
+			&cli.BoolFlag{Name: "all-hosts",
+				Usage: "of all hosts that share the destinations: the newest good one of each volume, and what is newer"},
+		},
 		Action: func(c *cli.Context) error {
 			s, err := a.setup(c)
 			if err != nil {
@@ -27,6 +33,7 @@ func (a *app) listCommand() *cli.Command {
 
 // backupLine is one backup in the output of `voltar list`.
 type backupLine struct {
+	Host        string    `json:"host,omitempty"` // of --all-hosts
 	Backup      string    `json:"backup"`
 	Time        time.Time `json:"time"`
 	Destination string    `json:"destination"`
@@ -39,6 +46,9 @@ type backupLine struct {
 }
 
 func (a *app) list(c *cli.Context, s *setup) error {
+	if c.Bool("all-hosts") {
+		return a.listHosts(c, s)
+	}
 	stores, err := s.storesFrom(c.String("from"))
 	if err != nil {
 		return err
@@ -56,7 +66,32 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	if c.Bool("json") {
 		err = a.printJSON(lines)
 	} else {
-		err = a.printBackups(lines)
+		err = a.printBackups(lines, false)
+	}
+	if err == nil && failed {
+		err = exitWith(exitAttention)
+	}
+	return err
+}
+
+// listHosts lists the newest backups of all hosts.
+func (a *app) listHosts(c *cli.Context, s *setup) error {
+	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true})
+	if err != nil {
+		return err
+	}
+	lines := []backupLine{}
+	for _, l := range found {
+		for _, line := range backupLines(l.destination, l.Listing) {
+			line.Host = l.Host
+			lines = append(lines, line)
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b backupLine) int { return strings.Compare(a.Host, b.Host) })
+	if c.Bool("json") {
+		err = a.printJSON(lines)
+	} else {
+		err = a.printBackups(lines, true)
 	}
 	if err == nil && failed {
 		err = exitWith(exitAttention)
@@ -87,8 +122,11 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 	return lines
 }
 
-func (a *app) printBackups(lines []backupLine) error {
+func (a *app) printBackups(lines []backupLine, withHost bool) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	if withHost {
+		fmt.Fprint(table, "HOST\t")
+	}
 	fmt.Fprintln(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS")
 	for _, line := range lines {
 		status := line.Status
@@ -97,6 +135,9 @@ func (a *app) printBackups(lines []backupLine) error {
 		}
 		if line.Note != "" {
 			status += ": " + report.Clean(line.Note)
+		}
+		if withHost {
+			fmt.Fprint(table, report.Clean(line.Host)+"\t")
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
 			report.FormatSize(line.SizeBytes), line.Entries, status)

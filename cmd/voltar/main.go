@@ -140,6 +140,7 @@ func (a *app) commands() []*cli.Command {
 		a.verifyCommand(),
 		a.pruneCommand(),
 		a.forgetCommand(),
+		a.copyCommand(),
 		a.snapshotCommand(),
 		a.streamCommand(),
 		a.reportCommand(),

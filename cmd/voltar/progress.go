@@ -14,15 +14,16 @@ import (
 
 // progress shows how a run goes on: bars on a terminal, a line for each volume's start and end elsewhere.
 type progress struct {
-	log  *slog.Logger
-	bars *mpb.Progress // nil where no person watches
+	log   *slog.Logger
+	bars  *mpb.Progress // nil where no person watches
+	doing string        // what is done to a volume
 
 	mu    sync.Mutex
 	byVol map[string]*mpb.Bar
 }
 
 func newProgress(out io.Writer, log *slog.Logger) *progress {
-	p := &progress{log: log, byVol: map[string]*mpb.Bar{}}
+	p := &progress{log: log, doing: "backing up", byVol: map[string]*mpb.Bar{}}
 	if isTerminal(out) {
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
 	}
@@ -48,7 +49,7 @@ func (p *progress) RunEnded(result *report.Run) {
 // to its end is better than one that goes past it.
 func (p *progress) VolumeStarted(name string, sizeBytes int64) {
 	if p.bars == nil {
-		p.log.Info("backing up", "volume", name, "size", report.FormatSize(sizeBytes))
+		p.log.Info(p.doing, "volume", name, "size", report.FormatSize(sizeBytes))
 		return
 	}
 	p.mu.Lock()

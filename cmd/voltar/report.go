@@ -24,18 +24,27 @@ func (a *app) reportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "report", Usage: "show the last run, or any", ArgsUsage: "[RUN]",
 		Description: "RUN is the identity of a run, or \"last\", which is meant without one. The report is printed as text unless it\n" +
-			"is written or sent in another form.",
-		Flags: []cli.Flag{
+			"is written or sent in another form. With --fleet it is about every host that has backups in the destinations,\n" +
+			"and ends with 3 when one of their volumes has no good backup that is young enough.",
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "html", Usage: "write the report as a page to `FILE`, - for standard output"},
 			&cli.StringFlag{Name: "trend", Usage: "write the picture of the last 30 runs to `FILE`, a PNG, - for standard output"},
 			&cli.BoolFlag{Name: "send", Usage: "mail the report"},
 			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history instead"},
-		},
+		}, fleetFlags()...),
 		Action: a.report,
 	}
 }
 
 func (a *app) report(c *cli.Context) error {
+	if c.Bool("fleet") {
+		return a.fleet(c)
+	}
+	for _, name := range []string{"older-than", "from", "except"} {
+		if c.IsSet(name) {
+			return usageError{fmt.Errorf("--%s goes with --fleet", name)}
+		}
+	}
 	if c.NArg() > 1 {
 		return usageError{errors.New("name one run, or none for the last")}
 	}

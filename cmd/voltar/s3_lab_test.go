@@ -103,6 +103,16 @@ func TestLabDiskAndBuckets(t *testing.T) {
 	if objects != 1 {
 		t.Errorf("%d objects are left, want the marker alone", objects)
 	}
-	// The next night it takes part again.
-	s.run(t, 0)
+	// The next night it takes part again, and catches up: both backups are whole on it. The disk, which was emptied, gets
+	// the first one, too.
+	result = s.run(t, 0)
+	for _, d := range result.Destinations {
+		if want := map[string]int{"disk": 1, "near": 0, "far": 1}[d.Name]; len(d.CaughtUp) != want {
+			t.Errorf("%s caught up on %+v, want %d", d.Name, d.CaughtUp, want)
+		}
+	}
+	code, out, errs = voltar(t, "verify", "--all", "--from", "far", "--json", "--config", s.config)
+	if code != 0 || strings.Count(out, `"vg/data@`) < 2 {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
+	}
 }

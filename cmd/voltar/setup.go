@@ -51,6 +51,7 @@ type namedStore struct {
 
 	recipients    *agefile.Recipients // for whom what goes there is encrypted; nil for nobody
 	recipientsErr error               // why that cannot be told: then nothing may go there
+	catchUp       bool
 }
 
 // setup reads the configuration and opens the destinations.
@@ -98,6 +99,7 @@ func (s *setup) openStores(folder string) error {
 		recipients, err := recipientsOf(d)
 		s.stores = append(s.stores, namedStore{
 			name: d.Name, store: opened, keep: keep, recipients: recipients, recipientsErr: err,
+			catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
 		if closer, ok := opened.(io.Closer); ok {
 			s.atEnd(closer.Close)
@@ -193,7 +195,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 			to = store.Unavailable(d.store.String(), d.recipientsErr)
 		}
 		opts.Destinations = append(opts.Destinations, backup.Destination{
-			Name: d.name, Store: to, Policy: d.keep.Policy(), Recipients: d.recipients,
+			Name: d.name, Store: to, Policy: d.keep.Policy(), CatchUp: d.catchUp, Recipients: d.recipients,
 		})
 	}
 	s.addQuiescing(&opts)

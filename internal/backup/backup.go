@@ -9,7 +9,8 @@
 //	output.go   every file to every destination, summed on the way
 //	gate.go     what must hold before a manifest is written
 //
-// Around it: plan.go (which volumes, and why not the rest), recover.go (what a dead run left), retain.go (what goes).
+// Around it: plan.go (which volumes, and why not the rest), recover.go (what a dead run left), retain.go (what goes),
+// catchup.go (what a destination lacks of the others).
 package backup
 
 import (
@@ -108,6 +109,8 @@ type Destination struct {
 	Name   string
 	Store  store.Store
 	Policy retention.Policy // the zero policy prunes nothing
+	// CatchUp has each run make up what the destination lacks of the others.
+	CatchUp bool
 	// Recipients are those for whom what goes there is encrypted; nil stores it as it is.
 	Recipients *agefile.Recipients
 }
@@ -186,6 +189,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	}
 	r.backUp(ctx, plan)
 	r.backUpSources(ctx, sources)
+	r.catchUp(ctx, r.inCatchUp(patterns))
 	if !r.noVolumes {
 		r.retainGone(ctx, plan)
 	}

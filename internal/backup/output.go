@@ -74,21 +74,26 @@ func (v *volumeRun) openOutput(ctx context.Context) error {
 	return v.out.failure()
 }
 
-// begin makes sure of room on a destination, journals the backup's folder and begins it.
-func (v *volumeRun) begin(ctx context.Context, b *branch) (err error) {
+// begin makes sure of room on a destination and begins the backup there.
+func (v *volumeRun) begin(ctx context.Context, b *branch) error {
 	if err := v.makeRoom(ctx, b); err != nil {
 		return err
 	}
-	b.record, err = v.run.journal.Intend(journal.Thing{
-		Kind: journal.KindBackup, Destination: b.target.Store.String(), Path: v.id.Path(v.run.opts.Host),
+	return v.run.beginOn(ctx, b, v.id, v.run.id)
+}
+
+// beginOn journals the folder of a backup on a destination and begins it. The tags name the run that made it.
+func (r *run) beginOn(ctx context.Context, b *branch, id catalog.ID, madeBy string) (err error) {
+	b.record, err = r.journal.Intend(journal.Thing{
+		Kind: journal.KindBackup, Destination: b.target.Store.String(), Path: id.Path(r.opts.Host),
 	})
 	if err != nil {
 		return err
 	}
-	tags := map[string]string{"volume": v.id.Ref.String(), "host": v.run.opts.Host, "run": v.run.id}
-	b.draft, err = catalog.Begin(ctx, b.target.Store, v.run.opts.Host, v.id, tags)
+	tags := map[string]string{"volume": id.Ref.String(), "host": r.opts.Host, "run": madeBy}
+	b.draft, err = catalog.Begin(ctx, b.target.Store, r.opts.Host, id, tags)
 	if err != nil {
-		return errors.Join(err, v.run.journal.Gone(b.record))
+		return errors.Join(err, r.journal.Gone(b.record))
 	}
 	return nil
 }

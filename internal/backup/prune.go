@@ -103,7 +103,9 @@ func (r *run) openExisting(ctx context.Context, d Destination, wanted func(catal
 	if err != nil {
 		return nil, err
 	}
-	return &target{Destination: d, run: r, backups: listing.Backups}, nil
+	return &target{
+		Destination: d, run: r, backups: listing.Backups, unfinished: listing.Unfinished, unreadable: listing.Unreadable,
+	}, nil
 }
 
 func pruneLines(d Destination, h catalog.History, decisions []retention.Decision) []PruneLine {

@@ -1,13 +1,16 @@
 package backup
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"voltar/archive"
 	"voltar/internal/agefile"
 	"voltar/internal/catalog"
+	"voltar/internal/recipe"
 	"voltar/internal/store"
 )
 
@@ -58,4 +61,60 @@ func seal(m *catalog.Manifest, recipients *agefile.Recipients) (public *catalog.
 	public.Encryption.Details = public.Names().Details()
 	details, err = json.MarshalIndent(whole, "", "  ")
 	return public, details, err
+}
+
+// publish writes checksums, recipe and at last the manifest of what the branch has stored. A branch that encrypts makes
+// the manifest that everybody may read of the one given.
+func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backup, error) {
+	if b.encrypts() {
+		if err := b.sealManifest(ctx, &m); err != nil {
+			return catalog.Backup{}, err
+		}
+	}
+	sums, err := catalog.Checksum(b.files)
+	if err != nil {
+		return catalog.Backup{}, err
+	}
+	m.Files = b.files
+	names := catalog.NamesOf(m.Source.Ref(), b.encrypts())
+	one := output{branches: []*branch{b}, open: true}
+	for _, sidecar := range []struct {
+		name string
+		text []byte
+	}{{names.Checksum(), sums}, {catalog.RecipeName, recipe.Text(&m)}} {
+		_, err := one.write(ctx, sidecar.name, int64(len(sidecar.text)), func(w io.Writer) error {
+			_, err := w.Write(sidecar.text)
+			return err
+		})
+		if err != nil {
+			return catalog.Backup{}, err
+		}
+	}
+	m.Files = b.files
+	backup, err := b.draft.Commit(ctx, &m)
+	if err != nil {
+		return catalog.Backup{}, err
+	}
+	b.stands = true
+	b.target.add(backup)
+	return backup, nil
+}
+
+// sealManifest makes of a manifest the one for a branch that encrypts. What of it not everybody may read goes into a
+// file of its own.
+func (b *branch) sealManifest(ctx context.Context, m *catalog.Manifest) error {
+	public, details, err := seal(m, b.target.Recipients)
+	if err != nil {
+		return err
+	}
+	*m = *public
+	if details == nil {
+		return nil
+	}
+	one := output{branches: []*branch{b}}
+	_, err = one.write(ctx, strings.TrimSuffix(m.Encryption.Details, catalog.AgeSuffix), int64(len(details)), func(w io.Writer) error {
+		_, err := w.Write(details)
+		return err
+	})
+	return err
 }

@@ -182,7 +182,7 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return fmt.Errorf("the run was stopped before its turn: %w", context.Cause(ctx))
 	}
-	if err := s.lock(); err != nil {
+	if err := s.lock(ctx); err != nil {
 		return err
 	}
 	if s.exclude, err = archive.NewMatcher(s.settings.Exclude); err != nil {

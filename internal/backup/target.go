@@ -26,6 +26,8 @@ type target struct {
 	backups    []catalog.Backup
 	unfinished []catalog.Unfinished
 	unreadable []catalog.Unreadable
+	caughtUp   []report.CaughtUp // made up from other destinations
+	notes      []string
 }
 
 // openTarget claims the host's folder on a destination and reads what is there.
@@ -91,6 +93,7 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	if noter, ok := t.Store.(store.Noter); ok {
 		d.Notes = append(d.Notes, noter.Notes()...)
 	}
+	d.CaughtUp, d.Notes = t.caughtUp, append(d.Notes, t.notes...)
 	usage, err := t.Store.Usage(ctx)
 	if err != nil {
 		d.Notes = append(d.Notes, fmt.Sprintf("how much room there is cannot be told: %v", err))

@@ -2,7 +2,9 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -67,7 +69,7 @@ func (v *volumeRun) start(ctx context.Context) {
 // prepareSnapshot takes the lock, makes the volume active, runs its hooks and reserves room.
 func (v *volumeRun) prepareSnapshot(ctx context.Context) error {
 	if v.kept == "" {
-		if err := v.lock(); err != nil {
+		if err := v.lock(ctx); err != nil {
 			return err
 		}
 	}
@@ -162,9 +164,14 @@ func snapshotName(v lvm.Volume, runID string) string {
 	return name + suffix
 }
 
+// lockPatience is how long a volume waits for whoever holds it: a copy looks in for a moment only.
+const lockPatience = time.Second
+
 // lock keeps other runs from the volume.
-func (v *volumeRun) lock() error {
-	lock, err := v.run.locks.TryLock(journal.ScopeVolume, v.name())
+func (v *volumeRun) lock(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockPatience, errors.New("it was waited for"))
+	defer cancel()
+	lock, err := v.run.locks.Lock(ctx, journal.ScopeVolume, v.name())
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/recipe"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -115,58 +114,14 @@ func (v *volumeRun) publish(ctx context.Context, m *catalog.Manifest) error {
 
 // publishOn commits the backup on one destination.
 func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest) error {
-	if b.encrypts() {
-		if err := v.sealOn(ctx, b, &m); err != nil {
-			return err
-		}
-	}
-	sums, err := catalog.Checksum(b.files)
+	m.Ended = v.run.Now().UTC()
+	backup, err := b.publish(ctx, m)
 	if err != nil {
 		return err
 	}
-	m.Files = b.files
-	one := output{branches: []*branch{b}, open: true}
-	for _, sidecar := range []struct {
-		name string
-		text []byte
-	}{{v.names.Checksum(), sums}, {catalog.RecipeName, recipe.Text(&m)}} {
-		_, err := one.write(ctx, sidecar.name, int64(len(sidecar.text)), func(w io.Writer) error {
-			_, err := w.Write(sidecar.text)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	m.Files, m.Ended = b.files, v.run.Now().UTC()
-	backup, err := b.draft.Commit(ctx, &m)
-	if err != nil {
-		return err
-	}
-	b.stands = true
 	b.copy.Path = b.target.Store.String() + "/" + backup.Path()
-	b.target.add(backup)
 	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
 	return nil
-}
-
-// sealOn makes of a manifest the one for a branch that encrypts. What of it not everybody may read goes into a file of
-// its own.
-func (v *volumeRun) sealOn(ctx context.Context, b *branch, m *catalog.Manifest) error {
-	public, details, err := seal(m, b.target.Recipients)
-	if err != nil {
-		return err
-	}
-	*m = *public
-	if details == nil {
-		return nil
-	}
-	one := output{branches: []*branch{b}}
-	_, err = one.write(ctx, strings.TrimSuffix(m.Encryption.Details, catalog.AgeSuffix), int64(len(details)), func(w io.Writer) error {
-		_, err := w.Write(details)
-		return err
-	})
-	return err
 }
 
 // manifest describes the backup, but for the files of each destination.

@@ -36,6 +36,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	levels := flags.Bool("levels", false, "measure every level of compression, and nothing else")
 	scale := flags.String("scale", "", "make trees of up to a million small files in this folder, best in memory, and measure only those")
 	origin := flags.Bool("origin", false, "measure what snapshots cost whoever writes to a volume, and nothing else")
+	s3 := flags.Int64("s3", 0, "measure the upload of a stream of so many MiB to S3 servers on loopback, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -64,6 +65,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	b := &bench{self: self, tree: *tree, work: work, rounds: *rounds, match: match, stdout: stdout, stderr: os.Stderr}
+	if *s3 > 0 {
+		return b.measureS3(ctx, *s3<<20)
+	}
 	if *scale != "" {
 		return b.run(ctx, b.scaleTasks(*scale))
 	}

@@ -128,7 +128,7 @@ func (b *bench) command(ctx context.Context, argv []string) (*os.ProcessState, e
 	cmd.Dir, cmd.Stderr = b.work, &stderr
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "RESTIC_PASSWORD=bench", "RESTIC_CACHE_DIR="+filepath.Join(b.work, "restic.cache"),
 		"BORG_BASE_DIR="+filepath.Join(b.work, "borg.base"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
-		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes")
+		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes", "VOLTAR_BENCH_SECRET="+benchSecret)
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%q: %w: %s", argv, err, bytes.TrimSpace(stderr.Bytes()))
 	}

@@ -59,6 +59,12 @@ func step(ctx context.Context, args []string, stdout io.Writer) error {
 		return populate(dir, rest[0])
 	case "two":
 		return stepTwo(ctx, dir, rest[0])
+	case "s3-put":
+		return stepPut(ctx, dir, rest[0], rest[1])
+	case "s3-clear":
+		return stepClear(ctx, dir, rest[0])
+	case "flow":
+		return stepFlow(rest[0], stdout)
 	}
 	return fmt.Errorf("cannot do %q", name)
 }

@@ -36,13 +36,7 @@ func Amend(ctx context.Context, s store.Store, b Backup) (*Amendment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(new(Manifest)); err != nil {
-		return nil, fmt.Errorf("amend %s: cannot write its manifest without losing something: %w\n"+
-			"hint: use the version of voltar that wrote it, or a newer one", b.ID, err)
-	}
-	m, err := ParseManifest(data)
+	m, err := ParseWholeManifest(data)
 	if err != nil {
 		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
 	}
@@ -51,6 +45,18 @@ func Amend(ctx context.Context, s store.Store, b Backup) (*Amendment, error) {
 	}
 	tags := map[string]string{"volume": b.ID.Ref.String(), "host": b.Host, "run": m.Run}
 	return &Amendment{store: s, backup: b, tags: tags, Manifest: m}, nil
+}
+
+// ParseWholeManifest is ParseManifest for a manifest that is to be written anew: one that holds fields of a newer version,
+// which would be lost, is refused.
+func ParseWholeManifest(data []byte) (*Manifest, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(new(Manifest)); err != nil {
+		return nil, fmt.Errorf("cannot write its manifest without losing something: %w\n"+
+			"hint: use the version of voltar that wrote it, or a newer one", err)
+	}
+	return ParseManifest(data)
 }
 
 // Replace writes a file anew. What produce writes takes the old one's place when it returns without an error, and not

@@ -159,12 +159,17 @@ func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) 
 // each of its size. A store that locks objects locks them now, and the manifest as it is written. After an error there
 // is no backup, and the caller must Abort.
 func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
-	if m.ID().Compare(d.id) != 0 {
-		return Backup{}, fmt.Errorf("commit backup %s: cannot take the manifest of %s", d.id, m.ID())
-	}
 	data, err := m.Encode()
 	if err != nil {
 		return Backup{}, err
+	}
+	return d.commit(ctx, m, data)
+}
+
+// commit writes the manifest, whose text is given, when the store holds what it says.
+func (d *Draft) commit(ctx context.Context, m *Manifest, text []byte) (Backup, error) {
+	if m.ID().Compare(d.id) != 0 {
+		return Backup{}, fmt.Errorf("commit backup %s: cannot take the manifest of %s", d.id, m.ID())
 	}
 	if err := d.compare(ctx, m); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
@@ -174,10 +179,10 @@ func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
 	opts := store.PutOptions{Tags: d.tags, LockUntil: until}
-	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), data, opts); err != nil {
+	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), text, opts); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
-	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(data))}, nil
+	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(text))}, nil
 }
 
 // compare looks whether the store holds what the manifest says, no less and no more.

@@ -17,6 +17,7 @@ import (
 type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest; 0 means all
+	Good   bool           // only complete ones count for Newest; those that are newer come beside them
 }
 
 // Unreadable is a folder whose manifest is there but cannot be used: it is damaged (ErrDamaged), of a newer voltar
@@ -150,7 +151,7 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err == nil {
+		if err == nil && (!l.filter.Good || backup.Manifest.Status == StatusComplete) {
 			found++
 		}
 		l.add(backup, id, err)

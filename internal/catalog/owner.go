@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	"voltar/internal/store"
@@ -103,18 +104,18 @@ func Hosts(ctx context.Context, s store.Store) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the hosts in %s: %w", s, err)
 	}
-	var hosts []string
-	for _, name := range names {
-		if CheckHost(name) != nil {
-			continue // a file system's or a file server's own, like .snapshot
-		}
+	// What cannot be a host is a file system's or a file server's own, like .snapshot.
+	names = slices.DeleteFunc(names, func(name string) bool { return CheckHost(name) != nil })
+	hosts, err := gather(ctx, names, func(ctx context.Context, name string) ([]string, error) {
 		_, err := s.Stat(ctx, markerKey(name))
-		switch {
-		case err == nil:
-			hosts = append(hosts, name)
-		case !errors.Is(err, store.ErrNotExist):
-			return nil, fmt.Errorf("list the hosts in %s: %w", s, err)
+		if errors.Is(err, store.ErrNotExist) {
+			return nil, nil
 		}
+		return []string{name}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the hosts in %s: %w", s, err)
 	}
+	slices.Sort(hosts)
 	return hosts, nil
 }

@@ -142,6 +142,7 @@ type Destination struct {
 	Path         string     `toml:"path"`          // disk: folder
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
+	CatchUp      *bool      `toml:"catch_up"`      // runs make up what it lacks of the others; true when not set
 
 	// Public keys of age for whom everything that goes there is encrypted; none stores it as it is.
 	Recipients     []string `toml:"recipients"`

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/backup"
+	"voltar/internal/catalog"
+	"voltar/report"
+)
+
+func (a *app) copyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "copy", Usage: "make up what one destination lacks of another", ArgsUsage: "[VOLUME[@TIME]...]",
+		Description: "Copies the backups of the volumes that are named, or with --all of all, from one destination to another that\n" +
+			"lacks them: the newest first, each file with its sums looked after, the manifest last. What the retention of\n" +
+			"the other destination would remove at once is left. It can be broken off and started again at any time, and\n" +
+			"goes on while a run works. Each run does this by itself, unless catch_up = false.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "from destination `NAME`"},
+			&cli.StringFlag{Name: "to", Usage: "to destination `NAME`"},
+			&cli.BoolFlag{Name: "all", Usage: "all that it lacks"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be copied, and copy nothing"},
+		},
+		Action: a.copy,
+	}
+}
+
+func (a *app) copy(c *cli.Context) error {
+	switch {
+	case c.String("from") == "" || c.String("to") == "":
+		return usageError{errors.New("name two destinations: --from NAME --to NAME")}
+	case c.Bool("all") == (c.NArg() > 0):
+		return usageError{errors.New("name volumes or backups, or give --all for everything")}
+	}
+	s, err := a.setup(c)
+	if err != nil {
+		return err
+	}
+	s.giveWay()
+	bars := newProgress(a.stderr, s.log)
+	bars.doing = "copying"
+	engine, closeEngine, err := s.engine(bars)
+	if err != nil {
+		return err
+	}
+	defer closeEngine()
+	q := backup.CopyRequest{From: c.String("from"), To: c.String("to"), DryRun: c.Bool("dry-run")}
+	named := map[string]bool{}
+	if !c.Bool("all") {
+		q.Pick = func(l *catalog.Listing) ([]catalog.Backup, error) { return pickBackups(l, c.Args().Slice(), named) }
+	}
+	lines, err := engine.Copy(c.Context, q)
+	bars.Close()
+	if lines == nil && err != nil {
+		return err
+	}
+	if err := a.printCopies(c, lines); err != nil {
+		return err
+	}
+	if err != nil {
+		s.log.Error(err.Error())
+	}
+	return exitWith(copyExitCode(c.Context, lines, named, err))
+}
+
+// pickBackups returns the backups that arguments name: all of a volume, or of those that a pattern fits, or that of one
+// time, which it notes in named.
+func pickBackups(l *catalog.Listing, args []string, named map[string]bool) (picked []catalog.Backup, err error) {
+	seen := map[string]bool{}
+	for _, arg := range args {
+		fit, err := fitting(l, arg, named)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		for _, b := range fit {
+			if !seen[b.ID.String()] {
+				picked = append(picked, b)
+			}
+			seen[b.ID.String()] = true
+		}
+	}
+	return picked, nil
+}
+
+func fitting(l *catalog.Listing, arg string, named map[string]bool) (fit []catalog.Backup, err error) {
+	if strings.LastIndexByte(arg, '@') > 0 { // one at the beginning belongs to the name
+		b, err := l.Resolve(arg)
+		named[b.ID.String()] = true
+		return []catalog.Backup{b}, err
+	}
+	matches := refMatcher([]string{arg})
+	for _, b := range l.Backups {
+		if matches(b.ID.Ref) {
+			fit = append(fit, b)
+		}
+	}
+	if len(fit) == 0 {
+		_, err = l.Resolve(arg) // whose message says what there is
+	}
+	return fit, err
+}
+
+// copyExitCode is the exit code of a copy. A backup that was named by its time and that retention left needs a person.
+func copyExitCode(ctx context.Context, lines []backup.CopyLine, named map[string]bool, err error) int {
+	copied, failed, left := 0, 0, 0
+	for _, line := range lines {
+		switch {
+		case line.State == backup.CopyDone:
+			copied++
+		case line.State == backup.CopyFailed:
+			failed++
+		case line.State == backup.CopyLeft && named[line.Backup]:
+			left++
+		}
+	}
+	switch {
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return exitInterrupted
+	case failed > 0 && copied == 0:
+		return exitNothing
+	case failed > 0 || left > 0 || err != nil:
+		return exitAttention
+	}
+	return exitDone
+}
+
+// printCopies prints what became of each backup, but for those that were there already: how many these are.
+func (a *app) printCopies(c *cli.Context, lines []backup.CopyLine) error {
+	if c.Bool("json") {
+		if lines == nil {
+			lines = []backup.CopyLine{}
+		}
+		return a.printJSON(lines)
+	}
+	words := map[backup.CopyState]string{backup.CopyMissing: "would copy", backup.CopyLeft: "left"}
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	there := 0
+	for _, line := range lines {
+		if line.State == backup.CopyThere {
+			there++
+			continue
+		}
+		word := words[line.State]
+		if word == "" {
+			word = string(line.State)
+		}
+		reason, hint, hasHint := strings.Cut(line.Reason, "\nhint: ")
+		if hasHint {
+			reason += " (" + hint + ")"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", line.Backup, report.FormatSize(line.SizeBytes), word, report.Clean(reason))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s has %d of %d already.\n", c.String("to"), there, len(lines))
+	return err
+}

@@ -1,0 +1,200 @@
+package backup
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/report"
+	"voltar/retention"
+)
+
+// catchUpNow runs what a run does after its volumes, on the destinations as they are.
+func (s *copySite) catchUpNow(t *testing.T, tonight func(*run)) *run {
+	t.Helper()
+	r, err := s.begin("run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if tonight != nil {
+		tonight(r)
+	}
+	r.catchUp(t.Context(), r.inCatchUp(nil))
+	if err := r.end(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.finish(t.Context(), nil)
+	s.journals(t, 0)
+	return r
+}
+
+// caughtUp names what a destination got, in short.
+func caughtUp(r *run, on string) string {
+	var all []string
+	for _, d := range r.report.Destinations {
+		for _, c := range d.CaughtUp {
+			if d.Name == on {
+				all = append(all, strings.TrimPrefix(c.Backup, "vg/")[:len("v1@2026-11-20")]+" from "+c.From)
+			}
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+func TestCatchUp(t *testing.T) {
+	week := retention.Policy{Days: 7}
+	for _, c := range []struct {
+		name   string
+		policy retention.Policy
+		off    bool
+		nights []int // that far has already
+		want   string
+	}{
+		{"nights in between, as the policy keeps them", week, false, []int{0, 3},
+			"v1@2026-11-22 from near, v1@2026-11-21 from near"},
+		{"a new destination gets what its policy keeps", retention.Policy{KeepLast: 2}, false, nil,
+			"v1@2026-11-23 from near, v1@2026-11-22 from near"},
+		{"without a policy, what is newer than its last", retention.Policy{}, false, []int{1},
+			"v1@2026-11-23 from near, v1@2026-11-22 from near"},
+		{"without a policy, a new destination gets nothing of the past", retention.Policy{}, false, nil, ""},
+		{"nothing is lacking", week, false, []int{0, 1, 2, 3}, ""},
+		{"switched off", week, true, nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newCopySite(t, "near", "far")
+			s.on("far").Policy, s.on("far").CatchUp = c.policy, !c.off
+			for night := range 4 {
+				s.make(t, "near", "v1", night, nil)
+			}
+			for _, night := range c.nights {
+				s.make(t, "far", "v1", night, nil)
+			}
+			r := s.catchUpNow(t, nil)
+			if got := caughtUp(r, "far"); got != c.want || len(r.report.Warnings) > 0 {
+				t.Errorf("%s, %+v; want %s", got, r.report.Warnings, c.want)
+			}
+			if got := caughtUp(r, "near"); got != "" {
+				t.Errorf("the other way: %s", got)
+			}
+		})
+	}
+}
+
+// Where nothing is pruned, tonight's own backup does not hide the nights before it.
+func TestCatchUpBehindTonight(t *testing.T) {
+	s := newCopySite(t, "near", "far")
+	for night := range 3 {
+		s.make(t, "near", "v1", night, nil)
+	}
+	s.make(t, "far", "v1", 0, nil)
+	r := s.catchUpNow(t, func(r *run) {
+		b := s.make(t, "far", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
+		r.targets[1].add(b)
+	})
+	if got, want := caughtUp(r, "far"), "v1@2026-11-22 from near, v1@2026-11-21 from near"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Tonight's backup that failed on one destination alone is copied there, and the volume is whole after all.
+func TestCatchUpMendsTonight(t *testing.T) {
+	s := newCopySite(t, "near", "far")
+	r := s.catchUpNow(t, func(r *run) {
+		b := s.make(t, "near", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
+		r.targets[0].add(b)
+		r.hand(report.Volume{Name: "vg/v1", Status: report.VolumePartial, Backup: b.ID.String(), Copies: []report.Copy{
+			{Destination: "near", Path: "somewhere"}, {Destination: "far", Error: &report.Problem{Message: "the line was cut"}},
+		}})
+	})
+	v := r.report.Volumes[0]
+	if v.Status != report.VolumeOK || v.Copies[1].Error != nil || v.Copies[0].Path != "somewhere" || len(v.Warnings) != 1 ||
+		!strings.Contains(v.Warnings[0].Message, "the line was cut") {
+		t.Errorf("%+v", v)
+	}
+	if want := filepath.Join(s.dir, "far", copyHost, "vg/v1/2026-11-23T010001Z"); v.Copies[1].Path != want {
+		t.Errorf("path %s, want %s", v.Copies[1].Path, want)
+	}
+	if verdict := (report.Run{Volumes: r.report.Volumes, PlannedVolumes: 1}).Verdict(); verdict != report.VerdictWarning {
+		t.Errorf("verdict %s", verdict)
+	}
+}
+
+// What cannot be read costs only itself; a destination that fails is left alone for tonight. Neither is an error of
+// the run.
+func TestCatchUpThatFails(t *testing.T) {
+	s := newCopySite(t, "near", "far")
+	bad := s.make(t, "near", "v1", 3, nil)
+	s.make(t, "near", "v1", 2, nil)
+	s.make(t, "near", "v1", 1, nil)
+	s.on("far").Policy = retention.Policy{Days: 7}
+	if err := os.Remove(filepath.Join(s.dir, "near", bad.Path(), bad.Manifest.Files[0].Name)); err != nil {
+		t.Fatal(err)
+	}
+	writes := 0
+	broken := &brokenStore{Store: s.on("far").Store, fail: func(op, key string) error {
+		if op == "create" && strings.HasSuffix(key, ".tar.gz") {
+			if writes++; writes > 1 {
+				return errAway
+			}
+		}
+		return nil
+	}}
+	s.on("far").Store = broken
+	r := s.catchUpNow(t, nil)
+	if got, want := caughtUp(r, "far"), "v1@2026-11-22 from near"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if len(r.report.Warnings) != 1 || !strings.Contains(r.report.Warnings[0].Message, errAway.Error()) ||
+		!strings.Contains(r.report.Warnings[0].Hint, "voltar copy --all --from near --to far") || len(r.report.Errors) > 0 {
+		t.Errorf("%+v %+v", r.report.Warnings, r.report.Errors)
+	}
+	broken.fail = func(string, string) error { return nil }
+	r = s.catchUpNow(t, nil)
+	if got, want := caughtUp(r, "far"), "v1@2026-11-21 from near"; got != want {
+		t.Errorf("the next night: %s, want %s", got, want)
+	}
+	if len(r.report.Warnings) != 1 || !strings.Contains(r.report.Warnings[0].Message, bad.ID.String()) {
+		t.Errorf("%+v", r.report.Warnings)
+	}
+}
+
+func TestCatchUpKeepsOutOfTheWay(t *testing.T) {
+	s := newCopySite(t, "near", "far")
+	s.make(t, "near", "v1", 3, nil)
+	s.on("far").Policy = retention.Policy{Days: 7}
+	locks, err := journal.NewLocks(s.opts.RunDir, journal.Holder{PID: os.Getpid(), Command: "voltar copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := locks.TryLock(journal.ScopeConfig, copyLock(*s.on("far")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.catchUpNow(t, nil)
+	if got := caughtUp(r, "far"); got != "" || !strings.Contains(strings.Join(r.report.Destinations[1].Notes, " "), "voltar copy") {
+		t.Errorf("beside a copy: %s, %+v", got, r.report.Destinations[1])
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	began := s.Now()
+	var mu sync.Mutex
+	s.Now = func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		began = began.Add(catchUpTime)
+		return began
+	}
+	r = s.catchUpNow(t, nil)
+	if got := caughtUp(r, "far"); got != "" || !strings.Contains(strings.Join(r.report.Destinations[1].Notes, " "), "from near: 1;") {
+		t.Errorf("when it is late: %s, %+v", got, r.report.Destinations[1])
+	}
+}

@@ -1,0 +1,82 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Of each source of each host, the newest good backup is found with as few requests as can be, and what is newer beside it.
+func TestListHosts(t *testing.T) {
+	s := newStore(t)
+	hour := func(n int) time.Time { return night.Add(time.Duration(n) * time.Hour) }
+	for n := range 5 {
+		add(t, s, volume("good"), hour(n))
+	}
+	add(t, s, volume("worse"), hour(0))
+	add(t, s, volume("worse"), hour(1))
+	damaged := manifest(volume("worse"), hour(2))
+	damaged.Status = StatusDamaged
+	d := mustBegin(t, s, damaged.ID())
+	fill(t, d, damaged)
+	if _, err := d.Commit(context.Background(), damaged); err != nil {
+		t.Fatal(err)
+	}
+	raw(t, s, ID{VolumeRef("nova-volumes", "worse"), hour(3)}.Path(testHost)+"/worse.tar.gz", "x")
+	for _, host := range []string{testHost, "another", "no-backups-yet"} {
+		if err := Claim(context.Background(), s, Host{host, "machine of " + host}, night); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := manifest(volume("v"), hour(7))
+	data, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw(t, s, m.ID().Path("another")+"/"+ManifestName, string(data))
+
+	var mu sync.Mutex
+	reads := map[string]int{}
+	counted := faulty{s, func(op, key string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op == "open" {
+			reads[key[strings.LastIndex(key, "/")+1:]]++
+		}
+		return nil
+	}}
+	listings, err := ListHosts(context.Background(), counted, Filter{Newest: 1, Good: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hosts []string
+	for _, l := range listings {
+		hosts = append(hosts, l.Host)
+	}
+	if want := []string{"another", "no-backups-yet", testHost}; !slices.Equal(hosts, want) {
+		t.Fatalf("hosts %q, want %q", hosts, want)
+	}
+	ours := listings[2]
+	want := []string{
+		ID{VolumeRef("nova-volumes", "good"), hour(4)}.String(),
+		ID{VolumeRef("nova-volumes", "worse"), hour(1)}.String(), ID{VolumeRef("nova-volumes", "worse"), hour(2)}.String(),
+	}
+	if got := names(ours.Backups); !slices.Equal(got, want) || len(ours.Unfinished) != 1 {
+		t.Errorf("%q and %+v, want %q", got, ours.Unfinished, want)
+	}
+	if len(listings[0].Backups) != 1 || len(listings[1].Backups) != 0 {
+		t.Errorf("%+v", listings)
+	}
+	// One of good, three tries of worse, one of another's.
+	if reads[ManifestName] != 5 {
+		t.Errorf("%d manifests were read, want 5", reads[ManifestName])
+	}
+	broken := faulty{s, failing("folders", "another", errBroken)}
+	if _, err := ListHosts(context.Background(), broken, Filter{}); !errors.Is(err, errBroken) {
+		t.Errorf("a store that fails: %v", err)
+	}
+}
