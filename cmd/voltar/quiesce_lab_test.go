@@ -278,7 +278,7 @@ func lastCounter(t *testing.T, folders []string) int64 {
 	if len(folders) == 0 {
 		t.Fatal("there is no backup")
 	}
-	text := lab.Do(t, "sh", "-c", "tar -xzOf "+folders[len(folders)-1]+"/data.tar.gz ./counter | od -A n -t u8 -N 8")
+	text := lab.Do(t, "sh", "-c", "tar -xzOf "+folders[len(folders)-1]+"/data.tar.gz counter | od -A n -t u8 -N 8")
 	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func (d dumpStep) Title() string {
 	case "mysql":
 		return "Feed the dump to MySQL or MariaDB, as who may do everything there. DATABASES OF THE SAME NAMES ARE REPLACED, and so are users."
 	case "postgresql":
-		return "Feed the dump to PostgreSQL, as who may do everything there; best to a cluster that is new. It makes the roles and databases anew."
+		return "Feed the dump to PostgreSQL, as who may do everything there; best to a new cluster. It makes roles and databases anew."
 	}
 	return fmt.Sprintf("Unpack what the command of %q wrote.", printable(d.Name))
 }
