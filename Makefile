@@ -136,7 +136,7 @@ test-boot: PACKAGES += mmdebstrap qemu-system-x86 ovmf
 test-boot: packages ## boot restored Debian guests in an emulated PC, which takes a while
 	go test -tags boot -count 1 -timeout 2h -v ./internal/lab/boottest
 
-test-lockstep: ## look 50 times, and not 10, whether the snapshots of a group are of one moment
+test-lockstep: ## look 50 times, and not 6, whether the snapshots of a group are of one moment
 	VOLTAR_LOCKSTEP_ROUNDS=50 go test -count 1 -timeout 40m -run '^TestLabGroupIsOfOneMoment$$' ./cmd/voltar
 
 fuzz: ## share a minute of fuzzing out among all fuzz targets

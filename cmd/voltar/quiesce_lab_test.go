@@ -164,7 +164,7 @@ const roundsVariable = "VOLTAR_LOCKSTEP_ROUNDS"
 func rounds(t *testing.T) int {
 	text := os.Getenv(roundsVariable)
 	if text == "" {
-		return 10
+		return 6
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
