@@ -15,7 +15,8 @@ PART OF THE DATA COULD NOT BE READ when this backup was made; {{.Details}} lists
 {{if .IsStream}}Needed: gzip and coreutils{{.AlsoNeeded}}.
 {{- else if .IsVolume}}Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{.AlsoNeeded}}. busybox tar is
 no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
-{{- else}}Needed: GNU tar, gzip and coreutils{{.AlsoNeeded}}. busybox tar is no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
+{{- else}}Needed: GNU tar, gzip and coreutils{{.AlsoNeeded}}. busybox tar is no substitute: it restores
+sparse files wrongly. Use a UTF-8 locale.
 {{- end}}
 
 1. Check that the files are whole.
