@@ -35,7 +35,7 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-boot fuzz clean \
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot fuzz clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
 help: ## list the targets
@@ -143,6 +143,9 @@ test-lab: ## run the tests that need one, two machines at a time
 test-boot: PACKAGES += mmdebstrap qemu-system-x86 ovmf
 test-boot: packages ## boot restored Debian guests in an emulated PC, which takes a while
 	go test -tags boot -count 1 -timeout 2h -v ./internal/lab/boottest
+
+test-lockstep: ## look 50 times, and not 6, whether the snapshots of a group are of one moment
+	VOLTAR_LOCKSTEP_ROUNDS=50 go test -count 1 -timeout 40m -run '^TestLabGroupIsOfOneMoment$$' ./cmd/voltar
 
 fuzz: ## share a minute of fuzzing out among all fuzz targets
 	internal/lab/fuzz.sh 60

@@ -167,6 +167,7 @@ func TestLabServiceOnAHost(t *testing.T) {
 		{"a killed run is cleaned up and reported", killedRun},
 		{"a stopped run cleans up and reports itself", stoppedRun},
 		{"a broken configuration is reported to root", brokenConfiguration},
+		{"a service that dies while something is frozen", serviceDiesWhileFrozen},
 		{"an upgrade keeps the configuration", upgrade},
 		{"a purge keeps backups", purge},
 	} {

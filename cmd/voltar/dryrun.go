@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 	"voltar/report"
 )
 
-// dryRun prints what a run would do: volumes and the space of their snapshots, destinations and what retention would
-// remove from them. It touches nothing.
+// dryRun prints what a run would do: volumes and the space of their snapshots, other sources, destinations and what
+// retention would remove from them. It touches nothing.
 func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 	preview, err := engine.Preview(c.Context, c.Args().Slice())
 	if err != nil {
@@ -33,6 +34,9 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if err := a.printSources(preview.Sources); err != nil {
+		return err
+	}
 	for _, g := range preview.Groups {
 		fmt.Fprintf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
 			report.FormatSize(g.FreeBytes), s.config.Parallel, report.FormatSize(g.WantedBytes))
@@ -51,4 +55,31 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 	}
 	fmt.Fprintf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
 	return nil
+}
+
+// printSources prints what is backed up beside volumes, and how.
+func (a *app) printSources(sources []backup.PreviewSource) error {
+	if len(sources) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.stdout)
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SOURCE\tREAD FROM\tNOTE")
+	for _, s := range sources {
+		from, note := s.Path, s.Problem
+		switch {
+		case s.Preset != "":
+			from = "preset " + s.Preset
+		case len(s.Command) > 0:
+			from = "the output of " + s.Command[0]
+		}
+		if s.Host != "" {
+			from += " on " + s.Host
+		}
+		if name, isStream := strings.CutPrefix(s.Name, "@stream/"); isStream {
+			note = "not by this run: voltar stream " + name
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", s.Name, from, note)
+	}
+	return table.Flush()
 }

@@ -48,9 +48,9 @@ func volumeResult(t *testing.T, r report.Run, name string) report.Volume {
 }
 
 // shell runs a script of commands in the lab.
-func shell(t *testing.T, script string) string {
+func shell(t *testing.T, script string, args ...string) string {
 	t.Helper()
-	return lab.Do(t, "sh", "-euc", script)
+	return lab.Do(t, "sh", append([]string{"-euc", script, "sh"}, args...)...)
 }
 
 // The image of a thin volume reads what its pool has allocated and no more, and nothing of that stays behind.

@@ -125,7 +125,7 @@ func hook(h config.Hook) quiesce.Hook {
 
 func (s *setup) dump(d config.Dump) backup.Dump {
 	dump := backup.Dump{Level: s.level(d.Level)}
-	dump.Name, dump.Command, dump.Timeout = d.Name, d.Command, d.Timeout.Span()
+	dump.Name, dump.Command, dump.Timeout, dump.Preset = d.Name, d.Command, d.Timeout.Span(), d.Preset
 	if d.Preset != "" {
 		dump.Command, dump.Trailer, _ = quiesce.PresetDump(d.Preset, d.Options) // checked when the file was read
 	}

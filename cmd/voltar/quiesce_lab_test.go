@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -159,11 +158,13 @@ func (s site) removeKept(t *testing.T, name string) {
 	}
 }
 
-// rounds is how often the lockstep is looked at; VOLTAR_LOCKSTEP_ROUNDS makes it more.
+// roundsVariable in the environment sets how many rounds the lockstep is looked at.
+const roundsVariable = "VOLTAR_LOCKSTEP_ROUNDS"
+
 func rounds(t *testing.T) int {
-	text := os.Getenv("VOLTAR_LOCKSTEP_ROUNDS")
+	text := os.Getenv(roundsVariable)
 	if text == "" {
-		return 15
+		return 6
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -213,9 +214,21 @@ freeze = ["here"]
 	if !strings.Contains(made["vga/data"].Quiesce, "frozen") {
 		t.Errorf("made as %q", made["vga/data"].Quiesce)
 	}
-	p.checkLead(t, "by the program", made["vga/data"].Device, made["vgb/data"].Device)
+	if lead := p.a.on(t, made["vga/data"].Device) - p.b.on(t, made["vgb/data"].Device); lead != 0 && lead != 1 {
+		t.Errorf("snapshots of the program: A is %d ahead of B", lead)
+	}
 	quiet.removeKept(t, "q")
 	p.writer.goesOn(t)
+
+	// Whole backups: what the archives have.
+	for round := 0; round < 2+rounds(t)/10; round++ {
+		quiet.run(t, 0)
+		a, b := lastCounter(t, quiet.backupsOf(t, "vga/data")), lastCounter(t, quiet.backupsOf(t, "vgb/data"))
+		if a < 1 || a-b != 0 && a-b != 1 {
+			t.Errorf("backup %d: A has %d, and B %d", round, a, b)
+		}
+		p.writer.goesOn(t)
+	}
 
 	// More rounds, with the few commands that matter.
 	quieter := quiesce.New(hostcmd.New(hostcmd.Options{}), quiesce.Options{})
@@ -223,7 +236,7 @@ freeze = ["here"]
 	if quiesce.CanNest() {
 		here = quiesce.Freeze{Name: "here", Method: quiesce.MethodLocal, Mountpoints: p.dirs}
 	}
-	for round := 1; round < rounds(t); round++ {
+	for round := range rounds(t) {
 		session, err := quieter.Arm(t.Context(), here)
 		if err != nil {
 			t.Fatal(err)
@@ -231,48 +244,59 @@ freeze = ["here"]
 		if err := session.Hold(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		p.snapshots(t)
+		p.snapshots(t, "vga", "vgb")
 		if _, err := session.Thaw(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if err := session.Close(); err != nil {
 			t.Error(err)
 		}
-		p.checkLead(t, fmt.Sprintf("round %d", round), "/dev/vga/s", "/dev/vgb/s")
-		lab.Do(t, "lvremove", "--force", "--yes", "vga/s", "vgb/s")
+		if lead := p.lead(t); lead != 0 && lead != 1 {
+			t.Errorf("round %d: A is %d ahead of B", round, lead)
+		}
 		p.writer.goesOn(t)
 	}
 
-	// The test must be able to fail: without quiescing, the same writer is caught between two snapshots.
-	for round := 1; ; round++ {
-		p.snapshots(t)
-		lead := p.lead(t, "/dev/vga/s", "/dev/vgb/s")
-		lab.Do(t, "lvremove", "--force", "--yes", "vga/s", "vgb/s")
-		if lead != 0 && lead != 1 {
-			return
-		}
-		if round == 10 {
-			t.Fatal("without quiescing, no round caught the volumes apart: this test proves nothing")
+	// The test must be able to fail: without quiescing, the same writer is caught between two snapshots, whichever of them
+	// comes first.
+	for _, order := range [][]string{{"vga", "vgb"}, {"vgb", "vga"}} {
+		for round := 1; ; round++ {
+			p.snapshots(t, order...)
+			if lead := p.lead(t); lead != 0 && lead != 1 {
+				break
+			}
+			if round == 10 {
+				t.Fatalf("without quiescing, no round caught the volumes %q apart: this test proves nothing", order)
+			}
 		}
 	}
 }
 
-// snapshots makes snapshots of both volumes, one after the other.
-func (p pair) snapshots(t *testing.T) {
+// lastCounter reads the counter from the newest of some backups.
+func lastCounter(t *testing.T, folders []string) int64 {
 	t.Helper()
-	for _, vg := range []string{"vga", "vgb"} {
+	if len(folders) == 0 {
+		t.Fatal("there is no backup")
+	}
+	text := lab.Do(t, "sh", "-c", "tar -xzOf "+folders[len(folders)-1]+"/data.tar.gz counter | od -A n -t u8 -N 8")
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// snapshots makes snapshots of the volumes, one after the other.
+func (p pair) snapshots(t *testing.T, order ...string) {
+	t.Helper()
+	for _, vg := range order {
 		lab.Do(t, "lvcreate", "--yes", "--snapshot", "--ignoremonitoring", "--size", "8m", "--name", "s", vg+"/data")
 	}
 }
 
-func (p pair) lead(t *testing.T, a, b string) int64 {
+// lead is how far A is ahead of B in the snapshots, which it removes.
+func (p pair) lead(t *testing.T) int64 {
 	t.Helper()
-	return p.a.on(t, a) - p.b.on(t, b)
-}
-
-func (p pair) checkLead(t *testing.T, when, a, b string) {
-	t.Helper()
-	if lead := p.lead(t, a, b); lead != 0 && lead != 1 {
-		t.Errorf("%s: A is %d ahead of B", when, lead)
-	}
+	defer lab.Do(t, "lvremove", "--force", "--yes", "vga/s", "vgb/s")
+	return p.a.on(t, "/dev/vga/s") - p.b.on(t, "/dev/vgb/s")
 }

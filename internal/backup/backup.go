@@ -171,12 +171,15 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 
 // work does what a run is for.
 func (r *run) work(ctx context.Context, patterns []string) error {
-	plan, sources, err := r.choose(ctx, patterns)
+	chosen, err := r.choose(ctx, patterns)
 	if err != nil {
 		return err
 	}
-	r.note(plan)
-	r.report.PlannedVolumes += len(sources)
+	if chosen.noLVM {
+		r.warn("there is no LVM on this host: only directories and dumps are backed up", "install lvm2 if there should be volumes")
+	}
+	r.note(chosen.plan)
+	r.report.PlannedVolumes += len(chosen.sources)
 	if r.report.PlannedVolumes == 0 {
 		return ErrNothing
 	}
@@ -187,11 +190,11 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return err
 	}
-	r.backUp(ctx, plan)
-	r.backUpSources(ctx, sources)
+	r.backUp(ctx, chosen.plan)
+	r.backUpSources(ctx, chosen.sources)
 	r.catchUp(ctx, r.inCatchUp(patterns))
-	if !r.noVolumes {
-		r.retainGone(ctx, plan)
+	if chosen.looked {
+		r.retainGone(ctx, chosen.plan)
 	}
 	return nil
 }

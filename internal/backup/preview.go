@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // Preview is what a run would do.
 type Preview struct {
 	Volumes      []PreviewVolume      `json:"volumes"`
+	Sources      []PreviewSource      `json:"sources"` // dumps and directories; streams too, which runs of their own take
 	Groups       []PreviewGroup       `json:"volume_groups"`
 	Destinations []PreviewDestination `json:"destinations"`
 }
@@ -26,6 +28,16 @@ type PreviewVolume struct {
 	SizeBytes     int64  `json:"size"`
 	SnapshotBytes int64  `json:"snapshot"` // copy-on-write space; 0 for thin
 	Problem       string `json:"problem,omitempty"`
+}
+
+// PreviewSource is one source that is no volume.
+type PreviewSource struct {
+	Name    string   `json:"name"`              // @dump/NAME, @directory/NAME or @stream/NAME
+	Path    string   `json:"path,omitempty"`    // of a directory
+	Preset  string   `json:"preset,omitempty"`  // of a dump or stream that has one
+	Command []string `json:"command,omitempty"` // of a dump or stream
+	Host    string   `json:"host,omitempty"`    // that it runs on; "" is this one
+	Problem string   `json:"problem,omitempty"`
 }
 
 // PreviewGroup is the room for snapshots in one volume group.
@@ -46,11 +58,20 @@ type PreviewDestination struct {
 
 // Preview looks at everything that a run would look at, and changes nothing.
 func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, error) {
-	plan, err := e.Plan(ctx, patterns)
+	chosen, err := e.choose(ctx, patterns)
 	if err != nil {
 		return nil, err
 	}
-	p := &Preview{Volumes: []PreviewVolume{}}
+	plan := chosen.plan
+	p := &Preview{Volumes: []PreviewVolume{}, Sources: []PreviewSource{}}
+	for _, s := range chosen.sources {
+		p.Sources = append(p.Sources, previewSource(s))
+	}
+	if len(patterns) == 0 {
+		for _, d := range e.opts.Sources.Streams {
+			p.Sources = append(p.Sources, previewSource(dumpSource(catalog.SourceStream, d)))
+		}
+	}
 	wanted := map[string][]int64{}
 	for _, v := range plan.Selected() {
 		line := e.previewVolume(ctx, plan, v)
@@ -71,7 +92,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		p.Groups = append(p.Groups, g)
 	}
 	for _, d := range e.opts.Destinations {
-		p.Destinations = append(p.Destinations, e.previewDestination(ctx, d, plan.Selected()))
+		p.Destinations = append(p.Destinations, e.previewDestination(ctx, d, chosen))
 	}
 	return p, nil
 }
@@ -95,7 +116,26 @@ func (e *Engine) previewVolume(ctx context.Context, plan *Plan, v lvm.Volume) Pr
 	return line
 }
 
-func (e *Engine) previewDestination(ctx context.Context, d Destination, volumes []lvm.Volume) PreviewDestination {
+// previewSource looks at a source without running anything.
+func previewSource(s source) PreviewSource {
+	line := PreviewSource{Name: s.name(), Path: s.Path, Preset: s.dump.Preset, Command: s.dump.Command, Host: s.dump.Remote.Host}
+	if s.Kind != catalog.SourceDirectory {
+		return line
+	}
+	var err error
+	if s.directory.RequireMount != "" {
+		err = checkMounted(s.directory.RequireMount)
+	}
+	if err == nil {
+		_, err = os.ReadDir(s.Path)
+	}
+	if err != nil {
+		line.Problem = explain(err).Message
+	}
+	return line
+}
+
+func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen choice) PreviewDestination {
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
 	err := catalog.CheckOwner(ctx, d.Store, e.us())
 	var listing *catalog.Listing
@@ -114,17 +154,20 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, volumes 
 	if isZero(d.Policy) {
 		return line
 	}
-	for _, v := range volumes {
-		line.Remove = append(line.Remove, e.previewRetention(d, listing, v)...)
+	for _, v := range chosen.plan.Selected() {
+		line.Remove = append(line.Remove, e.previewRetention(d, listing, catalog.VolumeIdentity(v.VGUUID, v.UUID))...)
+	}
+	for _, s := range chosen.sources {
+		line.Remove = append(line.Remove, e.previewRetention(d, listing, s.Identity())...)
 	}
 	return line
 }
 
-// previewRetention decides as if tonight's backup of the volume stood.
-func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, v lvm.Volume) []report.Removed {
+// previewRetention decides as if tonight's backup of a volume or source stood.
+func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identity catalog.Identity) []report.Removed {
 	var removed []report.Removed
 	for _, h := range catalog.Histories(listing.Backups) {
-		if h.Identity != catalog.VolumeIdentity(v.VGUUID, v.UUID) {
+		if h.Identity != identity {
 			continue
 		}
 		tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}

@@ -37,11 +37,12 @@ const (
 
 // quiesced is how quiet it was around a volume's snapshot.
 type quiesced struct {
-	level  string // "" is levelCrash
-	method string
-	frozen time.Duration // the longest of what was frozen
-	group  string
-	notes  []string // why it is less than wanted; what a database said of itself
+	level     string // "" is levelCrash
+	method    string
+	frozen    time.Duration // the longest of what was frozen
+	group     string
+	notes     []string          // why it is less than wanted
+	databases map[string]string // what each said of itself
 }
 
 // String is for the report.
@@ -65,7 +66,7 @@ func (q quiesced) facts() *catalog.Quiesce {
 	if f.Level == "" {
 		f.Level = levelCrash
 	}
-	f.Note = strings.Join(q.notes, "; ")
+	f.Note, f.Databases = strings.Join(q.notes, "; "), q.databases
 	return f
 }
 
@@ -453,7 +454,10 @@ func (q *quiesced) add(h *hold, took time.Duration, detail string) {
 	}
 	q.method = method
 	if detail != "" {
-		q.notes = append(q.notes, h.Name+": "+strings.Join(strings.Fields(detail), " "))
+		if q.databases == nil {
+			q.databases = map[string]string{}
+		}
+		q.databases[h.Name] = detail
 	}
 	switch {
 	case q.level == levelCrash: // something else failed

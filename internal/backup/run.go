@@ -26,8 +26,6 @@ type run struct {
 	journal *journal.Run
 	targets []*target
 
-	noVolumes bool // it is for other sources alone, and has not looked at LVM
-
 	mu     sync.Mutex
 	report report.Run
 }
@@ -155,6 +153,10 @@ func (r *run) hand(result report.Volume) {
 func (r *run) note(plan *Plan) {
 	r.report.PlannedVolumes = len(plan.Selected())
 	for _, c := range plan.Choices {
+		if rule, _ := r.configuredRule(c.Volume, nil); rule == "" && c.Rule == RuleSnapshot && c.Volume.Merging && !c.Volume.IsClassicSnapshot() {
+			r.warn(c.Name()+" is not backed up: "+c.Reason, "LVM makes no snapshot of it meanwhile; a merge that was deferred takes place "+
+				"when the volume is activated next")
+		}
 		if c.Rule != "" && c.Rule != RulePool && c.Rule != RuleOwn {
 			r.report.Excluded = append(r.report.Excluded, report.Excluded{Name: c.Name(), Rule: c.Rule, Reason: c.Reason})
 		}

@@ -63,7 +63,7 @@ func (v *volumeRun) storeDumps(ctx context.Context) error {
 
 // storeDump keeps the output of one command. Unless that ended well, nothing of it is kept.
 func (v *volumeRun) storeDump(ctx context.Context, d Dump, name string) error {
-	return v.run.Quieter.RunDump(ctx, d.Dump, func(output io.Reader) error {
+	err := v.run.Quieter.RunDump(ctx, d.Dump, func(output io.Reader) error {
 		file, err := v.out.write(ctx, name, 0, func(w io.Writer) error {
 			stats, err := archive.WriteStream(ctx, output, w, archive.StreamOptions{Level: d.Level, OnProgress: v.progress})
 			if err == nil && stats.ContentBytes == 0 {
@@ -75,6 +75,10 @@ func (v *volumeRun) storeDump(ctx context.Context, d Dump, name string) error {
 		v.stored[name] = file.SizeBytes
 		return err
 	})
+	if err == nil {
+		v.dumps = append(v.dumps, catalog.Dump{Name: d.Name, File: name, Preset: d.Preset})
+	}
+	return err
 }
 
 // missed enters what could not be dumped in the report, and says whether there was anything.
@@ -84,44 +88,63 @@ func (v *volumeRun) missed() bool {
 	return len(v.missing) > 0
 }
 
+// source is one that the configuration has beside volumes.
+type source struct {
+	catalog.Source
+	dump      Dump      // of dumps and streams
+	directory Directory // of directories
+}
+
+func (s source) name() string { return s.Ref().String() }
+
+func dumpSource(kind catalog.SourceKind, d Dump) source {
+	return source{Source: catalog.Source{Kind: kind, Name: d.Name}, dump: d}
+}
+
+// configuredSources are those that a run takes.
+func (e *Engine) configuredSources() []source {
+	var list []source
+	for _, d := range e.opts.Sources.Dumps {
+		list = append(list, dumpSource(catalog.SourceDump, d))
+	}
+	for _, d := range e.opts.Sources.Directories {
+		list = append(list, source{Source: catalog.Source{Kind: catalog.SourceDirectory, Name: d.Name, Path: d.Path}, directory: d})
+	}
+	return list
+}
+
 // sourceRun is one source that is no volume, on its way into the catalog.
 type sourceRun struct {
 	*volumeRun
-	store func(ctx context.Context, v *volumeRun) ([]*extent, error)
+	of source
 }
 
-func (r *run) newSource(source catalog.Source, settings Settings, store func(context.Context, *volumeRun) ([]*extent, error)) sourceRun {
-	v := &volumeRun{run: r, origin: &source, settings: settings, stored: map[string]int64{}}
+func (r *run) newSource(s source) sourceRun {
+	settings := Settings{Level: s.dump.Level}
+	if s.Kind == catalog.SourceDirectory {
+		settings = Settings{Level: s.directory.Level, Exclude: s.directory.Exclude}
+	}
+	v := &volumeRun{run: r, origin: &s.Source, settings: settings, stored: map[string]int64{}}
 	v.names = catalog.NamesOf(v.ref(), false)
 	v.result = report.Volume{Name: v.name(), PreviousStoredBytes: -1}
-	return sourceRun{v, store}
+	return sourceRun{v, s}
 }
 
-func (r *run) newDump(kind catalog.SourceKind, d Dump) sourceRun {
-	return r.newSource(catalog.Source{Kind: kind, Name: d.Name}, Settings{Level: d.Level},
-		func(ctx context.Context, v *volumeRun) ([]*extent, error) {
-			return nil, v.storeDump(ctx, d, v.names.Dump(""))
-		})
-}
-
-func (r *run) newDirectory(d Directory) sourceRun {
-	return r.newSource(catalog.Source{Kind: catalog.SourceDirectory, Name: d.Name, Path: d.Path}, Settings{Level: d.Level, Exclude: d.Exclude},
-		func(ctx context.Context, v *volumeRun) ([]*extent, error) { return v.storeDirectory(ctx, d) })
-}
-
-// sources are the configured ones that a run takes: all, or those that are named.
-func (r *run) sources(names []string, all bool) ([]sourceRun, error) {
-	var list []sourceRun
-	for _, d := range r.opts.Sources.Dumps {
-		list = append(list, r.newDump(catalog.SourceDump, d))
+// store writes the source's data.
+func (s sourceRun) store(ctx context.Context) ([]*extent, error) {
+	if s.of.Kind == catalog.SourceDirectory {
+		return s.storeDirectory(ctx, s.of.directory)
 	}
-	for _, d := range r.opts.Sources.Directories {
-		list = append(list, r.newDirectory(d))
-	}
+	return nil, s.storeDump(ctx, s.of.dump, s.names.Dump(""))
+}
+
+// sourcesOf are the configured sources that are named, or all.
+func (e *Engine) sourcesOf(names []string, all bool) ([]source, error) {
+	list := e.configuredSources()
 	if all {
 		return list, nil
 	}
-	var named []sourceRun
+	var named []source
 	for _, name := range names {
 		at := len(named)
 		for _, s := range list {
@@ -136,34 +159,43 @@ func (r *run) sources(names []string, all bool) ([]sourceRun, error) {
 	return named, nil
 }
 
+// choice is what a run is for.
+type choice struct {
+	plan    *Plan // empty unless LVM was looked at
+	looked  bool
+	noLVM   bool // the host has none, and need not
+	sources []source
+}
+
 // choose finds what a run is for. Patterns that begin with "@" name sources, the others volumes; without any it is all
 // that the configuration selects. A host without LVM can still have sources.
-func (r *run) choose(ctx context.Context, patterns []string) (*Plan, []sourceRun, error) {
+func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) {
 	isSource := func(pattern string) bool { return strings.HasPrefix(pattern, "@") }
 	volumes := slices.DeleteFunc(slices.Clone(patterns), isSource)
 	named := slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !isSource(p) })
-	sources, err := r.sources(named, len(patterns) == 0)
+	sources, err := e.sourcesOf(named, len(patterns) == 0)
 	if err != nil {
-		return nil, nil, err
+		return choice{}, err
 	}
+	c := choice{plan: &Plan{}, sources: sources}
 	if len(named) > 0 && len(volumes) == 0 {
-		r.noVolumes = true
-		return &Plan{}, sources, nil
+		return c, nil
 	}
-	plan, err := r.Plan(ctx, volumes)
+	plan, err := e.Plan(ctx, volumes)
 	if errors.Is(err, hostcmd.ErrNotFound) && len(sources) > 0 && len(volumes) == 0 {
-		r.noVolumes = true
-		r.warn("there is no LVM on this host: only directories and dumps are backed up", "install lvm2 if there should be volumes")
-		return &Plan{}, sources, nil
+		c.noLVM = true
+		return c, nil
 	}
-	return plan, sources, err
+	c.plan, c.looked = plan, err == nil
+	return c, err
 }
 
 // backUpSources works through the sources, so many at a time.
-func (r *run) backUpSources(ctx context.Context, sources []sourceRun) {
+func (r *run) backUpSources(ctx context.Context, sources []source) {
 	var group errgroup.Group
 	group.SetLimit(r.opts.Parallel)
-	for _, s := range sources {
+	for _, source := range sources {
+		s := r.newSource(source)
 		group.Go(func() error {
 			s.result.Started = r.Now().UTC()
 			if r.Progress != nil {
@@ -193,7 +225,7 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	if err := s.openOutput(ctx); err != nil {
 		return err
 	}
-	extents, err := s.store(ctx, s.volumeRun)
+	extents, err := s.store(ctx)
 	if err != nil {
 		return err
 	}
@@ -201,7 +233,7 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	s.describe()
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: s.run.opts.Version, Status: catalog.StatusComplete, Host: s.run.us(), Run: s.run.id,
-		Source: s.source(), Time: s.id.Time, Started: s.result.Started,
+		Source: s.source(), Time: s.id.Time, Started: s.result.Started, Dumps: s.dumps,
 	}
 	for _, x := range extents {
 		m.Extents = append(m.Extents, x.Extent)
@@ -272,6 +304,6 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	if err := r.open(ctx); err != nil {
 		return r.finish(ctx, err), err
 	}
-	r.backUpSources(ctx, []sourceRun{r.newDump(catalog.SourceStream, e.opts.Sources.Streams[i])})
+	r.backUpSources(ctx, []source{dumpSource(catalog.SourceStream, e.opts.Sources.Streams[i])})
 	return r.finish(ctx, nil), nil
 }

@@ -39,6 +39,7 @@ type volumeRun struct {
 	layout     *layout // nil until the volume was surveyed
 	out        output
 	stored     map[string]int64 // bytes of each extent's archive, by its name
+	dumps      []catalog.Dump   // that are kept
 	missing    []string         // dumps that failed
 	progressed int64            // bytes that were shown as read of the archive that is being written
 
@@ -143,6 +144,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 			m.Status = catalog.StatusDamaged
 		}
 	}
+	m.Dumps = v.dumps
 	if v.missed() {
 		m.Status = catalog.StatusDamaged
 	}

@@ -124,6 +124,11 @@ func (m *Manifest) Check() error {
 			fail("extent %q: %w", m.Extents[i].Name, err)
 		}
 	}
+	for _, d := range m.Dumps {
+		if err := checkSegment(d.Name); err != nil || !names[d.File] {
+			fail("dump %q: the file %q is not among the files, or its name cannot be one", d.Name, d.File)
+		}
+	}
 	return errors.Join(errs...)
 }
 

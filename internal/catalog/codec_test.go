@@ -128,6 +128,8 @@ func TestManifestFromElsewhere(t *testing.T) {
 		"extent names no file":       func(r map[string]any) { extent(r, 1)["archive"] = "other.tar.gz" },
 		"boot area names no file":    func(r map[string]any) { extent(r, 1)["boot_area"] = "other" },
 		"index names no file":        func(r map[string]any) { extent(r, 1)["index"] = map[string]any{"name": "../x"} },
+		"dump names no file":         func(r map[string]any) { r["dumps"] = []any{map[string]any{"name": "db", "file": "../x"}} },
+		"dump has a path":            func(r map[string]any) { r["dumps"] = []any{map[string]any{"name": "../db", "file": "v.boot.gz"}} },
 		"index of negative offset":   func(r map[string]any) { extent(r, 1)["index"].(map[string]any)["blocks_offset"] = -1 },
 		"files without an archive":   func(r map[string]any) { delete(extent(r, 1), "archive") },
 		"extent without state":       func(r map[string]any) { delete(extent(r, 1), "state") },

@@ -39,6 +39,10 @@ func (m *Manifest) Encrypted(format string, recipients []string) *Manifest {
 			x.PV = &pv
 		}
 	}
+	sealed.Dumps = slices.Clone(m.Dumps)
+	for i := range sealed.Dumps {
+		sealed.Dumps[i].File = sealedName(sealed.Dumps[i].File)
+	}
 	return &sealed
 }
 

@@ -43,6 +43,7 @@ type Manifest struct {
 	Quiesce  *Quiesce  `json:"quiesce,omitempty"`
 	Table    *Table    `json:"table,omitempty"` // nil when the volume has no partition table
 	Extents  []Extent  `json:"extents"`         // the ledger of the volume, by offset
+	Dumps    []Dump    `json:"dumps,omitempty"` // outputs of commands: beside a volume, or the source itself
 	Files    []File    `json:"files"`           // every file of the backup but this one
 	Warnings []string  `json:"warnings,omitempty"`
 }
@@ -97,6 +98,9 @@ type Quiesce struct {
 	FrozenMillis int64  `json:"frozen_ms,omitempty"`
 	Group        string `json:"group,omitempty"`
 	Note         string `json:"note,omitempty"`
+	// Databases has what each database said of itself while it was held, by guest: MySQL the file of its binary log and
+	// the position in it, PostgreSQL the content of the file backup_label.
+	Databases map[string]string `json:"databases,omitempty"`
 }
 
 // Table is the partition table of a volume.
@@ -180,6 +184,13 @@ type GuestSegment struct {
 	SizeBytes   int64   `json:"size"`
 	StripeBytes int64   `json:"stripe,omitempty"` // of one stripe, where there are several offsets
 	Offsets     []int64 `json:"offsets"`          // bytes, in the volume
+}
+
+// Dump is the kept output of a command.
+type Dump struct {
+	Name   string `json:"name"` // as the configuration has it
+	File   string `json:"file"`
+	Preset string `json:"preset,omitempty"` // mysql or postgresql, whose clients read it; else it is the command's own
 }
 
 // Index says where the index of an archive is.

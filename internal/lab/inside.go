@@ -122,8 +122,13 @@ func waitUntilDetached(t testing.TB, device string) {
 // that still stand then fail the test: whoever makes one has to remove it.
 func VG(t testing.TB, name string, sizeBytes int64) {
 	t.Helper()
-	device := Disk(t, sizeBytes)
-	Do(t, "vgcreate", "--yes", name, device)
+	VGOn(t, name, Disk(t, sizeBytes))
+}
+
+// VGOn is VG on devices that there are.
+func VGOn(t testing.TB, name string, devices ...string) {
+	t.Helper()
+	Do(t, "vgcreate", append([]string{"--yes", name}, devices...)...)
 	t.Cleanup(func() {
 		left, err := try(t, "lvs", "--noheadings", "-o", "lv_full_name,lv_tags", "--select",
 			`lv_role=snapshot || lv_role=thinsnapshot`, name)
@@ -136,16 +141,18 @@ func VG(t testing.TB, name string, sizeBytes int64) {
 		if _, err := try(t, "vgremove", "--force", "--yes", name); err != nil {
 			t.Error(err)
 		}
-		if _, err := try(t, "pvremove", "--yes", device); err != nil {
+		if _, err := try(t, "pvremove", append([]string{"--yes"}, devices...)...); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// LV makes a linear logical volume and returns its device, /dev/VG/NAME. It goes with its volume group.
-func LV(t testing.TB, vg, name string, sizeBytes int64) string {
+// LV makes a logical volume, linear unless options of lvcreate say otherwise, and returns its device, /dev/VG/NAME. It
+// goes with its volume group.
+func LV(t testing.TB, vg, name string, sizeBytes int64, options ...string) string {
 	t.Helper()
-	Do(t, "lvcreate", "--yes", "--wipesignatures", "n", "--size", fmt.Sprintf("%db", sizeBytes), "--name", name, vg)
+	args := []string{"--yes", "--wipesignatures", "n", "--size", fmt.Sprintf("%db", sizeBytes), "--name", name}
+	Do(t, "lvcreate", append(append(args, options...), vg)...)
 	return "/dev/" + vg + "/" + name
 }
 

@@ -45,6 +45,7 @@ type Options struct {
 	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
 	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
 	Machines    int      // the tests are dealt out among so many, each with one processor; 0 means 1
+	Env         []string // names of environment variables that are handed on to the tests where they are set
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
 	// the first lab test starts. Debs makes such.
 	Layers func(context.Context) ([]string, error)
@@ -200,7 +201,7 @@ func (h *host) run(ctx context.Context, limit time.Duration) error {
 			machine, err := h.machine(filepath.Join(temp.path, fmt.Sprintf("disk%d.img", i)))
 			if err == nil {
 				machine.Layers = layers
-				machine.Script = "export " + partVariable + "=" + part + "\n" + testCommand(binary, limit)
+				machine.Script = "export " + partVariable + "=" + part + "\n" + testCommand(binary, limit, h.opts.Env)
 				err = h.runPart(ctx, machine)
 			}
 			errs[i] = err
@@ -278,9 +279,9 @@ func buildTests(ctx context.Context, path string) error {
 	return nil
 }
 
-// testCommand is the machine's script. It hands on the flags that select tests; the rest, the host applies to what the
-// machine reports.
-func testCommand(binary string, limit time.Duration) string {
+// testCommand is the machine's script. It hands on the flags that select tests, and the environment variables that are
+// named; the rest, the host applies to what the machine reports.
+func testCommand(binary string, limit time.Duration, env []string) string {
 	skip := "^(Benchmark|Example|Fuzz)"
 	if users := flagValue("test.skip"); users != "" {
 		skip = users + "|" + skip
@@ -295,10 +296,19 @@ func testCommand(binary string, limit time.Duration) string {
 		}
 	}
 	for i, arg := range args {
-		args[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		args[i] = quote(arg)
 	}
-	return "exec " + strings.Join(args, " ") + "\n"
+	script := ""
+	for _, name := range env {
+		if value, set := os.LookupEnv(name); set {
+			script += "export " + name + "=" + quote(value) + "\n"
+		}
+	}
+	return script + "exec " + strings.Join(args, " ") + "\n"
 }
+
+// quote makes one word of a text for the shell.
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func flagValue(name string) string {
 	if f := flag.Lookup(name); f != nil {

@@ -68,7 +68,8 @@ func RunChild(args []string) (status int, handled bool) {
 		return 0, false
 	}
 	// Whoever stops the service means the run, and the run closes the pipe; a signal alone must not leave anything frozen.
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Taken and dropped, not ignored: commands would inherit that, and could only be killed.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	return serve(os.Stdin, os.Stdout), true
 }
 
@@ -95,14 +96,11 @@ func serve(input io.Reader, output io.Writer) int {
 	answer("ready")
 	k := keeper{freezer: f, limit: o.Deadline}
 	defer func() { _ = k.letGo() }() // at the end of the input, nobody is left to tell
-	for {
-		word, err := lines.ReadString('\n')
-		if err != nil {
-			return 0
-		}
-		switch strings.TrimSpace(word) {
+	words, gone := listen(lines)
+	for word := range words {
+		switch word {
 		case "freeze":
-			if err := k.hold(); err != nil {
+			if err := k.hold(gone); err != nil {
 				answer("failed " + err.Error())
 				return 1
 			}
@@ -119,6 +117,26 @@ func serve(input io.Reader, output io.Writer) int {
 			return 0
 		}
 	}
+	return 0
+}
+
+// listen returns the words of the input as they come. The context ends with the input: what takes its time to freeze is
+// then wanted by nobody any more.
+func listen(lines *bufio.Reader) (<-chan string, context.Context) {
+	words := make(chan string)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		defer close(words)
+		for {
+			word, err := lines.ReadString('\n')
+			if err != nil {
+				cancel(errors.New("whoever wanted it frozen has gone"))
+				return
+			}
+			words <- strings.TrimSpace(word)
+		}
+	}()
+	return words, ctx
 }
 
 // keeper thaws when it is told or at the deadline, whichever comes first.
@@ -134,12 +152,12 @@ type keeper struct {
 }
 
 // hold freezes. The deadline runs before the freeze begins: the kernel may hold a freeze up for as long as it writes.
-func (k *keeper) hold() error {
+func (k *keeper) hold(gone context.Context) error {
 	k.mu.Lock()
 	k.begun = true
 	k.timer = time.AfterFunc(k.limit, k.expire)
 	k.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), k.limit)
+	ctx, cancel := context.WithTimeout(gone, k.limit)
 	defer cancel()
 	err := k.freeze(ctx)
 	k.mu.Lock()

@@ -21,6 +21,7 @@ type Dump struct {
 	Remote  Remote
 	Command []string // argv, without a shell
 	Timeout time.Duration
+	Preset  string // that the command is from; "" for none
 	// Trailer, where set, is text that the last 512 bytes of the output must hold: a dump program that ends well has written
 	// it, whatever its exit status went through.
 	Trailer string

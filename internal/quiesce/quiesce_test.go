@@ -239,6 +239,28 @@ func TestClosingThaws(t *testing.T) {
 	}
 }
 
+// TestEndOfInputEndsASlowFreeze closes a session while its command still works: it is ended, and what it has done undone.
+func TestEndOfInputEndsASlowFreeze(t *testing.T) {
+	g := newGuest(t)
+	f := g.pairOfCommands()
+	f.FreezeCommand = []string{"sh", "-c", g.dir + "/fsfreeze -f " + g.point + "; exec sleep 600"}
+	f.Timeout, f.Deadline = time.Hour, time.Hour
+	s, err := g.quieter.Arm(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.say("freeze\n"); err != nil {
+		t.Fatal(err)
+	}
+	for !g.frozen() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	g.awaitThaw(t)
+}
+
 func TestDeadlineThaws(t *testing.T) {
 	g := newGuest(t)
 	for name, f := range methods(g) {

@@ -5,13 +5,19 @@ const pageText = `How to bring this backup back by hand
 {{if .IsVolume}}This folder is a backup of the logical volume {{.Source.VG}}/{{.Source.Name}} of host {{.Host.Name}}{{else -}}
 This folder is a backup of the {{.Source.Kind}} {{.Source.Name}} of host {{.Host.Name}}{{end}},
 as it was at {{.Time.Format "2006-01-02 15:04:05"}} UTC.
-With voltar at hand, "{{.Command}}" does all of this. Without it, any Linux does: the lines that begin with
+{{if .IsStream}}Any Linux will do: the lines that begin with
+{{- else}}With voltar at hand, "{{.Command}}" does all of this. Without it, any Linux does: the lines that begin with
+{{- end}}
 four spaces are commands, to be run as root in this folder, from top to bottom.
 {{if eq .Status "damaged"}}
 PART OF THE DATA COULD NOT BE READ when this backup was made; {{.Details}} lists what is missing.
 {{end}}
-Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{.AlsoNeeded}}. busybox tar is
+{{if .IsStream}}Needed: gzip and coreutils{{.AlsoNeeded}}.
+{{- else if .IsVolume}}Needed: GNU tar, gzip, coreutils, util-linux (sfdisk, losetup){{.AlsoNeeded}}. busybox tar is
 no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
+{{- else}}Needed: GNU tar, gzip and coreutils{{.AlsoNeeded}}. busybox tar is no substitute: it restores
+sparse files wrongly. Use a UTF-8 locale.
+{{- end}}
 
 1. Check that the files are whole.
 
@@ -120,21 +126,38 @@ no substitute: it restores sparse files wrongly. Use a UTF-8 locale.
 {{- end}}
     rmdir "$MNT"
     sync
-{{else}}
-2. Bring the files back into a folder.
-{{range .Files}}
-   {{.Name}}
-{{- end}}
+{{- range .Held}}
 
-   {{if .IsEncrypted}}age -d -i key.txt FILE.age, and what that writes through {{end}}"tar -xzp" for .tar.gz, "gzip -dc" for all other .gz
+   {{.}}
+{{- end}}
+{{- if .Dumps}}
+
+6. Dumps, where they are wanted instead. Each goes into a server that runs.
+{{range .DumpSteps}}
+   {{.Title}}
+{{range .Commands}}
+   {{.}}
+{{- end}}
 {{end}}
-{{if .IsVolume}}tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
-{{end -}}
+{{- end}}
+{{else if .IsStream}}{{range .DumpSteps}}
+2. {{.Title}}
+{{range .Commands}}
+    {{.}}
+{{- end}}
+{{end}}{{else}}
+2. Choose the folder, and fill it. Files of the same names are replaced; what else it holds stays.
+{{range .FillFolder}}
+    {{.}}
+{{- end}}
+{{end}}
+{{- if not .IsStream}}
+tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
 {{if .IsEncrypted -}}
 What is in an archive, without unpacking it:   age -d -i key.txt NAME.index.gz.age | zcat
-One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -xzp ./PATH
+One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -xzp PATH
 {{else -}}
 What is in an archive, without unpacking it:   zcat *.index.gz
-One file:                                      tar -xzpf ARCHIVE.tar.gz ./PATH
-{{end -}}
-`
+One file:                                      tar -xzpf ARCHIVE.tar.gz PATH   (as zcat shows it, without a slash in front)
+{{end}}
+{{- end}}`

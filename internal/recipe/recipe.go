@@ -28,13 +28,15 @@ type view struct{ *catalog.Manifest }
 
 // Target is the device that the recipe restores to.
 func (v view) Target() string {
-	if v.Source.Kind != catalog.SourceVolume {
-		return "/path/to/an/empty/folder"
-	}
 	return quote("/dev/" + v.Source.VG + "/" + v.Source.Name)
 }
 
 func (v view) IsVolume() bool { return v.Source.Kind == catalog.SourceVolume }
+
+// IsStream says that the backup is the output of a command, and nothing else.
+func (v view) IsStream() bool {
+	return v.Source.Kind == catalog.SourceDump || v.Source.Kind == catalog.SourceStream
+}
 
 func (v view) Checksum() string { return quote(v.Names().Checksum()) }
 

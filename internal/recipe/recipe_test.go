@@ -137,6 +137,89 @@ func samples() map[string]*catalog.Manifest {
 	}
 	all["dump-encrypted"] = (&catalog.Manifest{
 		Source: catalog.Source{Kind: catalog.SourceDump, Name: "mysql"}, Files: []catalog.File{{Name: "mysql.dump.gz.age"}},
+		Dumps: []catalog.Dump{{Name: "mysql", File: "mysql.dump.gz", Preset: "mysql"}},
 	}).Encrypted("age-encryption.org/v1", []string{"age1one"})
+	database := *plain
+	database.Dumps = []catalog.Dump{{Name: "all", File: "volume-00000001.all.dump.gz", Preset: "postgresql"}, {Name: "keys", File: "volume-00000001.keys.dump.gz"}}
+	database.Quiesce = &catalog.Quiesce{Level: "application-consistent", Databases: map[string]string{
+		"db1": "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nLABEL: voltar", "db2": "binlog.000042\t328",
+	}}
+	dump := &catalog.Manifest{
+		Source: catalog.Source{Kind: catalog.SourceDump, Name: "db1"}, Status: catalog.StatusComplete,
+		Dumps: []catalog.Dump{{Name: "db1", File: "db1.dump.gz", Preset: "mysql"}},
+	}
+	stream := &catalog.Manifest{
+		Source: catalog.Source{Kind: catalog.SourceStream, Name: "binlog"}, Status: catalog.StatusComplete,
+		Dumps: []catalog.Dump{{Name: "binlog", File: "binlog.dump.gz"}},
+	}
+	directory := &catalog.Manifest{
+		Source: catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: "/srv/web"}, Status: catalog.StatusDamaged,
+		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz"}},
+	}
+	all["database"], all["dump"], all["stream"], all["directory"] = &database, dump, stream, directory
 	return all
+}
+
+// What stands in the page brings a dump and a directory back.
+func TestPageBringsSourcesBack(t *testing.T) {
+	const rows = "INSERT INTO book\n"
+	dir, bin := t.TempDir(), t.TempDir()
+	run := func(m *catalog.Manifest, env ...string) string {
+		t.Helper()
+		var script []string
+		for _, line := range strings.Split(string(Text(m)), "\n") {
+			if command, found := strings.CutPrefix(line, "    "); found {
+				script = append(script, command)
+			}
+		}
+		cmd := exec.Command("/bin/sh", "-c", strings.Join(script, "\n"))
+		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")), env...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, strings.Join(script, "\n"), out)
+		}
+		return string(out)
+	}
+	shell := func(script string) {
+		t.Helper()
+		cmd := exec.Command("/bin/sh", "-euc", script)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	// Clients that show what they are given.
+	for name, script := range map[string]string{"mysql": "#!/bin/sh\ncat\n", "runuser": "#!/bin/sh\necho \"$*\"; cat\n"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for preset, want := range map[string]string{
+		"mysql": rows + "FLUSH PRIVILEGES;\n", "postgresql": "-u postgres -- psql -X -q -d postgres\n" + rows,
+	} {
+		shell("printf '" + rows + "' | gzip >db.dump.gz; sha1sum db.dump.gz >db.checksum")
+		m := &catalog.Manifest{
+			Source: catalog.Source{Kind: catalog.SourceDump, Name: "db"},
+			Dumps:  []catalog.Dump{{Name: "db", File: "db.dump.gz", Preset: preset}},
+		}
+		if out := run(m); out != "db.dump.gz: OK\n"+want {
+			t.Errorf("%s was given %q", preset, out)
+		}
+	}
+	binlog := &catalog.Manifest{Source: catalog.Source{Kind: catalog.SourceStream, Name: "db"}, Dumps: []catalog.Dump{{Name: "db", File: "db.dump.gz"}}}
+	output := filepath.Join(t.TempDir(), "output")
+	run(binlog, "OUTPUT="+output)
+	if data, err := os.ReadFile(output); err != nil || string(data) != rows {
+		t.Errorf("unpacked is %q, %v", data, err)
+	}
+
+	shell("mkdir tree; echo hello >tree/file; tar -czf web.tar.gz -C tree .; sha1sum web.tar.gz >web.checksum")
+	target := filepath.Join(t.TempDir(), "it's $(here)")
+	run(&catalog.Manifest{
+		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: target},
+		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz"}},
+	})
+	if data, err := os.ReadFile(filepath.Join(target, "file")); err != nil || string(data) != "hello\n" {
+		t.Errorf("unpacked is %q, %v", data, err)
+	}
 }

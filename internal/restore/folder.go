@@ -39,6 +39,12 @@ func (p *planner) planFolder() error {
 		return err
 	}
 	p.add(&makeFolder{path})
+	steps := len(p.plan.Steps)
+	if isStream(p.m) {
+		for _, d := range p.m.Dumps {
+			p.add(&unpackDump{dump: d, path: path, replace: p.req.Force})
+		}
+	}
 	for _, x := range p.m.Extents {
 		switch {
 		case !p.wanted(x):
@@ -50,7 +56,7 @@ func (p *planner) planFolder() error {
 			p.note("%s is not stored as files", piece{Extent: x}.label())
 		}
 	}
-	if len(p.plan.Steps) < 2 {
+	if len(p.plan.Steps) == steps {
 		return fmt.Errorf("%w: nothing of it is stored as files", ErrUsage)
 	}
 	return nil

@@ -176,6 +176,12 @@ func (p *planner) openSource(ctx context.Context) error {
 			names = append(names, x.BootArea)
 		}
 	}
+	if isStream(p.m) {
+		for _, d := range p.m.Dumps {
+			names = append(names, d.File)
+			s.stream[d.File] = p.req.Verify == VerifyStream
+		}
+	}
 	for _, name := range names {
 		if err := s.use(ctx, name); err != nil {
 			return err

@@ -152,7 +152,7 @@ type Result struct {
 // PartResult is what became of one extent.
 type PartResult struct {
 	Name    string `json:"name"` // "" for a volume without a table
-	As      string `json:"as"`   // files, image, swap
+	As      string `json:"as"`   // files, image, swap, dump
 	Entries int64  `json:"entries,omitempty"`
 	Bytes   int64  `json:"bytes"`
 }
