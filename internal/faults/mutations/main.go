@@ -1,0 +1,141 @@
+// Mutations shows that the tests watch over the gate: it disables one condition after the other that must hold before a
+// backup is published, each in an overlay over the source, and wants the tests to fail. The outcome goes into
+// docs/reliability.md. Usage, in the root of the module: mutations [-only REGEXP] [-write]
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"voltar/internal/faults"
+	"voltar/internal/hostcmd"
+)
+
+const (
+	page        = "docs/reliability.md"
+	testTimeout = 15 * time.Minute
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+
+func run(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("mutations", flag.ContinueOnError)
+	only := flags.String("only", ".", "disable only conditions whose name matches")
+	write := flags.Bool("write", false, "write the outcome into "+page)
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	table, missed, err := tryAll(ctx, *only)
+	if err == nil && *write {
+		err = faults.ReplaceBlock(page, "mutations", table)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutations:", err)
+		return 1
+	}
+	if missed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// tryAll disables each condition whose name matches. missed counts those that no test missed.
+func tryAll(ctx context.Context, only string) (table string, missed int, err error) {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return "", 0, err
+	}
+	table = "| condition | disabled in | test that fails then |\n|---|---|---|\n"
+	tried := 0
+	for _, m := range conditions {
+		if !wanted.MatchString(m.name) {
+			continue
+		}
+		tried++
+		failed, err := m.try(ctx)
+		if err != nil {
+			return "", 0, fmt.Errorf("%s: %w", m.name, err)
+		}
+		verdict := "NONE"
+		if len(failed) > 0 {
+			verdict = "`" + strings.Join(failed, "`, `") + "`"
+		} else {
+			missed++
+		}
+		fmt.Printf("%s: %s\n", m.name, verdict)
+		table += fmt.Sprintf("| %s | `%s` | %s |\n", m.name, m.file, verdict)
+	}
+	fmt.Printf("%d conditions disabled one at a time, %d noticed by a test\n", tried, tried-missed)
+	return table, missed, nil
+}
+
+var failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
+
+// try disables the condition and returns the tests that fail then. They have to pass without that.
+func (m mutation) try(ctx context.Context) (failed []string, err error) {
+	source, err := os.ReadFile(m.file)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Count(string(source), m.old) != 1 {
+		return nil, fmt.Errorf("%s does not hold the condition once: %q", m.file, m.old)
+	}
+	dir, err := os.MkdirTemp("", "voltar-mutation-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	overlay, err := m.overlay(dir, strings.Replace(string(source), m.old, m.new, 1))
+	if err != nil {
+		return nil, err
+	}
+	if out, err := goTest(ctx, m); err != nil {
+		return nil, fmt.Errorf("the tests fail with the condition as it is: %w\n%s", err, out)
+	}
+	out, err := goTest(ctx, m, "-overlay", overlay)
+	if err == nil {
+		return nil, nil
+	}
+	for _, match := range failedTest.FindAllStringSubmatch(out, -1) {
+		failed = append(failed, match[1])
+	}
+	if len(failed) == 0 { // it could not be built, most likely
+		return nil, fmt.Errorf("no test failed, but go test did: %w\n%s", err, out)
+	}
+	return failed, nil
+}
+
+// overlay writes the changed source and what tells the go command to take it instead of the file.
+func (m mutation) overlay(dir, source string) (string, error) {
+	original, err := filepath.Abs(m.file)
+	if err != nil {
+		return "", err
+	}
+	changed := filepath.Join(dir, filepath.Base(m.file))
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{original: changed}})
+	if err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	return overlay, errors.Join(os.WriteFile(changed, []byte(source), 0o644), os.WriteFile(overlay, text, 0o644))
+}
+
+// goTest runs the tests of a mutation. Those of the source as it is may come out of the go command's cache.
+func goTest(ctx context.Context, m mutation, overlay ...string) (string, error) {
+	runner := hostcmd.New(hostcmd.Options{SearchPath: filepath.SplitList(os.Getenv("PATH"))})
+	var env []string
+	if len(overlay) > 0 { // lab tests are built once more, for the machine
+		env = []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " " + strings.Join(overlay, "=")}
+	}
+	args := []string{"test", "-run", m.tests, m.pkg}
+	res, err := runner.Run(ctx, hostcmd.Cmd{Name: "go", Args: args, Env: env, Timeout: testTimeout})
+	return string(res.Stdout) + string(res.Stderr), err
+}
