@@ -15,7 +15,7 @@ import (
 func TestLabCancelFreesOneVolume(t *testing.T) {
 	s := crashSite(t)
 	lab.LV(t, "vg", "waiting", 8<<20)
-	s.append(t, "[limits]\nread_rate = \"1MiB\"\n")
+	s.append(t, "[limits]\nread_rate = \"2MiB\"\n")
 	writeFile(t, s.config, append([]byte("parallel = 1\n"), readFile(t, s.config)...))
 	wantCancel := func(wantCode int, volume string, want ...string) {
 		t.Helper()

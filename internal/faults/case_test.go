@@ -193,7 +193,8 @@ func (h *host) judgeRun(t *testing.T, out outcome, wrong func(string, ...any)) {
 			wrong("%s is %s without a reason", v.Name, v.Status)
 		}
 	}
-	wantsAttention := good == 0 || good < result.PlannedVolumes || damaged || len(result.Errors) > 0
+	unwritable := slices.ContainsFunc(result.Destinations, func(d report.Destination) bool { return d.Error != nil })
+	wantsAttention := unwritable || good == 0 || good < result.PlannedVolumes || damaged || len(result.Errors) > 0
 	if out.code == 0 && wantsAttention {
 		wrong("exit code 0 with %d of %d volumes", good, result.PlannedVolumes)
 	}
@@ -298,16 +299,22 @@ func order(all []fault, seed uint64) []fault {
 	return all
 }
 
-// TestLabFaults tries faults until as many have been tried as the settings ask for. What an earlier start with the same
-// seed has found to hold is not tried again.
+// TestLabFaults tries faults, and then kills, until as many have been tried as the settings ask for. What an earlier start
+// with the same seed has found to hold is not tried again.
 func TestLabFaults(t *testing.T) {
 	s := readSettings(t)
+	h := readyHost(t)
+	h.tryFaults(t, s)
+	h.tryKills(t, s)
+}
+
+func (h *host) tryFaults(t *testing.T, s settings) {
+	t.Helper()
 	only, err := regexp.Compile(s.Only)
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	h := readyHost(t)
 	done := readVerdicts(t, "faults")
 	tried := 0
 	for _, f := range order(h.faults(t, s.Full), s.Seed) {

@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// TestLabKills ends runs outright at moments spread at random over all that a run does, and checks what the next start
-// makes of each. Every tenth next start is a whole run.
-func TestLabKills(t *testing.T) {
-	s := readSettings(t)
-	h := readyHost(t)
+// tryKills ends runs outright at moments spread at random over all that a run does, and checks what the next start makes of
+// each. Every tenth next start is a whole run.
+func (h *host) tryKills(t *testing.T, s settings) {
+	t.Helper()
 	began := time.Now()
 	if out := h.run(t, "", nil, h.args(stepRun)...); out.code != 0 {
 		t.Fatalf("without any fault: exit code %d\n%s", out.code, out.text())
@@ -28,6 +27,7 @@ func TestLabKills(t *testing.T) {
 		if slices.ContainsFunc(done, func(v verdict) bool { return v.ID == id && len(v.Wrong) == 0 }) {
 			continue
 		}
+		note(t, id)
 		v := h.killRun(t, id, time.Duration(share*float64(whole)), i%10 == 9)
 		for _, what := range v.Wrong {
 			t.Errorf("%s: %s", id, what)

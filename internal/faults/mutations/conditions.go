@@ -84,7 +84,7 @@ var conditions = []mutation{
 	},
 	{
 		name: "the folder of a backup was empty before", file: "internal/catalog/backup.go",
-		old: "if len(objects) > 0 {", new: "if false {",
+		old: "if len(objects) > 0 {", new: "if len(objects) < 0 {",
 		pkg: "./internal/catalog", tests: ".",
 	},
 	{
