@@ -102,7 +102,7 @@ func (s *Server) accept(ctx context.Context, handle Handler) {
 			}
 		}
 		s.wait.Go(func() {
-			defer conn.Close()
+			defer func() { _ = conn.Close() }() // what there was to say is said
 			serve(ctx, conn, handle)
 		})
 	}
@@ -198,7 +198,7 @@ func Ask(ctx context.Context, dir, name string, r Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	unhook := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer unhook()
 	line, err := json.Marshal(r)

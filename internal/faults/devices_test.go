@@ -122,10 +122,14 @@ func armClock(by string, call int) func(*testing.T, *host) armed {
 	}
 }
 
-// second makes a volume group vg2 with one volume, on a map over a disk of its own, and returns how to take it away.
+// secondStart is where the disk of the second volume group begins, in sectors.
+const secondStart = 2048
+
+// second makes a volume group vg2 with one volume, on a map over a disk of its own, and returns how to take it away. The map
+// begins behind the disk's beginning, where LVM would take the disk itself for the same physical volume.
 func second(t *testing.T) (table string, remove func()) {
 	t.Helper()
-	table = "0 131072 linear " + lab.Disk(t, 64<<20) + " 0"
+	table = fmt.Sprintf("0 131072 linear %s %d", lab.Disk(t, 65<<20), secondStart)
 	lab.Do(t, "dmsetup", "create", "disk2", "--table", table)
 	lab.Do(t, "vgcreate", "--yes", "vg2", "/dev/mapper/disk2")
 	device := lab.LV(t, "vg2", "volume", 16<<20)
@@ -161,9 +165,9 @@ func armBadSectors(call int) func(*testing.T, *host) armed {
 		block := strings.TrimSpace(lab.Do(t, "debugfs", "-R", "bmap /data 100", "/dev/vg2/volume"))
 		start := strings.Fields(lab.Do(t, "pvs", "--noheadings", "--nosuffix", "--units", "s", "-o", "pe_start", "/dev/mapper/disk2"))[0]
 		p := newPlan(t)
-		p.strike(t, call, reload("disk2", "0 131072 dust "+fields[3]+" 0 512")+
-			"\nfor i in 0 1 2 3 4 5 6 7; do dmsetup message disk2 0 addbadblock $(("+start+" + "+block+" * 8 + i)); done\n"+
-			"dmsetup message disk2 0 enable; echo 3 >/proc/sys/vm/drop_caches")
+		p.strike(t, call, reload("disk2", fmt.Sprintf("0 131072 dust %s %d 512", fields[3], secondStart))+fmt.Sprintf(
+			"\nfor i in 0 1 2 3 4 5 6 7; do dmsetup message disk2 0 addbadblock $((%d + %s + %s * 8 + i)); done\n"+
+				"dmsetup message disk2 0 enable; echo 3 >/proc/sys/vm/drop_caches", secondStart, start, block))
 		return armed{dir: p.dir, struck: p.struck, volumes: []string{"vg2/volume"}, anyData: true,
 			mend: func() { lab.Do(t, "sh", "-c", reload("disk2", table)) }, after: remove}
 	}

@@ -179,7 +179,11 @@ func stateOf(t *testing.T) string {
 		t.Fatal(err)
 	}
 	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	fmt.Fprintln(&all, loops)
+	for _, loop := range loops {
+		if file, err := os.ReadFile(loop); err == nil && !bytes.Contains(file, []byte("/disk.img")) { // not the test's own
+			fmt.Fprintf(&all, "loop device over %s", file)
+		}
+	}
 	for _, process := range processes {
 		environment, _ := os.ReadFile(process + "/environ") // of one that has ended meanwhile there is none
 		if bytes.Contains(environment, []byte(mark)) {

@@ -72,7 +72,7 @@ func TestMain(m *testing.M) {
 	}
 	status := lab.Main(m, opts)
 	if s, err := settingsOfRun(); err == nil && s.Full && !lab.Inside() {
-		if err := reportFigures(s, opts.Share); err != nil {
+		if err := reportFigures(); err != nil {
 			fmt.Fprintln(os.Stderr, "faults:", err)
 			status = 1
 		}
