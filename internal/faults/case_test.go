@@ -299,13 +299,13 @@ func order(all []fault, seed uint64) []fault {
 	return all
 }
 
-// TestLabFaults tries faults, and then kills, until as many have been tried as the settings ask for. What an earlier start
+// TestLabFaults tries kills, and then faults, until as many have been tried as the settings ask for. What an earlier start
 // with the same seed has found to hold is not tried again.
 func TestLabFaults(t *testing.T) {
 	s := readSettings(t)
 	h := readyHost(t)
-	h.tryFaults(t, s)
 	h.tryKills(t, s)
+	h.tryFaults(t, s)
 }
 
 func (h *host) tryFaults(t *testing.T, s settings) {
