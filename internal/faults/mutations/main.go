@@ -1,9 +1,11 @@
 // Mutations shows that the tests watch over the gate: it disables one condition after the other that must hold before a
 // backup is published, each in an overlay over the source, and wants the tests to fail. The outcome goes into
-// docs/reliability.md. Usage, in the root of the module: mutations [-only REGEXP] [-write]
+// docs/reliability.md, where what is said of conditions that were not tried this time stays. Usage, in the root of the
+// module: mutations [-only REGEXP] [-write]
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,9 +37,9 @@ func run(ctx context.Context, args []string) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	table, missed, err := tryAll(ctx, *only)
-	if err == nil && *write {
-		err = faults.ReplaceBlock(page, "mutations", table)
+	outcomes, missed, err := tryAll(ctx, *only)
+	if *write {
+		err = errors.Join(err, writeTable(outcomes))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutations:", err)
@@ -49,34 +51,50 @@ func run(ctx context.Context, args []string) int {
 	return 0
 }
 
-// tryAll disables each condition whose name matches. missed counts those that no test missed.
-func tryAll(ctx context.Context, only string) (table string, missed int, err error) {
+// tryAll disables each condition whose name matches, and returns what became of each, by its name. missed counts those
+// that no test missed.
+func tryAll(ctx context.Context, only string) (outcomes map[string]string, missed int, err error) {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
-		return "", 0, err
+		return nil, 0, err
 	}
-	table = "| condition | disabled in | test that fails then |\n|---|---|---|\n"
-	tried := 0
+	outcomes = map[string]string{}
 	for _, m := range conditions {
 		if !wanted.MatchString(m.name) {
 			continue
 		}
-		tried++
 		failed, err := m.try(ctx)
 		if err != nil {
-			return "", 0, fmt.Errorf("%s: %w", m.name, err)
+			return outcomes, missed, fmt.Errorf("%s: %w", m.name, err)
 		}
-		verdict := "NONE"
+		outcomes[m.name] = "NONE"
 		if len(failed) > 0 {
-			verdict = "`" + strings.Join(failed, "`, `") + "`"
+			outcomes[m.name] = "`" + strings.Join(failed, "`, `") + "`"
 		} else {
 			missed++
 		}
-		fmt.Printf("%s: %s\n", m.name, verdict)
-		table += fmt.Sprintf("| %s | `%s` | %s |\n", m.name, m.file, verdict)
+		fmt.Printf("%s: %s\n", m.name, outcomes[m.name])
 	}
-	fmt.Printf("%d conditions disabled one at a time, %d noticed by a test\n", tried, tried-missed)
-	return table, missed, nil
+	fmt.Printf("%d conditions disabled one at a time, %d noticed by a test\n", len(outcomes), len(outcomes)-missed)
+	return outcomes, missed, nil
+}
+
+// writeTable enters outcomes in the table of the page, in the order of the conditions.
+func writeTable(outcomes map[string]string) error {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before := map[string]string{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$`).FindAllStringSubmatch(string(text), -1) {
+		before[row[1]] = row[2]
+	}
+	table := "| condition | disabled in | test that fails then |\n|---|---|---|\n"
+	for _, m := range conditions {
+		outcome := cmp.Or(outcomes[m.name], before[m.name], "not tried")
+		table += fmt.Sprintf("| %s | `%s` | %s |\n", m.name, m.file, outcome)
+	}
+	return faults.ReplaceBlock(page, "mutations", table)
 }
 
 // failedTest matches a test that failed, or that was running when the time was up.
