@@ -15,13 +15,13 @@ import (
 	"voltar/lvm"
 )
 
-// bentStore is a store whose writers say or do something else than they should.
-type bentStore struct {
+// gateStore is a store whose writers say or do something else than they should.
+type gateStore struct {
 	store.Store
 	bend func(store.Writer) store.Writer
 }
 
-func (s bentStore) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+func (s gateStore) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
 	w, err := s.Store.Create(ctx, key, opts)
 	if err == nil && s.bend != nil {
 		w = s.bend(w)
@@ -29,24 +29,24 @@ func (s bentStore) Create(ctx context.Context, key string, opts store.PutOptions
 	return w, err
 }
 
-// shortWriter stands for a store that says it holds a byte less than it was sent.
-type shortWriter struct{ store.Writer }
+// gateShortWriter stands for a store that says it holds a byte less than it was sent.
+type gateShortWriter struct{ store.Writer }
 
-func (w shortWriter) Commit(ctx context.Context) (store.Object, error) {
+func (w gateShortWriter) Commit(ctx context.Context) (store.Object, error) {
 	object, err := w.Writer.Commit(ctx)
 	object.SizeBytes--
 	return object, err
 }
 
-// fullWriter stands for one that takes nothing.
-type fullWriter struct{ store.Writer }
+// gateFullWriter stands for one that takes nothing.
+type gateFullWriter struct{ store.Writer }
 
-var errFull = errors.New("no space left on device")
+var errGateFull = errors.New("no space left on device")
 
-func (fullWriter) Write([]byte) (int, error) { return 0, errFull }
+func (gateFullWriter) Write([]byte) (int, error) { return 0, errGateFull }
 
-// outputTo returns the output of a volume with one branch for each bend.
-func outputTo(t *testing.T, bends ...func(store.Writer) store.Writer) *output {
+// gateOutput returns the output of a volume with one branch for each bend.
+func gateOutput(t *testing.T, bends ...func(store.Writer) store.Writer) *output {
 	t.Helper()
 	o := &output{}
 	for i, bend := range bends {
@@ -54,7 +54,7 @@ func outputTo(t *testing.T, bends ...func(store.Writer) store.Writer) *output {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := bentStore{plain, bend}
+		s := gateStore{plain, bend}
 		id := catalog.ID{Ref: catalog.VolumeRef("vg", "lv"), Time: time.Date(2026, 11, 20, 1, 0, 1, 0, time.UTC)}
 		draft, err := catalog.Begin(t.Context(), s, "volume-host", id, nil)
 		if err != nil {
@@ -66,18 +66,18 @@ func outputTo(t *testing.T, bends ...func(store.Writer) store.Writer) *output {
 	return o
 }
 
-func short(w store.Writer) store.Writer { return shortWriter{w} }
-func full(w store.Writer) store.Writer  { return fullWriter{w} }
+func gateShort(w store.Writer) store.Writer { return gateShortWriter{w} }
+func gateFull(w store.Writer) store.Writer  { return gateFullWriter{w} }
 
-func produce(w io.Writer) error {
+func gateProduce(w io.Writer) error {
 	_, err := io.WriteString(w, "data")
 	return err
 }
 
 // A file counts on a destination only when that took as many bytes as were sent.
 func TestGateStoreTookWhatWasSent(t *testing.T) {
-	o := outputTo(t, short, nil)
-	file, err := o.write(t.Context(), "lv.tar.gz", 0, produce)
+	o := gateOutput(t, gateShort, nil)
+	file, err := o.write(t.Context(), "lv.tar.gz", 0, gateProduce)
 	if err != nil || file.SizeBytes != 4 {
 		t.Fatalf("%+v %v: the other destination took it", file, err)
 	}
@@ -92,12 +92,12 @@ func TestGateStoreTookWhatWasSent(t *testing.T) {
 
 // A destination that fails in the middle drops out; when it was the last, writing ends there with its cause.
 func TestGateFailedDestinationDropsOut(t *testing.T) {
-	o := outputTo(t, full, nil)
-	if _, err := o.write(t.Context(), "lv.tar.gz", 0, produce); err != nil || len(o.alive()) != 1 || len(o.branches[0].files) != 0 {
+	o := gateOutput(t, gateFull, nil)
+	if _, err := o.write(t.Context(), "lv.tar.gz", 0, gateProduce); err != nil || len(o.alive()) != 1 || len(o.branches[0].files) != 0 {
 		t.Errorf("%v, %d are left", err, len(o.alive()))
 	}
-	o = outputTo(t, full)
-	if _, err := o.write(t.Context(), "lv.tar.gz", 0, produce); !errors.Is(err, errFull) {
+	o = gateOutput(t, gateFull)
+	if _, err := o.write(t.Context(), "lv.tar.gz", 0, gateProduce); !errors.Is(err, errGateFull) {
 		t.Errorf("error %v, want that of the last destination", err)
 	}
 }
@@ -105,8 +105,8 @@ func TestGateFailedDestinationDropsOut(t *testing.T) {
 // What could not be produced whole is no file.
 func TestGateUnfinishedFileDoesNotCount(t *testing.T) {
 	failure := errors.New("the volume cannot be read")
-	o := outputTo(t, nil)
-	_, err := o.write(t.Context(), "lv.tar.gz", 0, func(w io.Writer) error { return errors.Join(produce(w), failure) })
+	o := gateOutput(t, nil)
+	_, err := o.write(t.Context(), "lv.tar.gz", 0, func(w io.Writer) error { return errors.Join(gateProduce(w), failure) })
 	if !errors.Is(err, failure) || len(o.branches[0].files) != 0 {
 		t.Errorf("%v %v", err, o.branches[0].files)
 	}
