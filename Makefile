@@ -21,6 +21,9 @@ S3_SERVERS := $(shell awk '{n = split($$1, p, "/"); print ".cache/bin/" p[n] "-"
 
 DEMO_SERVER := $(filter .cache/bin/versitygw-%,$(S3_SERVERS))
 
+# Where build puts the program.
+PROGRAM := voltar
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
@@ -35,14 +38,15 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot fuzz clean \
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot test-faults \
+	test-mutations fuzz fuzz-long clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## build the static program ./voltar
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o voltar ./cmd/voltar
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(PROGRAM) ./cmd/voltar
 
 test: setup lint test-host test-lab fuzz ## set up and check everything
 
@@ -147,8 +151,25 @@ test-boot: packages ## boot restored Debian guests in an emulated PC, which take
 test-lockstep: ## look 50 times, and not 6, whether the snapshots of a group are of one moment
 	VOLTAR_LOCKSTEP_ROUNDS=50 go test -count 1 -timeout 40m -run '^TestLabGroupIsOfOneMoment$$' ./cmd/voltar
 
+# For test-faults: of what is random, and how much of it. A run that was stopped goes on where it was.
+SEED := 1
+CASES :=
+CASE :=
+KILLS := 200
+CUTS := 20
+
+test-faults: setup ## break everything around the program, machine after machine, for hours (SEED=1 CASES= KILLS=200 CUTS=20 CASE='.*')
+	VOLTAR_FAULTS=full VOLTAR_FAULTS_SEED=$(SEED) VOLTAR_FAULTS_CASES=$(CASES) VOLTAR_FAULTS_ONLY='$(CASE)' VOLTAR_FAULTS_KILLS=$(KILLS) VOLTAR_FAULTS_CUTS=$(CUTS) \
+		go test -count 1 -timeout 24h ./internal/faults
+
+test-mutations: setup ## disable each condition of the gate, one at a time, and see that a test fails
+	go run ./internal/faults/mutations -write
+
 fuzz: ## share a minute of fuzzing out among all fuzz targets
 	internal/lab/fuzz.sh 60
+
+fuzz-long: ## fuzz each target for ten minutes
+	internal/lab/fuzz.sh 600 each
 
 clean: ## remove what the targets above made, but not the tools
 	rm -rf voltar demo dist

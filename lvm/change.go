@@ -104,8 +104,17 @@ func (c *Client) DelTag(ctx context.Context, vg, name, tag string) error {
 
 func (c *Client) changeTag(ctx context.Context, flag, vg, name, tag string) error {
 	args, err := tagArgs(flag, []string{tag})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err == nil {
 		_, err = c.change(ctx, "lvchange", append(append([]string{"-y"}, args...), vg+"/"+name)...)
+		if err != nil { // it may have been ended when it had done its work
+			v, lookErr := c.Lookup(context.WithoutCancel(ctx), vg, name)
+			if lookErr == nil && v.HasTag(tag) == (flag == "--addtag") {
+				return nil
+			}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("change tag %s of %s/%s: %w", tag, vg, name, err)

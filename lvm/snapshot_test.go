@@ -209,6 +209,28 @@ func TestChangesOutliveCancellation(t *testing.T) {
 	}
 }
 
+// What counts is the tag, not how the command ended that was to change it: one that is killed may have done its work.
+func TestTagsAreLookedAtWhenACommandFailed(t *testing.T) {
+	tagged, plain := origin0+`,"lv_tags":"a"}`, origin0+"}"
+	for name, tt := range map[string]struct {
+		row  string
+		do   func(*Client, context.Context) error
+		done bool
+	}{
+		"added all the same":   {tagged, func(c *Client, ctx context.Context) error { return c.AddTag(ctx, "vg0", "data", "a") }, true},
+		"not added":            {plain, func(c *Client, ctx context.Context) error { return c.AddTag(ctx, "vg0", "data", "a") }, false},
+		"removed all the same": {plain, func(c *Client, ctx context.Context) error { return c.DelTag(ctx, "vg0", "data", "a") }, true},
+		"not removed":          {tagged, func(c *Client, ctx context.Context) error { return c.DelTag(ctx, "vg0", "data", "a") }, false},
+	} {
+		h := newFakeHost(t)
+		h.write("lvs.json", lvs(tt.row))
+		h.script("lvchange", "kill -KILL $$")
+		if err := tt.do(h.Client, t.Context()); (err == nil) != tt.done {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
 func TestRemoveSnapshotTriesAgain(t *testing.T) {
 	h := newFakeHost(t)
 	h.write("lvs.json", lvs(snap0+"}"))

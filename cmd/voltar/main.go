@@ -131,6 +131,7 @@ func (a *app) program() *cli.App {
 func (a *app) commands() []*cli.Command {
 	list := []*cli.Command{
 		a.runCommand(),
+		a.cancelCommand(),
 		a.volumesCommand(),
 		a.listCommand(),
 		a.restoreCommand(),

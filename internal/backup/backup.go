@@ -164,6 +164,7 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 		return e.stillborn(err), err
 	}
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
+	defer r.listen()()
 	r.recover(ctx)
 	err = r.work(ctx, patterns)
 	return r.finish(ctx, err), err

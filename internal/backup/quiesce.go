@@ -146,7 +146,7 @@ func (r *run) snapshotUnit(ctx context.Context, u unit) {
 	r.failTogether(u)
 	for _, v := range u.alive() {
 		quiet.stillSuspended(v)
-		v.fail(v.takeSnapshot(ctx))
+		v.fail(v.takeSnapshot(v.within(ctx)))
 	}
 	quiet.thaw(ctx)
 	r.failTogether(u)

@@ -28,6 +28,7 @@ type run struct {
 
 	mu     sync.Mutex
 	report report.Run
+	turns  []*volumeRun // the volumes, once they are known
 }
 
 // newReport is the report of a run that is just beginning.
@@ -130,7 +131,9 @@ func (r *run) open(ctx context.Context) error {
 func (r *run) backUp(ctx context.Context, plan *Plan) {
 	var group errgroup.Group
 	group.SetLimit(r.opts.Parallel)
-	for _, u := range r.units(plan) {
+	units := r.units(plan)
+	r.takeTurns(ctx, units)
+	for _, u := range units {
 		group.Go(func() error {
 			r.backUpUnit(ctx, u)
 			return nil

@@ -32,7 +32,8 @@ type unit struct {
 // failing alone.
 func (r *run) backUpUnit(ctx context.Context, u unit) {
 	for _, v := range u.members {
-		v.start(ctx)
+		v.beginTurn()
+		v.start(v.within(ctx))
 	}
 	r.snapshotUnit(ctx, u)
 	var group errgroup.Group
@@ -41,7 +42,7 @@ func (r *run) backUpUnit(ctx context.Context, u unit) {
 		group.Go(func() error {
 			defer v.end(ctx)
 			if v.failure == nil {
-				v.fail(v.backUp(ctx))
+				v.fail(v.backUp(v.within(ctx)))
 			}
 			return nil
 		})

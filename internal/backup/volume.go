@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ type volumeRun struct {
 	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced // of the snapshot
+	turn     *turn           // nil for what cannot be cancelled alone
+	remains  []string        // what it could not let go of
 	quietMu  sync.Mutex      // several freezes for one volume go in parallel
 	quiesced quiesced
 	watched  *lvm.WatchResult // once the watch has ended
@@ -157,11 +160,15 @@ func (v *volumeRun) closeOutput(ctx context.Context) {
 	defer cancel()
 	if err := v.out.close(ctx, v.run); err != nil {
 		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+		v.remains = append(v.remains, err.Error())
 	}
 }
 
 // fail records why the volume failed; the first cause counts.
 func (v *volumeRun) fail(err error) {
+	if errors.Is(err, errCancelled) {
+		err = errCancelled // whatever it ended
+	}
 	if err != nil && v.failure == nil {
 		v.failure = err
 	}
@@ -171,7 +178,9 @@ func (v *volumeRun) fail(err error) {
 func (v *volumeRun) end(ctx context.Context) {
 	if err := v.held.run(ctx); err != nil {
 		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+		v.remains = append(v.remains, err.Error())
 	}
+	v.endTurn()
 	if v.failure == nil {
 		v.retain(ctx)
 	}

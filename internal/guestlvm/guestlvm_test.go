@@ -29,9 +29,9 @@ type pv struct {
 }
 
 func (p pv) disk() Disk {
-	disk := make([]byte, peStart, diskBytes) // what lies behind is read only where a second area is
+	disk := make([]byte, peStart) // what lies behind is read only where a second area is
 	if len(p.texts) > 1 {
-		disk = disk[:diskBytes]
+		disk = make([]byte, diskBytes)
 	}
 	le := binary.LittleEndian
 	areas := []byteRange{{4096, peStart - 4096}, {diskBytes - peStart, peStart}}
@@ -333,6 +333,39 @@ func FuzzText(f *testing.F) {
 		}
 		if seen != len(disks) {
 			t.Fatalf("groups %+v, problems %+v", vgs, problems)
+		}
+	})
+}
+
+// FuzzLabel changes the sector with the label and the one with the header of a metadata area, and makes their checksums
+// right again, as a guest who means harm would.
+func FuzzLabel(f *testing.F) {
+	whole := make([]byte, sectorBytes+mdaHeadBytes)
+	disk := one(volume("a", visible, linear(0, 1, "pv0", 0)))[0].disk()
+	if _, err := disk.Reader.ReadAt(whole[:sectorBytes], 0); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := disk.Reader.ReadAt(whole[sectorBytes:], 4096); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	for _, at := range []int{20, 64, 72, 80, sectorBytes + 40, sectorBytes + 48} { // offsets and sizes that are not as expected
+		bent := bytes.Clone(whole)
+		copy(bent[at:], "\xff\xff\xff\xff\xff\xff\xff\x7f")
+		f.Add(bent)
+	}
+	f.Fuzz(func(t *testing.T, bent []byte) {
+		p := one(volume("a", visible, linear(0, 1, "pv0", 0)))[0]
+		p.spoil = func(disk []byte) {
+			label, area := disk[:sectorBytes], disk[4096:][:mdaHeadBytes]
+			copy(label, bent)
+			copy(area, bent[min(len(bent), sectorBytes):])
+			binary.LittleEndian.PutUint32(label[16:], checksum(label[20:]))
+			binary.LittleEndian.PutUint32(area, checksum(area[4:]))
+		}
+		vgs, problems := Read([]Disk{p.disk()})
+		if len(vgs)+len(problems) != 1 {
+			t.Errorf("%d groups and %d problems of one physical volume", len(vgs), len(problems))
 		}
 	})
 }

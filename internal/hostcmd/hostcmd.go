@@ -1,6 +1,7 @@
 // Package hostcmd is the one door through which voltar runs commands of the host: lvm2, dmsetup, blkid, mkfs and the
 // like. Commands are found on a fixed search path and never through a shell, run in the C locale and in a process group
-// of their own, and end with it when their time is up. A failure keeps the exit status and the end of standard error.
+// of their own, and end with it when their time is up. One that cannot be killed is left behind. A failure keeps the
+// exit status and the end of standard error.
 package hostcmd
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -28,10 +30,16 @@ const (
 	stderrTailBytes = 4 << 10
 	maxOutputBytes  = 64 << 20
 	killGrace       = 5 * time.Second
+	// abandonAfter is how long a command is waited for whose time was up. A process that waits in the kernel for a device
+	// which does not answer takes no signal, and would be waited for without end.
+	abandonAfter = 2 * killGrace
 )
 
 // ErrNotFound is wrapped by the error of a command that is nowhere on the search path.
 var ErrNotFound = errors.New("command not found")
+
+// ErrStuck is wrapped by the error of a command that could not even be killed and was left behind.
+var ErrStuck = errors.New("the process cannot be ended: it waits in the kernel, as for a device that does not answer")
 
 // Runner runs commands. It is safe for concurrent use.
 type Runner struct {
@@ -92,6 +100,9 @@ type Error struct {
 // why in the line before its "Command failed.", so that one is left out where there are others.
 func (e *Error) Error() string {
 	name := filepath.Base(e.Argv[0])
+	if errors.Is(e.Err, ErrStuck) {
+		return fmt.Sprintf("%s: %v", name, e.Err)
+	}
 	if e.TimedOut > 0 {
 		return fmt.Sprintf("%s: not done after %s and ended", name, e.TimedOut)
 	}
@@ -133,7 +144,7 @@ func (r *Runner) Output(ctx context.Context, name string, args ...string) ([]byt
 }
 
 // Run runs a command to its end. A failure is an *Error. When the context ends or the time is up, the command's whole
-// process group gets SIGTERM, and SIGKILL 5 s later.
+// process group gets SIGTERM, and SIGKILL 5 s later. A command that does not end even then is left behind (ErrStuck).
 func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	argv := append([]string{cmd.Name}, cmd.Args...)
 	path, err := r.LookPath(cmd.Name)
@@ -151,17 +162,16 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 		defer cancel()
 	}
 
-	var stdout boundedBuffer
-	stdout.limit = maxOutputBytes
-	tail := tailBuffer{limit: stderrTailBytes}
+	stdout := &boundedBuffer{limit: maxOutputBytes}
+	tail := &tailBuffer{limit: stderrTailBytes}
 	c := exec.CommandContext(runCtx, path, cmd.Args...)
 	c.Env = append(append([]string{}, r.env...), cmd.Env...)
-	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, &tail
+	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, tail
 	if c.Stdout == nil {
-		c.Stdout = &stdout
+		c.Stdout = stdout
 	}
 	if cmd.Stderr != nil {
-		c.Stderr = io.MultiWriter(&tail, cmd.Stderr)
+		c.Stderr = io.MultiWriter(tail, cmd.Stderr)
 	}
 	c.ExtraFiles = cmd.Files
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -169,7 +179,7 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	c.WaitDelay = killGrace + time.Second
 
 	began := time.Now()
-	err = c.Run()
+	err = runUntil(runCtx, c)
 	r.log.Debug("command", "argv", argv, "took", time.Since(began), "err", err)
 	res := Result{Stdout: stdout.Bytes(), Stderr: tail.Bytes()}
 	if err == nil {
@@ -178,6 +188,11 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	failure := &Error{Argv: argv, ExitCode: -1, Stderr: string(tail.Bytes()), Err: err}
 	var exit *exec.ExitError
 	switch {
+	case errors.Is(err, ErrStuck):
+		if ctx.Err() == nil {
+			failure.TimedOut = timeout
+		}
+		failure.Err = fmt.Errorf("process %d was left behind after %s: %w", c.Process.Pid, time.Since(began).Round(time.Second), err)
 	case ctx.Err() != nil:
 		failure.Err = context.Cause(ctx)
 	case runCtx.Err() != nil:
@@ -186,6 +201,28 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 		failure.ExitCode = exit.ExitCode()
 	}
 	return res, failure
+}
+
+// runUntil runs a command to its end, but waits for no longer than abandonAfter once the context has ended it.
+func runUntil(ctx context.Context, c *exec.Cmd) error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }() // for as long as a process that cannot be killed lives
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	abandon := time.NewTimer(abandonAfter)
+	defer abandon.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-abandon.C:
+		return ErrStuck
+	}
 }
 
 // endGroup asks a process group to end, and kills it when it has not after killGrace.
@@ -209,26 +246,40 @@ func ExitCode(err error) int {
 	return -1
 }
 
-// boundedBuffer collects up to limit bytes and fails the command that writes more.
+// boundedBuffer collects up to limit bytes and fails the command that writes more. A command that was left behind may
+// write to it at any time.
 type boundedBuffer struct {
-	bytes.Buffer
+	mu    sync.Mutex
+	kept  bytes.Buffer
 	limit int
 }
 
 func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.kept.Len()+len(p) > b.limit {
 		return 0, fmt.Errorf("more than %d bytes of output", b.limit)
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }
 
-// tailBuffer keeps the last limit bytes written to it.
+// Bytes returns what was written so far.
+func (b *boundedBuffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.kept.Bytes() // what is added later stands behind its end
+}
+
+// tailBuffer keeps the last limit bytes written to it, at any time like boundedBuffer.
 type tailBuffer struct {
+	mu    sync.Mutex
 	kept  []byte
 	limit int
 }
 
 func (b *tailBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.kept = append(b.kept, p...)
 	if extra := len(b.kept) - b.limit; extra > 0 {
 		b.kept = append(b.kept[:0], b.kept[extra:]...)
@@ -236,4 +287,9 @@ func (b *tailBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (b *tailBuffer) Bytes() []byte { return b.kept }
+// Bytes returns a copy of the tail so far.
+func (b *tailBuffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.kept)
+}

@@ -1,15 +1,34 @@
 package hostcmd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
+
+// parentVariable makes the test binary run a command that prints its process ID, and then say how that went.
+const parentVariable = "VOLTAR_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(parentVariable) == "" {
+		os.Exit(m.Run())
+	}
+	cmd := Cmd{Name: "sh", Args: []string{"-c", "echo $$; sleep 60; exit 0"}, Stdout: os.Stdout, Timeout: 3 * time.Second}
+	_, err := New(Options{}).Run(context.Background(), cmd)
+	fmt.Println(err, errors.Is(err, ErrStuck))
+	os.Exit(0)
+}
 
 // shim writes an executable shell script and returns a Runner that finds it first.
 func shim(t *testing.T, name, script string) *Runner {
@@ -69,6 +88,70 @@ func TestRunEndsTheWholeGroupAtItsTimeout(t *testing.T) {
 	time.Sleep(2500 * time.Millisecond)
 	if _, err := os.Stat(mark); err == nil {
 		t.Error("a child of the command outlived it")
+	}
+}
+
+// Neither a command that takes no notice of signals nor a child of its that keeps its output open is waited for.
+func TestRunKillsWhatIgnoresSignals(t *testing.T) {
+	for name, script := range map[string]string{
+		"ignores SIGTERM":              `trap "" TERM; while :; do sleep 1; done`,
+		"keeps the pipe in a session":  `setsid sleep 60 & echo $! >&3; wait`,
+		"keeps the pipe and then ends": `setsid sleep 60 & echo $! >&3; exec >/dev/null; sleep 60`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pid, err := os.CreateTemp(t.TempDir(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pid.Close()
+			_, err = shim(t, "tool", script).Run(t.Context(), Cmd{Name: "tool", Timeout: time.Second, Files: []*os.File{pid}})
+			var failure *Error
+			if !errors.As(err, &failure) || failure.TimedOut != time.Second || errors.Is(err, ErrStuck) {
+				t.Errorf("error %v, want a time-out", err)
+			}
+			text, _ := os.ReadFile(pid.Name())
+			if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				_ = syscall.Kill(n, syscall.SIGKILL)
+			}
+		})
+	}
+}
+
+// A process that cannot even be killed is left behind: one whose end a debugger has to see first looks the same to its
+// parent. The test is the debugger, and another process of it the parent.
+func TestRunLeavesBehindWhatCannotBeKilled(t *testing.T) {
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), parentVariable+"=1")
+	said, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(said)
+	if !lines.Scan() {
+		t.Fatal("the command did not start")
+	}
+	pid, err := strconv.Atoi(lines.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // this thread alone is the debugger
+	defer runtime.UnlockOSThread()
+	if err := syscall.PtraceAttach(pid); err != nil {
+		t.Fatal(err)
+	}
+	lines.Scan()
+	if got := lines.Text(); !strings.Contains(got, "left behind") || !strings.HasSuffix(got, " true") {
+		t.Errorf("the parent says %q, want that of ErrStuck", got)
+	}
+	if _, err := syscall.Wait4(pid, nil, syscall.WALL, nil); err != nil {
+		t.Error(err)
+	}
+	if err := parent.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Shares the given number of seconds out among all fuzz targets of the module.
+# Shares the given number of seconds out among all fuzz targets of the module, or gives them to each.
 set -euo pipefail
-seconds=${1:?usage: fuzz.sh SECONDS}
+seconds=${1:?usage: fuzz.sh SECONDS [each]}
 
 # Each line is a package and one target in it.
 targets=$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names[n++] = $1 } /^ok/ { while (n) print $2, names[--n] }')
@@ -9,7 +9,11 @@ if [ -z "$targets" ]; then
 	echo 'no fuzz targets'
 	exit
 fi
-each=$((seconds * 1000 / $(wc -l <<<"$targets")))ms
+count=$(wc -l <<<"$targets")
+each=$((seconds * 1000 / count))ms
+if [ "${2-}" = each ]; then
+	each=${seconds}s
+fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -22,3 +26,4 @@ only_out_of_time() {
 while read -r package target; do
 	go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" "$package" </dev/null 2>&1 | tee "$log" || only_out_of_time
 done <<<"$targets"
+echo "$count targets fuzzed for $each each"

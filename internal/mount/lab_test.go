@@ -340,6 +340,21 @@ func TestLabPanicOnErrorsIsNotObeyed(t *testing.T) {
 	}
 }
 
+// What the kernel mounted has to be the device that was named, or an archive of something else would pass for it.
+func TestLabAnotherDeviceIsRefused(t *testing.T) {
+	named, other := lab.Disk(t, 32<<20), lab.Disk(t, 32<<20)
+	format(t, named, "ext4")
+	format(t, other, "ext4")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := program(t, fmt.Sprintf(`exec %s "$1" "$2" "$3" %s`, exe, other))
+	if _, err := New(Options{Exe: child}).Mount(t.Context(), named, "ext4"); !errors.Is(err, ErrWrongDevice) {
+		t.Errorf("error %v, want ErrWrongDevice", err)
+	}
+}
+
 func TestLabErrorsSayWhy(t *testing.T) {
 	blank := lab.Disk(t, diskBytes)
 	for fsType, says := range map[string]string{"ext4": "Can't find ext4", "xfs": "superblock magic", "vfat": "bogus number", "btrfs": ""} {

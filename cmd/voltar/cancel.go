@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"voltar/internal/backup"
+)
+
+// cancelTimeout is more than all that a run may take to let go of a volume.
+const cancelTimeout = 15 * time.Minute
+
+func (a *app) cancelCommand() *cli.Command {
+	return &cli.Command{
+		Name: "cancel", Usage: "take a volume out of the run that is going on", ArgsUsage: "VOLUME",
+		Description: "Frees one volume at once, to extend it for example, which LVM refuses while a classic snapshot of it\n" +
+			"stands: its snapshot is removed and what was archived of it in this run discarded. The rest of the run goes\n" +
+			"on, and reports the volume as cancelled. Returns when the volume is free.",
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usageError{errors.New("name one volume: VG/LV")}
+			}
+			cfg, err := loadConfig(c)
+			if err != nil {
+				return usageError{err}
+			}
+			ctx, cancel := context.WithTimeoutCause(c.Context, cancelTimeout,
+				fmt.Errorf("the run has not let go of it in %s\nhint: look at its log", cancelTimeout))
+			defer cancel()
+			done, err := backup.Cancel(ctx, cfg.RunDir, cfg.Path(), c.Args().First())
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return a.printJSON(map[string]string{"done": done})
+			}
+			fmt.Fprintln(a.stdout, done)
+			return nil
+		},
+	}
+}
