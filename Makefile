@@ -10,15 +10,12 @@ PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-
 	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus
 
-GOLANGCI_LINT_DEMO_SERVER := $(filter %/versitygw-%,$(subst .cache/bin/,.cache/bin//,$(S3_SERVERS)))
-
-VERSION := v2.15.0
+GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # The S3 servers of the tests, at the versions that are pinned there.
 S3_VERSIONS := internal/store/s3/s3test/versions
 S3_SERVERS := $(shell awk '{n = split($$1, p, "/"); print ".cache/bin/" p[n] "-" $$2}' $(S3_VERSIONS))
-
 DEMO_SERVER := $(filter .cache/bin/versitygw-%,$(S3_SERVERS))
 
 # Where build puts the program.
@@ -32,7 +29,8 @@ MACHINE_TESTS := ^Test(Lab|Boot)
 # The programs that bench compares with.
 PEERS := pigz isal restic borgbackup libarchive-tools
 
-# For bench: the tree to archive (one is made when empty), how often, and what alone, as a regular expression.
+# For bench: the tree to archive (one is made when empty), how often, how many MiB to upload, and what alone, as a regular
+# expression.
 TREE :=
 ROUNDS := 5
 SIZE := 4096
