@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"mime"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -492,6 +493,12 @@ func waitFor(t *testing.T, what string, done func() bool) {
 func waitForMails(t *testing.T, mailbox string, count int) string {
 	t.Helper()
 	var text []byte
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile("/var/log/exim4/mainlog") // missing when exim never started
+			t.Logf("the log of the mail server:\n%s", log)
+		}
+	})
 	waitFor(t, fmt.Sprintf("mail %d in %s", count, mailbox), func() bool {
 		text, _ = os.ReadFile(mailbox) // missing before the first
 		return len(subjects(string(text))) >= count
@@ -499,8 +506,16 @@ func waitForMails(t *testing.T, mailbox string, count int) string {
 	return string(text)
 }
 
-func subjects(mailbox string) []string {
-	return regexp.MustCompile(`(?m)^Subject: .*`).FindAllString(mailbox, -1)
+// subjects returns the subjects in a mailbox, unfolded and decoded.
+func subjects(mailbox string) (list []string) {
+	for _, header := range regexp.MustCompile(`(?m)^Subject:.*(\n[ \t].*)*`).FindAllString(mailbox, -1) {
+		subject, err := new(mime.WordDecoder).DecodeHeader(regexp.MustCompile(`\s+`).ReplaceAllString(header, " "))
+		if err != nil {
+			subject = header
+		}
+		list = append(list, subject)
+	}
+	return list
 }
 
 func state(unit string) string {
