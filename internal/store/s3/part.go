@@ -13,7 +13,7 @@ import (
 
 // DefaultMemoryBytes is what parts that are filled and sent take of memory, all together. What has no room there is
 // kept in a file.
-const DefaultMemoryBytes = 128 << 20
+const DefaultMemoryBytes = 64 << 20
 
 // maxMemoryPartBytes is the largest part that is kept in memory.
 const maxMemoryPartBytes = 64 << 20
