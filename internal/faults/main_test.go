@@ -64,6 +64,14 @@ func settingsOfRun() (settings, error) {
 	return s, nil
 }
 
+// folder is where the results are kept, on the host.
+func (s settings) folder() string {
+	if s.Full {
+		return filepath.Join(cache, fmt.Sprintf("seed-%d", s.Seed))
+	}
+	return filepath.Join(cache, "sample")
+}
+
 func TestMain(m *testing.M) {
 	opts, err := prepare()
 	if err != nil {
@@ -90,10 +98,7 @@ func prepare() (lab.Options, error) {
 	if err != nil {
 		return opts, err
 	}
-	share, err := filepath.Abs(filepath.Join(cache, "sample"))
-	if s.Full {
-		share, err = filepath.Abs(filepath.Join(cache, fmt.Sprintf("seed-%d", s.Seed)))
-	}
+	share, err := filepath.Abs(s.folder())
 	if err != nil {
 		return opts, err
 	}
@@ -139,7 +144,7 @@ func buildLayer(ctx context.Context) (string, error) {
 	return layer, nil
 }
 
-// read returns the settings, inside.
+// readSettings returns the settings, inside.
 func readSettings(t *testing.T) settings {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(shared, "settings.json"))

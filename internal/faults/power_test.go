@@ -106,10 +106,7 @@ func TestBootPowerCuts(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(s.Seed, 2))
 	var whole time.Duration
-	results := results{dir: filepath.Join(cache, "sample")}
-	if s.Full {
-		results.dir = filepath.Join(cache, fmt.Sprintf("seed-%d", s.Seed))
-	}
+	results := results{dir: s.folder()}
 	done, err := results.read("cuts")
 	if err != nil {
 		t.Fatal(err)
