@@ -59,8 +59,9 @@ var ErrPowerCut = errors.New("the machine's power was cut")
 
 // Running is a machine that was started. Wait must be called, even after Stop.
 type Running struct {
-	dir     string        // of the host, seen inside as /lab: init.sh, machine.env, script, rc
-	temp    *tempFolder   // dir's
+	dir     string      // of the host, seen inside as /lab: init.sh, machine.env, script, rc
+	temp    *tempFolder // dir's
+	cpu     cpuLock
 	power   *os.File      // its closing ends the machine
 	cut     atomic.Bool   // Stop was called
 	console consoleTail   // what the kernel and init.sh said
@@ -87,16 +88,20 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 	if err := m.prepare(dir); err != nil {
 		return nil, errors.Join(err, temp.remove())
 	}
-	powerEnd, power, err := os.Pipe()
+	cpu, err := takeCPU()
 	if err != nil {
 		return nil, errors.Join(err, temp.remove())
 	}
+	powerEnd, power, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, cpu.release(), temp.remove())
+	}
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, powerEnd.Close(), power.Close(), temp.remove())
+		return nil, errors.Join(err, powerEnd.Close(), power.Close(), cpu.release(), temp.remove())
 	}
-	r := &Running{dir: dir, temp: temp, power: power, done: make(chan struct{})}
-	argv := append(launcher, "sh", "-c", supervise, "sh", kernel)
+	r := &Running{dir: dir, temp: temp, cpu: cpu, power: power, done: make(chan struct{})}
+	argv := append(launcher, "taskset", "--cpu-list", strconv.Itoa(cpu.number), "sh", "-c", supervise, "sh", kernel)
 	cmd := hostcmd.Cmd{
 		Name:    argv[0],
 		Args:    append(argv[1:], m.kernelArgs(dir)...),
@@ -144,7 +149,7 @@ func (r *Running) Wait() (status int, err error) {
 	text, err := os.ReadFile(filepath.Join(r.dir, "rc"))
 	wasCut := r.cut.Load()
 	r.Stop()
-	if removeErr := r.temp.remove(); removeErr != nil {
+	if removeErr := errors.Join(r.temp.remove(), r.cpu.release()); removeErr != nil {
 		return -1, removeErr
 	}
 	switch {
