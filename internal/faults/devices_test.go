@@ -30,7 +30,8 @@ func (h *host) deviceFaults(calls []string) []fault {
 		at := fmt.Sprintf(" at call %d (%s)", i+1, words(call))
 		for _, folder := range []string{"destination", "state"} {
 			add("full disk", folder+at, "no space left", armDisk(folder, i+1, fillDisk))
-			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system", armDisk(folder, i+1, failDisk))
+			// ext4 that cannot read where its free inodes are calls itself full.
+			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system|the disk is failing", armDisk(folder, i+1, failDisk))
 			add("failing disk", folder+" becomes read-only"+at, "input/output error|read-only file system", armDisk(folder, i+1, abortDisk))
 		}
 		for _, by := range []string{"+1 day", "-1 day", "-20 years"} {

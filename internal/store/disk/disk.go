@@ -307,26 +307,33 @@ func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 	return usage, nil
 }
 
-func (s *Store) usage() (_ store.Usage, err error) {
-	dir, err := s.root.Open(".")
+func (s *Store) usage() (store.Usage, error) {
+	stat, err := s.statfs()
 	if err != nil {
 		return store.Usage{}, err
+	}
+	unit := cmp.Or(stat.Frsize, stat.Bsize)
+	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
+}
+
+func (s *Store) statfs() (stat unix.Statfs_t, err error) {
+	dir, err := s.root.Open(".")
+	if err != nil {
+		return stat, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	conn, err := dir.SyscallConn()
 	if err != nil {
-		return store.Usage{}, err
+		return stat, err
 	}
-	var stat unix.Statfs_t
 	var statErr error
 	if err := conn.Control(func(fd uintptr) { statErr = unix.Fstatfs(int(fd), &stat) }); err != nil {
-		return store.Usage{}, err
+		return stat, err
 	}
 	if statErr != nil {
-		return store.Usage{}, fmt.Errorf("cannot statfs: %w", statErr)
+		return stat, fmt.Errorf("cannot statfs: %w", statErr)
 	}
-	unit := cmp.Or(stat.Frsize, stat.Bsize)
-	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
+	return stat, nil
 }
 
 // check refuses keys that are not valid or that a temporary file could have.
@@ -448,12 +455,24 @@ func (s *Store) wrap(op, key string, err error) error {
 	}
 }
 
-// room is a parenthesis for people, or nothing when even that cannot be had.
+// plentyBytes is more room than a filesystem can be short of when it says that it has none.
+const plentyBytes = 16 << 20
+
+// room is a parenthesis for people, or nothing when even that cannot be had. A filesystem that says it is full and has
+// room is out of inodes; or it cannot read its own tables, which ext4 calls full as well.
 func (s *Store) room() string {
-	usage, err := s.usage()
+	stat, err := s.statfs()
 	if err != nil {
 		return ""
 	}
-	free, total := uint64(max(usage.FreeBytes, 0)), uint64(max(usage.TotalBytes, 0))
-	return fmt.Sprintf(" (%s of %s free)", humanize.IBytes(free), humanize.IBytes(total))
+	unit := uint64(cmp.Or(stat.Frsize, stat.Bsize))
+	free, total := stat.Bavail*unit, stat.Blocks*unit
+	text := fmt.Sprintf("%s of %s free", humanize.IBytes(free), humanize.IBytes(total))
+	switch {
+	case stat.Files > 0 && stat.Ffree == 0:
+		text += ", but not one of its " + humanize.Comma(int64(stat.Files)) + " inodes"
+	case free >= plentyBytes:
+		text += "; a quota may be in the way, or the disk is failing, which the kernel's log would say"
+	}
+	return " (" + text + ")"
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,23 @@ func TestLabFullDisk(t *testing.T) {
 	}
 	if after, err := s.Usage(ctx); err != nil || after.FreeBytes < before.FreeBytes-1<<20 {
 		t.Errorf("%d bytes free before and %d after, %v", before.FreeBytes, after.FreeBytes, err)
+	}
+}
+
+// Many small backups can use up a filesystem's inodes before its blocks.
+func TestLabNoInodes(t *testing.T) {
+	device := lab.Disk(t, 48<<20)
+	lab.Do(t, "mkfs.ext4", "-q", "-N", "16", device)
+	s, err := Open(Options{Path: lab.Mount(t, device, "rw")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := 0; err == nil && i < 100; i++ {
+		err = put(s, fmt.Sprintf("h/v/%d", i), "small")
+	}
+	if !errors.Is(err, store.ErrNoSpace) || !strings.Contains(err.Error(), "not one of its 16 inodes") {
+		t.Errorf("error %v, want ErrNoSpace and what is used up", err)
 	}
 }
 
