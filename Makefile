@@ -149,16 +149,27 @@ test-boot: packages ## boot restored Debian guests in an emulated PC, which take
 test-lockstep: ## look 50 times, and not 6, whether the snapshots of a group are of one moment
 	VOLTAR_LOCKSTEP_ROUNDS=50 go test -count 1 -timeout 40m -run '^TestLabGroupIsOfOneMoment$$' ./cmd/voltar
 
-# For test-faults: of what is random, and how much of it. A run that was stopped goes on where it was.
+# For test-faults: of what is random, how much of it, and by how many machines at a time. A run that was stopped goes on
+# where it was.
 SEED := 1
 CASES :=
 CASE :=
 KILLS := 200
 CUTS := 20
+MACHINES := 2
+FAULTS = VOLTAR_FAULTS_SEED=$(SEED) VOLTAR_FAULTS_CASES=$(CASES) VOLTAR_FAULTS_ONLY='$(CASE)' VOLTAR_FAULTS_KILLS=$(KILLS) \
+	VOLTAR_FAULTS_CUTS=$(CUTS) VOLTAR_FAULTS_PARTS=$(MACHINES)
 
-test-faults: setup ## break everything around the program, machine after machine, for hours (SEED=1 CASES= KILLS=200 CUTS=20 CASE='.*')
-	VOLTAR_FAULTS=full VOLTAR_FAULTS_SEED=$(SEED) VOLTAR_FAULTS_CASES=$(CASES) VOLTAR_FAULTS_ONLY='$(CASE)' VOLTAR_FAULTS_KILLS=$(KILLS) VOLTAR_FAULTS_CUTS=$(CUTS) \
-		go test -count 1 -timeout 24h ./internal/faults
+test-faults: setup ## break everything around the program, machine after machine, for hours (SEED=1 CASES= KILLS=200 CUTS=20 MACHINES=2 CASE='.*')
+	@parts=
+	trap 'kill $$parts 2>/dev/null || :' EXIT
+	for ((part = 0; part < $(MACHINES); part++)); do
+		VOLTAR_FAULTS=full VOLTAR_FAULTS_PART=$$part $(FAULTS) go test -count 1 -timeout 24h ./internal/faults & parts+=" $$!"
+	done
+	failed=
+	for part in $$parts; do wait $$part || failed=yes; done
+	VOLTAR_FAULTS=figures go test -v -count 1 ./internal/faults | grep '^seeds '
+	[ -z "$$failed" ]
 
 test-mutations: setup ## disable each condition of the gate, one at a time, and see that a test fails
 	go run ./internal/faults/mutations -write

@@ -325,16 +325,19 @@ func (h *host) tryFaults(t *testing.T, s settings) {
 			break
 		}
 		tried++
+		if !s.mine(tried) {
+			continue
+		}
 		if slices.ContainsFunc(done, func(v verdict) bool { return v.ID == f.id() && len(v.Wrong) == 0 }) {
 			continue
 		}
-		note(t, f.id())
+		s.note(t, f.id())
 		v := h.try(t, f)
 		for _, what := range v.Wrong {
 			t.Errorf("%s: %s", f.id(), what)
 		}
 		t.Logf("%s: struck %t, exit code %d, %d ms, %s after the start", v.ID, v.Struck, v.Code, v.Millis, time.Since(began).Round(time.Second))
-		addVerdict(t, "faults", v)
+		s.keep(t, "faults", v)
 	}
 }
 

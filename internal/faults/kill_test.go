@@ -13,26 +13,33 @@ import (
 // each. Every tenth next start is a whole run.
 func (h *host) tryKills(t *testing.T, s settings) {
 	t.Helper()
-	began := time.Now()
-	if out := h.run(t, "", nil, h.args(stepRun)...); out.code != 0 {
-		t.Fatalf("without any fault: exit code %d\n%s", out.code, out.text())
+	var whole time.Duration
+	for range 2 { // the second finds everything in the cache, as those to come
+		out := h.run(t, "", nil, h.args(stepRun)...)
+		if out.code != 0 {
+			t.Fatalf("without any fault: exit code %d\n%s", out.code, out.text())
+		}
+		whole = out.took
+		h.reset(t)
 	}
-	whole := time.Since(began)
-	h.reset(t)
 	random := rand.New(rand.NewPCG(s.Seed, 1))
 	done := readVerdicts(t, "kills")
 	for i := range s.Kills {
 		share := random.Float64()
 		id := fmt.Sprintf("kill/%d", i+1)
-		if slices.ContainsFunc(done, func(v verdict) bool { return v.ID == id && len(v.Wrong) == 0 }) {
+		if !s.mine(i) || slices.ContainsFunc(done, func(v verdict) bool { return v.ID == id && len(v.Wrong) == 0 }) {
 			continue
 		}
-		note(t, id)
+		s.note(t, id)
 		v := h.killRun(t, id, time.Duration(share*float64(whole)), i%10 == 9)
+		for try := 0; try < 3 && !v.Struck && len(v.Wrong) == 0; try++ { // it was faster, and had ended
+			share *= 0.8
+			v = h.killRun(t, id, time.Duration(share*float64(whole)), false)
+		}
 		for _, what := range v.Wrong {
 			t.Errorf("%s: %s", id, what)
 		}
-		addVerdict(t, "kills", v)
+		s.keep(t, "kills", v)
 	}
 }
 

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,31 +24,40 @@ const (
 	buildTimeLimit = 10 * time.Minute
 )
 
-// settings say how much is tried. They reach the machine as a file, because its environment is its own.
+// settings say how much is tried.
 type settings struct {
-	Full  bool   `json:"full"`  // all that is asked for, with results kept; otherwise a sample
-	Seed  uint64 `json:"seed"`  // of the order of the cases, and of the moments
-	Cases int    `json:"cases"` // faults to try; 0 for all there are
-	Only  string `json:"only"`  // regular expression of the names of the faults to try
-	Kills int    `json:"kills"`
-	Cuts  int    `json:"cuts"`
+	Full  bool   // all that is asked for, with results kept; otherwise a sample
+	Seed  uint64 // of the order of the cases, and of the moments
+	Cases int    // faults to try; 0 for all there are
+	Only  string // regular expression of the names of the faults to try
+	Kills int
+	Cuts  int
+	// Part of Parts that share all of this among them, from 0 on. Each has a machine of its own.
+	Part, Parts int
 }
 
 // sample is what `make test` tries.
-var sample = settings{Seed: 1, Cases: 6, Kills: 2, Cuts: 1}
+var sample = settings{Seed: 1, Cases: 6, Kills: 2, Cuts: 1, Parts: 1}
 
-// settingsOfRun reads the variables that make test-faults sets.
+// variables are those that make test-faults sets, here and in the machine.
+var variables = []string{
+	"VOLTAR_FAULTS", "VOLTAR_FAULTS_SEED", "VOLTAR_FAULTS_CASES", "VOLTAR_FAULTS_ONLY", "VOLTAR_FAULTS_KILLS",
+	"VOLTAR_FAULTS_CUTS", "VOLTAR_FAULTS_PART", "VOLTAR_FAULTS_PARTS",
+}
+
+// settingsOfRun reads the variables.
 func settingsOfRun() (settings, error) {
 	if os.Getenv("VOLTAR_FAULTS") == "" {
 		return sample, nil
 	}
-	s := settings{Full: true, Seed: 1, Kills: 200, Cuts: 20, Only: os.Getenv("VOLTAR_FAULTS_ONLY")}
+	s := settings{Full: true, Seed: 1, Kills: 200, Cuts: 20, Only: os.Getenv("VOLTAR_FAULTS_ONLY"), Parts: 1}
 	for _, v := range []struct {
 		name string
 		set  func(int)
 	}{
 		{"SEED", func(n int) { s.Seed = uint64(n) }}, {"CASES", func(n int) { s.Cases = n }},
 		{"KILLS", func(n int) { s.Kills = n }}, {"CUTS", func(n int) { s.Cuts = n }},
+		{"PART", func(n int) { s.Part = n }}, {"PARTS", func(n int) { s.Parts = max(n, 1) }},
 	} {
 		text := os.Getenv("VOLTAR_FAULTS_" + v.name)
 		if text == "" {
@@ -64,6 +72,9 @@ func settingsOfRun() (settings, error) {
 	return s, nil
 }
 
+// mine tells whether the case of a number belongs to this part.
+func (s settings) mine(number int) bool { return number%s.Parts == s.Part }
+
 // folder is where the results are kept, on the host.
 func (s settings) folder() string {
 	if s.Full {
@@ -72,50 +83,39 @@ func (s settings) folder() string {
 	return filepath.Join(cache, "sample")
 }
 
+// TestMain runs the tests. With VOLTAR_FAULTS=figures it only writes down what became of earlier runs.
 func TestMain(m *testing.M) {
-	opts, err := prepare()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		os.Exit(1)
-	}
-	status := lab.Main(m, opts)
-	if s, err := settingsOfRun(); err == nil && s.Full && !lab.Inside() {
-		if err := reportFigures(); err != nil {
+	status := 0
+	if os.Getenv("VOLTAR_FAULTS") != "figures" {
+		opts, err := prepare()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "faults:", err)
-			status = 1
+			os.Exit(1)
 		}
+		status = lab.Main(m, opts)
+	} else if err := reportFigures(); err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		status = 1
 	}
 	os.Exit(status)
 }
 
-// prepare makes the folder that the machine and the host share, with the settings in it.
+// prepare makes the folder that the machine and the host share.
 func prepare() (lab.Options, error) {
-	opts := lab.Options{Modules: []string{"dm-dust", "dm-log-writes"}, Layers: layers}
-	if lab.Inside() {
-		return opts, nil
-	}
+	opts := lab.Options{Modules: []string{"dm-dust", "dm-log-writes"}, Layers: layers, Env: variables}
 	s, err := settingsOfRun()
-	if err != nil {
+	if err != nil || lab.Inside() {
 		return opts, err
 	}
-	share, err := filepath.Abs(s.folder())
-	if err != nil {
+	if opts.Share, err = filepath.Abs(s.folder()); err != nil {
 		return opts, err
 	}
-	opts.Share = share
 	if !s.Full {
-		if err := os.RemoveAll(share); err != nil { // results of an earlier sample
+		if err := os.RemoveAll(opts.Share); err != nil { // results of an earlier sample
 			return opts, err
 		}
 	}
-	if err := os.MkdirAll(share, 0o755); err != nil {
-		return opts, err
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return opts, err
-	}
-	return opts, os.WriteFile(filepath.Join(share, "settings.json"), text, 0o644)
+	return opts, os.MkdirAll(opts.Share, 0o755)
 }
 
 // layers lays the binary under test over the machine's root, built as it is shipped, and strace.
@@ -129,7 +129,11 @@ func layers(ctx context.Context) ([]string, error) {
 }
 
 func buildLayer(ctx context.Context) (string, error) {
-	layer, err := filepath.Abs(filepath.Join(cache, "layer"))
+	s, err := settingsOfRun()
+	if err != nil {
+		return "", err
+	}
+	layer, err := filepath.Abs(filepath.Join(cache, fmt.Sprintf("layer-%d", s.Part))) // no other part writes to it
 	if err != nil {
 		return "", err
 	}
@@ -147,11 +151,7 @@ func buildLayer(ctx context.Context) (string, error) {
 // readSettings returns the settings, inside.
 func readSettings(t *testing.T) settings {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(shared, "settings.json"))
-	var s settings
-	if err == nil {
-		err = json.Unmarshal(text, &s)
-	}
+	s, err := settingsOfRun()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,6 +66,9 @@ const replayDiskBytes = 48 << 20
 // that the program had not waited for. Each time the filesystem is mounted, and what stands there must be whole.
 func TestLabWriteOrder(t *testing.T) {
 	s := readSettings(t)
+	if s.Part > 0 {
+		return // it is one case, which the first part tries
+	}
 	lab.VG(t, "vg", 160<<20)
 	disk, log := lab.Disk(t, replayDiskBytes), lab.Disk(t, 512<<20)
 	dir := t.TempDir()
@@ -121,11 +124,11 @@ func TestLabWriteOrder(t *testing.T) {
 		moments = moments[:4]
 		slices.Sort(moments)
 	}
-	h.replay(t, played, recorded, entries, sectorBytes, moments)
+	h.replay(t, s, played, recorded, entries, sectorBytes, moments)
 }
 
 // replay plays the writes into an image, up to each moment, and looks at what is there then.
-func (h *host) replay(t *testing.T, played string, log io.ReaderAt, entries []logEntry, sectorBytes int64, moments []int) {
+func (h *host) replay(t *testing.T, s settings, played string, log io.ReaderAt, entries []logEntry, sectorBytes int64, moments []int) {
 	t.Helper()
 	image, err := os.OpenFile(played, os.O_WRONLY, 0)
 	if err != nil {
@@ -149,7 +152,7 @@ func (h *host) replay(t *testing.T, played string, log io.ReaderAt, entries []lo
 			t.Errorf("after write %d of %d: %d backups stand where %d stood before", moment+1, len(entries), stand, most)
 		}
 		most = max(most, stand)
-		addVerdict(t, "writes", v)
+		s.keep(t, "writes", v)
 	}
 	t.Logf("%d moments, at most %d backups stood at one of them", len(moments), most)
 }

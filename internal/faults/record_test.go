@@ -1,38 +1,43 @@
 package faults
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 )
 
-// results keeps what became of each case, a line of JSON each, in a folder of the host.
-type results struct{ dir string }
+// results keeps what became of each case, a line of JSON each, in a folder of the host. Each part of a run writes files of
+// its own: machines know nothing of each other's writes.
+type results struct {
+	dir  string
+	part int
+}
 
+// read returns the results of all parts.
 func (r results) read(kind string) ([]verdict, error) {
-	f, err := os.Open(filepath.Join(r.dir, kind+".jsonl"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	paths, err := filepath.Glob(filepath.Join(r.dir, kind+"-*.jsonl"))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var list []verdict
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var v verdict
-		if json.Unmarshal(lines.Bytes(), &v) == nil { // the last line of a test that was stopped may be torn
-			list = append(list, v)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(text) {
+			var v verdict
+			if json.Unmarshal(line, &v) == nil { // the last line of a test that was stopped may be torn
+				list = append(list, v)
+			}
 		}
 	}
-	return list, lines.Err()
+	return list, nil
 }
 
 func (r results) add(kind string, v verdict) error {
@@ -40,7 +45,7 @@ func (r results) add(kind string, v verdict) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(r.dir, kind+".jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(filepath.Join(r.dir, fmt.Sprintf("%s-%d.jsonl", kind, r.part)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -51,7 +56,7 @@ func (r results) add(kind string, v verdict) error {
 // readVerdicts reads what was tried before, inside.
 func readVerdicts(t *testing.T, kind string) []verdict {
 	t.Helper()
-	list, err := results{shared}.read(kind)
+	list, err := results{dir: shared}.read(kind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,17 +64,18 @@ func readVerdicts(t *testing.T, kind string) []verdict {
 }
 
 // note says on the host what is being tried, for whoever waits.
-func note(t *testing.T, what string) {
+func (s settings) note(t *testing.T, what string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(shared, "now"), []byte(time.Now().Format(time.TimeOnly)+" "+what+"\n"), 0o644); err != nil {
+	path := filepath.Join(shared, fmt.Sprintf("now-%d", s.Part))
+	if err := os.WriteFile(path, []byte(time.Now().Format(time.TimeOnly)+" "+what+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// addVerdict keeps a verdict, inside.
-func addVerdict(t *testing.T, kind string, v verdict) {
+// keep keeps a verdict, inside.
+func (s settings) keep(t *testing.T, kind string, v verdict) {
 	t.Helper()
-	if err := (results{shared}).add(kind, v); err != nil {
+	if err := (results{shared, s.Part}).add(kind, v); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -75,7 +75,7 @@ func reportFigures() error {
 	for _, dir := range dirs {
 		run := map[string][]verdict{}
 		for _, kind := range kinds {
-			if run[kind], err = (results{dir}).read(kind); err != nil {
+			if run[kind], err = (results{dir: dir}).read(kind); err != nil {
 				return err
 			}
 		}
