@@ -3,14 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/agefile"
 	"voltar/internal/browse/browsetest"
@@ -142,17 +147,88 @@ path = "`+t.TempDir()+`"
 	}
 }
 
-func TestReadLine(t *testing.T) {
-	for text, want := range map[string]string{"a b\nrest": "a b", "\n": "", "x\r\n": "x"} {
-		r := strings.NewReader(text)
-		if got, err := readLine(r); err != nil || got != want || r.Len() != len(text)-strings.Index(text, "\n")-1 {
-			t.Errorf("%q: %q, %v, %d left", text, got, err, r.Len())
+// terminal is both ends of a new pseudo-terminal: a person's, and a program's.
+func terminal(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := int(person.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(person.Close(), program.Close()) })
+	return person, program
+}
+
+// A key that is itself encrypted is opened with what a person types, who alone knows it.
+func TestPassphraseIsAskedForAtTheTerminal(t *testing.T) {
+	s, _, _, key, _ := newSealed(t)
+	secret, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const passphrase = "what a person types"
+	recipient, err := age.NewScryptRecipient(passphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient.SetWorkFactor(10)
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, recipient)
+	if err == nil {
+		_, err = w.Write(secret)
+	}
+	if err := errors.Join(err, w.Close(), os.WriteFile(key, sealed.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for typed, want := range map[string]struct {
+		code      int
+		out, errs string
+	}{
+		passphrase:       {0, "text\n", ""},
+		"something else": {2, "", "passphrase"},
+	} {
+		person, program := terminal(t)
+		cmd := exec.Command("/proc/self/exe", "cat", "volume-00000001", "p1:/file", "--identity", key, "--config", s.config)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+		cmd.ExtraFiles = []*os.File{program}
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, err := readLine(strings.NewReader("no end")); err == nil {
-		t.Error("half a line is taken")
-	}
-	if _, err := readLine(io.LimitReader(strings.NewReader("x"), 0)); err == nil {
-		t.Error("nothing is taken")
+		shown := make([]byte, 1000)
+		n, err := person.Read(shown)
+		if prompt := "Passphrase of " + key + ": "; err != nil || string(shown[:n]) != prompt {
+			t.Errorf("shown %q, %v, want %q", shown[:n], err, prompt)
+		}
+		for echo := uint32(unix.ECHO); echo != 0; time.Sleep(time.Millisecond) { // a person is not that quick
+			mode, err := unix.IoctlGetTermios(int(person.Fd()), unix.TCGETS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			echo = mode.Lflag & unix.ECHO
+		}
+		if _, err := person.WriteString(typed + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // its exit code tells
+		if code := cmd.ProcessState.ExitCode(); code != want.code || out.String() != want.out || !strings.Contains(errs.String(), want.errs) {
+			t.Errorf("%q: exit code %d, want %d\nstdout %q\nstderr %s", typed, code, want.code, &out, &errs)
+		}
+		if n, err = person.Read(shown); err != nil || strings.TrimSpace(string(shown[:n])) != "" {
+			t.Errorf("what was typed is shown: %q, %v", shown[:n], err)
+		}
 	}
 }

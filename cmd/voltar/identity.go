@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"voltar/internal/agefile"
 	"voltar/internal/browse"
@@ -55,43 +52,18 @@ func (a *app) addIdentity(s *setup, identities *agefile.Identities, path string)
 }
 
 // askPassphrase asks a person, at the terminal and without showing what is typed.
-func askPassphrase(prompt string) (_ string, err error) {
+func askPassphrase(prompt string) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("cannot ask for the passphrase: there is no terminal: %w\n"+
 			"hint: open the identity elsewhere and hand it over: age -d IDENTITY | voltar … --identity -", err)
 	}
 	defer tty.Close()
-	fd := int(tty.Fd())
-	shown, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return "", fmt.Errorf("cannot ask for the passphrase: %w", err)
-	}
-	hidden := *shown
-	hidden.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &hidden); err != nil {
-		return "", fmt.Errorf("cannot ask for the passphrase: %w", err)
-	}
-	defer func() {
-		fmt.Fprintln(tty)
-		err = errors.Join(err, unix.IoctlSetTermios(fd, unix.TCSETS, shown))
-	}()
 	fmt.Fprint(tty, prompt)
-	return readLine(tty)
-}
-
-// readLine reads one line and nothing behind it.
-func readLine(r io.Reader) (string, error) {
-	var line strings.Builder
-	for b := make([]byte, 1); ; {
-		n, err := r.Read(b)
-		switch {
-		case n > 0 && b[0] == '\n':
-			return strings.TrimSuffix(line.String(), "\r"), nil
-		case n > 0:
-			line.WriteByte(b[0])
-		case err != nil:
-			return "", fmt.Errorf("cannot read the passphrase: %w", err)
-		}
+	text, err := term.ReadPassword(int(tty.Fd()))
+	fmt.Fprintln(tty)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the passphrase: %w", err)
 	}
+	return string(text), nil
 }

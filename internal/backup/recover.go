@@ -114,7 +114,7 @@ func (e *Engine) recoverMap(ctx context.Context, t journal.Thing) (string, error
 }
 
 // recoverSnapshot removes a snapshot when name, tags and UUID say that it is the one in the journal. Without a UUID the
-// run died while it was made. A volume group that is not there is an error: its disks may come back, and the snapshot
+// run, or the host, died while it was made. A volume group that is not there is an error: its disks may come back, and the snapshot
 // with them.
 func (e *Engine) recoverSnapshot(ctx context.Context, by owner, t journal.Thing) (string, error) {
 	v, err := e.LVM.Lookup(ctx, t.VG, t.LV)
@@ -126,6 +126,10 @@ func (e *Engine) recoverSnapshot(ctx context.Context, by owner, t journal.Thing)
 	}
 	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+by.run) {
 		return "", fmt.Errorf("%s lacks the tags of the run: it was made by something else and stays", v)
+	}
+	if t.LVUUID == "" && v.Kind == lvm.KindLinear && !v.Open {
+		// lvcreate makes the copy-on-write space as a volume of the snapshot's name and tags first, and it a snapshot then.
+		return "half-made snapshot " + v.String(), e.LVM.RemoveVolume(ctx, t.VG, t.LV, v.UUID)
 	}
 	expect := lvm.Expect{UUID: t.LVUUID, Tag: TagRun + by.run}
 	return "snapshot " + v.String(), e.LVM.RemoveSnapshot(ctx, t.VG, t.LV, expect)

@@ -23,17 +23,17 @@ var wrapped = []string{
 const real = "/usr/lib/faults"
 
 // wrapper stands in for a command. It does nothing but for a program that is tried: then each call takes the next number
-// of $VOLTAR_FAULTS/calls, and a file of that number in $VOLTAR_FAULTS/plan says what goes wrong with it.
+// of $FAULT_PLAN/calls, and a file of that number in $FAULT_PLAN/plan says what goes wrong with it.
 const wrapper = `#!/bin/sh
 real=%[1]s/%[2]s
 [ "${0##*/}" = %[2]s ] || exec $real "${0##*/}" "$@" # another name of it
-[ "$VOLTAR_FAULTS" ] || exec $real "$@"
+[ "$FAULT_PLAN" ] || exec $real "$@"
 set -C
 n=1
-while ! { echo "%[2]s $*" >"$VOLTAR_FAULTS/calls/$n"; } 2>/dev/null; do n=$((n + 1)); done
-[ -e "$VOLTAR_FAULTS/plan/$n" ] || exec $real "$@"
-read -r mode <"$VOLTAR_FAULTS/plan/$n"
-echo "$mode" >"$VOLTAR_FAULTS/struck"
+while ! { echo "%[2]s $*" >"$FAULT_PLAN/calls/$n"; } 2>/dev/null; do n=$((n + 1)); done
+[ -e "$FAULT_PLAN/plan/$n" ] || exec $real "$@"
+read -r mode <"$FAULT_PLAN/plan/$n"
+echo "$mode" >"$FAULT_PLAN/struck"
 case $mode in
 fail) echo "%[2]s: an injected fault" >&2; exit 5 ;;
 late) $real "$@" >/dev/null; echo "%[2]s: an injected fault" >&2; exit 5 ;;
@@ -46,7 +46,7 @@ hang) exec sleep 100000 ;;
 stuck) exec dd if=/dev/mapper/stuck of=/dev/null bs=4096 count=1 iflag=direct ;;
 term) kill -TERM $PPID; exec $real "$@" ;;
 kill) kill -KILL $PPID; exec $real "$@" ;;
-strike) sh "$VOLTAR_FAULTS/strike" >>"$VOLTAR_FAULTS/log" 2>&1; exec $real "$@" ;;
+strike) sh "$FAULT_PLAN/strike" >>"$FAULT_PLAN/log" 2>&1; exec $real "$@" ;;
 esac
 `
 

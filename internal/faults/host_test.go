@@ -35,7 +35,7 @@ const programLimit = 12 * time.Minute
 
 // mark in the environment of the program tells the wrappers of commands that it is to be tried, and the host's state
 // which processes are the program's.
-const mark = "VOLTAR_FAULTS="
+const mark = "FAULT_PLAN="
 
 // host is a machine with a classic, partitioned volume and a thin one, two backups of each, and a configuration.
 type host struct {

@@ -19,11 +19,20 @@ func newErrorCounter(driver string, rdev uint64) (errorCounter, error) {
 	if driver != "ext4" {
 		return errorCounter{}, nil
 	}
-	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(rdev), unix.Minor(rdev)))
+	path, err := ext4Attribute(rdev, "errors_count")
 	if err != nil {
 		return errorCounter{}, fmt.Errorf("cannot find the error counter: %w", err)
 	}
-	return errorCounter{filepath.Join("/sys/fs/ext4", filepath.Base(device), "errors_count")}, nil
+	return errorCounter{path}, nil
+}
+
+// ext4Attribute is where sysfs has an attribute of a mounted ext4 (Documentation/ABI/testing/sysfs-fs-ext4).
+func ext4Attribute(rdev uint64, name string) (string, error) {
+	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(rdev), unix.Minor(rdev)))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join("/sys/fs/ext4", filepath.Base(device), name), nil
 }
 
 func (c errorCounter) read() (int64, error) {

@@ -440,6 +440,11 @@ func TestLabWritable(t *testing.T) {
 		if after, err := os.ReadFile("/proc/self/mountinfo"); err != nil || string(after) != string(before) {
 			t.Errorf("%s: the mount shows in mountinfo (%v):\n%s", fsType, err, after)
 		}
+		if path, err := ext4Attribute(mounted.rdev, "reserved_clusters"); fsType == "ext4" {
+			if kept, readErr := os.ReadFile(path); err != nil || string(kept) != "0\n" {
+				t.Errorf("%q clusters are kept back from files (%v, %v)", kept, err, readErr)
+			}
+		}
 		root, err := mounted.OpenRoot()
 		if err != nil {
 			t.Fatal(err)

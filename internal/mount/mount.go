@@ -87,7 +87,28 @@ func (m *Mounter) Mount(ctx context.Context, device, fsType string) (*Mount, err
 // MountWritable is Mount for a filesystem that is to be filled. It is for one that the caller has just made: to write to
 // what a guest made would trust it with more than reading does.
 func (m *Mounter) MountWritable(ctx context.Context, device, fsType string) (*Mount, error) {
-	return m.mountAs(ctx, writable, device, fsType)
+	mounted, err := m.mountAs(ctx, writable, device, fsType)
+	if err != nil {
+		return nil, err
+	}
+	if err := mounted.useReserve(fsType); err != nil {
+		m.log.Warn("the filesystem keeps room back: if it was full, its files may not all fit", "device", device, "err", err)
+	}
+	return mounted, nil
+}
+
+// useReserve lets files have the room that the ext4 driver keeps back for metadata of delayed writes, up to 2 % of all. A
+// guest that was full to the last block may need some of it: its files come back in another order, in other pieces. Where
+// metadata find no room then, Sync fails.
+func (m *Mount) useReserve(fsType string) error {
+	if policy, _ := policyOf(fsType); policy.driver != "ext4" {
+		return nil
+	}
+	path, err := ext4Attribute(m.rdev, "reserved_clusters")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte("0"), 0)
 }
 
 func (m *Mounter) mountAs(ctx context.Context, access access, device, fsType string) (*Mount, error) {
