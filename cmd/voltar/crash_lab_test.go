@@ -162,6 +162,40 @@ func (s site) runArgs() []string {
 	return []string{"run", "--json", "--log-level", "debug", "--config", s.config}
 }
 
+// wantCoreDumps has whatever crashes from now on leave its memory in a file, the program too, and returns what names the
+// files.
+func wantCoreDumps(t *testing.T) func() []string {
+	t.Helper()
+	dir := t.TempDir()
+	lab.Do(t, "sh", "-c", "echo "+dir+"/core.%p >/proc/sys/kernel/core_pattern")
+	t.Cleanup(func() { lab.Do(t, "sh", "-c", "echo core >/proc/sys/kernel/core_pattern") })
+	t.Setenv("GOTRACEBACK", "crash")
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: old.Max, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_CORE, &old) })
+	files := func() []string {
+		found, err := filepath.Glob(dir + "/core.*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	lab.Do(t, "sh", "-c", "sh -c 'kill -QUIT $$' || true")
+	dumped := files()
+	if len(dumped) != 1 {
+		t.Fatalf("another program's memory is in %q: this machine makes no core dumps", dumped)
+	}
+	if err := os.Remove(dumped[0]); err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
 // An interrupted run ends at once with exit code 130, cleans up, and mails what became of it. Meanwhile a second run is
 // refused and told who holds the lock. What a killed one leaves, voltar cleanup removes.
 func TestLabInterruptedAndSecondRuns(t *testing.T) {
@@ -203,12 +237,18 @@ func TestLabInterruptedAndSecondRuns(t *testing.T) {
 		t.Errorf("journals: %q %v", left, err)
 	}
 
+	dumps := wantCoreDumps(t)
 	p = start(t, s.runArgs()...)
 	if !p.until("type=ext4") {
 		t.Fatal(p.wait(t), p.stderr.String())
 	}
-	p.signal(t, syscall.SIGKILL)
-	p.wait(t)
+	p.signal(t, syscall.SIGQUIT) // the Go runtime then crashes
+	if code := p.wait(t); code != -1 {
+		t.Errorf("it was to crash: exit code %d", code)
+	}
+	if dumped := dumps(); len(dumped) > 0 {
+		t.Errorf("its memory is in %q", dumped)
+	}
 	for _, want := range []string{"removed: snapshot vg/classic-voltar-", "nothing to clean up"} {
 		if code, out, errs := voltar(t, "cleanup", "--config", s.config); code != 0 || !strings.Contains(out, want) {
 			t.Errorf("cleanup: %d %q %q, want %q", code, out, errs, want)

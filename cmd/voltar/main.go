@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/mount"
 	"voltar/internal/quiesce"
@@ -24,6 +25,7 @@ import (
 var version = ""
 
 func main() {
+	keepOutOfCoreDumps()
 	if status, handled := mount.RunChild(os.Args); handled {
 		os.Exit(status)
 	}
@@ -32,6 +34,15 @@ func main() {
 	}
 	boundMemory()
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// keepOutOfCoreDumps sees to it that no file holds the program's memory, and with it passwords and keys, should it crash,
+// whatever limits and handlers of core dumps the host has. Root alone has them; for others the kernel would also close
+// their own /proc/self to them.
+func keepOutOfCoreDumps() {
+	if os.Geteuid() == 0 {
+		_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // fails for other values only
+	}
 }
 
 // boundMemory lets the heap grow by a quarter between collections instead of to its double, unless the environment says
