@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// fakeWatch is a Watch whose ticks and readings a test gives.
+// fakeWatch is a Watch whose ticks and readings a test in a bubble of synctest gives.
 type fakeWatch struct {
 	*Watch
 	ctx    context.Context
@@ -33,10 +34,11 @@ func newFakeWatch(t *testing.T, policy WatchPolicy, snap Snapshot, extendErr err
 	return f
 }
 
-// see lets the watch look once.
+// see lets the watch look once, and waits until it has.
 func (f *fakeWatch) see(st Status, err error) {
 	f.status <- func() (Status, error) { return st, err }
 	f.ticks <- time.Time{}
+	synctest.Wait()
 }
 
 // last gives the reading of Stop.
@@ -52,21 +54,23 @@ func used(percent float64) Status {
 }
 
 func TestWatchKeepsPeaksAndExtends(t *testing.T) {
-	f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, nil)
-	for _, percent := range []float64{10, 69.9, 70, 30} {
-		f.see(used(percent), nil)
-	}
-	f.see(Status{}, errors.New("lvs: busy"))
-	res, err := f.last(t, used(31), nil)
-	if err != nil || res.PeakPercent != 70 || res.PeakBytes != 700 || res.MissedLooks != 1 || res.Last.UsedPercent != 31 {
-		t.Errorf("%+v, %v", res, err)
-	}
-	if len(f.grown) != 1 || f.grown[0] != 200 || res.Extended != 1 || res.ExtendedBytes != 200 {
-		t.Errorf("extended by %v: %+v", f.grown, res)
-	}
-	if f.ctx.Err() == nil {
-		t.Error("the context outlives Stop")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, nil)
+		for _, percent := range []float64{10, 69.9, 70, 30} {
+			f.see(used(percent), nil)
+		}
+		f.see(Status{}, errors.New("lvs: busy"))
+		res, err := f.last(t, used(31), nil)
+		if err != nil || res.PeakPercent != 70 || res.PeakBytes != 700 || res.MissedLooks != 1 || res.Last.UsedPercent != 31 {
+			t.Errorf("%+v, %v", res, err)
+		}
+		if len(f.grown) != 1 || f.grown[0] != 200 || res.Extended != 1 || res.ExtendedBytes != 200 {
+			t.Errorf("extended by %v: %+v", f.grown, res)
+		}
+		if f.ctx.Err() == nil {
+			t.Error("the context outlives Stop")
+		}
+	})
 }
 
 func TestWatchDoesNotExtend(t *testing.T) {
@@ -82,29 +86,33 @@ func TestWatchDoesNotExtend(t *testing.T) {
 		"(origin's size not told)": {WatchPolicy{Alloc: &Allocator{}}, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			snap := watchedSnap
-			snap.OriginBytes = tt.origin
-			st := used(80)
-			if tt.origin == 1 {
-				st.SizeBytes, tt.want = MaxSnapshotBytes(1, 1), 0
-			}
-			f := newFakeWatch(t, tt.policy, snap, nil)
-			f.see(st, nil)
-			if _, err := f.last(t, used(80), nil); err != nil || len(f.grown) != tt.want {
-				t.Errorf("extended %v, %v, want %d times", f.grown, err, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				snap := watchedSnap
+				snap.OriginBytes = tt.origin
+				st := used(80)
+				if tt.origin == 1 {
+					st.SizeBytes, tt.want = MaxSnapshotBytes(1, 1), 0
+				}
+				f := newFakeWatch(t, tt.policy, snap, nil)
+				f.see(st, nil)
+				if _, err := f.last(t, used(80), nil); err != nil || len(f.grown) != tt.want {
+					t.Errorf("extended %v, %v, want %d times", f.grown, err, tt.want)
+				}
+			})
 		})
 	}
 }
 
 func TestWatchGoesOnWithoutRoomToExtend(t *testing.T) {
-	f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, ErrNoSpace)
-	f.see(used(80), nil)
-	f.see(used(99), nil)
-	res, err := f.last(t, used(99.9), nil)
-	if err != nil || !errors.Is(res.ExtendErr, ErrNoSpace) || res.Extended != 0 || f.cause != nil {
-		t.Errorf("%+v, %v", res, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, ErrNoSpace)
+		f.see(used(80), nil)
+		f.see(used(99), nil)
+		res, err := f.last(t, used(99.9), nil)
+		if err != nil || !errors.Is(res.ExtendErr, ErrNoSpace) || res.Extended != 0 || f.cause != nil {
+			t.Errorf("%+v, %v", res, err)
+		}
+	})
 }
 
 func TestWatchEndsTheContextWithItsCause(t *testing.T) {
@@ -127,29 +135,35 @@ func TestWatchEndsTheContextWithItsCause(t *testing.T) {
 		"pool metadata": {st: pool(1, 95), want: ErrPoolFull},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
-			f.see(tt.st, tt.err)
-			<-f.ctx.Done()
-			if cause := context.Cause(f.ctx); !errors.Is(cause, tt.want) {
-				t.Errorf("cause %v, want %v", cause, tt.want)
-			}
-			if _, err := f.Stop(t.Context()); !errors.Is(err, tt.want) {
-				t.Errorf("Stop: %v, want %v: a lost snapshot stays lost", err, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
+				f.see(tt.st, tt.err)
+				<-f.ctx.Done()
+				if cause := context.Cause(f.ctx); !errors.Is(cause, tt.want) {
+					t.Errorf("cause %v, want %v", cause, tt.want)
+				}
+				if _, err := f.Stop(t.Context()); !errors.Is(err, tt.want) {
+					t.Errorf("Stop: %v, want %v: a lost snapshot stays lost", err, tt.want)
+				}
+			})
 		})
 		t.Run(name+" at the last look", func(t *testing.T) {
-			f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
-			if _, err := f.last(t, tt.st, tt.err); !errors.Is(err, tt.want) {
-				t.Errorf("%v, want %v", err, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
+				if _, err := f.last(t, tt.st, tt.err); !errors.Is(err, tt.want) {
+					t.Errorf("%v, want %v", err, tt.want)
+				}
+			})
 		})
 	}
 }
 
 func TestWatchTrustsNothingItCannotRead(t *testing.T) {
-	f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
-	f.see(used(10), nil)
-	if _, err := f.last(t, Status{}, ErrStatusUnknown); !errors.Is(err, ErrStatusUnknown) {
-		t.Errorf("%v, want ErrStatusUnknown", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeWatch(t, WatchPolicy{}, watchedSnap, nil)
+		f.see(used(10), nil)
+		if _, err := f.last(t, Status{}, ErrStatusUnknown); !errors.Is(err, ErrStatusUnknown) {
+			t.Errorf("%v, want ErrStatusUnknown", err)
+		}
+	})
 }

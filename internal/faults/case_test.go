@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -43,6 +44,8 @@ type armed struct {
 	under    []string    // what the program is started under
 	dir      string      // of the wrappers' plan, "" for none
 	volumes  []string    // that a run is to take, instead of all
+	args     []string    // of the program, instead of the step's own
+	target   string      // volume group that a restore goes to, instead of vg
 	mend     func()      // takes the fault away, once the program has ended
 	after    func()      // takes away what the fault was tried on, once everything has been checked
 	struck   func() bool // whether it struck; nil when it always does
@@ -72,7 +75,10 @@ func (h *host) try(t *testing.T, f fault) verdict {
 	if a.after != nil {
 		h.before = stateOf(t) // with what the fault is tried on
 	}
-	out := h.run(t, a.dir, a.under, append(h.args(f.step), a.volumes...)...)
+	if a.args == nil {
+		a.args = append(h.args(f.step), a.volumes...)
+	}
+	out := h.run(t, a.dir, a.under, a.args...)
 	if a.struck != nil {
 		v.Struck = a.struck()
 	}
@@ -89,7 +95,7 @@ func (h *host) try(t *testing.T, f fault) verdict {
 	if a.wantCode != 0 && out.code != a.wantCode {
 		wrong("exit code %d, want %d", out.code, a.wantCode)
 	}
-	h.judge(t, f, out, wrong)
+	h.judge(t, f, a, out, wrong)
 	h.judgeNextStart(t, f.step, a.anyData, wrong)
 	if a.after != nil {
 		a.after()
@@ -135,7 +141,7 @@ func (h *host) ready(t *testing.T, s step) {
 }
 
 // judge checks what the program says of itself against what is there, as long as nothing has cleaned up behind it.
-func (h *host) judge(t *testing.T, f fault, out outcome, wrong func(string, ...any)) {
+func (h *host) judge(t *testing.T, f fault, a armed, out outcome, wrong func(string, ...any)) {
 	t.Helper()
 	allowed := []int{0, 1, 3, 5, -1, 130}
 	if out.code == -1 && out.hung || !slices.Contains(allowed, out.code) && !strings.Contains(out.stderr, "runtime: netpoll") {
@@ -145,7 +151,7 @@ func (h *host) judge(t *testing.T, f fault, out outcome, wrong func(string, ...a
 	case stepRun:
 		h.judgeRun(t, out, wrong)
 	case stepRestore:
-		h.judgeRestore(t, out, wrong)
+		h.judgeRestore(t, cmp.Or(a.target, "vg"), out, wrong)
 	case stepPrune, stepCleanup:
 	}
 	var mayGo func(string) bool
@@ -214,14 +220,14 @@ func (h *host) judgeRun(t *testing.T, out outcome, wrong func(string, ...any)) {
 }
 
 // judgeRestore looks at the volume that a restore was to make, and removes it.
-func (h *host) judgeRestore(t *testing.T, out outcome, wrong func(string, ...any)) {
+func (h *host) judgeRestore(t *testing.T, vg string, out outcome, wrong func(string, ...any)) {
 	t.Helper()
-	found := strings.Fields(lab.Do(t, "lvs", "--noheadings", "-o", "lv_tags,lv_size", "--select", "lv_name=restored", "vg"))
+	found := strings.Fields(lab.Do(t, "lvs", "--noheadings", "-o", "lv_tags,lv_size", "--select", "lv_name=restored", vg))
 	switch {
 	case out.code == 0 && len(found) == 0:
 		wrong("exit code 0 without a volume")
 	case out.code == 0:
-		lab.Do(t, "mount", "-o", "ro", "/dev/vg/restored", "/mnt")
+		lab.Do(t, "mount", "-o", "ro", "/dev/"+vg+"/restored", "/mnt")
 		sum := strings.Fields(lab.Do(t, "sha256sum", "/mnt/data"))[0]
 		lab.Do(t, "umount", "/mnt")
 		if sum != h.data {
@@ -231,7 +237,7 @@ func (h *host) judgeRestore(t *testing.T, out outcome, wrong func(string, ...any
 		wrong("the volume of a failed restore is not marked as incomplete")
 	}
 	if len(found) > 0 {
-		lab.Do(t, "lvremove", "--force", "--yes", "vg/restored")
+		lab.Do(t, "lvremove", "--force", "--yes", vg+"/restored")
 	}
 }
 

@@ -255,14 +255,18 @@ func armStuck(call int) func(*testing.T, *host) armed {
 func (h *host) faults(t *testing.T, all bool) []fault {
 	t.Helper()
 	t.Logf("a run calls %d commands:\n%s", len(h.runCalls), strings.Join(h.runCalls, "\n"))
-	list := slices.Concat(h.commandFaults(stepRun, h.runCalls), h.deviceFaults(h.runCalls), systemCallFaults())
+	list := slices.Concat(h.commandFaults(stepRun, h.runCalls), deviceFaults(stepRun, h.runCalls), volumeFaults(h.runCalls),
+		deviceFaults(stepPrune, nil), systemCallFaults())
 	if !all {
 		return slices.DeleteFunc(list, func(f fault) bool { return f.class == "hanging command" || f.class == "stuck command" }) // minutes each
 	}
 	for _, s := range []step{stepRestore, stepCleanup} {
 		calls := h.callsOf(t, s)
 		t.Logf("%s calls %d commands:\n%s", s, len(calls), strings.Join(calls, "\n"))
-		list = append(list, h.commandFaults(s, calls)...)
+		list = slices.Concat(list, h.commandFaults(s, calls), deviceFaults(s, calls))
+		if s == stepRestore {
+			list = append(list, targetFaults(calls)...)
+		}
 	}
 	return list
 }

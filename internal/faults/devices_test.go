@@ -11,16 +11,43 @@ import (
 	"voltar/internal/lab"
 )
 
-// deviceFaults break what lies below the program, each before the first call of each command of a run: its destination
-// and its state run full, fail or become read-only, the volume group has no room, the volume's disk goes away or has bad
-// sectors, the snapshot overflows, the clock jumps.
-func (h *host) deviceFaults(calls []string) []fault {
+// deviceFaults break what lies below the program, from the start or before the first call of each command of a step: its
+// destination and its state run full, fail or become read-only, the clock jumps.
+func deviceFaults(s step, calls []string) []fault {
+	var list []fault
+	add := func(class, name, cause string, arm func(*testing.T, *host) armed) {
+		list = append(list, fault{step: s, class: class, name: name, cause: cause, arm: arm})
+	}
+	for i, call := range slices.Insert(firstOfEach(calls), 0, "start") {
+		if call == "" {
+			continue
+		}
+		at := fmt.Sprintf(" at call %d (%s)", i, words(call))
+		if i == 0 {
+			at = " from the start"
+		}
+		for _, folder := range []string{"destination", "state"} {
+			add("full disk", folder+at, "no space left", armDisk(folder, i, fillDisk))
+			// ext4 that cannot read where its free inodes are calls itself full.
+			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system|the disk is failing",
+				armDisk(folder, i, failDisk))
+			add("failing disk", folder+" becomes read-only"+at, "input/output error|read-only file system", armDisk(folder, i, abortDisk))
+		}
+		for _, by := range []string{"+1 day", "-1 day", "-20 years"} {
+			if i > 0 {
+				add("clock", by+at, ".", armClock(by, i))
+			}
+		}
+	}
+	return list
+}
+
+// volumeFaults break the volumes of a run, their disk and their snapshots, before the first call of each command, and the
+// server that takes its mail.
+func volumeFaults(calls []string) []fault {
 	var list []fault
 	add := func(class, name, cause string, arm func(*testing.T, *host) armed) {
 		list = append(list, fault{step: stepRun, class: class, name: name, cause: cause, arm: arm})
-	}
-	for _, folder := range []string{"destination", "state"} {
-		add("full disk", folder+" from the start", "no space left", armDisk(folder, 0, fillDisk))
 	}
 	add("full disk", "volume group", "too little free space|no space", armFullGroup)
 	for i, call := range firstOfEach(calls) {
@@ -28,15 +55,6 @@ func (h *host) deviceFaults(calls []string) []fault {
 			continue
 		}
 		at := fmt.Sprintf(" at call %d (%s)", i+1, words(call))
-		for _, folder := range []string{"destination", "state"} {
-			add("full disk", folder+at, "no space left", armDisk(folder, i+1, fillDisk))
-			// ext4 that cannot read where its free inodes are calls itself full.
-			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system|the disk is failing", armDisk(folder, i+1, failDisk))
-			add("failing disk", folder+" becomes read-only"+at, "input/output error|read-only file system", armDisk(folder, i+1, abortDisk))
-		}
-		for _, by := range []string{"+1 day", "-1 day", "-20 years"} {
-			add("clock", by+at, ".", armClock(by, i+1))
-		}
 		add("volume's disk", "goes away"+at, "(?i)i/o error|input/output|vg2|volume group|missing|overflowed|invalid|snapshot", armGone(i+1))
 		add("volume's disk", "has bad sectors"+at, "(?i)input/output error|damaged", armBadSectors(i+1))
 		add("snapshot", "overflows"+at, "overflowed", armOverflow(i+1))
@@ -48,6 +66,21 @@ func (h *host) deviceFaults(calls []string) []fault {
 		add("mail server", name, "mail|report was not delivered", arm)
 	}
 	slices.SortFunc(list, func(a, b fault) int { return strings.Compare(a.name, b.name) })
+	return list
+}
+
+// targetFaults take the disk that a restore writes to away, before the first call of each command.
+func targetFaults(calls []string) []fault {
+	var list []fault
+	for i, call := range firstOfEach(calls) {
+		if call == "" {
+			continue
+		}
+		list = append(list, fault{
+			step: stepRestore, class: "target's disk", name: fmt.Sprintf("goes away at call %d (%s)", i+1, words(call)),
+			cause: "(?i)i/o error|input/output|vg2|volume group|missing", arm: armTargetGone(i + 1),
+		})
+	}
 	return list
 }
 
@@ -154,6 +187,20 @@ func armGone(call int) func(*testing.T, *host) armed {
 		p := newPlan(t)
 		p.strike(t, call, reload("disk2", "0 131072 error"))
 		return armed{dir: p.dir, struck: p.struck, volumes: []string{"vg2/volume"}, anyData: true,
+			mend: func() { lab.Do(t, "sh", "-c", reload("disk2", table)) }, after: remove}
+	}
+}
+
+// armTargetGone has a restore go to a second volume group, and takes its disk away in the middle. What stands there
+// afterwards goes with the volume group.
+func armTargetGone(call int) func(*testing.T, *host) armed {
+	return func(t *testing.T, h *host) armed {
+		table, remove := second(t)
+		p := newPlan(t)
+		p.strike(t, call, reload("disk2", "0 131072 error"))
+		args := h.args(stepRestore)
+		args[slices.Index(args, "vg/restored")] = "vg2/restored"
+		return armed{dir: p.dir, struck: p.struck, args: args, target: "vg2",
 			mend: func() { lab.Do(t, "sh", "-c", reload("disk2", table)) }, after: remove}
 	}
 }

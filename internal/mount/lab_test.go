@@ -329,6 +329,9 @@ func TestLabPanicOnErrorsIsNotObeyed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if found, err := m.Errors(); err != nil || len(found) != 0 {
+		t.Errorf("errors before anything was read: %v, %v", found, err)
+	}
 	if entries, err := fs.ReadDir(root.FS(), "folder"); err == nil {
 		t.Errorf("the damaged folder reads as %v", entries)
 	}
@@ -337,6 +340,16 @@ func TestLabPanicOnErrorsIsNotObeyed(t *testing.T) {
 	}
 	if got := readFile(t, m, "whole"); got != "whole" {
 		t.Errorf("content %q", got)
+	}
+	if found, err := m.Errors(); err != nil || len(found) == 0 || found[0].Inode == 0 {
+		t.Errorf("errors of the damaged folder: %v, %v", found, err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The filesystem keeps its count from mount to mount.
+	if found, err := mounted(t, device, "ext4").Errors(); err != nil || len(found) != 0 {
+		t.Errorf("errors of an earlier mount: %v, %v", found, err)
 	}
 }
 
