@@ -89,8 +89,14 @@ func (a *app) restore(c *cli.Context) error {
 	if printErr := a.printRestore(c, result); printErr != nil {
 		return errors.Join(err, printErr)
 	}
-	if err == nil && result.Status == restore.StatusLosses {
-		return exitWith(exitAttention)
+	switch result.Status {
+	case restore.StatusRestored, restore.StatusLosses:
+		if err != nil {
+			fmt.Fprintln(a.stderr, "voltar:", err)
+		}
+		if err != nil || result.Status == restore.StatusLosses {
+			return exitWith(exitAttention)
+		}
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -157,7 +158,10 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int6
 		return nil
 	case err != nil:
 		x.image = err.Error()
-		return nil //nolint:nilerr // a superblock that makes no sense is the guest's, and makes an image of the extent
+		if errno := syscall.Errno(0); errors.As(err, &errno) {
+			v.warn(fmt.Sprintf("look at the filesystem of %s: %v", x.label(), err), "its disk may be failing; it is stored as an image")
+		}
+		return nil // a superblock that makes no sense is the guest's, and makes an image of the extent
 	}
 	if found.Type == "swap" {
 		return x.describe(fs)

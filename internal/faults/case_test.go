@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"voltar/internal/lab"
+	"voltar/internal/restore"
 	"voltar/report"
 )
 
@@ -144,6 +145,9 @@ func (h *host) ready(t *testing.T, s step) {
 func (h *host) judge(t *testing.T, f fault, a armed, out outcome, wrong func(string, ...any)) {
 	t.Helper()
 	allowed := []int{0, 1, 3, 5, -1, 130}
+	if f.step == stepRestore {
+		allowed = append(allowed, 2) // there is no such target
+	}
 	if out.code == -1 && out.hung || !slices.Contains(allowed, out.code) && !strings.Contains(out.stderr, "runtime: netpoll") {
 		wrong("exit code %d", out.code)
 	}
@@ -223,17 +227,26 @@ func (h *host) judgeRun(t *testing.T, out outcome, wrong func(string, ...any)) {
 func (h *host) judgeRestore(t *testing.T, vg string, out outcome, wrong func(string, ...any)) {
 	t.Helper()
 	found := strings.Fields(lab.Do(t, "lvs", "--noheadings", "-o", "lv_tags,lv_size", "--select", "lv_name=restored", vg))
+	var result restore.Result
+	if out.code >= 0 && out.code != 2 && out.code != 130 {
+		if err := json.Unmarshal([]byte(out.stdout), &result); err != nil && out.stdout != "" {
+			wrong("its result cannot be read: %v", err)
+		}
+	}
+	isMarked := len(found) == 2
 	switch {
-	case out.code == 0 && len(found) == 0:
-		wrong("exit code 0 without a volume")
-	case out.code == 0:
+	case out.code == 0 && result.Status != restore.StatusRestored:
+		wrong("exit code 0, and it is %q", result.Status)
+	case result.Status == restore.StatusRestored && (len(found) == 0 || isMarked):
+		wrong("it is restored, but there is %q", found)
+	case result.Status == restore.StatusRestored:
 		lab.Do(t, "mount", "-o", "ro", "/dev/"+vg+"/restored", "/mnt")
 		sum := strings.Fields(lab.Do(t, "sha256sum", "/mnt/data"))[0]
 		lab.Do(t, "umount", "/mnt")
 		if sum != h.data {
 			wrong("the restored file is another")
 		}
-	case len(found) == 1:
+	case len(found) > 0 && !isMarked && out.code != -1: // one that was killed may have come to its end
 		wrong("the volume of a failed restore is not marked as incomplete")
 	}
 	if len(found) > 0 {

@@ -247,22 +247,59 @@ func (h *host) verify(folder string, anyData bool) error {
 	if err != nil {
 		return err
 	}
-	found := false
+	var archives, images [][]byte
 	for line := range strings.Lines(string(text)) {
 		want, name, ok := strings.Cut(strings.TrimSpace(line), "  ")
 		data, err := os.ReadFile(filepath.Join(folder, name))
 		if sum := sha1.Sum(data); !ok || err != nil || hex.EncodeToString(sum[:]) != want {
 			return fmt.Errorf("%s/%s is not what its checksum says (%w)", folder, name, err)
 		}
-		if strings.HasSuffix(name, ".tar.gz") {
-			found = true
-			if err := h.verifyArchive(data); err != nil && !anyData {
-				return fmt.Errorf("%s/%s: %w", folder, name, err)
-			}
+		switch {
+		case strings.HasSuffix(name, ".tar.gz"):
+			archives = append(archives, data)
+		case strings.HasSuffix(name, ".gz") && !strings.HasSuffix(name, ".index.gz"):
+			images = append(images, data)
 		}
 	}
-	if !found {
-		return fmt.Errorf("%s has no archive", folder)
+	if anyData && len(archives)+len(images) > 0 {
+		return nil
+	}
+	if len(archives) == 1 {
+		return h.verifyArchive(archives[0])
+	}
+	var errs []error // what could not be looked at when it was backed up is stored as an image
+	for _, image := range images {
+		err := h.verifyImage(image)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("nothing in %s holds the data of the volume: %w", folder, errors.Join(errs...))
+}
+
+// verifyImage looks into the filesystem of an image.
+func (h *host) verifyImage(data []byte) (err error) {
+	plain, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "image")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file, err := os.Create(filepath.Join(dir, "image"))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, plain)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	out, err := exec.Command("sh", "-c", `mkdir $1/look && mount -o loop $1/image $1/look && sha256sum $1/look/data; umount $1/look`, "sh", dir).CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), h.data) {
+		return fmt.Errorf("it holds no filesystem with the file data: %w: %s", err, out)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type work struct {
 	journal *journal.Run
 	device  string // of the target, once it is open
 	touched bool   // something was written to the target
+	stands  bool   // every step was taken: the target is restored, whatever fails after that
 	zeros   bool   // what was not written to the target reads as zeros
 	held    []func(context.Context) error
 	missing map[string]int // how many filesystems did not have what a pattern of paths wants
@@ -31,7 +32,7 @@ type work struct {
 }
 
 // Run takes the steps of a plan. The Result is complete even beside an error; where the target stands incomplete, the
-// error says how that shows.
+// error says how that shows. An error beside StatusRestored is of what came after the last step.
 func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}}
 	w.result = Result{
@@ -45,6 +46,7 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 		e.Progress.Started(p.TotalBytes)
 	}
 	err = w.steps(ctx)
+	w.stands = err == nil
 	for _, pattern := range p.paths {
 		if err == nil && w.missing[pattern] == w.filled {
 			w.lose("nothing in the backup matches %q", pattern)
@@ -128,9 +130,9 @@ func (w *work) releaseTo(ctx context.Context, keep int) error {
 func (w *work) finish(err error) *Result {
 	w.result.Ended = w.Now().UTC()
 	switch {
-	case err != nil && w.touched:
+	case !w.stands && w.touched:
 		w.result.Status = StatusIncomplete
-	case err != nil:
+	case !w.stands:
 		w.result.Status = StatusUntouched
 	case len(w.result.Losses) > 0:
 		w.result.Status = StatusLosses
@@ -148,6 +150,9 @@ func (w *work) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case w.stands:
+		return fmt.Errorf("%s is restored to %s, but what came after that failed: %w\nhint: `voltar cleanup` removes what may be left",
+			w.plan.Backup, w.plan.Target, err)
 	case w.touched:
 		return fmt.Errorf("restore %s to %s: %w\n%s", w.plan.Backup, w.plan.Target, err, w.plan.mark)
 	}
