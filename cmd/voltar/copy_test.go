@@ -246,3 +246,40 @@ func (u *uploads) objects() (keys []string) {
 	}
 	return keys
 }
+
+// What was copied to a bucket with object lock is held there, however the copy came about.
+func TestCopyToABucketThatLocks(t *testing.T) {
+	t.Setenv("VOLTAR_TEST_S3_SECRET", s3test.SecretKey)
+	server := s3test.Start(t, s3test.MinIO)
+	server.Make(t, "bucket", s3test.Bucket{Locking: true})
+	s, _, _ := newStocked(t, bucketDestination("far", server.Endpoint, "bucket")+`object_lock = { mode = "compliance", days = 30 }
+`)
+	began := time.Now()
+	if code, out, errs := voltar(t, "copy", "--all", "--from", "disk", "--to", "far", "--config", s.config); code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", code, out, errs)
+	}
+	client, err := server.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := 0
+	for object := range client.ListObjectsIter(t.Context(), "bucket", minio.ListObjectsOptions{Recursive: true}) {
+		if object.Err != nil {
+			t.Fatal(object.Err)
+		}
+		if strings.HasSuffix(object.Key, "voltar.json") { // says whose the store is
+			continue
+		}
+		mode, until, err := client.GetObjectRetention(t.Context(), "bucket", object.Key, "")
+		if err != nil || *mode != minio.Compliance || until.Before(began.AddDate(0, 0, 29)) {
+			t.Errorf("%s: locked until %v (%v)", object.Key, until, err)
+		}
+		locked++
+	}
+	if locked < 9 { // three backups of an archive, an index and a manifest at least
+		t.Errorf("%d objects", locked)
+	}
+	if code, out, errs := voltar(t, "verify", "--all", "--full", "--from", "far", "--config", s.config); code != 0 {
+		t.Errorf("verify: %d\n%s\n%s", code, out, errs)
+	}
+}
