@@ -119,10 +119,10 @@ func (h *host) remember(t *testing.T) {
 	lab.Do(t, "cp", "-a", h.backups, h.pristine)
 }
 
-// reset brings the backups back to what was remembered.
+// reset brings the backups back to what was remembered, and removes journals that one case has left for the next.
 func (h *host) reset(t *testing.T) {
 	t.Helper()
-	lab.Do(t, "sh", "-c", "rm -rf "+h.backups+"/* && cp -a "+h.pristine+"/. "+h.backups)
+	lab.Do(t, "sh", "-c", "rm -rf "+h.backups+"/* "+h.state+"/journal && cp -a "+h.pristine+"/. "+h.backups)
 }
 
 // outcome is how the program ended.

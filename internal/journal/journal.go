@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"voltar/internal/durable"
 )
@@ -85,7 +84,7 @@ func begin(opts Options, info Info) (_ *Run, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(fmt.Errorf("cannot use %s: it is there already", path), err)
 	}
-	file, err := opts.FS.OpenAppend(hidden, 0o600)
+	file, err := openHidden(opts, hidden)
 	if err != nil {
 		return nil, err
 	}
@@ -95,9 +94,6 @@ func begin(opts Options, info Info) (_ *Run, err error) {
 			err = errors.Join(err, opts.FS.Remove(shown), file.Close())
 		}
 	}()
-	if taken, err := flock(file.File()); err != nil || !taken {
-		return nil, errors.Join(fmt.Errorf("cannot lock %s", hidden), err)
-	}
 	line, err := encode(record{Op: opBegin, Format: Format, Info: &info})
 	if err != nil {
 		return nil, err
@@ -112,6 +108,27 @@ func begin(opts Options, info Info) (_ *Run, err error) {
 		return nil, err
 	}
 	return &Run{journal{fs: opts.FS, path: path, info: info, file: file, ledger: ledger{info: info}}}, nil
+}
+
+// openHidden makes the hidden file of a Begin and locks it. Meanwhile the folder is locked, so that whoever holds its lock
+// and finds such a file without one knows that its run is dead.
+func openHidden(opts Options, path string) (_ *durable.Appender, err error) {
+	folder, err := os.Open(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, folder.Close()) }() // and with that its lock
+	if err := awaitFlock(folder); err != nil {
+		return nil, err
+	}
+	file, err := opts.FS.OpenAppend(path, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, ignoreNotExist(opts.FS.Remove(path)))
+	}
+	if taken, err := flock(file.File()); err != nil || !taken {
+		return nil, errors.Join(fmt.Errorf("cannot lock %s", path), err, opts.FS.Remove(path), file.Close())
+	}
+	return file, nil
 }
 
 // Intend records that a thing is about to be made. Only when it returns nil may the caller make it.
@@ -212,7 +229,11 @@ func Dead(opts Options) (*Found, error) {
 		case strings.HasSuffix(name, suffix+damagedSuffix):
 			found.Damaged = append(found.Damaged, Damaged{Path: path})
 		case strings.HasSuffix(name, suffix):
-			if err := found.take(opts, path, strings.HasPrefix(name, ".")); err != nil {
+			take := found.take
+			if strings.HasPrefix(name, ".") {
+				take = removeBegun
+			}
+			if err := take(opts, path); err != nil {
 				errs = append(errs, fmt.Errorf("take journal %s: %w", path, err))
 			}
 		}
@@ -222,7 +243,7 @@ func Dead(opts Options) (*Found, error) {
 }
 
 // take adds the journal at path to what was found, if its run is dead.
-func (f *Found) take(opts Options, path string, hidden bool) error {
+func (f *Found) take(opts Options, path string) error {
 	file, err := opts.FS.ReopenAppend(path)
 	if err != nil {
 		return ignoreNotExist(err) // its run has just ended
@@ -230,9 +251,6 @@ func (f *Found) take(opts Options, path string, hidden bool) error {
 	taken, err := flock(file.File())
 	if err != nil || !taken {
 		return errors.Join(err, file.Close())
-	}
-	if hidden {
-		return errors.Join(removeBegun(opts, path, file), file.Close())
 	}
 	if !stillAt(file.File(), path) {
 		return file.Close()
@@ -266,18 +284,24 @@ func (f *Found) take(opts Options, path string, hidden bool) error {
 	return nil
 }
 
-// begunMax is how long a Begin may take from opening its hidden file to showing it, with a disk that is very slow.
-const begunMax = time.Hour
-
-// removeBegun removes what a run that died inside Begin left: it had made nothing. A young one may be of a run that is
-// just about to lock it.
-func removeBegun(opts Options, path string, file *durable.Appender) error {
-	info, err := file.File().Stat()
+// removeBegun removes what a run that died inside Begin left: it had made nothing. One that is inside just now has the
+// folder's lock, or that of its file.
+func removeBegun(opts Options, path string) (err error) {
+	folder, err := os.Open(opts.Dir)
 	if err != nil {
 		return err
 	}
-	if age := time.Since(info.ModTime()); age >= 0 && age < begunMax {
-		return nil
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	if taken, err := flock(folder); err != nil || !taken {
+		return err
+	}
+	file, err := opts.FS.ReopenAppend(path)
+	if err != nil {
+		return ignoreNotExist(err) // it was shown meanwhile
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if taken, err := flock(file.File()); err != nil || !taken {
+		return err
 	}
 	return ignoreNotExist(opts.FS.Remove(path))
 }

@@ -224,3 +224,19 @@ func stillAt(file *os.File, path string) bool {
 	there, err := os.Lstat(path)
 	return err == nil && os.SameFile(mine, there)
 }
+
+// flockPatience bounds how long a lock is waited for that others hold for moments only.
+const flockPatience = 10 * time.Second
+
+// awaitFlock is flock for a lock that others hold for moments only.
+func awaitFlock(file *os.File) error {
+	for deadline := time.Now().Add(flockPatience); ; time.Sleep(time.Millisecond) {
+		taken, err := flock(file)
+		if err != nil || taken {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("cannot lock %s: another has held it for %s", file.Name(), flockPatience)
+		}
+	}
+}

@@ -48,6 +48,9 @@ func (p *planner) find(ctx context.Context) (*place, error) {
 }
 
 func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
+	if _, err := p.Runner.LookPath("lvs"); err != nil {
+		return nil, fmt.Errorf("look for %s/%s: %w\nhint: install lvm2, or give --to-image FILE or --to-device DEVICE", t.VG, t.LV, err)
+	}
 	inventory, err := p.inventory(ctx)
 	if err != nil {
 		return nil, err
