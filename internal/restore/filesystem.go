@@ -17,8 +17,11 @@ import (
 	"voltar/report"
 )
 
-// mkfsTimeout bounds one command that makes a filesystem: on a large device without discard it takes a while.
-const mkfsTimeout = time.Hour
+// mkfsTimeout bounds one command that makes a filesystem of a size. What it writes grows with that, to 2 % of it at most,
+// which a slow disk does at 20 MB/s.
+func mkfsTimeout(sizeBytes int64) time.Duration {
+	return 5*time.Minute + time.Duration(sizeBytes>>30)*time.Second
+}
 
 // maxBootAreaBytes is more than any boot area has: FAT's reserved sectors are 65,535 at most.
 const maxBootAreaBytes = 65535 * 4096
@@ -126,7 +129,7 @@ func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recip
 			}
 			args = append(args, word)
 		}
-		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: recipe.Env, Timeout: mkfsTimeout}
+		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: recipe.Env, Timeout: mkfsTimeout(p.targetBytes)}
 		if _, err := w.Runner.Run(ctx, cmd); err != nil {
 			return fmt.Errorf("make the filesystem: %w", err)
 		}
