@@ -19,12 +19,20 @@ func (r *run) watchPolicy() lvm.WatchPolicy {
 	}
 }
 
-// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
-func (v *volumeRun) endWatch(ctx context.Context, watch *lvm.Watch) error {
-	if v.watched != nil {
-		return nil
+// endReading ends what was read of the snapshot, which came to err, with a last look at it. It returns why that must not be
+// trusted, or nil.
+func (v *volumeRun) endReading(ctx context.Context, err error) error {
+	if v.watch == nil || v.watched != nil {
+		return err
 	}
-	seen, err := watch.Stop(context.WithoutCancel(ctx))
+	lost := v.endWatch(ctx)
+	defer v.stop(nil)
+	return explainStop(v.reading, err, lost)
+}
+
+// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
+func (v *volumeRun) endWatch(ctx context.Context) error {
+	seen, err := v.watch.Stop(context.WithoutCancel(ctx))
 	v.watched = &seen
 	v.result.Snapshot = v.describeSnapshot(seen)
 	if seen.ExtendErr != nil && err == nil {
