@@ -98,10 +98,13 @@ func standing(backups []catalog.Backup) map[string]bool {
 // forRetentionAmong is forRetention where all that a destination holds is known: a backup counts as complete only when
 // those that it belongs with are there.
 func forRetentionAmong(backups, all []catalog.Backup) []retention.Backup {
-	stands := standing(all)
 	list := forRetention(backups)
+	var stands map[string]bool // most have no partners
 	for i, b := range backups {
 		for _, id := range b.Manifest.Partners() {
+			if stands == nil {
+				stands = standing(all)
+			}
 			list[i].Complete = list[i].Complete && stands[id.String()]
 		}
 	}

@@ -58,15 +58,15 @@ func (lv *GuestLV) OwnBytes() int64 {
 	for _, s := range lv.Segments {
 		for i := range s.Offsets {
 			if lv.Elsewhere(s, i) == "" {
-				own += s.areaBytes()
+				own += s.AreaBytes()
 			}
 		}
 	}
 	return own
 }
 
-// areaBytes is how much of each of its areas a segment takes.
-func (s GuestSegment) areaBytes() int64 { return s.SizeBytes / int64(len(s.Offsets)) }
+// AreaBytes is how much of each of its areas a segment takes.
+func (s GuestSegment) AreaBytes() int64 { return s.SizeBytes / int64(len(s.Offsets)) }
 
 // placed tells whether each offset is in one of so many other volumes, or in the backed-up one.
 func (s GuestSegment) placed(others int) bool {
@@ -112,8 +112,8 @@ func (m *Manifest) checkShare(x *Extent) error {
 			if !s.placed(len(x.LV.Others)) {
 				return nil // Extent.check says so
 			}
-			if other := x.LV.Elsewhere(s, i); other != "" && !within(shares, other, offset, s.areaBytes()) {
-				return fmt.Errorf("%d bytes at %d of %s are not on a physical volume of its group", s.areaBytes(), offset, other)
+			if other := x.LV.Elsewhere(s, i); other != "" && !within(shares, other, offset, s.AreaBytes()) {
+				return fmt.Errorf("%d bytes at %d of %s are not on a physical volume of its group", s.AreaBytes(), offset, other)
 			}
 		}
 	}
