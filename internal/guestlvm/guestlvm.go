@@ -136,6 +136,12 @@ func Read(disks []Disk) ([]VG, []Problem) {
 	return vgs, r.problems(vgs)
 }
 
+// UUID returns that of the physical volume on a disk, with hyphens.
+func UUID(disk Disk) (string, error) {
+	l, err := readLabel(disk)
+	return l.uuid, err
+}
+
 // dropShared drops groups that lay claim to the same physical volume: what was left of an older group is on its disks.
 func (r *reader) dropShared(vgs []VG) []VG {
 	owners := map[int]int{}
