@@ -59,7 +59,7 @@ func (p *party) link() {
 			continue
 		}
 		p.unlink = append(p.unlink, context.AfterFunc(v.reading, func() {
-			if cause := context.Cause(v.reading); !errors.Is(cause, context.Canceled) { // that is the ordinary end
+			if cause := v.stopped(); cause != nil {
 				p.stopOthers(v, cause)
 			}
 		}))
@@ -122,7 +122,7 @@ func (p *party) archive(ctx context.Context, v *volumeRun) {
 // pass is the gate of the whole party: when every snapshot was good to its last byte, each member's backup is made.
 func (p *party) pass(ctx context.Context) {
 	for _, v := range p.members {
-		v.fail(v.endReading(v.within(ctx), nil))
+		v.fail(v.endReading(v.within(ctx), v.stopped()))
 	}
 	p.failTogether()
 	if p.members[0].failure != nil {

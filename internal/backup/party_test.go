@@ -104,6 +104,28 @@ func TestMembersStopEachOther(t *testing.T) {
 	}
 }
 
+// What one member had read wrongly fails the others, before anything of them is published.
+func TestPartiesPassTogether(t *testing.T) {
+	all := members(t, "a", "b", "c")
+	all["b"].failure = lvm.ErrSnapshotOverflow
+	p := &party{members: list(all, "a b c")}
+	p.pass(t.Context()) // which has nowhere to publish to
+	for _, name := range []string{"a", "c"} {
+		var partner *partnerError
+		if err := all[name].failure; !errors.As(err, &partner) || partner.volume != "vg/b" || !errors.Is(err, lvm.ErrSnapshotOverflow) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// One that had been read whole before it was cancelled is cancelled all the same.
+	all = members(t, "a", "b")
+	all["b"].stop(errCancelled)
+	p = &party{members: list(all, "a b")}
+	p.pass(t.Context())
+	if !errors.Is(all["b"].failure, errCancelled) || errors.Is(all["a"].failure, errCancelled) || all["a"].failure == nil {
+		t.Errorf("a: %v, b: %v", all["a"].failure, all["b"].failure)
+	}
+}
+
 // A backup that would be half of something is not published on a destination.
 func TestDestinationsAreAgreedOn(t *testing.T) {
 	all := members(t, "a", "b")

@@ -30,6 +30,17 @@ func (v *volumeRun) endReading(ctx context.Context, err error) error {
 	return explainStop(v.reading, err, lost)
 }
 
+// stopped is why reading had to end before its time, or nil.
+func (v *volumeRun) stopped() error {
+	if v.reading == nil {
+		return nil
+	}
+	if cause := context.Cause(v.reading); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
 // endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
 func (v *volumeRun) endWatch(ctx context.Context) error {
 	seen, err := v.watch.Stop(context.WithoutCancel(ctx))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -222,7 +223,7 @@ func (p *planner) planDisk(ctx context.Context) error {
 	for _, b := range besides {
 		p.add(&claimBeside{b})
 		p.plan.locks = append(p.plan.locks, b.lock)
-		p.plan.mark += fmt.Sprintf("\nThe %s is incomplete as well: restore %s to it again first, or overwrite it as it is with --force.", b.what, b.backup)
+		p.plan.mark = strings.Replace(p.plan.mark, "\nhint:", " So is the "+b.what+".\nhint:", 1)
 	}
 	if !within {
 		if place.device != "" {
