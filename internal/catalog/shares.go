@@ -124,8 +124,7 @@ func (m *Manifest) checkShare(x *Extent) error {
 func within(shares []OtherShare, backup string, offset, sizeBytes int64) bool {
 	for _, share := range shares {
 		for _, place := range share.PVs {
-			if share.Backup == backup && offset >= place.OffsetBytes && sizeBytes <= place.SizeBytes &&
-				offset-place.OffsetBytes <= place.SizeBytes-sizeBytes {
+			if share.Backup == backup && offset >= place.OffsetBytes && offset-place.OffsetBytes <= place.SizeBytes-sizeBytes {
 				return true
 			}
 		}
