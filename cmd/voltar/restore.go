@@ -93,7 +93,7 @@ func (a *app) restore(c *cli.Context) error {
 		return errors.Join(err, printErr)
 	}
 	switch result.Status {
-	case restore.StatusRestored, restore.StatusLosses:
+	case restore.StatusRestored, restore.StatusAwaits, restore.StatusLosses:
 		if err != nil {
 			fmt.Fprintln(a.stderr, "voltar:", err)
 		}

@@ -79,22 +79,26 @@ func (v *volumeRun) look(ctx context.Context) (err error) {
 // archive is the way of one volume from what was found on it to every destination. There is no backup yet: nothing is
 // published unless every condition of the gate holds, for this volume and for those that it shares a party with.
 func (v *volumeRun) archive(ctx context.Context) error {
-	err := v.openOutput(v.reading)
-	for _, x := range v.layout.extents {
-		if err == nil {
-			err = v.store(v.reading, x)
-		}
-	}
-	if err == nil {
-		err = v.storeTable(v.reading, v.layout)
-	}
-	if err == nil {
-		err = v.storeDumps(v.reading)
-	}
-	if err != nil {
+	if err := v.storeAll(v.reading); err != nil {
 		return v.endReading(ctx, err)
 	}
 	return nil
+}
+
+// storeAll writes all that is to be kept of a volume but the manifest and what goes with it.
+func (v *volumeRun) storeAll(ctx context.Context) error {
+	if err := v.openOutput(ctx); err != nil {
+		return err
+	}
+	for _, x := range v.layout.extents {
+		if err := v.store(ctx, x); err != nil {
+			return err
+		}
+	}
+	if err := v.storeTable(ctx, v.layout); err != nil {
+		return err
+	}
+	return v.storeDumps(ctx)
 }
 
 // commit makes a backup of what was archived, once the gate is passed.
