@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"voltar/internal/catalog"
 	"voltar/internal/lab"
 	"voltar/report"
 )
@@ -56,12 +55,6 @@ func TestLabGuestLVMOnTwoVolumes(t *testing.T) {
 		if seen := lab.Do(t, "vgs", "--noheadings", "-o", "name") + lab.Do(t, "pvs", "--noheadings", "-o", "name"); strings.Contains(seen, "guest") || strings.Contains(seen, "disk") {
 			t.Errorf("the host sees the guest's volume group: %s", seen)
 		}
-	}
-
-	alone := newSite(t, "")
-	alone.run(t, 0, "host/disk1")
-	if _, m := alone.newest(t, "host/disk1"); m.Extents[0].State != catalog.StateImage || !strings.Contains(m.Extents[0].Reason, "a [[group]] of all volumes") {
-		t.Errorf("by itself: %+v", m.Extents[0])
 	}
 
 	const grouped = "[[group]]\nname = \"guest\"\nvolumes = [\"host/disk*\"]\n"

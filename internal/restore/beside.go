@@ -132,8 +132,8 @@ func (p *planner) lacksBeside(list []*besidePlace) error {
 		first = append(first, strings.TrimSpace("`voltar restore "+b.backup+" "+p.req.Again)+"`")
 		flags = append(flags, "--beside "+volume)
 	}
-	return fmt.Errorf("%w: a volume group of the guest lies on %s too\nhint: first %s, then `%s`, which fills both; --to-dir takes the files alone",
-		ErrUsage, strings.Join(volumes, " and "), strings.Join(first, " and "),
+	return fmt.Errorf("%w: a volume group of the guest lies on %s too\n"+
+		"hint: first %s, then `%s`, which fills both; --to-dir takes the files alone", ErrUsage, strings.Join(volumes, " and "), strings.Join(first, " and "),
 		strings.TrimSpace(fmt.Sprintf("voltar restore %s %s %s", p.plan.Backup, strings.Join(flags, " "), p.req.Again)))
 }
 

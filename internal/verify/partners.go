@@ -19,7 +19,7 @@ func (v *verifier) checkPartners(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		what := whatOf(v.backup.Manifest, id)
-		message := ""
+		var message string
 		switch {
 		case errors.Is(err, store.ErrNotExist):
 			message = fmt.Sprintf("the backup %s is missing, which has %s", id, what)
