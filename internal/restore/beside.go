@@ -133,7 +133,8 @@ func (p *planner) lacksBeside(list []*besidePlace) error {
 		flags = append(flags, "--beside "+volume)
 	}
 	return fmt.Errorf("%w: a volume group of the guest lies on %s too\n"+
-		"hint: first %s, then `%s`, which fills both; --to-dir takes the files alone", ErrUsage, strings.Join(volumes, " and "), strings.Join(first, " and "),
+		"hint: first %s, then `%s`, which fills both; --to-dir takes the files alone",
+		ErrUsage, strings.Join(volumes, " and "), strings.Join(first, " and "),
 		strings.TrimSpace(fmt.Sprintf("voltar restore %s %s %s", p.plan.Backup, strings.Join(flags, " "), p.req.Again)))
 }
 
