@@ -95,6 +95,7 @@ func TestLabGuestLVMOnTwoVolumes(t *testing.T) {
 		if !strings.Contains(errs, "does not hold the guest's physical volume") {
 			t.Errorf("beside something else: %s", errs)
 		}
+		lab.Do(t, "lvremove", "-q", "-y", "host/back1", "host/back2") // made anew
 		out, _ := s.restore(t, 0, "host/disk2", "--to-lv", "host/back2")
 		next := "voltar restore " + m1.ID().String() + " --beside host/disk2=host/back2 --config " + s.config
 		if !strings.Contains(out, next) || !strings.Contains(out, "but for logical volumes") {

@@ -3,6 +3,8 @@ package backup
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -123,6 +125,42 @@ func TestPartiesPassTogether(t *testing.T) {
 	p.pass(t.Context())
 	if !errors.Is(all["b"].failure, errCancelled) || errors.Is(all["a"].failure, errCancelled) || all["a"].failure == nil {
 		t.Errorf("a: %v, b: %v", all["a"].failure, all["b"].failure)
+	}
+}
+
+// When a member has failed, which may hold a clone of another's disk, nothing of the rest is read together.
+func TestNothingIsReadTogetherBesideAFailure(t *testing.T) {
+	blank := filepath.Join(t.TempDir(), "blank")
+	if err := os.WriteFile(blank, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		failure error
+		says    string
+	}{
+		{"all are there", nil, "a physical volume of the guest: "},
+		{"one failed", lvm.ErrSnapshotOverflow, "its own reason; the volumes of group g are not looked at together, as vg/c failed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := members(t, "a", "b", "c")
+			for _, v := range all {
+				v.snapshot.DMPath = blank
+				x := &extent{Extent: catalog.Extent{SizeBytes: 1 << 20}, image: "its own reason"}
+				x.found.Type = typePV
+				v.layout = &layout{extents: []*extent{x}}
+			}
+			all["c"].failure = test.failure
+			spans, err := unit{group: "g", members: list(all, "a b c")}.findSpans()
+			if err != nil || len(spans) > 0 {
+				t.Fatalf("%d groups, %v", len(spans), err)
+			}
+			for _, name := range []string{"a", "b"} {
+				if got := all[name].layout.extents[0].image; !strings.HasPrefix(got, test.says) {
+					t.Errorf("%s is an image because %q, want %q", name, got, test.says)
+				}
+			}
+		})
 	}
 }
 
