@@ -66,7 +66,8 @@ func TestRetentionKeepsWhatBelongsTogether(t *testing.T) {
 			make: func(t *testing.T, s *copySite) {
 				s.pair(t, "near", 0)
 				s.make(t, "near", "home", 1, lvmOf("", idOf("out", 1)))
-			}, left: "home0 home1 out0"},
+				s.make(t, "near", "out", 2, nil)
+			}, left: "home0 home1 out0 out2"},
 		{name: "only one of them is asked for", policy: retention.Policy{KeepLast: 1}, wanted: "vg/home",
 			make: func(t *testing.T, s *copySite) { s.pair(t, "near", 0); s.pair(t, "near", 1) }, left: "home0 home1 out0 out1"},
 		{name: "a chain", policy: retention.Policy{KeepLast: 1}, left: "end0 home0 home1 out0 out1",
