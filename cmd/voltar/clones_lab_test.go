@@ -72,8 +72,8 @@ func TestLabTenClonesAtOnce(t *testing.T) {
 	}
 }
 
-// A volume group of a guest that lies on two volumes of the host: as a consistency group they come back as they were at one
-// moment, each as an image.
+// A volume group of a guest that lies on two volumes of the host, in no consistency group: each comes back as an image. In a
+// group the one fails with the other, whose snapshot overflows when everything has been read.
 func TestLabGuestVGOverTwoVolumes(t *testing.T) {
 	lab.VG(t, "host", 160*mib)
 	first, second := lab.LV(t, "host", "a", 16*mib), lab.LV(t, "host", "b", 16*mib)
@@ -86,8 +86,34 @@ func TestLabGuestVGOverTwoVolumes(t *testing.T) {
 		M=$(mktemp -d); mount /dev/guest/data $M; dd if=/dev/urandom of=$M/random bs=1M count=8 status=none; umount $M`)
 	look := `vgchange -q -ay guest >&2; e2fsck -fn /dev/guest/data >/dev/null 2>&1; M=$(mktemp -d); mount -o ro /dev/guest/data $M; sha1sum <$M/random; umount $M`
 	want := onGuest(look)
-	s := newSite(t, "[[group]]\nname = \"guest\"\nvolumes = [\"host/*\"]\n")
-	result := s.run(t, 0)
+	const group = "[[group]]\nname = \"guest\"\nvolumes = [\"host/*\"]\n"
+	overflows := newSite(t, group+`[snapshot]
+size = "8MiB"
+min_size = "8MiB"
+poll_interval = "1h"
+[[dump]]
+name = "writer"
+volumes = ["b"]
+command = ["sh", "-c", "dd if=/dev/host/b of=/dev/host/b bs=1M conv=notrunc iflag=direct oflag=direct status=none; echo written"]
+`)
+	result := overflows.run(t, exitNothing)
+	for name, says := range map[string]string{"host/a": "lies on it and on host/b, which failed", "host/b": "snapshot overflowed"} {
+		if v := wantStatus(t, result, name, report.VolumeFailed); v.Error == nil || !strings.Contains(v.Error.Message, says) {
+			t.Errorf("%s: %+v", name, v.Error)
+		}
+		if left := overflows.backupsOf(t, name); len(left) > 0 {
+			t.Errorf("published all the same: %q", left)
+		}
+	}
+
+	s := newSite(t, "")
+	result = s.run(t, 0)
+	for _, name := range []string{"a", "b"} {
+		_, m := s.newest(t, "host/"+name)
+		if x := m.Extents[0]; x.State != catalog.StateImage || !strings.Contains(x.Reason, "a [[group]] of all volumes") {
+			t.Errorf("%s: %+v", name, x)
+		}
+	}
 	for _, name := range []string{"a", "b"} {
 		wantStatus(t, result, "host/"+name, report.VolumeOK)
 		lab.Do(t, "lvremove", "--force", "--yes", "host/"+name)

@@ -104,7 +104,7 @@ func TestLabThinImageReadsOnlyWhatIsAllocated(t *testing.T) {
 }
 
 // byRecipe brings a backup back onto a device with the commands in its RESTORE.txt and nothing else.
-func byRecipe(t *testing.T, folder, target string) {
+func byRecipe(t *testing.T, folder, target string, env ...string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(folder, catalog.RecipeName))
 	if err != nil {
@@ -116,7 +116,7 @@ func byRecipe(t *testing.T, folder, target string) {
 			script.WriteString(command)
 		}
 	}
-	lab.Do(t, "env", "TARGET="+target, "sh", "-c", "cd "+folder+"\n"+script.String())
+	lab.Do(t, "env", append(env, "TARGET="+target, "sh", "-c", "cd "+folder+"\n"+script.String())...)
 }
 
 // sumsUp holds the ledger of every volume against its size.
@@ -124,7 +124,7 @@ func sumsUp(t *testing.T, r report.Run) {
 	t.Helper()
 	for _, v := range r.Volumes {
 		l := v.Ledger
-		if sum := l.FilesBytes + l.ImageBytes + l.FreeBytes + l.ExcludedBytes + l.FailedBytes; sum != v.SizeBytes || l.FreeBytes < 0 {
+		if sum := l.FilesBytes + l.ImageBytes + l.FreeBytes + l.ExcludedBytes + l.FailedBytes + l.ElsewhereBytes; sum != v.SizeBytes || l.FreeBytes < 0 {
 			t.Errorf("%s: the ledger has %d bytes of %d: %+v", v.Name, sum, v.SizeBytes, l)
 		}
 	}

@@ -55,13 +55,16 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	}
 	lines, failed := []backupLine{}, false
 	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: refMatcher(c.Args().Slice())})
+		match := refMatcher(c.Args().Slice())
+		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: match})
 		if err != nil {
 			s.log.Error(err.Error(), "destination", d.name)
 			failed = true
 			continue
 		}
-		lines = append(lines, backupLines(d.name, listing)...)
+		of := backupLines(d.name, listing)
+		noteHalves(of, listing, match)
+		lines = append(lines, of...)
 	}
 	if c.Bool("json") {
 		err = a.printJSON(lines)
@@ -120,6 +123,26 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 			Status: "unfinished", Note: "no manifest: it is being written, or a run died over it"})
 	}
 	return lines
+}
+
+// noteHalves says of a backup that it does not bring its volume back because another that belongs with it is not there. Of
+// those that were not listed nothing is known. The lines begin with those of the listing's backups.
+func noteHalves(lines []backupLine, listing *catalog.Listing, match func(catalog.Ref) bool) {
+	stands := map[string]bool{}
+	for _, b := range listing.Backups {
+		stands[b.ID.String()] = true
+	}
+	for i, b := range listing.Backups {
+		var lacks []string
+		for _, id := range b.Manifest.Partners() {
+			if !stands[id.String()] && (match == nil || match(id.Ref)) {
+				lacks = append(lacks, id.String())
+			}
+		}
+		if len(lacks) > 0 {
+			lines[i].Note = "lacks " + strings.Join(lacks, ", ")
+		}
+	}
 }
 
 func (a *app) printBackups(lines []backupLine, withHost bool) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,6 +34,8 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
 			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
+			&cli.StringSliceFlag{Name: "beside", Usage: "fill `VG/LV[=TARGET]` too, which was restored before: " +
+				"a guest's volume group lies on both; may be repeated"},
 			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
 			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
 			&cli.BoolFlag{Name: "classic", Usage: "make a new volume outside of any thin pool"},
@@ -90,7 +93,7 @@ func (a *app) restore(c *cli.Context) error {
 		return errors.Join(err, printErr)
 	}
 	switch result.Status {
-	case restore.StatusRestored, restore.StatusLosses:
+	case restore.StatusRestored, restore.StatusAwaits, restore.StatusLosses:
 		if err != nil {
 			fmt.Fprintln(a.stderr, "voltar:", err)
 		}
@@ -121,6 +124,14 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 		}
 		req.Target.SizeBytes = size.Bytes()
 	}
+	for _, text := range c.StringSlice("beside") {
+		beside, err := parseBeside(text)
+		if err != nil {
+			return req, fmt.Errorf("--beside: %w", err)
+		}
+		req.Beside = append(req.Beside, beside)
+	}
+	req.Again = sameSource(c)
 	targets := 0
 	for flag, kind := range map[string]restore.TargetKind{
 		"to-lv": restore.ToVolume, "to-device": restore.ToDevice, "to-image": restore.ToImage, "to-dir": restore.ToFolder,
@@ -141,6 +152,53 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 		req.Target.VG, req.Target.LV = ref.VG, ref.Name
 	}
 	return req, nil
+}
+
+// sameSource are the flags by which another command finds backups as this one does.
+func sameSource(c *cli.Context) string {
+	var words []string
+	for _, flag := range []string{"config", "from", "host"} {
+		if value := c.String(flag); value != "" {
+			words = append(words, "--"+flag, shellWord(value))
+		}
+	}
+	for _, file := range c.StringSlice("identity") {
+		words = append(words, "--identity", shellWord(file))
+	}
+	return strings.Join(words, " ")
+}
+
+// parseBeside reads "VG/LV", or "VG/LV=TARGET" with the name of a volume or the path of a device.
+func parseBeside(text string) (restore.Beside, error) {
+	name, target, elsewhere := strings.Cut(text, "=")
+	ref, err := catalog.ParseRef(name)
+	if err != nil || ref.Kind != catalog.SourceVolume {
+		return restore.Beside{}, fmt.Errorf("%q does not begin with VG/LV", text)
+	}
+	beside := restore.Beside{Volume: ref, Target: restore.Target{Kind: restore.ToVolume}}
+	if !elsewhere {
+		return beside, nil
+	}
+	if strings.HasPrefix(target, "/") {
+		beside.Target = restore.Target{Kind: restore.ToDevice, Path: target}
+		return beside, nil
+	}
+	to, err := catalog.ParseRef(target)
+	if err != nil || to.Kind != catalog.SourceVolume {
+		return restore.Beside{}, fmt.Errorf("%q is neither VG/LV nor the path of a device", target)
+	}
+	beside.Target.VG, beside.Target.LV = to.VG, to.Name
+	return beside, nil
+}
+
+// shellWord writes a word as a person would type it.
+func shellWord(word string) string {
+	if strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("-_./=+:@,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return word
 }
 
 // findRestoreBackup looks the backup up: the newest that fits, on the first destination that has it.

@@ -167,11 +167,11 @@ func copyLock(to Destination) string { return "copy to " + to.Store.String() }
 
 // openCopy reads what both ends hold. The source comes first: what a run finishes in between is then there on both.
 func (r *run) openCopy(ctx context.Context, from, to Destination, dryRun bool) (source, target *target, err error) {
-	if source, err = r.openExisting(ctx, from, nil); err != nil {
+	if source, err = r.openExisting(ctx, from); err != nil {
 		return nil, nil, fmt.Errorf("destination %s: %w", from.Name, err)
 	}
 	if dryRun {
-		target, err = r.openExisting(ctx, to, nil)
+		target, err = r.openExisting(ctx, to)
 	} else {
 		target = r.openTarget(ctx, to)
 		err = target.err
@@ -210,8 +210,32 @@ func planCopy(now time.Time, backups []catalog.Backup, to *target) (steps []copy
 			steps = append(steps, s)
 		}
 	}
+	takePartners(steps)
 	slices.SortStableFunc(steps, func(a, b copyStep) int { return b.backup.ID.Time.Compare(a.backup.ID.Time) })
 	return steps, nil
+}
+
+// takePartners has those copied too that retention by itself would not keep, but that belong with one that it does.
+func takePartners(steps []copyStep) {
+	wanted := map[string]bool{}
+	for changed := true; changed; {
+		changed = false
+		for i := range steps {
+			s := &steps[i]
+			id := s.backup.ID.String()
+			if s.state == CopyLeft && wanted[id] {
+				s.state, s.reason = CopyMissing, ""
+			}
+			if s.state == CopyLeft {
+				continue
+			}
+			for _, partner := range s.backup.Manifest.Partners() {
+				if !wanted[partner.String()] {
+					wanted[partner.String()], changed = true, true
+				}
+			}
+		}
+	}
 }
 
 // holds returns the identities of what is on a destination, unreadable or not.

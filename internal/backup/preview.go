@@ -154,32 +154,39 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 	if isZero(d.Policy) {
 		return line
 	}
+	var identities []catalog.Identity
 	for _, v := range chosen.plan.Selected() {
-		line.Remove = append(line.Remove, e.previewRetention(d, listing, catalog.VolumeIdentity(v.VGUUID, v.UUID))...)
+		identities = append(identities, catalog.VolumeIdentity(v.VGUUID, v.UUID))
 	}
 	for _, s := range chosen.sources {
-		line.Remove = append(line.Remove, e.previewRetention(d, listing, s.Identity())...)
+		identities = append(identities, s.Identity())
 	}
+	line.Remove = e.previewRetention(d, listing, identities)
 	return line
 }
 
-// previewRetention decides as if tonight's backup of a volume or source stood.
-func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identity catalog.Identity) []report.Removed {
+// previewRetention decides as if tonight's backups of some volumes and sources stood.
+func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identities []catalog.Identity) []report.Removed {
+	histories := catalog.Histories(listing.Backups)
+	tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
+	decisions, err := decideTogether(histories, listing.Backups, func(h catalog.History) ([]retention.Decision, error) {
+		backups := forRetentionAmong(h.Backups, listing.Backups)
+		if slices.Contains(identities, h.Identity) {
+			backups = append(backups, tonight)
+		}
+		return retention.Apply(e.Now(), time.Local, backups, d.Policy)
+	})
+	if err != nil {
+		return nil // an empty policy, which was passed over before
+	}
 	var removed []report.Removed
-	for _, h := range catalog.Histories(listing.Backups) {
-		if h.Identity != identity {
-			continue
-		}
-		tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
-		decisions, err := retention.Apply(e.Now(), time.Local, append(forRetention(h.Backups), tonight), d.Policy)
-		if err != nil {
-			continue // an empty policy, which was passed over before
-		}
-		for _, decision := range decisions {
+	for _, identity := range identities {
+		at := slices.IndexFunc(histories, func(h catalog.History) bool { return h.Identity == identity })
+		for _, decision := range decisions[identity] {
 			if !decision.Keep {
 				_, when, _ := strings.Cut(decision.Backup.ID, "@")
 				removed = append(removed, report.Removed{
-					Path: d.Store.String() + "/" + path.Join(e.opts.Host, h.Ref.String(), when), Reason: decision.Reason,
+					Path: d.Store.String() + "/" + path.Join(e.opts.Host, histories[at].Ref.String(), when), Reason: decision.Reason,
 				})
 			}
 		}

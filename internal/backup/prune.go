@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"voltar/internal/catalog"
 	"voltar/report"
@@ -23,10 +22,10 @@ type PruneLine struct {
 // Prune applies the policy of each destination to the volumes that match, or to all. With dryRun nothing is removed.
 // What could not be removed is in the error; the lines are those that were decided on.
 func (e *Engine) Prune(ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) (lines []PruneLine, err error) {
-	return e.remove(ctx, "prune", wanted, dryRun, func(d Destination, h catalog.History) ([]retention.Decision, error) {
-		decisions, err := retention.Apply(e.Now(), time.Local, forRetention(h.Backups), d.Policy)
+	return e.remove(ctx, "prune", wanted, dryRun, func(t *target, h catalog.History) ([]retention.Decision, error) {
+		decisions, err := t.byPolicy(e.Now(), retention.Apply)(h)
 		if errors.Is(err, retention.ErrEmptyPolicy) {
-			return nil, fmt.Errorf("%w: destination %s: %w", ErrUsage, d.Name, err)
+			return nil, fmt.Errorf("%w: destination %s: %w", ErrUsage, t.Name, err)
 		}
 		return decisions, err
 	})
@@ -42,7 +41,7 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 	for _, v := range inventory.Volumes {
 		live[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = v.String()
 	}
-	lines, err = e.remove(ctx, "forget", wanted, dryRun, func(_ Destination, h catalog.History) ([]retention.Decision, error) {
+	lines, err = e.remove(ctx, "forget", wanted, dryRun, func(_ *target, h catalog.History) ([]retention.Decision, error) {
 		name, isLive := live[h.Identity]
 		var decisions []retention.Decision
 		for _, b := range forRetention(h.Backups) {
@@ -62,7 +61,7 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 
 // remove decides on every history that is wanted, on every destination, and removes what is condemned.
 func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog.Ref) bool, dryRun bool,
-	decide func(Destination, catalog.History) ([]retention.Decision, error)) (lines []PruneLine, err error) {
+	decide func(*target, catalog.History) ([]retention.Decision, error)) (lines []PruneLine, err error) {
 	r := &run{Engine: e}
 	if !dryRun { // which neither waits for a run nor leaves a line anywhere
 		if r, err = e.begin(command); err != nil {
@@ -70,23 +69,29 @@ func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog
 		}
 		defer func() { err = errors.Join(err, r.end(ctx)) }()
 	}
+	if wanted == nil {
+		wanted = func(catalog.Ref) bool { return true }
+	}
 	var all []error
 	for _, d := range e.opts.Destinations {
-		t, err := r.openExisting(ctx, d, wanted)
+		t, err := r.openExisting(ctx, d)
 		if err != nil {
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
 			continue
 		}
-		for _, h := range t.histories() {
-			decisions, err := decide(d, h)
-			if err != nil {
-				return nil, err
-			}
-			lines = append(lines, pruneLines(d, h, decisions)...)
+		histories := catalog.Histories(t.all(wanted))
+		decisions, err := decideTogether(histories, t.everything(), func(h catalog.History) ([]retention.Decision, error) {
+			return decide(t, h)
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range histories {
+			lines = append(lines, pruneLines(d, h, decisions[h.Identity])...)
 			if dryRun {
 				continue
 			}
-			if _, err := t.prune(ctx, h.Backups, decisions); err != nil {
+			if _, err := t.prune(ctx, h.Backups, decisions[h.Identity]); err != nil {
 				all = append(all, err)
 			}
 		}
@@ -95,11 +100,11 @@ func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog
 }
 
 // openExisting reads what a destination holds of this host, without claiming it.
-func (r *run) openExisting(ctx context.Context, d Destination, wanted func(catalog.Ref) bool) (*target, error) {
+func (r *run) openExisting(ctx context.Context, d Destination) (*target, error) {
 	if err := catalog.CheckOwner(ctx, d.Store, r.us()); err != nil {
 		return nil, err
 	}
-	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Match: wanted})
+	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{})
 	if err != nil {
 		return nil, err
 	}

@@ -95,30 +95,41 @@ func damageLine(x *extent, d catalog.Damage) string {
 	return fmt.Sprintf("%s:/%s: %s", x.label(), strings.TrimPrefix(what, "/"), d.Reason)
 }
 
-// addToLedger accounts for each byte of an extent. What a filesystem does not use is free; its own structures count with
-// its files.
+// addToLedger accounts for each byte of an extent that lies on the volume. What a filesystem does not use is free; its own
+// structures count with its files. A logical volume of the guest counts in the ledger of each volume that it lies on: as
+// what it is where its backup is, in proportion, and as kept elsewhere on the others.
 func addToLedger(ledger *report.Ledger, x *extent) {
+	size := x.SizeBytes
 	if x.LV != nil {
-		ledger.FreeBytes -= x.SizeBytes // of its physical volume, where it counted as free
+		size = x.LV.OwnBytes()
+		ledger.FreeBytes -= size // of its physical volume, where it counted as free
+	}
+	share := func(bytes int64) int64 {
+		if size == x.SizeBytes {
+			return bytes
+		}
+		return int64(float64(bytes) * float64(size) / float64(x.SizeBytes))
 	}
 	switch x.State {
 	case catalog.StateLVM:
 		ledger.ImageBytes += x.PV.HeadBytes + x.PV.TailBytes
-		ledger.FreeBytes += x.SizeBytes - x.PV.HeadBytes - x.PV.TailBytes
+		ledger.ElsewhereBytes += x.pv.lentBytes
+		ledger.FreeBytes += size - x.PV.HeadBytes - x.PV.TailBytes - x.pv.lentBytes
 	case catalog.StateFiles:
 		used := min(x.UsedBytes, x.SizeBytes)
 		excluded := min(x.ExcludedBytes, used)
+		used, excluded = share(used), share(excluded)
 		ledger.FilesBytes += used - excluded
 		ledger.ExcludedBytes += excluded
-		ledger.FreeBytes += x.SizeBytes - used
+		ledger.FreeBytes += size - used
 	case catalog.StateImage:
-		ledger.ImageBytes += x.SizeBytes
+		ledger.ImageBytes += size
 	case catalog.StateSwap:
-		ledger.FreeBytes += x.SizeBytes
+		ledger.FreeBytes += size
 	case catalog.StateExcluded:
-		ledger.ExcludedBytes += x.SizeBytes
+		ledger.ExcludedBytes += size
 	default:
-		ledger.FailedBytes += x.SizeBytes
+		ledger.FailedBytes += size
 	}
 }
 

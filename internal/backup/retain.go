@@ -31,14 +31,21 @@ func (v *volumeRun) retainOn(ctx context.Context, b *branch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pruneTimeout)
 	defer cancel()
-	backups := b.target.history(v.identity())
-	decisions, err := retention.Apply(v.run.Now(), time.Local, forRetention(backups), b.target.Policy)
+	decisions, err := b.target.decide(v.identity(), b.target.byPolicy(v.run.Now(), retention.Apply))
 	if err != nil {
 		return err
 	}
-	removed, err := b.target.prune(ctx, backups, decisions)
+	removed, err := b.target.prune(ctx, b.target.history(v.identity()), decisions)
 	b.copy.Removed = append(b.copy.Removed, removed...)
 	return errors.Join(err, v.hold(ctx, b.target))
+}
+
+// byPolicy decides as the policy of the destination says, by retention.Apply or retention.Condemned.
+func (t *target) byPolicy(now time.Time,
+	apply func(time.Time, *time.Location, []retention.Backup, retention.Policy) ([]retention.Decision, error)) decider {
+	return func(h catalog.History) ([]retention.Decision, error) {
+		return apply(now, time.Local, forRetentionAmong(h.Backups, t.everything()), t.Policy)
+	}
 }
 
 // hold lengthens the locks of what is kept, on a destination that locks.
@@ -80,12 +87,11 @@ func (v *volumeRun) makeRoom(ctx context.Context, b *branch) error {
 		return nil
 	}
 	if !isZero(b.target.Policy) {
-		backups := b.target.history(v.identity())
-		decisions, err := retention.Condemned(v.run.Now(), time.Local, forRetention(backups), b.target.Policy)
+		decisions, err := b.target.decide(v.identity(), b.target.byPolicy(v.run.Now(), retention.Condemned))
 		if err != nil {
 			return err
 		}
-		removed, err := b.target.prune(ctx, backups, decisions)
+		removed, err := b.target.prune(ctx, b.target.history(v.identity()), decisions)
 		b.copy.Removed = append(b.copy.Removed, removed...)
 		if err != nil {
 			return err
@@ -129,11 +135,16 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 
 // endVanished removes all backups of a volume that is gone for longer than vanished_keep, and says so.
 func (r *run) endVanished(ctx context.Context, t *target, h catalog.History) string {
-	var decisions []retention.Decision
-	for _, b := range forRetention(h.Backups) {
-		decisions = append(decisions, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
+	decisions, err := decideTogether([]catalog.History{h}, t.everything(), func(catalog.History) (list []retention.Decision, _ error) {
+		for _, b := range forRetention(h.Backups) {
+			list = append(list, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
+		}
+		return list, nil
+	})
+	var removed []report.Removed
+	if err == nil {
+		removed, err = t.prune(ctx, h.Backups, decisions[h.Identity])
 	}
-	removed, err := t.prune(ctx, h.Backups, decisions)
 	if err != nil {
 		r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
 	}

@@ -221,7 +221,6 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 		return err
 	}
 	s.time = s.run.Now().UTC()
-	defer s.closeOutput(ctx)
 	if err := s.openOutput(ctx); err != nil {
 		return err
 	}

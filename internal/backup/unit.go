@@ -28,26 +28,34 @@ type unit struct {
 	members []*volumeRun
 }
 
-// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, and then archives its members, each
-// failing alone.
+// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, looks what is on them, and then archives
+// its members, each failing alone but for those that share volume groups of a guest.
 func (r *run) backUpUnit(ctx context.Context, u unit) {
 	for _, v := range u.members {
 		v.beginTurn()
 		v.start(v.within(ctx))
 	}
 	r.snapshotUnit(ctx, u)
-	var group errgroup.Group
-	group.SetLimit(r.opts.Parallel)
-	for _, v := range u.members {
-		group.Go(func() error {
-			defer v.end(ctx)
-			if v.failure == nil {
-				v.fail(v.backUp(v.within(ctx)))
-			}
+	var looks errgroup.Group
+	looks.SetLimit(r.opts.Parallel)
+	for _, v := range u.alive() {
+		looks.Go(func() error {
+			v.fail(v.look(v.within(ctx)))
 			return nil
 		})
 	}
-	_ = group.Wait() // members keep their own errors
+	_ = looks.Wait() // members keep their own errors
+	var group errgroup.Group
+	group.SetLimit(r.opts.Parallel)
+	for _, p := range r.surveyTogether(u) {
+		for _, v := range p.members {
+			group.Go(func() error {
+				p.archive(ctx, v)
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
 }
 
 // start gets everything ready that takes time, so that nothing is frozen for longer than the snapshots themselves take.

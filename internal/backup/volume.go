@@ -28,10 +28,13 @@ type volumeRun struct {
 	held     releases         // lock, activation, snapshot
 	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
-	reduced  lvm.SizeReduced // of the snapshot
-	turn     *turn           // nil for what cannot be cancelled alone
-	remains  []string        // what it could not let go of
-	quietMu  sync.Mutex      // several freezes for one volume go in parallel
+	reduced  lvm.SizeReduced         // of the snapshot
+	turn     *turn                   // nil for what cannot be cancelled alone
+	reading  context.Context         // ends when the snapshot must not be read any more
+	stop     context.CancelCauseFunc // ends reading
+	watch    *lvm.Watch              // over the snapshot, while it is read
+	remains  []string                // what it could not let go of
+	quietMu  sync.Mutex              // several freezes for one volume go in parallel
 	quiesced quiesced
 	watched  *lvm.WatchResult // once the watch has ended
 	time     time.Time        // of the snapshot
@@ -62,37 +65,47 @@ func (v *volumeRun) name() string { return v.ref().String() }
 
 func (v *volumeRun) ref() catalog.Ref { return v.source().Ref() }
 
-// backUp is the way of one volume, from its snapshot to its place in the catalog. Whatever fails, nothing is published
-// unless every condition of the gate held.
-func (v *volumeRun) backUp(ctx context.Context) (err error) {
-	watched, watch := v.run.LVM.Watch(ctx, v.snapshot, v.run.watchPolicy())
-	defer func() { lost := v.endWatch(ctx, watch); err = explainStop(watched, err, lost) }()
-	defer v.closeOutput(ctx)
-	if err := v.openOutput(watched); err != nil {
+// look begins to watch over the volume's snapshot and finds out what is on it.
+func (v *volumeRun) look(ctx context.Context) (err error) {
+	reading, stop := context.WithCancelCause(ctx)
+	v.stop = stop
+	v.reading, v.watch = v.run.LVM.Watch(reading, v.snapshot, v.run.watchPolicy())
+	if v.layout, err = v.survey(v.reading); err != nil {
+		return v.endReading(ctx, err)
+	}
+	return nil
+}
+
+// archive is the way of one volume from what was found on it to every destination. There is no backup yet: nothing is
+// published unless every condition of the gate holds, for this volume and for those that it shares a party with.
+func (v *volumeRun) archive(ctx context.Context) error {
+	if err := v.storeAll(v.reading); err != nil {
+		return v.endReading(ctx, err)
+	}
+	return nil
+}
+
+// storeAll writes all that is to be kept of a volume but the manifest and what goes with it.
+func (v *volumeRun) storeAll(ctx context.Context) error {
+	if err := v.openOutput(ctx); err != nil {
 		return err
 	}
-	layout, err := v.survey(watched)
-	if err != nil {
-		return err
-	}
-	v.layout = layout
-	for _, x := range layout.extents {
-		if err := v.store(watched, x); err != nil {
+	for _, x := range v.layout.extents {
+		if err := v.store(ctx, x); err != nil {
 			return err
 		}
 	}
-	if err := v.storeTable(watched, layout); err != nil {
+	if err := v.storeTable(ctx, v.layout); err != nil {
 		return err
 	}
-	if err := v.storeDumps(watched); err != nil {
-		return err
-	}
-	if err := v.endWatch(ctx, watch); err != nil {
-		return err
-	}
+	return v.storeDumps(ctx)
+}
+
+// commit makes a backup of what was archived, once the gate is passed.
+func (v *volumeRun) commit(ctx context.Context) error {
 	v.describe()
 	v.compare()
-	return v.publish(ctx, v.manifest(layout))
+	return v.publish(ctx, v.manifest(v.layout))
 }
 
 // storeTable keeps the partition table as sfdisk reads it.
@@ -176,6 +189,7 @@ func (v *volumeRun) fail(err error) {
 
 // end lets go of everything that the volume held, applies retention when its backup stands, and hands in the result.
 func (v *volumeRun) end(ctx context.Context) {
+	v.closeOutput(ctx)
 	if err := v.held.run(ctx); err != nil {
 		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
 		v.remains = append(v.remains, err.Error())

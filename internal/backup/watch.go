@@ -19,12 +19,31 @@ func (r *run) watchPolicy() lvm.WatchPolicy {
 	}
 }
 
-// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
-func (v *volumeRun) endWatch(ctx context.Context, watch *lvm.Watch) error {
-	if v.watched != nil {
+// endReading ends what was read of the snapshot, which came to err, with a last look at it. It returns why that must not be
+// trusted, or nil.
+func (v *volumeRun) endReading(ctx context.Context, err error) error {
+	if v.watch == nil || v.watched != nil {
+		return err
+	}
+	lost := v.endWatch(ctx)
+	defer v.stop(nil)
+	return explainStop(v.reading, err, lost)
+}
+
+// stopped is why reading had to end before its time, or nil.
+func (v *volumeRun) stopped() error {
+	if v.reading == nil {
 		return nil
 	}
-	seen, err := watch.Stop(context.WithoutCancel(ctx))
+	if cause := context.Cause(v.reading); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
+func (v *volumeRun) endWatch(ctx context.Context) error {
+	seen, err := v.watch.Stop(context.WithoutCancel(ctx))
 	v.watched = &seen
 	v.result.Snapshot = v.describeSnapshot(seen)
 	if seen.ExtendErr != nil && err == nil {

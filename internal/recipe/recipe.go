@@ -95,7 +95,7 @@ func (v view) steps(wanted func(catalog.Extent) bool) []step {
 	var list []step
 	for _, e := range v.Extents {
 		if wanted(e) {
-			list = append(list, step{e, v.Source.SizeBytes})
+			list = append(list, step{e, v.Source.SizeBytes, v.Beside()})
 		}
 	}
 	return list
@@ -105,6 +105,7 @@ func (v view) steps(wanted func(catalog.Extent) bool) []step {
 type step struct {
 	catalog.Extent
 	volumeBytes int64
+	beside      []beside
 }
 
 // Title says what the step is about; what a guest chose is shown, not run.
@@ -236,8 +237,8 @@ func (s step) Open() []string {
 		if n := len(segment.Offsets); n > 1 {
 			line = fmt.Sprintf("%d %d striped %d %d", start/sectorBytes, segment.SizeBytes/sectorBytes, n, segment.StripeBytes/sectorBytes)
 		}
-		for _, offset := range segment.Offsets {
-			line += fmt.Sprintf(" $TARGET %d", offset/sectorBytes)
+		for i, offset := range segment.Offsets {
+			line += fmt.Sprintf(" %s %d", s.deviceOf(segment, i), offset/sectorBytes)
 		}
 		lines = append(lines, `"`+line+`"`)
 		start += segment.SizeBytes

@@ -116,7 +116,7 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 // one.
 func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recipe probe.Recipe) error {
 	const signaturesBytes = 256 << 10
-	if !w.zeros {
+	if !w.blank(p) {
 		if err := clearEnds(device, 0, p.targetBytes, signaturesBytes); err != nil {
 			return err
 		}

@@ -20,6 +20,9 @@ func (p *planner) planFolder() error {
 	if t.SizeBytes != 0 || t.Classic || t.ThinPool != "" || p.req.Grow {
 		return fmt.Errorf("%w: a folder has no size", ErrUsage)
 	}
+	if len(p.req.Beside) > 0 {
+		return fmt.Errorf("%w: files are restored to a folder alone, with nothing beside it", ErrUsage)
+	}
 	path, err := filepath.Abs(t.Path)
 	if err != nil {
 		return err
@@ -57,7 +60,11 @@ func (p *planner) planFolder() error {
 		}
 	}
 	if len(p.plan.Steps) == steps {
-		return fmt.Errorf("%w: nothing of it is stored as files", ErrUsage)
+		hint := ""
+		for _, a := range p.awaited() {
+			hint += fmt.Sprintf("\nhint: the logical volumes of the guest's volume group %s are in %s", a.VG, a.Home)
+		}
+		return fmt.Errorf("%w: nothing of it is stored as files%s", ErrUsage, hint)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type place struct {
 	holds     []string // what lies on it
 	open      []Step   // makes or claims it
 	close     []Step   // takes the mark off
+	await     []Step   // stands for close where its logical volumes are yet to come
 	zeros     bool     // what is not written reads as zeros
 }
 
@@ -81,6 +82,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		what: "volume " + name, lock: name, sizeBytes: size, zeros: zeros, mark: markOfVolume(name),
 		open:  []Step{&makeVolume{vg: t.VG, name: t.LV, sizeBytes: size, pool: pool, tags: tags}},
 		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
+		await: []Step{&awaitVolume{vg: t.VG, name: t.LV, awaited: p.awaited()}},
 	}, nil
 }
 
@@ -125,13 +127,10 @@ func (p *planner) noteOldBlocks(v lvm.Volume) {
 // claimVolume looks at a volume that exists.
 func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.Inventory) (*place, error) {
 	t := p.req.Target
+	if err := usable(v); err != nil {
+		return nil, err
+	}
 	switch {
-	case v.Internal || v.IsPool() || v.IsClassicSnapshot() || v.Merging || v.Converting:
-		return nil, fmt.Errorf("%w: %s is a volume of the kind %s (%s)", ErrUsage, v, v.Kind, v.Attr)
-	case v.ReadOnly:
-		return nil, fmt.Errorf("%w: %s is read-only\nhint: `lvchange -prw %s`", ErrUsage, v, v)
-	case !v.Active:
-		return nil, fmt.Errorf("%w: %s is not active\nhint: `lvchange -ay %s`", ErrUsage, v, v)
 	case t.SizeBytes != 0 && t.SizeBytes != v.SizeBytes:
 		return nil, fmt.Errorf("%w: %s exists and has %d bytes\nhint: `lvresize` it first, or restore to a new volume",
 			ErrUsage, v, v.SizeBytes)
@@ -154,7 +153,35 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 		holds: append(holds, volumeContents(v, inventory)...),
 		open:  []Step{&claimVolume{vg: v.VG, name: v.Name, uuid: v.UUID}},
 		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name}},
+		await: []Step{&awaitVolume{vg: v.VG, name: v.Name, awaited: p.awaited()}},
 	}, nil
+}
+
+// usable returns why nothing can be restored to a volume, or nil.
+func usable(v lvm.Volume) error {
+	switch {
+	case v.Internal || v.IsPool() || v.IsClassicSnapshot() || v.Merging || v.Converting:
+		return fmt.Errorf("%w: %s is a volume of the kind %s (%s)", ErrUsage, v, v.Kind, v.Attr)
+	case v.ReadOnly:
+		return fmt.Errorf("%w: %s is read-only\nhint: `lvchange -prw %s`", ErrUsage, v, v)
+	case !v.Active:
+		return fmt.Errorf("%w: %s is not active\nhint: `lvchange -ay %s`", ErrUsage, v, v)
+	}
+	return nil
+}
+
+// volumeAt finds the logical volume that a block device is.
+func (p *planner) volumeAt(path string, inventory lvm.Inventory) (lvm.Volume, bool, error) {
+	devs, err := p.LVM.DevicesOfPath(path)
+	if err != nil {
+		return lvm.Volume{}, false, err
+	}
+	for _, v := range inventory.Volumes {
+		if dev, active := v.Dev(); active && slices.Contains(devs, dev) {
+			return v, true, nil
+		}
+	}
+	return lvm.Volume{}, false, nil
 }
 
 // findDevice looks at a block device. One that is a logical volume is treated as such.
@@ -165,18 +192,15 @@ func (p *planner) findDevice(ctx context.Context, t Target) (*place, error) {
 	if err := p.checkUnused(ctx, t.Path); err != nil {
 		return nil, err
 	}
-	devs, err := p.LVM.DevicesOfPath(t.Path)
-	if err != nil {
-		return nil, err
-	}
 	inventory, err := p.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range inventory.Volumes {
-		if dev, active := v.Dev(); active && slices.Contains(devs, dev) {
-			return p.claimVolume(ctx, v, inventory)
+	if v, found, err := p.volumeAt(t.Path, inventory); err != nil || found {
+		if err != nil {
+			return nil, err
 		}
+		return p.claimVolume(ctx, v, inventory)
 	}
 	size, err := deviceSize(t.Path)
 	if err != nil {
@@ -191,6 +215,7 @@ func (p *planner) findDevice(ctx context.Context, t Target) (*place, error) {
 		mark:  fmt.Sprintf("What is on %s is incomplete.\nhint: restore again with --force", t.Path),
 		open:  []Step{&claimDevice{path: t.Path}},
 		close: []Step{&letGoDevice{path: t.Path}},
+		await: []Step{&letGoDevice{path: t.Path}},
 	}, nil
 }
 
@@ -224,7 +249,7 @@ func (p *planner) findImage(t Target) (*place, error) {
 		sectorBytes = p.m.Table.SectorBytes
 	}
 	image := &imageFile{path: path, sizeBytes: place.sizeBytes, sectorBytes: sectorBytes}
-	place.open, place.close = []Step{&makeImage{image}}, []Step{&closeImage{image}}
+	place.open, place.close, place.await = []Step{&makeImage{image}}, []Step{&closeImage{image}}, []Step{&awaitImage{image}}
 	return place, nil
 }
 
@@ -301,6 +326,13 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 		return err
 	}
 	w.touched, w.device = true, v.DMPath
+	for _, tag := range v.Tags {
+		if isAwaiting(tag) { // of an earlier restore, which this one overwrites
+			if err := w.LVM.DelTag(ctx, s.vg, s.name, tag); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -453,14 +485,19 @@ func (s *closeImage) do(ctx context.Context, w *work) error {
 	if err := errors.Join(flushDevice(w.device), w.releaseTo(ctx, s.base)); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(s.unfinished(), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+	if err := syncFile(s.unfinished()); err != nil {
 		return err
 	}
 	return durable.Rename(s.unfinished(), s.path)
+}
+
+// syncFile writes what is cached of a file to disk.
+func syncFile(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 // refuse returns an error for a target that holds something, unless the request says to overwrite it.

@@ -6,6 +6,7 @@
 //	source.go      read the backup's files, and check their sums before the target is touched
 //	place.go       the target: make or claim it, mark it as incomplete, take the mark off in the end
 //	occupied.go    what a target holds, and who uses it
+//	beside.go      other volumes that a guest's volume group lies on too
 //	layout.go      where each extent goes, on a target of another size too
 //	table.go       the partition table
 //	image.go       extents that are stored as they were
@@ -118,6 +119,8 @@ type Request struct {
 	Force       bool // overwrite what the target holds
 	Grow        bool // let the last partition, or the only filesystem, take all of a larger target
 	KeepGoing   bool // restore what can be, around damage in the backup
+	Beside      []Beside
+	Again       string // flags that a further command needs to find backups as this one did, for people
 	// Decrypt opens the files of a backup that is encrypted; nil is for who has no key.
 	Decrypt browse.DecryptFunc
 }
@@ -128,6 +131,7 @@ type Status string
 // A restore that is incomplete failed; one with losses went to its end, but not all of the backup was good.
 const (
 	StatusRestored   Status = "restored"
+	StatusAwaits     Status = "restored, but for logical volumes that another backup has"
 	StatusLosses     Status = "restored with losses"
 	StatusUntouched  Status = "failed, target untouched"
 	StatusIncomplete Status = "failed, target incomplete"
@@ -146,6 +150,7 @@ type Result struct {
 	Parts       []PartResult `json:"parts"`
 	Notes       []string     `json:"notes,omitempty"` // what differs from the original
 	Losses      []string     `json:"losses,omitempty"`
+	Awaits      []Await      `json:"awaits,omitempty"` // what has to be restored beside it
 	Error       string       `json:"error,omitempty"`
 }
 

@@ -114,7 +114,7 @@ func (w *work) mapPiece(ctx context.Context, p piece) (string, error) {
 		}},
 	}
 	if p.LV != nil {
-		target.Segments = guestSegments(p.LV, w.device)
+		target.Segments = w.guestSegments(p.LV)
 	}
 	return w.mapTarget(ctx, target)
 }

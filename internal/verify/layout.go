@@ -28,7 +28,7 @@ func checkLayout(m *catalog.Manifest) []Finding {
 		if m.Source.Kind != catalog.SourceVolume {
 			continue
 		}
-		if end := x.OffsetBytes + x.SizeBytes; end > m.Source.SizeBytes {
+		if end := endOf(x); end > m.Source.SizeBytes {
 			find("%s ends at byte %d of a volume of %d bytes", label(x.Name), end, m.Source.SizeBytes)
 		}
 		if onVolume(x) {
@@ -43,6 +43,23 @@ func checkLayout(m *catalog.Manifest) []Finding {
 		}
 	}
 	return findings
+}
+
+// endOf is where an extent ends on the backed-up volume. A logical volume of the guest need not lie in one piece, nor all on
+// this volume.
+func endOf(x catalog.Extent) int64 {
+	if x.LV == nil {
+		return x.OffsetBytes + x.SizeBytes
+	}
+	end := int64(0)
+	for _, s := range x.LV.Segments {
+		for i, offset := range s.Offsets {
+			if x.LV.Elsewhere(s, i) == "" {
+				end = max(end, offset+s.AreaBytes())
+			}
+		}
+	}
+	return end
 }
 
 // onVolume tells the partitions of a volume and the gaps between them from what lies inside of a partition.
