@@ -11,7 +11,7 @@ import (
 type JFS struct {
 	Version     uint32 `param:"version"`
 	Flags       uint32 `param:"flags"`
-	LogState    uint32 `param:"state"`
+	LogState    uint32 `param:"log_state"`
 	LogDevice   uint32 `param:"log_device"`
 	LogBlock    int64  `param:"log_block"`
 	LogBlocks   int64  `param:"log_blocks"`

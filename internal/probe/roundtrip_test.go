@@ -206,7 +206,7 @@ func read(t *testing.T, path, fsType string) *Filesystem {
 
 // changing are the lines of dumpe2fs and the like that tell when and not what.
 var changing = regexp.MustCompile(`(?m)^(Filesystem created|Last mount time|Last write time|Last checked|Next check after|Lifetime writes|` +
-	`Checksum|Journal checksum|crc|lsn):? .*\n|^(csum|dev_item.uuid)\t.*\n|^superblock: .*\n|^Image: .*\n|^meta-data=\S+|^/.*: |^fsck.fat .*\n`)
+	`Checksum|Journal checksum|crc|lsn):? .*\n|^ *mmp_update_(date|time): .*\n|^(csum|dev_item.uuid)\t.*\n|^superblock: .*\n|^Image: .*\n|^meta-data=\S+|^/.*: |^fsck.fat .*\n`)
 
 // describe has the filesystem's own tools tell everything about it.
 func describe(t *testing.T, path, fsType string) string {
