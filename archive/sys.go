@@ -125,6 +125,7 @@ const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c
 
 // attrReader reads the attributes of entries. It is for one goroutine at a time.
 type attrReader struct {
+	unlisted []string // asked for by name, as no list has them
 	names [64 << 10]byte // the most that the kernel gives
 	value [64 << 10]byte
 }
@@ -153,19 +154,22 @@ func (r *attrReader) read(list func([]byte) (int, error), get func(string, []byt
 	n, err := list(r.names[:])
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		return a, nil
+		n = 0
 	case err != nil:
 		return a, fmt.Errorf("cannot list extended attributes: %w", err)
 	}
-	if n == 0 {
-		return a, nil
+	names := r.unlisted
+	if n > 0 {
+		names = slices.Concat(strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00"), r.unlisted)
 	}
 	var failed error
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00") {
+	for i, name := range names {
 		n, err := get(name, r.value[:])
 		switch {
 		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
 			continue
+		case i >= len(names)-len(r.unlisted) && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)):
+			continue // this one has none
 		case err != nil:
 			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
 			continue
