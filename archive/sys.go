@@ -125,9 +125,9 @@ const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c
 
 // attrReader reads the attributes of entries. It is for one goroutine at a time.
 type attrReader struct {
-	unlisted []string // asked for by name, as no list has them
-	names [64 << 10]byte // the most that the kernel gives
-	value [64 << 10]byte
+	unlisted []string       // asked for by name, as no list has them
+	names    [64 << 10]byte // the most that the kernel gives
+	value    [64 << 10]byte
 }
 
 // ofFile reads those of an open file or folder.
