@@ -8,7 +8,7 @@ import (
 )
 
 // ErrNoDriver is wrapped by the error of Available for a type that the kernel has no driver for.
-var ErrNoDriver = errors.New("the kernel has no driver for it")
+var ErrNoDriver = errors.New("there is no module")
 
 // access says whether a mount can be written to. Its text is an argument of the child.
 type access string
@@ -91,7 +91,7 @@ func Available(fsType string) error {
 	}
 	context, err := unix.Fsopen(policy.driver, unix.FSOPEN_CLOEXEC)
 	if errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("%w: no module %s", ErrNoDriver, policy.driver)
+		return fmt.Errorf("%w %s", ErrNoDriver, policy.driver)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot ask the kernel for its driver %s: %w", policy.driver, err)

@@ -12,7 +12,6 @@ type JFS struct {
 	Version     uint32 `param:"version"`
 	Flags       uint32 `param:"flags"`
 	LogState    uint32 `param:"log_state"`
-	LogDevice   uint32 `param:"log_device"`
 	LogBlock    int64  `param:"log_block"`
 	LogBlocks   int64  `param:"log_blocks"`
 	TotalBlocks int64  `param:"total_blocks"` // those of the log and of fsck's work space among them
@@ -47,7 +46,7 @@ func readJFS(r io.ReaderAt) (*Filesystem, error) {
 	if !isPowerOfTwo(physical, 512, jfsBlockBytes) {
 		return nil, invalid("physical blocks of %d bytes", physical)
 	}
-	j := &JFS{Version: le32(4), Flags: le32(36), LogState: le32(40), LogDevice: le32(64)}
+	j := &JFS{Version: le32(4), Flags: le32(36), LogState: le32(40)}
 	j.LogBlock, j.LogBlocks = pxd(72)
 	fsck, fsckBlocks := pxd(80)
 	size := int64(min(binary.LittleEndian.Uint64(sb[8:]), 1<<52)) / (jfsBlockBytes / physical)
@@ -79,7 +78,7 @@ func (j *JFS) validate() error {
 
 func (j *JFS) whyNotMountable() string {
 	switch {
-	case j.Flags&jfsFlagInlineLog == 0 || j.LogDevice != 0:
+	case j.Flags&jfsFlagInlineLog == 0:
 		return "its log is on another device"
 	case j.LogState != 0:
 		// The kernel would mount it read-only, without the log.
