@@ -31,8 +31,8 @@ type TreeOptions struct {
 	Exclude    *Matcher       // nil leaves out nothing
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 	Log        *slog.Logger   // nil discards
-	// Xattrs are names of attributes to ask every entry for, as the filesystem does not list them. Those that it has are
-	// stored as if it did.
+	// Xattrs are names of attributes to ask files and folders for, as the filesystem does not list them. Those that they
+	// have are stored as if it did.
 	Xattrs []string
 
 	sys      *system // nil means the host's; tests set faults

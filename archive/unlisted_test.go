@@ -26,8 +26,7 @@ func TestUnlistedAttributes(t *testing.T) {
 		{"a listed one that is not supported", "user.b\x00", unix.EOPNOTSUPP, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := &attrReader{unlisted: []string{"system.ntfs_security", "system.dos_attrib"}}
-			a, err := r.read(func(buf []byte) (int, error) {
+			a, err := new(attrReader).read(func(buf []byte) (int, error) {
 				if c.list == "" {
 					return 0, unix.EOPNOTSUPP
 				}
@@ -37,7 +36,7 @@ func TestUnlistedAttributes(t *testing.T) {
 					return copy(buf, value), nil
 				}
 				return 0, c.absent
-			})
+			}, []string{"system.ntfs_security", "system.dos_attrib"})
 			if (err != nil) != c.failed || len(a.xattrs) != c.xattrs {
 				t.Errorf("%d attributes in the tar stream, error %v", len(a.xattrs), err)
 			}

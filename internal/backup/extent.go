@@ -142,7 +142,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
 	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
-		if err := checkNotEmpty(stats, use); err != nil {
+		if err := checkNotEmpty(stats, x.found.Type, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
 		return nil

@@ -16,7 +16,7 @@ const typeNTFS = "ntfs"
 const hibernationFile = "hiberfil.sys"
 
 // unlisted are the attributes of files that the driver knows and does not list: of NTFS the security descriptor, which says
-// who may do what, and the DOS attributes.
+// who may do what, and the DOS attributes (hidden, system, archive, read-only).
 func (x *extent) unlisted() []string {
 	if x.found.Type != typeNTFS {
 		return nil
