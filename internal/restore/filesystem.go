@@ -143,7 +143,7 @@ func (w *work) runCommands(ctx context.Context, device string, p piece, commands
 			}
 			args = append(args, word)
 		}
-cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: env, Timeout: mkfsTimeout(p.targetBytes)}
+		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: env, Timeout: mkfsTimeout(p.targetBytes)}
 		if _, err := w.Runner.Run(ctx, cmd); err != nil {
 			return fmt.Errorf("make the filesystem: %w", err)
 		}
