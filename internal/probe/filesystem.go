@@ -106,7 +106,8 @@ func (f *Filesystem) UsedBytes() int64 {
 }
 
 // BootAreaBytes is how much at the beginning belongs to boot loaders and no file: the first 1 KiB of ext, the reserved
-// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS, the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
+// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS (likewise), the first 64 KiB of btrfs. 0 means that
+// there is nothing of the kind.
 func (f *Filesystem) BootAreaBytes() int64 {
 	switch {
 	case f.Ext != nil:
