@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type F2FS struct {
 	Encoding           uint32 `param:"encoding"`
 	EncodingFlags      uint32 `param:"encoding_flags"`
 	OtherDevices       bool   `param:"other_devices"` // it names the paths of others, which the kernel would open
+	CopyDiffers        bool   `param:"copy_differs"`  // the second superblock, which the kernel takes when the first is bad, says something else
 }
 
 const (
@@ -54,20 +56,29 @@ func readF2FS(r io.ReaderAt) (*Filesystem, error) {
 	if le32(8) < 9 || le32(8) > 12 || le32(16) != 12 || le32(20) > 16 {
 		return nil, invalid("sectors of 2^%d bytes, blocks of 2^%d, segments of 2^%d blocks", le32(8), le32(16), le32(20))
 	}
-	const deviceBytes, devices = 64 + 4, 8
-	paths := sb[2201 : 2201+devices*deviceBytes]
+	second := make([]byte, len(sb))
+	if _, err := r.ReadAt(second, f2fsSuperOffset+f2fsBlockBytes); err != nil {
+		return nil, err
+	}
 	x := &F2FS{
 		Features: le32(2180), SectorBytes: 1 << le32(8), SegmentBlocks: 1 << le32(20),
 		SegmentsPerSection: le32(24), SectionsPerZone: le32(28),
 		BlockCount: int64(min(binary.LittleEndian.Uint64(sb[36:]), 1<<50)),
 		Encoding:   uint32(binary.LittleEndian.Uint16(sb[2758:])), EncodingFlags: uint32(binary.LittleEndian.Uint16(sb[2760:])),
-		OtherDevices: strings.Trim(string(paths), "\x00") != "",
+		OtherDevices: f2fsNamesDevices(sb) || f2fsNamesDevices(second),
+		CopyDiffers:  !bytes.Equal(sb[2180:2184], second[2180:2184]),
 	}
 	fs := &Filesystem{
 		UUID: uuidString(sb[108:124]), Label: utf16Text(sb[124 : 124+1024]), BlockBytes: f2fsBlockBytes,
 		SizeBytes: x.BlockCount * f2fsBlockBytes, FreeBytes: -1, State: StateUnknown, F2FS: x,
 	}
 	return fs, x.validate()
+}
+
+// f2fsNamesDevices says whether the list of devices in a superblock has any: 8 paths of 64 bytes, each with a count.
+func f2fsNamesDevices(sb []byte) bool {
+	const list, deviceBytes, devices = 2201, 64 + 4, 8
+	return strings.Trim(string(sb[list:list+devices*deviceBytes]), "\x00") != ""
 }
 
 func (x *F2FS) validate() error {
@@ -97,6 +108,8 @@ func (x *F2FS) whyNotMountable() string {
 		return "it was made to be read only, and could not be filled again"
 	case unknown != 0:
 		return "it has features that are not known: " + strings.Join(bitNames(nil, unknown, f2fsFeatureNames, 'F'), ", ")
+	case x.CopyDiffers:
+		return "its two superblocks differ in their features"
 	}
 	return ""
 }

@@ -87,6 +87,8 @@ func TestMountable(t *testing.T) {
 		{"f2fs", "f2fs", f2fs, 0, nil, ""},
 		{"f2fs on two", "f2fs", f2fs, f2fsSuperOffset + 2201, []byte("/dev/sda"), "other devices"},
 		{"f2fs on two behind a gap", "f2fs", f2fs, f2fsSuperOffset + 2201 + 7*68, []byte("/dev/sda"), "other devices"},
+		{"f2fs on two, by its second superblock", "f2fs", f2fs, f2fsSuperOffset + f2fsBlockBytes + 2201, []byte("/dev/sda"), "other devices"},
+		{"f2fs of two minds", "f2fs", f2fs, f2fsSuperOffset + f2fsBlockBytes + 2180, le32(f2fsEncrypt), "superblocks differ"},
 		{"f2fs zoned", "f2fs", f2fs, f2fsSuperOffset + 2180, le32(f2fsZoned), "zoned"},
 		{"f2fs encrypted", "f2fs", append(f2fs[:3:3], "-O", "encrypt"), 0, nil, "encrypted directories"},
 		{"f2fs compressed", "f2fs", append(f2fs[:3:3], "-O", "extra_attr,compression"), 0, nil, "compressed files"},
