@@ -20,7 +20,8 @@ type F2FS struct {
 	Encoding           uint32 `param:"encoding"`
 	EncodingFlags      uint32 `param:"encoding_flags"`
 	OtherDevices       bool   `param:"other_devices"` // it names the paths of others, which the kernel would open
-	CopyDiffers        bool   `param:"copy_differs"`  // the second superblock, which the kernel takes when the first is bad, says something else
+	// CopyDiffers says that the second superblock, which the kernel takes when the first is bad, has other features.
+	CopyDiffers bool `param:"copy_differs"`
 }
 
 const (
