@@ -179,7 +179,7 @@ func (s step) Tar() string {
 	case "vfat", "exfat":
 		return unpacked(`tar --no-same-owner -C "$MNT" -xzpf`, s.Archive)
 	case "ntfs":
-		return unpacked(`tar --xattrs --xattrs-include='*' --no-same-owner -C "$MNT" -xzf`, s.Archive)
+		return unpacked(`tar --xattrs --xattrs-include='*' --no-same-owner --no-same-permissions -C "$MNT" -xzf`, s.Archive)
 	}
 	return unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
 }
