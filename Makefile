@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 # What the tests use of Debian. The race detector needs the C compiler.
 PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs thin-provisioning-tools \
+	exfatprogs ntfs-3g f2fs-tools jfsutils \
 	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus
 

@@ -60,9 +60,9 @@ type ExtractOptions struct {
 	KeepDamaged bool
 	// Devices makes device nodes. Without, they are left out and counted.
 	Devices bool
-	// NoOwner, NoXattrs, NoACLs and NoFlags leave those out. Otherwise what the system refuses for want of privileges
-	// or support is counted as a shortfall.
-	NoOwner, NoXattrs, NoACLs, NoFlags bool
+	// NoOwner, NoMode, NoXattrs, NoACLs and NoFlags leave those out. Otherwise what the system refuses for want of
+	// privileges or support is counted as a shortfall.
+	NoOwner, NoMode, NoXattrs, NoACLs, NoFlags bool
 	// OnProgress is called a few times a second, one call at a time.
 	OnProgress func(ExtractStats)
 }

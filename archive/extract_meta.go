@@ -54,6 +54,9 @@ func (x *extractor) finishOpen(fd int, e *tarEntry) error {
 	if err := x.setXattrs(path, e); err != nil {
 		return err
 	}
+	if x.opts.NoMode {
+		return nil
+	}
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return fmt.Errorf("cannot set mode %o: %w", mode, err)
 	}
@@ -97,6 +100,9 @@ func (x *extractor) finishNode(f *folder, name string, e *tarEntry) error {
 	}
 	if err := x.setXattrs(path, e); err != nil {
 		return err
+	}
+	if x.opts.NoMode {
+		return nil
 	}
 	if err := unix.Chmod(path, mode); err != nil {
 		return fmt.Errorf("cannot set mode %o: %w", mode, err)

@@ -125,15 +125,16 @@ const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c
 
 // attrReader reads the attributes of entries. It is for one goroutine at a time.
 type attrReader struct {
-	names [64 << 10]byte // the most that the kernel gives
-	value [64 << 10]byte
+	unlisted []string       // of files and folders, asked for by name, as no list has them
+	names    [64 << 10]byte // the most that the kernel gives
+	value    [64 << 10]byte
 }
 
 // ofFile reads those of an open file or folder.
 func (r *attrReader) ofFile(fd int) (attributes, error) {
 	a, err := r.read(
 		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
-		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) }, r.unlisted)
 	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil {
 		a.flags = flags & chattrFlags
 	} // others have no flags
@@ -145,27 +146,32 @@ func (r *attrReader) ofName(dirFD int, name string) (attributes, error) {
 	path := "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name
 	return r.read(
 		func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) },
-		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) })
+		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) }, nil)
 }
 
-func (r *attrReader) read(list func([]byte) (int, error), get func(string, []byte) (int, error)) (attributes, error) {
+func (r *attrReader) read(
+	list func([]byte) (int, error), get func(string, []byte) (int, error), unlisted []string,
+) (attributes, error) {
 	var a attributes
 	n, err := list(r.names[:])
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		return a, nil
+		n = 0
 	case err != nil:
 		return a, fmt.Errorf("cannot list extended attributes: %w", err)
 	}
-	if n == 0 {
-		return a, nil
+	names := unlisted
+	if n > 0 {
+		names = slices.Concat(strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00"), unlisted)
 	}
 	var failed error
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00") {
+	for i, name := range names {
 		n, err := get(name, r.value[:])
 		switch {
 		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
 			continue
+		case i >= len(names)-len(unlisted) && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)):
+			continue // this one has none
 		case err != nil:
 			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
 			continue

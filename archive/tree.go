@@ -31,6 +31,9 @@ type TreeOptions struct {
 	Exclude    *Matcher       // nil leaves out nothing
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 	Log        *slog.Logger   // nil discards
+	// Xattrs are names of attributes to ask files and folders for, as the filesystem does not list them. Those that they
+	// have are stored as if it did.
+	Xattrs []string
 
 	sys      *system // nil means the host's; tests set faults
 	openDirs int     // 0 means maxOpenDirs
@@ -115,6 +118,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs,
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
+	w.attrs.unlisted = opts.Xattrs
 	items := newItems()
 	for _, it := range items {
 		w.free <- it
@@ -129,6 +133,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	g.Go(func() error { return w.walk(ctx, rootFD) })
 	for range readers {
 		p := &preparer{sys: opts.sys, limit: opts.Pool.limit, walker: w}
+		p.attrs.unlisted = opts.Xattrs
 		g.Go(func() error { return p.run(ctx) })
 	}
 	g.Go(func() error { return t.collect(ctx) })

@@ -49,7 +49,7 @@ func (a *app) check(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	findings := s.checkHost()
+	findings := append(s.checkHost(), s.checkMountTypes()...)
 	findings = append(findings, s.checkVolumes(c.Context)...)
 	findings = append(findings, s.checkDestinations(c.Context)...)
 	findings = append(findings, s.checkMail(c)...)
@@ -96,7 +96,7 @@ func (s *setup) checkHost() []finding {
 	list = append(list, privileges, checkKernel())
 	missing := map[string][]string{}
 	for _, tool := range tools {
-		if _, err := s.runner.LookPath(tool.name); err != nil {
+		if !s.hasTool(tool.name) {
 			missing[tool.pkg] = append(missing[tool.pkg], tool.name+" ("+tool.use+")")
 		}
 	}

@@ -132,6 +132,11 @@ func (f facts) addExtent(t *testing.T, name, device string, offset, size int64) 
 	case "vfat":
 		lab.Do(t, "fsck.vfat", "-n", loop)
 		f[name+" fat boot code"] = lab.Do(t, "sh", "-c", "dd if="+loop+" bs=1 skip=62 count=448 status=none | sha1sum")
+	case "f2fs":
+		lab.Do(t, "fsck.f2fs", "--dry-run", loop)
+	case "jfs":
+		lab.Do(t, "fsck.jfs", "-n", loop)
+		f[name+" jfs_tune"] = superblock(strings.ReplaceAll(lab.Do(t, "jfs_tune", "-l", loop), loop, "DEVICE"))
 	case "swap":
 		return
 	default:
@@ -150,7 +155,7 @@ func mountOptions(kind string) string {
 		return "ro,norecovery,nouuid"
 	case "vfat":
 		return "ro,utf8,tz=UTC"
-	case "ext2":
+	case "ext2", "f2fs", "jfs":
 		return "ro"
 	}
 	return "ro,noload"
@@ -164,7 +169,7 @@ func headSum(t *testing.T, device string, bytes int64) string {
 // changing are the lines of dumpe2fs that time, or what is in use, changes.
 var changing = regexp.MustCompile(`(?m)^(Filesystem created|Last mount time|Last write time|Last mounted on|Last checked|` +
 	`Mount count|Lifetime writes|Free blocks|Free inodes|Free clusters|Next check after|Checksum|Journal sequence|` +
-	`Journal checksum|Journal start|Directories|First error .*|Overhead clusters):.*\n`)
+	`Journal checksum|Journal start|Directories|First error .*|Overhead clusters|Filesystem creation|Log device number):.*\n`)
 
 func superblock(text string) string { return changing.ReplaceAllString(text, "") }
 

@@ -233,7 +233,13 @@ func makeGuests(t *testing.T, vg string, wanted ...string) map[string]facts {
 // restoreSite backs up one volume at a time: what is tested here is what comes back.
 func restoreSite(t *testing.T) site {
 	t.Helper()
-	s := newSite(t, "")
+	return restoreSiteWith(t, "")
+}
+
+// restoreSiteWith is restoreSite with more in its configuration.
+func restoreSiteWith(t *testing.T, more string) site {
+	t.Helper()
+	s := newSite(t, more)
 	text, err := os.ReadFile(s.config)
 	if err == nil {
 		err = os.WriteFile(s.config, append([]byte("parallel = 1\n"), text...), 0o600)

@@ -13,14 +13,15 @@ import (
 // typeBtrfs is blkid's word for it.
 const typeBtrfs = "btrfs"
 
-// inUseError is a filesystem that cannot be mounted while this host uses another copy of it.
-type inUseError struct{ reason string }
+// leftAloneError is why a filesystem that could be mounted is stored as an image all the same: its state, or that this host
+// uses another copy of it.
+type leftAloneError struct{ reason string }
 
-func (e *inUseError) Error() string { return e.reason }
+func (e *leftAloneError) Error() string { return e.reason }
 
 // awaitBtrfs waits until no other volume of a run is being read that holds a copy of the same btrfs: the kernel knows its
 // devices by their UUID and takes the one for the other. Guests made of one template share it. A copy that something
-// else has mounted here is an *inUseError.
+// else has mounted here is a *leftAloneError.
 func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) error {
 	if x.found.Type != typeBtrfs {
 		return nil
@@ -32,7 +33,7 @@ func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) e
 	held.push(func(context.Context) error { return lock.Unlock() })
 	mounted, err := btrfs.Mounted(x.found.UUID)
 	if err == nil && mounted {
-		return &inUseError{"this host has a btrfs of the same UUID mounted, and the kernel would take one for the other"}
+		return &leftAloneError{"this host has a btrfs of the same UUID mounted, and the kernel would take one for the other"}
 	}
 	return err
 }

@@ -45,9 +45,9 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 	}
 	err := v.storeFiles(ctx, x)
 	var unmountable *unmountableError
-	var inUse *inUseError
-	if errors.As(err, &inUse) && v.settings.As != AsFiles {
-		return v.storeImage(ctx, x, inUse.Error())
+	var left *leftAloneError
+	if errors.As(err, &left) && v.settings.As != AsFiles {
+		return v.storeImage(ctx, x, left.Error())
 	}
 	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
 		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error),
@@ -84,6 +84,9 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		return fmt.Errorf("%s: %w", x.label(), err)
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
+	if err := x.checkAwake(mounted.Root()); err != nil {
+		return err
+	}
 	v.noteSubvolumes(x, mounted.Root())
 	return v.storeTree(ctx, x, mounted)
 }
@@ -139,7 +142,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
 	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
-		if err := checkNotEmpty(stats, use); err != nil {
+		if err := checkNotEmpty(stats, x.found.Type, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
 		return nil
@@ -170,7 +173,7 @@ func (v *volumeRun) writeTree(
 	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
-			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
+			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Xattrs: x.unlisted(),
 		})
 		return err
 	})
@@ -191,10 +194,10 @@ func (v *volumeRun) writeTree(
 }
 
 // treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share
-// what it uses, and be compressed: they have no bound.
+// what it uses, and those of btrfs and NTFS be compressed: they have no bound.
 func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 	const headerBytes = 4 << 10
-	if x.found.Type == typeBtrfs {
+	if x.found.Type == typeBtrfs || x.found.Type == typeNTFS {
 		return 0
 	}
 	return int64(use.Blocks-use.Bfree)*use.Bsize + int64(use.Files-use.Ffree)*headerBytes + 64<<20

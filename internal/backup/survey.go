@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/catalog"
+	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/partmap"
 )
@@ -152,6 +153,9 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int6
 	}
 	x.found = found
 	x.Filesystem = &catalog.Filesystem{Type: found.Type, UUID: found.UUID, Label: found.Label}
+	if !v.mayMount(x) {
+		return nil
+	}
 	fs, err := probe.ReadFilesystem(io.NewSectionReader(device, offsetBytes, x.SizeBytes), x.SizeBytes, found.Type)
 	switch {
 	case errors.Is(err, probe.ErrUnsupported):
@@ -170,7 +174,32 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int6
 	if ok, reason := fs.Mountable(); !ok {
 		x.image = reason
 	}
-	return x.describe(fs)
+	if err := x.describe(fs); err != nil {
+		if !mount.Optional(found.Type) {
+			return err
+		}
+		x.image = err.Error()
+	}
+	return nil
+}
+
+// mayMount says whether a filesystem of this type may be mounted at all, where that is for the operator to say and for the
+// kernel to be able to; the extent becomes an image otherwise.
+func (v *volumeRun) mayMount(x *extent) bool {
+	if !mount.Optional(x.found.Type) {
+		return true
+	}
+	if !slices.Contains(v.settings.MountTypes, x.found.Type) {
+		x.image = x.found.Type + " is not mounted, as mount_types does not name it"
+		return false
+	}
+	if err := mount.Available(x.found.Type); err != nil {
+		x.image = "the kernel cannot mount it: " + err.Error()
+		v.warn(fmt.Sprintf("%s (%s) is to be stored as files, but %s", x.label(), x.found.Type, x.image),
+			"install the kernel's module, or take the type out of mount_types; until then it is stored as an image")
+		return false
+	}
+	return true
 }
 
 // describe enters in the manifest what makes the filesystem again.
@@ -183,5 +212,6 @@ func (x *extent) describe(fs *probe.Filesystem) error {
 		return fmt.Errorf("how to make %s again: %w", x.label(), err)
 	}
 	x.Filesystem.Mkfs, x.Filesystem.MkfsEnv, x.Filesystem.MkfsNotes = recipe.Commands, recipe.Env, recipe.Notes
+	x.Filesystem.MkfsLast = recipe.Last
 	return nil
 }

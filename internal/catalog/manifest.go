@@ -231,7 +231,8 @@ type Filesystem struct {
 	Label      string            `json:"label,omitempty"`
 	BlockBytes int64             `json:"block_bytes,omitempty"`
 	Mkfs       [][]string        `json:"mkfs,omitempty"`       // the whole commands, in order; the device is the word "DEVICE"
-	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for them
+	MkfsLast   [][]string        `json:"mkfs_last,omitempty"`  // those to run when the files are there and it is unmounted again
+	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for all of them
 	MkfsNotes  []string          `json:"mkfs_notes,omitempty"` // what will differ from the original
 	Params     map[string]string `json:"params,omitempty"`     // what the command follows from, by the names of dumpe2fs, xfs_info, fsck.fat
 	Subvolumes []Subvolume       `json:"subvolumes,omitempty"` // of btrfs; parents come before what lies in them

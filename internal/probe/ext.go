@@ -93,6 +93,7 @@ const (
 
 	extROQuota    = 0x100
 	extROBigalloc = 0x200
+	extROReadOnly = 0x1000
 	extROProject  = 0x2000
 )
 

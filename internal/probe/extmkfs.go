@@ -118,6 +118,9 @@ func (f *Filesystem) mkfsExt(opts MkfsOptions) (Recipe, error) {
 	if tune := p.tuneArguments(exact); len(tune) > 0 {
 		recipe.Commands = append(recipe.Commands, append(append([]string{"tune2fs"}, tune...), Device))
 	}
+	if p.has(p.ROCompat, extROReadOnly) {
+		recipe.Last = [][]string{{"tune2fs", "-O", "read-only", Device}} // it could not be filled after that
+	}
 	p.noteDifferences()
 	recipe.Notes = p.notes
 	return recipe, nil
@@ -291,7 +294,7 @@ func (p *extPlan) mountFlagArgument() string {
 func (p *extPlan) noteDifferences() {
 	lost := bitNames(nil, p.Compat&^extCompatMakeable, extCompatNames, 'C')
 	lost = bitNames(lost, p.Incompat&^(extIncompatMakeable|extIncompatTransient), extIncompatNames, 'I')
-	lost = bitNames(lost, p.ROCompat&^(extROMakeable|extROTransient), extROCompatNames, 'R')
+	lost = bitNames(lost, p.ROCompat&^(extROMakeable|extROReadOnly|extROTransient), extROCompatNames, 'R')
 	if len(lost) > 0 {
 		p.note("features that mke2fs cannot make: %s", strings.Join(lost, ", "))
 	}

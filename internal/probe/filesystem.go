@@ -30,10 +30,10 @@ const (
 )
 
 // Filesystem is what the superblock tells: enough to make an empty filesystem of the same features and geometry. Exactly
-// one of Ext, XFS, FAT, Btrfs and Swap is set. Strings are as the guest wrote them, up to the first NUL.
+// one of Ext, XFS, FAT, Btrfs, ExFAT, NTFS, F2FS, JFS and Swap is set. Strings are as the guest wrote them, up to the first NUL.
 type Filesystem struct {
-	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, btrfs, swap
-	UUID        string `param:"uuid"` // FAT: the volume id as XXXX-XXXX
+	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, btrfs, exfat, ntfs, f2fs, jfs, swap
+	UUID        string `param:"uuid"` // FAT and exFAT: the volume id as XXXX-XXXX; NTFS: the serial number
 	Label       string `param:"label"`
 	SizeBytes   int64  `param:"size_bytes"` // of the filesystem, which may be less than the extent
 	BlockBytes  int64  `param:"block_bytes"`
@@ -45,6 +45,10 @@ type Filesystem struct {
 	XFS   *XFS
 	FAT   *FAT
 	Btrfs *Btrfs
+	ExFAT *ExFAT
+	NTFS  *NTFS
+	F2FS  *F2FS
+	JFS   *JFS
 	Swap  *Swap
 }
 
@@ -63,6 +67,14 @@ func ReadFilesystem(r io.ReaderAt, sizeBytes int64, fsType string) (*Filesystem,
 		fs, err = readFAT(bounded)
 	case "btrfs":
 		fs, err = readBtrfs(bounded)
+	case "exfat":
+		fs, err = readExFAT(bounded)
+	case "ntfs":
+		fs, err = readNTFS(bounded)
+	case "f2fs":
+		fs, err = readF2FS(bounded)
+	case "jfs":
+		fs, err = readJFS(bounded)
 	case "swap":
 		fs, err = readSwap(bounded)
 	default:
@@ -94,13 +106,16 @@ func (f *Filesystem) UsedBytes() int64 {
 }
 
 // BootAreaBytes is how much at the beginning belongs to boot loaders and no file: the first 1 KiB of ext, the reserved
-// sectors of FAT (which hold the superblock too), the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
+// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS (likewise), the first 64 KiB of btrfs. 0 means that
+// there is nothing of the kind.
 func (f *Filesystem) BootAreaBytes() int64 {
 	switch {
 	case f.Ext != nil:
 		return extSuperOffset
 	case f.FAT != nil:
 		return int64(f.FAT.ReservedSectors) * int64(f.FAT.SectorBytes)
+	case f.NTFS != nil:
+		return ntfsBootBytes
 	case f.Btrfs != nil:
 		return btrfsSuperOffset
 	}
@@ -119,6 +134,8 @@ func (f *Filesystem) BootCodeRanges() []Range {
 		return []Range{{0, extSuperOffset}}
 	case f.FAT != nil:
 		return f.FAT.bootCodeRanges()
+	case f.NTFS != nil:
+		return f.NTFS.bootCodeRanges()
 	}
 	return nil
 }
@@ -133,6 +150,14 @@ func (f *Filesystem) Mountable() (ok bool, reason string) {
 		reason = f.XFS.whyNotMountable()
 	case f.Btrfs != nil:
 		reason = f.Btrfs.whyNotMountable()
+	case f.ExFAT != nil:
+		reason = f.ExFAT.whyNotMountable()
+	case f.NTFS != nil:
+		reason = f.NTFS.whyNotMountable()
+	case f.F2FS != nil:
+		reason = f.F2FS.whyNotMountable()
+	case f.JFS != nil:
+		reason = f.JFS.whyNotMountable()
 	case f.Swap != nil:
 		reason = "swap space has no files"
 	}
@@ -156,6 +181,7 @@ const Device = "DEVICE"
 // Recipe makes an empty filesystem.
 type Recipe struct {
 	Commands [][]string // mkfs first, then what it cannot set; run in order. The word "DEVICE" stands for the device
+	Last     [][]string // what can be set only when the files are there and the filesystem is unmounted
 	Env      []string   // KEY=VALUE set for all of them
 	Notes    []string   // what will differ from the original, in words for people
 }
@@ -175,6 +201,14 @@ func (f *Filesystem) Mkfs(opts MkfsOptions) (Recipe, error) {
 		return f.mkfsFAT(opts)
 	case f.Btrfs != nil:
 		return f.mkfsBtrfs(opts)
+	case f.ExFAT != nil:
+		return f.mkfsExFAT(opts)
+	case f.NTFS != nil:
+		return f.mkfsNTFS(opts)
+	case f.F2FS != nil:
+		return f.mkfsF2FS(opts)
+	case f.JFS != nil:
+		return f.mkfsJFS(opts)
 	case f.Swap != nil:
 		return f.mkfsSwap(opts)
 	}
@@ -192,6 +226,14 @@ func (f *Filesystem) details() any {
 		return f.FAT
 	case f.Btrfs != nil:
 		return f.Btrfs
+	case f.ExFAT != nil:
+		return f.ExFAT
+	case f.NTFS != nil:
+		return f.NTFS
+	case f.F2FS != nil:
+		return f.F2FS
+	case f.JFS != nil:
+		return f.JFS
 	}
 	return f.Swap
 }
@@ -210,6 +252,14 @@ func (f *Filesystem) validate() error {
 		return f.FAT.validate()
 	case f.Btrfs != nil:
 		return f.Btrfs.validate()
+	case f.ExFAT != nil:
+		return f.ExFAT.validate()
+	case f.NTFS != nil:
+		return f.NTFS.validate()
+	case f.F2FS != nil:
+		return f.F2FS.validate()
+	case f.JFS != nil:
+		return f.JFS.validate()
 	}
 	return f.Swap.validate()
 }
@@ -257,6 +307,14 @@ func FromParams(fsType string, params map[string]string) (*Filesystem, error) {
 		f.FAT = &FAT{}
 	case "btrfs":
 		f.Btrfs = &Btrfs{}
+	case "exfat":
+		f.ExFAT = &ExFAT{}
+	case "ntfs":
+		f.NTFS = &NTFS{}
+	case "f2fs":
+		f.F2FS = &F2FS{}
+	case "jfs":
+		f.JFS = &JFS{}
 	case "swap":
 		f.Swap = &Swap{}
 	default:

@@ -100,6 +100,9 @@ sparse files wrongly. Use a UTF-8 locale.
     {{.}}
 {{- end}}
     umount "$MNT"
+{{- range .MkfsLast}}
+    {{.}}
+{{- end}}
 {{- range .Close}}
     {{.}}
 {{- end}}

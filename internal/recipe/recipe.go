@@ -137,7 +137,14 @@ func (s step) IsSwap() bool  { return s.State == catalog.StateSwap }
 
 // Inflated is the command that writes out what is stored of the extent.
 func (s step) Inflated() string { return inflated(s.Archive) }
-func (s step) Type() string     { return quote(s.Filesystem.Type) }
+
+// Type is the kernel's word for it.
+func (s step) Type() string {
+	if s.Filesystem.Type == "ntfs" {
+		return "ntfs3"
+	}
+	return quote(s.Filesystem.Type)
+}
 
 // Notes say what will differ from the original.
 func (s step) Notes() []string {
@@ -157,16 +164,22 @@ func (s step) MountOptions() string {
 		return " -o nouuid"
 	case "vfat":
 		return " -o utf8,tz=UTC,umask=022"
+	case "exfat", "ntfs":
+		return " -o iocharset=utf8,umask=022"
 	case "btrfs":
 		return " -o subvolid=5" // whatever its default will be
 	}
 	return ""
 }
 
-// Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set them.
+// Tar is the command that brings the files back. FAT and exFAT have no owners and attributes, and tar would fail to set
+// them; on NTFS the driver would note owners and modes in a way of its own.
 func (s step) Tar() string {
-	if s.Filesystem.Type == "vfat" {
+	switch s.Filesystem.Type {
+	case "vfat", "exfat":
 		return unpacked(`tar --no-same-owner -C "$MNT" -xzpf`, s.Archive)
+	case "ntfs":
+		return unpacked(`tar --xattrs --xattrs-include='*' --no-same-owner --no-same-permissions -C "$MNT" -xzf`, s.Archive)
 	}
 	return unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
 }
@@ -191,9 +204,14 @@ func (s step) BootCode() []string {
 }
 
 // Mkfs are the commands that make the filesystem, with the loop device in the place of DEVICE.
-func (s step) Mkfs() []string {
+func (s step) Mkfs() []string { return s.commands(s.Filesystem.Mkfs) }
+
+// MkfsLast are those for when it was filled and unmounted.
+func (s step) MkfsLast() []string { return s.commands(s.Filesystem.MkfsLast) }
+
+func (s step) commands(list [][]string) []string {
 	var commands []string
-	for _, argv := range s.Filesystem.Mkfs {
+	for _, argv := range list {
 		var words []string
 		for _, setting := range s.Filesystem.MkfsEnv {
 			key, value, _ := strings.Cut(setting, "=")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ type restoreFilesystem struct {
 
 func (s *restoreFilesystem) Describe() []string {
 	label := s.piece.label()
-	lines := describeCommands(label, s.recipe, s.device)
+	lines := describeCommands(label, s.recipe.Commands, s.recipe.Env, s.device)
 	if s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0 {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
@@ -45,15 +46,15 @@ func (s *restoreFilesystem) Describe() []string {
 	if len(s.paths) > 0 {
 		what = strings.Join(s.paths, ", ")
 	}
-	return append(lines, fmt.Sprintf("%s: mount it privately and extract %s from %s", label, what, s.piece.Archive))
+	lines = append(lines, fmt.Sprintf("%s: mount it privately and extract %s from %s", label, what, s.piece.Archive))
+	return append(lines, describeCommands(label, s.recipe.Last, s.recipe.Env, s.device)...)
 }
 
 // describeCommands writes a recipe as it would be typed. It only shows them: nothing runs through a shell.
-func describeCommands(label string, recipe probe.Recipe, device string) []string {
+func describeCommands(label string, commands [][]string, env []string, device string) []string {
 	var lines []string
-	for _, argv := range recipe.Commands {
-		var words []string
-		words = append(words, recipe.Env...)
+	for _, argv := range commands {
+		words := slices.Clone(env)
 		for _, word := range argv {
 			switch {
 			case word == probe.Device:
@@ -89,6 +90,14 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 	if err := s.writeBootCode(ctx, w, device); err != nil {
 		return err
 	}
+	if err := s.fill(ctx, w, device); err != nil {
+		return err
+	}
+	return w.runCommands(ctx, device, s.piece, s.recipe.Last, s.recipe.Env)
+}
+
+// fill mounts a filesystem that was just made, and extracts the files.
+func (s *restoreFilesystem) fill(ctx context.Context, w *work, device string) (err error) {
 	mounted, err := w.Mounts.MountWritable(ctx, device, s.piece.Filesystem.Type)
 	if err != nil {
 		return err
@@ -121,7 +130,12 @@ func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recip
 			return err
 		}
 	}
-	for _, argv := range recipe.Commands {
+	return w.runCommands(ctx, device, p, recipe.Commands, recipe.Env)
+}
+
+// runCommands runs commands of a recipe on the device of a piece.
+func (w *work) runCommands(ctx context.Context, device string, p piece, commands [][]string, env []string) error {
+	for _, argv := range commands {
 		args := make([]string, 0, len(argv))
 		for _, word := range argv[1:] {
 			if word == probe.Device {
@@ -129,7 +143,7 @@ func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recip
 			}
 			args = append(args, word)
 		}
-		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: recipe.Env, Timeout: mkfsTimeout(p.targetBytes)}
+		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: env, Timeout: mkfsTimeout(p.targetBytes)}
 		if _, err := w.Runner.Run(ctx, cmd); err != nil {
 			return fmt.Errorf("make the filesystem: %w", err)
 		}
@@ -174,8 +188,12 @@ func (s *restoreFilesystem) extract(ctx context.Context, w *work, root *os.Root)
 		return err
 	}
 	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Devices: true}
-	if s.fs.FAT != nil {
+	switch {
+	case s.fs.FAT != nil, s.fs.ExFAT != nil:
 		opts.NoOwner, opts.NoXattrs, opts.NoACLs, opts.NoFlags = true, true, true, true
+	case s.fs.NTFS != nil:
+		// What it has of these is in attributes. The driver would add some for modes, which other systems then follow.
+		opts.NoOwner, opts.NoMode, opts.NoACLs, opts.NoFlags = true, true, true, true
 	}
 	return w.extract(ctx, s.piece, root, opts)
 }
@@ -257,7 +275,9 @@ type makeSwap struct {
 	device string // its name, where that is known beforehand
 }
 
-func (s *makeSwap) Describe() []string { return describeCommands(s.piece.label(), s.recipe, s.device) }
+func (s *makeSwap) Describe() []string {
+	return describeCommands(s.piece.label(), s.recipe.Commands, s.recipe.Env, s.device)
+}
 
 func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
 	base := len(w.held)

@@ -331,6 +331,9 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 	if err != nil {
 		return err
 	}
+	if err := p.checkTools(fs.Type, recipe); err != nil {
+		return err
+	}
 	for _, note := range recipe.Notes {
 		p.note("%s: %s", x.label(), note)
 	}
