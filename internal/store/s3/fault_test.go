@@ -80,6 +80,7 @@ func TestFaultsThatPass(t *testing.T) {
 		{"small object: reset", 1000, &s3test.Fault{Match: s3test.Data, Times: 2, Do: s3test.Reset(0)}},
 		{"small object: lost answer", 1000, &s3test.Fault{Match: s3test.Data, Times: 1, Do: s3test.LoseAnswer}},
 		{"small object: spoiled", 1000, &s3test.Fault{Match: s3test.Data, Times: 1, Do: s3test.Spoil}},
+		{"small object: its folder goes", 1000, &s3test.Fault{Match: s3test.Data, Times: 2, Do: s3test.Answer(403, "AccessDenied", "Access Denied.")}},
 		{"part: reset in its middle", large, &s3test.Fault{Match: s3test.Parts, Times: 3, Do: s3test.Reset(1 << 20)}},
 		{"part: overloaded", large, &s3test.Fault{Match: s3test.Parts, Times: 3, Do: s3test.Answer(503, "SlowDown", "Please reduce your request rate.")}},
 		{"part: spoiled", large, &s3test.Fault{Match: s3test.Parts, Times: 2, Do: s3test.Spoil}},
@@ -88,6 +89,7 @@ func TestFaultsThatPass(t *testing.T) {
 		{"begin: lost answer", large, &s3test.Fault{Match: s3test.Begin, Times: 1, Do: s3test.LoseAnswer}},
 		{"completion: lost answer", large, &s3test.Fault{Match: s3test.Completion, Times: 1, Do: s3test.LoseAnswer}},
 		{"completion: overloaded", large, &s3test.Fault{Match: s3test.Completion, Times: 1, Do: s3test.Answer(503, "SlowDown", "")}},
+		{"completion: its folder goes", large, &s3test.Fault{Match: s3test.Completion, Times: 2, Do: s3test.Answer(403, "AccessDenied", "Access Denied.")}},
 		{"reading: truncated", large, &s3test.Fault{Match: s3test.Reading, Times: 2, Do: s3test.Truncate(3 << 20)}},
 		{"reading: reset", large, &s3test.Fault{Match: s3test.Reading, Times: 2, Do: s3test.Reset(0)}},
 	} {

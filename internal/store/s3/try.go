@@ -24,6 +24,17 @@ const maxDoubtful = 4
 // try makes a request until it succeeds, fails for good, or has failed for as long as given. It returns the cause of the
 // context's end, or an error that names cause and setting.
 func (s *Store) try(ctx context.Context, limit time.Duration, request func(ctx context.Context) error) error {
+	return s.tryDespite(ctx, limit, nil, request)
+}
+
+// appear is try for a request by which an object appears. MinIO says AccessDenied when it removes a folder as empty just
+// then; to other requests that is no more than it says.
+func (s *Store) appear(ctx context.Context, request func(ctx context.Context) error) error {
+	return s.tryDespite(ctx, s.opts.RetryFor, []string{"AccessDenied"}, request)
+}
+
+// tryDespite is try, for which the given codes are doubtful too.
+func (s *Store) tryDespite(ctx context.Context, limit time.Duration, codes []string, request func(ctx context.Context) error) error {
 	limit = min(limit, s.opts.RetryFor)
 	var since time.Time
 	doubtful := 0
@@ -41,10 +52,11 @@ func (s *Store) try(ctx context.Context, limit time.Duration, request func(ctx c
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if isCode(err, spoiling...) || isCode(err, colliding...) {
+		isDoubtful := isCode(err, spoiling...) || isCode(err, colliding...) || isCode(err, codes...)
+		if isDoubtful {
 			doubtful++
 		}
-		if !s.mayPass(err) || doubtful == maxDoubtful {
+		if !isDoubtful && !s.mayPass(err) || doubtful == maxDoubtful {
 			return s.explain(err, 0)
 		}
 		pause := wait/2 + rand.N(wait/2)
@@ -81,7 +93,7 @@ func (s *Store) mayPass(err error) bool {
 	switch {
 	case isFull(answer):
 		return false
-	case slices.Contains(passing, answer.Code), slices.Contains(spoiling, answer.Code), slices.Contains(colliding, answer.Code):
+	case slices.Contains(passing, answer.Code):
 		return true
 	case answer.Region != "" && s.opts.Region == "" && answer.Code == "AuthorizationHeaderMalformed":
 		return true // the client has learnt the region from it

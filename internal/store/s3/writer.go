@@ -336,7 +336,7 @@ func (w *writer) put() (done stored, err error) {
 	}
 	payload, err := w.store.payloadSum(p.reader())
 	if err == nil {
-		err = w.store.try(w.ctx, w.store.opts.RetryFor, func(ctx context.Context) error {
+		err = w.store.appear(w.ctx, func(ctx context.Context) error {
 			info, err := w.store.core.PutObject(ctx, w.store.opts.Bucket, w.store.object(w.key),
 				w.store.limit.reader(ctx, p.reader()), p.size, md5, payload, opts)
 			done = stored{sum: base64Of(value), version: info.VersionID, etag: info.ETag}
@@ -372,7 +372,7 @@ func (w *writer) complete() (done stored, err error) {
 		})
 	}
 	tries := 0
-	err = w.store.try(w.ctx, w.store.opts.RetryFor, func(ctx context.Context) error {
+	err = w.store.appear(w.ctx, func(ctx context.Context) error {
 		tries++
 		info, err := w.store.core.CompleteMultipartUpload(ctx, w.store.opts.Bucket, w.store.object(w.key), w.upload, parts, opts)
 		done.version, done.etag = info.VersionID, info.ETag
