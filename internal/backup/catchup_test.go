@@ -88,6 +88,23 @@ func TestCatchUp(t *testing.T) {
 	}
 }
 
+// Two destinations that make up for each other at the same time, of the same volume, do not take each other for a run.
+func TestCatchUpBothWays(t *testing.T) {
+	s := newCopySite(t, "near", "far")
+	for night := range 20 {
+		s.make(t, []string{"near", "far"}[night%2], "v1", night, nil)
+	}
+	for _, d := range []string{"near", "far"} {
+		s.on(d).Policy = retention.Policy{KeepLast: 30}
+	}
+	r := s.catchUpNow(t, nil)
+	for _, d := range []string{"near", "far"} {
+		if got := strings.Count(caughtUp(r, d), " from "); got != 10 || len(r.report.Warnings) > 0 {
+			t.Errorf("%s: %d, %+v", d, got, r.report.Warnings)
+		}
+	}
+}
+
 // Where nothing is pruned, tonight's own backup does not hide the nights before it.
 func TestCatchUpBehindTonight(t *testing.T) {
 	s := newCopySite(t, "near", "far")

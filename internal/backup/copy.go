@@ -403,11 +403,7 @@ func (r *run) closeCopy(ctx context.Context, out *output) error {
 // unused wants nobody to be at work on a volume: until a run has let go of it, it may still remove what it wrote to a
 // destination that dropped out, at the very place of the copy. Later runs write elsewhere.
 func (r *run) unused(ref catalog.Ref) error {
-	lock, err := r.locks.TryLock(journal.ScopeVolume, ref.String())
-	if err != nil {
-		return err
-	}
-	return lock.Unlock()
+	return r.locks.Look(journal.ScopeVolume, ref.String())
 }
 
 // fits looks whether there is room for so much on the destination, as far as that can be known.

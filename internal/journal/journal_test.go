@@ -161,6 +161,51 @@ func TestLockWithinProcess(t *testing.T) {
 }
 
 // A lock file that was removed between opening and locking it (by a cleaner of temporary files) locks nothing.
+// Whether a volume is in use is looked up by many at a time: they neither see each other nor get in the way of a lock.
+func TestLook(t *testing.T) {
+	locks, err := NewLocks(t.TempDir(), Holder{Command: "voltar copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := locks.Look(ScopeVolume, "vg/lv"); err != nil {
+		t.Error("never locked:", err)
+	}
+	held, err := locks.TryLock(ScopeVolume, "vg/lv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inUse *HeldError
+	if err := locks.Look(ScopeVolume, "vg/lv"); !errors.As(err, &inUse) || inUse.Holder.Command != "voltar copy" {
+		t.Error("held:", err)
+	}
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var lookers sync.WaitGroup
+	for range 4 {
+		lookers.Go(func() {
+			for ctx.Err() == nil {
+				if err := locks.Look(ScopeVolume, "vg/lv"); err != nil && !errors.As(err, new(*HeldError)) {
+					t.Error("while others look:", err)
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		lock, err := locks.Lock(context.Background(), ScopeVolume, "vg/lv")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	lookers.Wait()
+}
+
 func TestLockOnFileThatWasReplaced(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -88,10 +89,16 @@ type Lock struct {
 	file *os.File
 }
 
+// A lock is nobody's for an instant while it is taken, let go or looked at: it is held, and its file does not say by whom.
+const (
+	namelessTries = 5
+	namelessWait  = 10 * time.Millisecond
+)
+
 // TryLock takes a lock, or returns a *HeldError at once.
 func (l *Locks) TryLock(scope Scope, name string) (*Lock, error) {
 	path := filepath.Join(l.dir, lockFileName(scope, name))
-	for {
+	for tries := 1; ; {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock %s %s: %w", scope, name, err)
@@ -101,8 +108,13 @@ func (l *Locks) TryLock(scope Scope, name string) (*Lock, error) {
 		case err == nil:
 			return lock, nil
 		case errors.Is(err, errHeld):
-			held := &HeldError{Scope: scope, Name: name, Holder: readHolder(file)}
-			return nil, errors.Join(held, file.Close())
+			holder := readHolder(file)
+			err = file.Close()
+			if holder.PID != 0 || tries == namelessTries {
+				return nil, errors.Join(&HeldError{Scope: scope, Name: name, Holder: holder}, err)
+			}
+			tries++
+			time.Sleep(namelessWait)
 		case errors.Is(err, errReplaced):
 			err = file.Close()
 		default:
@@ -134,6 +146,24 @@ func (l *Locks) take(file *os.File, path string) (*Lock, error) {
 	}
 	lock := &Lock{file: file}
 	return lock, lock.write(l.self)
+}
+
+// Look returns a *HeldError if somebody holds a lock. Those who look do not get in each other's way, and who takes the
+// lock meanwhile gets it.
+func (l *Locks) Look(scope Scope, name string) (err error) {
+	file, err := os.OpenFile(filepath.Join(l.dir, lockFileName(scope, name)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the lock of %s %s: %w", scope, name, err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	free, err := flockShared(file)
+	if err != nil || free {
+		return err
+	}
+	return &HeldError{Scope: scope, Name: name, Holder: readHolder(file)}
 }
 
 // lockPoll is how often a waiting Lock looks again. flock(2) could wait by itself, but not for a context.
@@ -197,13 +227,18 @@ func lockFileName(scope Scope, name string) string {
 }
 
 // flock takes the exclusive lock of an open file, or reports that somebody else has it.
-func flock(file *os.File) (taken bool, err error) {
+func flock(file *os.File) (taken bool, err error) { return tryFlock(file, unix.LOCK_EX) }
+
+// flockShared takes a lock that others may have at the same time, as long as nobody has the exclusive one.
+func flockShared(file *os.File) (taken bool, err error) { return tryFlock(file, unix.LOCK_SH) }
+
+func tryFlock(file *os.File, how int) (taken bool, err error) {
 	conn, err := file.SyscallConn()
 	if err != nil {
 		return false, err
 	}
 	var lockErr error
-	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), how|unix.LOCK_NB) }); err != nil {
 		return false, err
 	}
 	if errors.Is(lockErr, unix.EWOULDBLOCK) {
