@@ -61,7 +61,7 @@ func TestLabFullDisk(t *testing.T) {
 // Many small backups can use up a filesystem's inodes before its blocks.
 func TestLabNoInodes(t *testing.T) {
 	device := lab.Disk(t, 48<<20)
-	lab.Do(t, "mkfs.ext4", "-q", "-N", "16", device)
+	lab.Do(t, "mkfs.ext4", "-q", "-N", "48", device) // 8 in each group
 	s, err := Open(Options{Path: lab.Mount(t, device, "rw")})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestLabNoInodes(t *testing.T) {
 	for i := 0; err == nil && i < 100; i++ {
 		err = put(s, fmt.Sprintf("h/v/%d", i), "small")
 	}
-	if !errors.Is(err, store.ErrNoSpace) || !strings.Contains(err.Error(), "not one of its 16 inodes") {
+	if !errors.Is(err, store.ErrNoSpace) || !strings.Contains(err.Error(), "not one of its 48 inodes") {
 		t.Errorf("error %v, want ErrNoSpace and what is used up", err)
 	}
 }
