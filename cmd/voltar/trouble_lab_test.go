@@ -54,6 +54,8 @@ snapshot_size = "8MiB"
 	journalSum := sumOf(t, journal)
 	hostile := lab.LV(t, "vg", "hostile", 32<<20)
 	makeHostile(t, hostile)
+	hollow := lab.LV(t, "vg", "hollow", 32<<20)
+	makeHollow(t, hollow)
 	small := lab.LV(t, "vg", "small", 96<<20)
 	makeExt(t, small)
 	fillDeviceFile(t, small)
@@ -104,6 +106,12 @@ snapshot_size = "8MiB"
 		t.Errorf("hostile: %+v %+v", x, v.Warnings)
 	}
 
+	v = wantStatus(t, result, "vg/hollow", report.VolumeOK)
+	if x := manifest(t, s.backupsOf(t, "vg/hollow")[0]).Extents[0]; x.State != catalog.StateImage || !strings.Contains(x.Reason, "inodes in use") ||
+		len(v.Warnings) != 1 {
+		t.Errorf("hollow: %+v %+v", x, v.Warnings)
+	}
+
 	v = wantStatus(t, result, "vg/small", report.VolumeFailed)
 	if v.Error == nil || !strings.Contains(v.Error.Message, "snapshot overflowed") || v.Ledger.FailedBytes != v.SizeBytes {
 		t.Errorf("small: %+v %+v", v.Error, v.Ledger)
@@ -111,7 +119,7 @@ snapshot_size = "8MiB"
 	if now := s.backupsOf(t, "vg/small"); fmt.Sprint(now) != fmt.Sprint(earlier) {
 		t.Errorf("backups of small: %q, before: %q", now, earlier)
 	}
-	for _, name := range []string{"busy-ext4", "busy-xfs", "panicky", "outside", "hostile", "small", "journal"} {
+	for _, name := range []string{"busy-ext4", "busy-xfs", "panicky", "outside", "hostile", "hollow", "small", "journal"} {
 		checkSums(t, s.backupsOf(t, "vg/"+name)[0])
 	}
 }
@@ -132,6 +140,22 @@ func makePanicky(t *testing.T, device string) {
 	lab.Do(t, "umount", dir)
 	block := strings.TrimSpace(lab.Do(t, "debugfs", "-R", "bmap /corrupt 0", device))
 	lab.Do(t, "dd", "if=/dev/urandom", "of="+device, "bs=4096", "count=1", "seek="+block, "conv=notrunc,fsync", "status=none")
+}
+
+// makeHollow makes an ext4 whose folders have lost what they held: its inodes are in use still.
+func makeHollow(t *testing.T, device string) {
+	t.Helper()
+	makeExt(t, device)
+	dir := t.TempDir()
+	lab.Do(t, "mount", device, dir)
+	if err := os.Mkdir(filepath.Join(dir, "lost"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 9 {
+		writeFile(t, filepath.Join(dir, "lost", fmt.Sprint(i)), []byte("of use once found"))
+	}
+	lab.Do(t, "umount", dir)
+	lab.Do(t, "debugfs", "-w", "-R", "unlink /lost", device)
 }
 
 // dirtyOutside leaves an ext4 whose journal lies on another device as a crash would: with something to replay.

@@ -84,6 +84,49 @@ func TestCheckNotEmpty(t *testing.T) {
 	}
 }
 
+func TestPeek(t *testing.T) {
+	for _, c := range []struct {
+		paths []string // folders end with a slash
+		empty bool
+	}{
+		{nil, true},
+		{[]string{"lost+found/"}, true},
+		{[]string{"file"}, false},
+		{[]string{"lost+found/", "file"}, false},
+		{[]string{"lost+found/file"}, false},
+		{[]string{"@/home/"}, false},
+		{[]string{"a/", "b/"}, false},
+	} {
+		dir := t.TempDir()
+		for _, path := range c.paths {
+			folder, file := filepath.Split(path)
+			if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if file == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, path), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		root, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = checkNotEmpty(peek(root), "ext4", unix.Statfs_t{Files: 1000, Ffree: 900})
+		if (err != nil) != c.empty {
+			t.Errorf("%q: %v", c.paths, err)
+		}
+		if names, err := root.Readdirnames(-1); err != nil || len(c.paths) > 0 && len(names) == 0 {
+			t.Errorf("%q: the walk would find %q (%v)", c.paths, names, err)
+		}
+		if err := root.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTableExtentsCoverTheDisk(t *testing.T) {
 	const disk = int64(8 << 30)
 	sectors := func(bytes int64) uint64 { return uint64(bytes / 512) }

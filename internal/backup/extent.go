@@ -139,6 +139,10 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
 	}
+	if err := checkNotEmpty(peek(root), x.found.Type, use); err != nil {
+		v.warn(fmt.Sprintf("%s: %v", x.label(), err), "check the filesystem in the guest; its image has what a repair may find")
+		return &leftAloneError{err.Error()}
+	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
 	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
