@@ -194,11 +194,13 @@ func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
 		if mapped.UUID != uuid {
 			return fmt.Errorf("cannot unmap %s: its UUID is %q, not %q: it was made by something else", name, mapped.UUID, uuid)
 		}
-		_, err = m.dmsetup(ctx, "", "remove", name, "--noudevrules")
+		err = m.remove(ctx, name)
 		switch {
 		case err == nil:
 			return m.removeNode(ctx, name)
-		case ctx.Err() != nil || !isBusy(err):
+		case ctx.Err() != nil || !isBusy(err) && !errors.Is(err, errStillThere):
+			return fmt.Errorf("unmap %s: %w", name, err)
+		case time.Now().After(deadline) && errors.Is(err, errStillThere):
 			return fmt.Errorf("unmap %s: %w", name, err)
 		case time.Now().After(deadline):
 			return &BusyError{Name: name, OpenCount: mapped.OpenCount, Holders: holders(mapped), Err: err}
@@ -207,6 +209,20 @@ func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
 			return fmt.Errorf("unmap %s: %w", name, err)
 		}
 	}
+}
+
+var errStillThere = errors.New("dmsetup said that it removed it, and it is still there")
+
+// remove removes a map and looks whether it is gone.
+func (m *Mapper) remove(ctx context.Context, name string) error {
+	if _, err := m.dmsetup(ctx, "", "remove", name, "--noudevrules"); err != nil {
+		return err
+	}
+	left, err := m.find(ctx, name)
+	if err == nil && left != nil {
+		return errStillThere
+	}
+	return err
 }
 
 // removeNode removes the node of a map that is gone: where udevd runs, dmsetup leaves nodes to it, and it did not make this.

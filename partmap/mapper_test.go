@@ -117,6 +117,29 @@ esac`)
 	}
 }
 
+// What dmsetup says is not taken for what it did.
+func TestUnmapLooksWhetherTheMapIsGone(t *testing.T) {
+	dir := t.TempDir()
+	script := `cd ` + dir + `
+case $1 in
+info) [ -e gone ] || echo "253|0|0|mine|name" ;;
+remove) echo x >>count; [ "$(wc -l <count)" -lt NEEDED ] || touch gone ;;
+esac`
+	mapper := shimMapper(t, strings.ReplaceAll(script, "NEEDED", "1000"))
+	err := mapper.Unmap(t.Context(), "name", "mine")
+	if err == nil || !strings.Contains(err.Error(), "still there") {
+		t.Errorf("error %v of a map that stays", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "count")); err != nil {
+		t.Fatal(err)
+	}
+	mapper = shimMapper(t, strings.ReplaceAll(script, "NEEDED", "2"))
+	mapper.retryFor = time.Minute
+	if err := mapper.Unmap(t.Context(), "name", "mine"); err != nil {
+		t.Errorf("error %v of a map that went at the second try", err)
+	}
+}
+
 // A map that goes between dmsetup's list of names and its look at each makes the whole report fail.
 func TestListLooksAgainWhenAMapWentMeanwhile(t *testing.T) {
 	once := filepath.Join(t.TempDir(), "once")

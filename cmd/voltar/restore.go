@@ -90,7 +90,7 @@ func (a *app) restore(c *cli.Context) error {
 		return err
 	}
 	if printErr := a.printRestore(c, result); printErr != nil {
-		return errors.Join(err, printErr)
+		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}
 	switch result.Status {
 	case restore.StatusRestored, restore.StatusAwaits, restore.StatusLosses:

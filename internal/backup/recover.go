@@ -67,11 +67,16 @@ type owner struct {
 func ownerOf(dead *journal.DeadRun) owner { return owner{dead.Info().Run, dead.Rebooted()} }
 
 // settle undoes what is left of this run's own, at its end: what could not be removed in time, and what was never made
-// because making it failed. What fails again stays for the next start; it was reported when it failed first.
+// because making it failed. What fails again stays for the next start; it was reported when it failed first. What could
+// not be removed from a destination is for the next start, too: when a disk fails to write that a file is gone, the kernel
+// shows it gone all the same, until the disk is mounted again.
 func (r *run) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	for _, o := range r.journal.Outstanding() {
+		if o.Thing.Kind == journal.KindBackup {
+			continue
+		}
 		_, err := r.recoverThing(ctx, owner{run: r.id}, o.Thing)
 		if err == nil {
 			err = r.journal.Gone(o.ID)

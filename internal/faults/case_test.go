@@ -232,6 +232,9 @@ func (h *host) judgeRestore(t *testing.T, vg string, out outcome, wrong func(str
 		}
 	}
 	isMarked := len(found) == 2
+	if match := regexp.MustCompile(`the result, "(\w+)", could not be written`).FindStringSubmatch(out.stderr); match != nil {
+		result.Status = restore.Status(match[1])
+	}
 	switch {
 	case out.code == 0 && result.Status != restore.StatusRestored:
 		wrong("exit code 0, and it is %q", result.Status)
@@ -275,7 +278,7 @@ func (h *host) judgeNextStart(t *testing.T, s step, anyData bool, wrong func(str
 	for _, b := range list {
 		if b.Status != "complete" && b.Status != "damaged" {
 			wrong("%s is %s", b.Backup, b.Status)
-		} else if err := h.verify(h.backups+"/"+b.Path, anyData); err != nil {
+		} else if err := h.verify(h.backups+"/"+b.Path, anyData || b.Status == "damaged"); err != nil {
 			wrong("a listed backup is none: %v", err)
 		}
 	}
@@ -355,6 +358,9 @@ func (h *host) tryFaults(t *testing.T, s settings) {
 		}
 		t.Logf("%s: struck %t, exit code %d, %d ms, %s after the start", v.ID, v.Struck, v.Code, v.Millis, time.Since(began).Round(time.Second))
 		s.keep(t, "faults", v)
+		if now := stateOf(t); now != h.before {
+			t.Fatalf("the host is not as before: nothing more can be tried on it: %s", difference(h.before, now))
+		}
 	}
 }
 
