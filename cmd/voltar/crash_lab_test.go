@@ -109,6 +109,42 @@ kill -KILL $PPID
 	}
 }
 
+// dmsetup says that it removed a map, and the next look shows none, while it is there: it would hold the snapshot for good.
+func TestLabMapThatWasTakenForGone(t *testing.T) {
+	s := crashSite(t)
+	before := hostState(t)
+	const dmsetup = "/usr/sbin/dmsetup"
+	if err := os.Rename(dmsetup, dmsetup+".real"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Rename(dmsetup+".real", dmsetup); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := t.TempDir()
+	if err := os.WriteFile(dmsetup, []byte(`#!/bin/sh
+cd `+dir+`
+case $1 in
+remove) [ -e removed ] || { touch removed; exit 0; } ;;
+info) [ ! -e removed ] || [ -e looked ] || { touch looked; exit 0; } ;;
+esac
+exec `+dmsetup+`.real "$@"
+`), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := voltar(t, append(s.runArgs(), "vg/classic")...)
+	if code != 0 || !strings.Contains(out+errs, "held by device") {
+		t.Errorf("exit code %d\n%s\n%s", code, out, errs)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "looked")); err != nil {
+		t.Error("dmsetup was not asked whether the map is gone")
+	}
+	if after := hostState(t); after != before {
+		t.Errorf("what is there after the run:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
 // checkListing wants at least so many backups, all complete, each of which passes its checksums. A killed run may have
 // finished one of its volumes.
 func checkListing(t *testing.T, s site, atLeast int) {

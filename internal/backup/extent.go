@@ -118,6 +118,10 @@ func (v *volumeRun) makeMap(ctx context.Context, target partmap.Target, held *re
 	return mapped, nil
 }
 
+// mapUUIDPrefix is what the UUIDs of a run's maps begin with. lvm2 takes no device for a physical volume whose UUID begins
+// with LVM-.
+func mapUUIDPrefix(run string) string { return "LVM-voltar-" + run + "-" }
+
 // mapTarget is the map of a partition, under the name that kpartx would give it, or of a guest's logical volume.
 func (v *volumeRun) mapTarget(x *extent) partmap.Target {
 	if x.LV != nil {
@@ -125,7 +129,7 @@ func (v *volumeRun) mapTarget(x *extent) partmap.Target {
 	}
 	return partmap.Target{
 		Name: partmap.MapName(partmap.DMName(v.snapshot.VG, v.snapshot.Name), x.Number),
-		UUID: fmt.Sprintf("LVM-voltar-%s-%s-%d", v.run.id, v.volume.UUID, x.Number),
+		UUID: fmt.Sprintf("%s%s-%d", mapUUIDPrefix(v.run.id), v.volume.UUID, x.Number),
 		Segments: []partmap.Segment{{
 			SizeBytes: x.SizeBytes, Sources: []partmap.Source{{Device: v.snapshot.DMPath, OffsetBytes: x.OffsetBytes}},
 		}},

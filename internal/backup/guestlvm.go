@@ -176,7 +176,7 @@ func (x *extent) inPieces() bool {
 func (v *volumeRun) guestTarget(x *extent) partmap.Target {
 	target := partmap.Target{
 		Name: fmt.Sprintf("voltar-%s-%.8s-%s", v.run.id, v.volume.UUID, x.Name),
-		UUID: fmt.Sprintf("LVM-voltar-%s-%s-%s", v.run.id, v.volume.UUID, x.Name),
+		UUID: fmt.Sprintf("%s%s-%s", mapUUIDPrefix(v.run.id), v.volume.UUID, x.Name),
 	}
 	for _, s := range x.LV.Segments {
 		segment := partmap.Segment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}

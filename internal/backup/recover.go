@@ -1,13 +1,16 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/lvm"
+	"voltar/partmap"
 	"voltar/report"
 )
 
@@ -136,8 +139,28 @@ func (e *Engine) recoverSnapshot(ctx context.Context, by owner, t journal.Thing)
 		// lvcreate makes the copy-on-write space as a volume of the snapshot's name and tags first, and it a snapshot then.
 		return "half-made snapshot " + v.String(), e.LVM.RemoveVolume(ctx, t.VG, t.LV, v.UUID)
 	}
+	if v.Open {
+		if err := e.unmapAll(ctx, by.run); err != nil {
+			return "", err
+		}
+	}
 	expect := lvm.Expect{UUID: t.LVUUID, Tag: TagRun + by.run}
 	return "snapshot " + v.String(), e.LVM.RemoveSnapshot(ctx, t.VG, t.LV, expect)
+}
+
+// unmapAll removes the maps that a run has left and takes for gone, because dmsetup said so: they would hold its snapshots
+// for good. The later ones lie on the earlier.
+func (e *Engine) unmapAll(ctx context.Context, run string) error {
+	maps, err := e.Maps.List(ctx, mapUUIDPrefix(run))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(maps, func(a, b partmap.Mapped) int { return cmp.Compare(b.Minor, a.Minor) })
+	var all []error
+	for _, m := range maps {
+		all = append(all, e.Maps.Unmap(ctx, m.Name, m.UUID))
+	}
+	return errors.Join(all...)
 }
 
 // recoverActivation deactivates a volume that a run had activated, unless somebody uses it by now or the host was

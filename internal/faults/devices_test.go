@@ -28,8 +28,8 @@ func deviceFaults(s step, calls []string) []fault {
 		}
 		for _, folder := range []string{"destination", "state"} {
 			add("full disk", folder+at, "no space left", armDisk(folder, i, fillDisk))
-			// ext4 that cannot read where its free inodes are calls itself full.
-			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system|no space left on device",
+			// ext4 that cannot read where its free blocks and inodes are calls itself full.
+			add("failing disk", folder+" gives errors"+at, "input/output error|read-only file system|no space left",
 				armDisk(folder, i, failDisk))
 			add("failing disk", folder+" becomes read-only"+at, "input/output error|read-only file system", armDisk(folder, i, abortDisk))
 		}
