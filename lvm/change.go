@@ -110,14 +110,13 @@ func (c *Client) changeTag(ctx context.Context, flag, vg, name, tag string) erro
 	if err == nil {
 		_, err = c.change(ctx, "lvchange", append(append([]string{"-y"}, args...), vg+"/"+name)...)
 		// It may have been ended when it had done its work, or have said that it did what it had not.
-		v, lookErr := c.Lookup(context.WithoutCancel(ctx), vg, name)
-		switch isDone := lookErr == nil && v.HasTag(tag) == (flag == "--addtag"); {
-		case isDone:
-			return nil
-		case err == nil && lookErr == nil:
-			err = errors.New("lvchange succeeded, and the tags are as they were")
-		case err == nil:
-			err = lookErr
+		if v, lookErr := c.Lookup(context.WithoutCancel(ctx), vg, name); lookErr == nil {
+			switch isDone := v.HasTag(tag) == (flag == "--addtag"); {
+			case isDone:
+				return nil
+			case err == nil:
+				err = errors.New("lvchange succeeded, and the tags are as they were")
+			}
 		}
 	}
 	if err != nil {

@@ -405,7 +405,6 @@ func TestSnapshotStatusNeverGuesses(t *testing.T) {
 
 func TestEnvironmentWithoutUdev(t *testing.T) {
 	h := newFakeHost(t)
-	h.write("lvs.json", lvs(origin0+`,"lv_tags":"a"}`))
 	h.script("lvchange", `echo "$DM_DISABLE_UDEV $LVM_SUPPRESS_FD_WARNINGS" >env`)
 	if err := h.AddTag(t.Context(), "vg0", "data", "a"); err != nil {
 		t.Fatal(err)

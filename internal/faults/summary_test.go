@@ -20,15 +20,17 @@ var kinds = []string{"faults", "kills", "cuts", "writes"}
 // tally counts the cases of one class.
 type tally struct{ tried, struck, held int }
 
-// summarize writes the table of the results of runs, and the line that sums them up. Of a case that was tried more than
-// once with one seed the last result counts.
+// summarize writes the table of the results of runs, and the line that sums them up. What held with one seed is not tried
+// again, so that of several results of a case the one that held is the last.
 func summarize(seeds []string, runs []map[string][]verdict) (table, line string) {
 	rows, totals := map[string]tally{}, map[string]tally{}
 	for _, run := range runs {
 		for kind, list := range run {
 			last := map[string]verdict{}
 			for _, v := range list {
-				last[v.ID] = v
+				if earlier, ok := last[v.ID]; !ok || len(earlier.Wrong) > 0 {
+					last[v.ID] = v
+				}
 			}
 			for _, v := range last {
 				rows[v.Class+" | "+string(v.Step)] = rows[v.Class+" | "+string(v.Step)].with(v)
@@ -96,6 +98,7 @@ func TestSummary(t *testing.T) {
 			{ID: "a", Class: "command", Step: stepRun, Struck: true, Wrong: []string{"left on the host"}},
 			{ID: "a", Class: "command", Step: stepRun, Struck: true}, // tried again, and mended
 			{ID: "b", Class: "command", Step: stepRun},
+			{ID: "b", Class: "command", Step: stepRun, Struck: true, Wrong: []string{"in the file of another machine, and earlier"}},
 			{ID: "c", Class: "clock", Step: stepRun, Struck: true, Wrong: []string{"exit code 0"}},
 		},
 		"kills": {{ID: "kill/1", Class: "kill", Step: stepRun, Struck: true}},
