@@ -91,7 +91,8 @@ func (h *host) try(t *testing.T, f fault) verdict {
 		wrong("it hung for %s", programLimit)
 	}
 	crashed := strings.Contains(out.stderr, "runtime: netpoll") // no Go program goes on without the runtime's own writes
-	if out.code > 0 && f.cause != "" && !crashed && !regexp.MustCompile(f.cause).MatchString(out.text()) {
+	isSilenced := strings.HasPrefix(f.name, "write ") && !strings.Contains(out.text(), "voltar:") // its words are what it could not write
+	if out.code > 0 && f.cause != "" && !crashed && !isSilenced && !regexp.MustCompile(f.cause).MatchString(out.text()) {
 		wrong("it does not name the cause (%s)", f.cause)
 	}
 	if a.wantCode != 0 && out.code != a.wantCode {
