@@ -90,7 +90,7 @@ func (h *host) try(t *testing.T, f fault) verdict {
 	if out.hung {
 		wrong("it hung for %s", programLimit)
 	}
-	crashed := strings.Contains(out.stderr, "runtime: netpoll") // no Go program goes on without the runtime's own writes
+	crashed := strings.Contains(out.stderr, "runtime: netpoll")                                   // no Go program goes on without the runtime's own writes
 	isSilenced := strings.HasPrefix(f.name, "write ") && !strings.Contains(out.text(), "voltar:") // its words are what it could not write
 	if out.code > 0 && f.cause != "" && !crashed && !isSilenced && !regexp.MustCompile(f.cause).MatchString(out.text()) {
 		wrong("it does not name the cause (%s)", f.cause)
