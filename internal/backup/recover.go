@@ -15,7 +15,8 @@ import (
 )
 
 // Recover removes from the host what dead runs left: only what their journals name, and only where LVM's tags or the
-// device-mapper's UUIDs confirm it. It returns a line for each thing removed, and the problems of what could not be.
+// device-mapper's UUIDs confirm it; maps with a run's UUID that hold its snapshot go with that. It returns a line for each
+// thing removed, and the problems of what could not be.
 func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 	found, err := journal.Dead(e.journalOptions())
 	all := []error{err}

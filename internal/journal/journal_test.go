@@ -181,6 +181,19 @@ func TestLook(t *testing.T) {
 	if err := held.Unlock(); err != nil {
 		t.Fatal(err)
 	}
+	another, err := os.Open(filepath.Join(locks.dir, lockFileName(ScopeVolume, "vg/lv")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if free, err := flockShared(another); err != nil || !free {
+		t.Fatal(free, err)
+	}
+	if err := locks.Look(ScopeVolume, "vg/lv"); err != nil {
+		t.Error("while another looks:", err)
+	}
+	if err := another.Close(); err != nil {
+		t.Error(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var lookers sync.WaitGroup
 	for range 4 {

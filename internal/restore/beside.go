@@ -230,14 +230,7 @@ func (s *claimBeside) do(ctx context.Context, w *work) error {
 		return err
 	}
 	if s.vg != "" {
-		record, err := w.journal.Intend(journal.Thing{
-			Kind: journal.KindVolume, VG: s.vg, LV: s.name, LVUUID: s.uuid, Tags: []string{journal.TagIncomplete},
-		})
-		if err != nil {
-			return err
-		}
-		w.hold(func(context.Context) error { return w.journal.Gone(record) })
-		if err := w.LVM.AddTag(ctx, s.vg, s.name, journal.TagIncomplete); err != nil {
+		if err := w.markIncomplete(ctx, s.vg, s.name, s.uuid); err != nil {
 			return err
 		}
 	}

@@ -315,14 +315,7 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 	if err := w.checkUnused(ctx, v.DMPath); err != nil {
 		return err
 	}
-	record, err := w.journal.Intend(journal.Thing{
-		Kind: journal.KindVolume, VG: s.vg, LV: s.name, LVUUID: s.uuid, Tags: []string{journal.TagIncomplete},
-	})
-	if err != nil {
-		return err
-	}
-	w.hold(func(context.Context) error { return w.journal.Gone(record) })
-	if err := w.LVM.AddTag(ctx, s.vg, s.name, journal.TagIncomplete); err != nil {
+	if err := w.markIncomplete(ctx, s.vg, s.name, s.uuid); err != nil {
 		return err
 	}
 	w.touched, w.device = true, v.DMPath
@@ -334,6 +327,18 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 		}
 	}
 	return nil
+}
+
+// markIncomplete journals a volume that exists and tags it, until its last step takes the tag off.
+func (w *work) markIncomplete(ctx context.Context, vg, name, uuid string) error {
+	record, err := w.journal.Intend(journal.Thing{
+		Kind: journal.KindVolume, VG: vg, LV: name, LVUUID: uuid, Tags: []string{journal.TagIncomplete},
+	})
+	if err != nil {
+		return err
+	}
+	w.hold(func(context.Context) error { return w.journal.Gone(record) })
+	return w.LVM.AddTag(ctx, vg, name, journal.TagIncomplete)
 }
 
 // unmarkVolume is the last step of a volume.
