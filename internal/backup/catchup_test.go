@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/report"
@@ -96,6 +98,17 @@ func TestCatchUpBothWays(t *testing.T) {
 	}
 	for _, d := range []string{"near", "far"} {
 		s.on(d).Policy = retention.Policy{KeepLast: 30}
+	}
+	if err := os.MkdirAll(s.opts.RunDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(filepath.Join(s.opts.RunDir, "volume-vg%2Fv1.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH); err != nil { // as one who looks, all the time
+		t.Fatal(err)
 	}
 	r := s.catchUpNow(t, nil)
 	for _, d := range []string{"near", "far"} {
