@@ -73,7 +73,7 @@ recipients = ["`+public+`"]
 		}
 	}
 
-	damagedSealed(t, s, filepath.Join(folders[0], "mbr.p5.tar.gz.age"), key)
+	damagedSealed(t, s, filepath.Join(folders[0], "mbr.p5.tar.gz.age"), key, public)
 
 	again := func(name string, restore func()) {
 		lab.Do(t, "lvremove", "--force", "vg/"+name)
@@ -90,7 +90,7 @@ recipients = ["`+public+`"]
 
 // damagedSealed spoils an encrypted archive in every way that a store can: nothing of it is restored unless that is asked for,
 // and then only what is as it was.
-func damagedSealed(t *testing.T, s site, archive, key string) {
+func damagedSealed(t *testing.T, s site, archive, key, public string) {
 	t.Helper()
 	good, err := os.ReadFile(archive)
 	if err != nil {
@@ -100,15 +100,22 @@ func damagedSealed(t *testing.T, s site, archive, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	again := filepath.Join(t.TempDir(), "again.age")
+	lab.Do(t, "sh", "-c", "age --decrypt --identity "+key+" "+archive+" | age --recipient "+public+" --output "+again)
+	sealedAgain, err := os.ReadFile(again)
+	if err != nil || len(sealedAgain) != len(good) {
+		t.Fatalf("%d bytes of %d, %v", len(sealedAgain), len(good), err)
+	}
 	flipped := slices.Clone(good)
 	flipped[len(flipped)/2] ^= 1
 	for name, c := range map[string]struct {
 		data []byte
 		errs string
 	}{
-		"cut short": {good[:len(good)/2], "by the manifest"},
-		"flipped":   {flipped, "the encrypted file is damaged"},
-		"swapped":   {other, "by the manifest"},
+		"cut short":    {good[:len(good)/2], "by the manifest"},
+		"flipped":      {flipped, "the encrypted file is damaged"},
+		"swapped":      {other, "the manifest"}, // for its length or, where that is the same, for its sum
+		"sealed again": {sealedAgain, "the sum of mbr.p5.tar.gz.age is not the one in the manifest"},
 	} {
 		writeFile(t, archive, c.data)
 		target := filepath.Join(t.TempDir(), "out")
