@@ -38,7 +38,7 @@ type backupLine struct {
 	Time        time.Time `json:"time"`
 	Destination string    `json:"destination"`
 	Path        string    `json:"path"`
-	Status      string    `json:"status"` // complete, damaged, unreadable, unfinished
+	Status      string    `json:"status"` // complete, damaged, half, unreadable, unfinished
 	SizeBytes   int64     `json:"size"`
 	Entries     int64     `json:"entries"`
 	Encrypted   bool      `json:"encrypted,omitempty"`
@@ -55,16 +55,13 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	}
 	lines, failed := []backupLine{}, false
 	for _, d := range stores {
-		match := refMatcher(c.Args().Slice())
-		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: match})
+		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: refMatcher(c.Args().Slice())})
 		if err != nil {
 			s.log.Error(err.Error(), "destination", d.name)
 			failed = true
 			continue
 		}
-		of := backupLines(d.name, listing)
-		noteHalves(of, listing, match)
-		lines = append(lines, of...)
+		lines = append(lines, backupLines(d.name, listing)...)
 	}
 	if c.Bool("json") {
 		err = a.printJSON(lines)
@@ -112,6 +109,7 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 		for _, x := range b.Manifest.Extents {
 			line.Entries += x.Entries
 		}
+		noteHalf(&line, listing.Lacks(b.ID))
 		lines = append(lines, line)
 	}
 	for _, u := range listing.Unreadable {
@@ -125,24 +123,22 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 	return lines
 }
 
-// noteHalves says of a backup that it does not bring its volume back because another that belongs with it is not there. Of
-// those that were not listed nothing is known. The lines begin with those of the listing's backups.
-func noteHalves(lines []backupLine, listing *catalog.Listing, match func(catalog.Ref) bool) {
-	stands := map[string]bool{}
-	for _, b := range listing.Backups {
-		stands[b.ID.String()] = true
+// statusHalf is that of a complete backup that does not bring its volume back, because another that belongs with it is
+// not there.
+const statusHalf = "half"
+
+func noteHalf(line *backupLine, lacks []catalog.ID) {
+	if len(lacks) == 0 {
+		return
 	}
-	for i, b := range listing.Backups {
-		var lacks []string
-		for _, id := range b.Manifest.Partners() {
-			if !stands[id.String()] && (match == nil || match(id.Ref)) {
-				lacks = append(lacks, id.String())
-			}
-		}
-		if len(lacks) > 0 {
-			lines[i].Note = "lacks " + strings.Join(lacks, ", ")
-		}
+	if line.Status == string(catalog.StatusComplete) {
+		line.Status = statusHalf
 	}
+	var names []string
+	for _, id := range lacks {
+		names = append(names, id.String())
+	}
+	line.Note = "lacks " + strings.Join(names, ", ")
 }
 
 func (a *app) printBackups(lines []backupLine, withHost bool) error {

@@ -1,10 +1,12 @@
 package catalog
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -91,6 +93,63 @@ func TestSharesThatMakeNoSense(t *testing.T) {
 			test.edit(m.Extents[0].PV, m.Extents[1].LV)
 			if err := m.Check(); err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%v, want %q", err, test.says)
+			}
+		})
+	}
+}
+
+// A listing tells what lacks another, whatever it was narrowed to, and takes no half for the newest good backup.
+func TestListingOfHalves(t *testing.T) {
+	s := newStore(t)
+	hour := func(n int) time.Time { return night.Add(time.Duration(n) * time.Hour) }
+	idAt := func(name string, n int) ID { return ID{VolumeRef("nova-volumes", name), hour(n)} }
+	half := func(name, other string, n int, isHome bool) {
+		m := manifest(volume(name), hour(n))
+		pv := &GuestPV{UUID: name, VG: "rl", VGUUID: "g", HeadBytes: 1 << 20}
+		if isHome {
+			pv.Others = []OtherShare{{Backup: idAt(other, n).String()}}
+		} else {
+			pv.Home = idAt(other, n).String()
+		}
+		m.Extents = []Extent{{SizeBytes: 64 << 20, State: StateLVM, Archive: m.Files[0].Name, PV: pv}}
+		d := mustBegin(t, s, m.ID())
+		fill(t, d, m)
+		if _, err := d.Commit(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	half("v1", "v2", 0, true)
+	half("v2", "v1", 0, false)
+	half("v1", "v2", 1, true)  // the other is not there
+	half("v2", "v1", 2, false) // the other is being written
+	raw(t, s, idAt("v1", 2).Path(testHost)+"/v1.tar.gz", "x")
+	half("v2", "v1", 3, false) // the other cannot be read
+	raw(t, s, idAt("v1", 3).Path(testHost)+"/manifest.json", "garbage")
+	only := func(name string) func(Ref) bool { return func(r Ref) bool { return r.Name == name } }
+	const lacks1, lacks2, lacks3 = "v1@1 v2@1", "v2@2 v1@2", "v2@3 v1@3"
+	for _, test := range []struct {
+		name   string
+		filter Filter
+		listed int
+		want   []string
+	}{
+		{"all", Filter{}, 5, []string{lacks1, lacks2, lacks3}},
+		{"one volume", Filter{Match: only("v1")}, 2, []string{lacks1}},
+		{"the other", Filter{Match: only("v2")}, 3, []string{lacks2, lacks3}},
+		{"the newest", Filter{Newest: 1}, 2, []string{lacks1, lacks3}},
+		{"up to the newest good", Filter{Newest: 1, Good: true}, 5, []string{lacks1, lacks2, lacks3}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := mustList(t, s, test.filter)
+			var got []string
+			for _, b := range l.Backups {
+				for _, id := range l.Lacks(b.ID) {
+					at := func(id ID) string { return fmt.Sprintf("%s@%d", id.Ref.Name, int(id.Time.Sub(night).Hours())) }
+					got = append(got, at(b.ID)+" "+at(id))
+				}
+			}
+			if !slices.Equal(got, test.want) || len(l.Backups) != test.listed {
+				t.Errorf("%d are listed, and lack %q; want %d, %q", len(l.Backups), got, test.listed, test.want)
 			}
 		})
 	}
