@@ -13,9 +13,9 @@ import (
 // decider decides on the backups of one history. A backup that it returns no decision on is kept.
 type decider func(catalog.History) ([]retention.Decision, error)
 
-// decideTogether decides on histories, and then keeps what belongs with a backup that is kept. all is everything that is
-// on the destination: backups of other histories are kept.
-func decideTogether(histories []catalog.History, all []catalog.Backup, decide decider) (map[catalog.Identity][]retention.Decision, error) {
+// decideTogether decides on histories, and then keeps what belongs with a backup that is kept. stock is everything that is
+// on the destination: backups of other histories are kept, and so are those whose manifests cannot be read.
+func decideTogether(histories []catalog.History, stock stock, decide decider) (map[catalog.Identity][]retention.Decision, error) {
 	decisions := map[catalog.Identity][]retention.Decision{}
 	condemned := map[string]*retention.Decision{}
 	for _, h := range histories {
@@ -30,16 +30,15 @@ func decideTogether(histories []catalog.History, all []catalog.Backup, decide de
 			}
 		}
 	}
-	stands := standing(all)
 	for changed := true; changed; {
 		changed = false
-		for _, b := range all {
+		for _, b := range stock.backups {
 			d := condemned[b.ID.String()]
 			if d == nil {
 				continue
 			}
 			for _, id := range b.Manifest.Partners() {
-				if partner := id.String(); stands[partner] && condemned[partner] == nil {
+				if partner := id.String(); stock.holds[partner] && condemned[partner] == nil {
 					d.Keep, d.Reason = true, "belongs with "+partner
 					delete(condemned, b.ID.String())
 					changed = true
@@ -53,8 +52,8 @@ func decideTogether(histories []catalog.History, all []catalog.Backup, decide de
 
 // decide decides on one history, and keeps what belongs with a backup that is kept.
 func (t *target) decide(identity catalog.Identity, decide decider) ([]retention.Decision, error) {
-	all := t.everything()
-	decisions, err := decideTogether(connected(catalog.Histories(all), identity), all, decide)
+	stock := t.stock()
+	decisions, err := decideTogether(connected(catalog.Histories(stock.backups), identity), stock, decide)
 	return decisions[identity], err
 }
 
@@ -111,9 +110,52 @@ func forRetentionAmong(backups, all []catalog.Backup) []retention.Backup {
 	return list
 }
 
-// everything returns all that the destination holds.
+// everything returns all backups that stand on the destination.
 func (t *target) everything() []catalog.Backup {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.backups)
+}
+
+// stock is what a destination holds.
+type stock struct {
+	backups []catalog.Backup
+	holds   map[string]bool // their names, and those of backups that cannot be read
+}
+
+func newStock(backups []catalog.Backup, unreadable []catalog.Unreadable) stock {
+	s := stock{backups, standing(backups)}
+	for _, u := range unreadable {
+		s.holds[u.ID.String()] = true
+	}
+	return s
+}
+
+func (t *target) stock() stock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return newStock(slices.Clone(t.backups), t.unreadable)
+}
+
+// withCompany returns those of some backups that stand, and all that belong with them, directly or not.
+func (t *target) withCompany(backups []catalog.Backup) (list []catalog.Backup) {
+	byID := map[string]catalog.Backup{}
+	for _, b := range t.everything() {
+		byID[b.ID.String()] = b
+	}
+	reached := map[string]bool{}
+	add := func(id catalog.ID) {
+		if b, stands := byID[id.String()]; stands && !reached[id.String()] {
+			reached[id.String()], list = true, append(list, b)
+		}
+	}
+	for _, b := range backups {
+		add(b.ID)
+	}
+	for i := 0; i < len(list); i++ {
+		for _, id := range list[i].Manifest.Partners() {
+			add(id)
+		}
+	}
+	return list
 }

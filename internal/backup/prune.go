@@ -80,7 +80,7 @@ func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog
 			continue
 		}
 		histories := catalog.Histories(t.all(wanted))
-		decisions, err := decideTogether(histories, t.everything(), func(h catalog.History) ([]retention.Decision, error) {
+		decisions, err := decideTogether(histories, t.stock(), func(h catalog.History) ([]retention.Decision, error) {
 			return decide(t, h)
 		})
 		if err != nil {

@@ -123,30 +123,41 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 		if t.err != nil {
 			continue
 		}
-		for _, h := range catalog.Gone(t.histories(), live) {
-			gone := report.Gone{Name: h.Ref.String(), Backups: len(h.Backups), Newest: h.Backups[0].ID.Time, Note: "on " + t.Name}
-			if r.opts.VanishedKeep > 0 && whole[h.Backups[0].Manifest.Source.VGUUID] && r.Now().Sub(gone.Newest) > r.opts.VanishedKeep {
-				gone.Note += r.endVanished(ctx, t, h)
+		gone := catalog.Gone(t.histories(), live)
+		var over []catalog.History
+		for _, h := range gone {
+			if r.opts.VanishedKeep > 0 && whole[h.Backups[0].Manifest.Source.VGUUID] && r.Now().Sub(h.Backups[0].ID.Time) > r.opts.VanishedKeep {
+				over = append(over, h)
 			}
-			r.report.Gone = append(r.report.Gone, gone)
+		}
+		ended := r.endVanished(ctx, t, over)
+		for _, h := range gone {
+			r.report.Gone = append(r.report.Gone, report.Gone{
+				Name: h.Ref.String(), Backups: len(h.Backups), Newest: h.Backups[0].ID.Time, Note: "on " + t.Name + ended[h.Identity],
+			})
 		}
 	}
 }
 
-// endVanished removes all backups of a volume that is gone for longer than vanished_keep, and says so.
-func (r *run) endVanished(ctx context.Context, t *target, h catalog.History) string {
-	decisions, err := decideTogether([]catalog.History{h}, t.everything(), func(catalog.History) (list []retention.Decision, _ error) {
+// endVanished removes all backups of volumes that are gone for longer than vanished_keep, but for those that belong with
+// backups of others, and says so of each.
+func (r *run) endVanished(ctx context.Context, t *target, over []catalog.History) map[catalog.Identity]string {
+	decisions, err := decideTogether(over, t.stock(), func(h catalog.History) (list []retention.Decision, _ error) {
 		for _, b := range forRetention(h.Backups) {
 			list = append(list, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
 		}
 		return list, nil
 	})
-	var removed []report.Removed
-	if err == nil {
-		removed, err = t.prune(ctx, h.Backups, decisions[h.Identity])
+	said := map[catalog.Identity]string{}
+	for _, h := range over {
+		if err == nil {
+			_, err = t.prune(ctx, h.Backups, decisions[h.Identity])
+		}
+		if err != nil {
+			r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
+		}
+		said[h.Identity] = fmt.Sprintf("; %d removed, as vanished_keep is over", len(h.Backups)-len(t.history(h.Identity)))
+		err = nil
 	}
-	if err != nil {
-		r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
-	}
-	return fmt.Sprintf("; %d removed, as vanished_keep is over", len(removed))
+	return said
 }

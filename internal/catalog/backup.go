@@ -234,6 +234,34 @@ func Delete(ctx context.Context, s store.Store, folder string) (freedBytes int64
 	return freedBytes, nil
 }
 
+// CheckDelete asks a store that locks objects whether a backup can be deleted now, and returns an error that wraps
+// store.ErrLocked when it cannot. Delete asks again.
+func CheckDelete(ctx context.Context, s store.Store, folder string) error {
+	if _, isChecker := s.(store.DeleteChecker); !isChecker {
+		return nil
+	}
+	objects, err := s.List(ctx, folder)
+	if err == nil {
+		err = checkDelete(ctx, s, objects)
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s in %s: %w", folder, s, err)
+	}
+	return nil
+}
+
+func checkDelete(ctx context.Context, s store.Store, objects []store.Object) error {
+	checker, isChecker := s.(store.DeleteChecker)
+	if !isChecker {
+		return nil
+	}
+	var keys []string
+	for _, o := range objects {
+		keys = append(keys, o.Key)
+	}
+	return checker.CheckDelete(ctx, keys)
+}
+
 // SweepUnfinished removes what a dead run left in the folder of a backup that it was writing or deleting. A backup that
 // stands after all, because the run died between its commit and its journal, is left alone: stands is true then. The
 // caller knows from the dead run's journal that nobody is writing there.
@@ -265,14 +293,8 @@ func removeAll(ctx context.Context, s store.Store, folder string) (freedBytes in
 	if i := slices.IndexFunc(objects, func(o store.Object) bool { return o.Key == manifest }); i > 0 {
 		objects[0], objects[i] = objects[i], objects[0]
 	}
-	if checker, ok := s.(store.DeleteChecker); ok {
-		var keys []string
-		for _, o := range objects {
-			keys = append(keys, o.Key)
-		}
-		if err := checker.CheckDelete(ctx, keys); err != nil {
-			return 0, err
-		}
+	if err := checkDelete(ctx, s, objects); err != nil {
+		return 0, err
 	}
 	var errs []error
 	for _, o := range objects {
