@@ -9,11 +9,32 @@ import (
 	"strings"
 
 	"voltar/internal/control"
+	"voltar/report"
 )
 
 // errCancelled is why a volume failed that a person took out of its run.
-var errCancelled = errors.New("cancelled by a person with `voltar cancel`: nothing of it is kept from this run\n" +
-	"hint: `voltar run` with its name backs it up")
+var errCancelled = errors.New("cancelled by a person with `voltar cancel`: nothing of it is kept from this run")
+
+// forOthers is what the failure of a volume is to others that fail for it: they were not cancelled themselves.
+func forOthers(cause error) error {
+	if errors.Is(cause, errCancelled) {
+		return errors.New(errCancelled.Error())
+	}
+	return cause
+}
+
+// explainFailure says why the volume failed, and for those that a person stopped how they are backed up after all.
+func (v *volumeRun) explainFailure() *report.Problem {
+	problem := explain(v.failure)
+	var partner *partnerError
+	if errors.Is(v.failure, errCancelled) || errors.As(v.failure, &partner) && partner.cancelled {
+		problem.Hint = "`voltar run " + v.name() + "` backs it up"
+		if others := v.party.others(v); len(others) > 0 {
+			problem.Hint = "`voltar run " + v.name() + " " + strings.Join(others, " ") + "` backs them up together"
+		}
+	}
+	return problem
+}
 
 // turn is a volume's part in a run that can be ended alone.
 type turn struct {
@@ -95,6 +116,10 @@ func (r *run) answer(_ context.Context, request control.Request) (string, error)
 			v.name(), strings.Join(v.remains, "; "))
 	case !errors.Is(v.failure, errCancelled):
 		return "", fmt.Errorf("%s was done before it could be cancelled", v.name())
+	}
+	if others := v.party.others(v); len(others) > 0 {
+		return fmt.Sprintf("%s is free; nothing of %s is kept from this run either, as a volume group of the guest lies on both; "+
+			"the rest of the run goes on", v.name(), strings.Join(others, " and ")), nil
 	}
 	return v.name() + " is free; the rest of the run goes on", nil
 }

@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -46,6 +48,9 @@ func newParties(members []*volumeRun, spans []*span) []*party {
 		of[s.home()].spans = append(of[s.home()].spans, s)
 	}
 	for _, p := range list {
+		for _, v := range p.members {
+			v.party = p
+		}
 		p.left.Store(int64(len(p.members)))
 		p.link()
 	}
@@ -68,8 +73,9 @@ func (p *party) link() {
 
 // partnerError is why a volume fails that shares volume groups of a guest with one that failed.
 type partnerError struct {
-	volume string
-	cause  error
+	volume    string
+	cause     error
+	cancelled bool // a person cancelled the other
 }
 
 func (e *partnerError) Error() string {
@@ -84,10 +90,20 @@ func (v *volumeRun) shared(cause error) error {
 	if errors.As(cause, &partner) {
 		return partner
 	}
-	if errors.Is(cause, errCancelled) {
-		cause = errors.New(explain(errCancelled).Message) // they were not cancelled themselves
+	return &partnerError{v.name(), forOthers(cause), errors.Is(cause, errCancelled)}
+}
+
+// others names the members but for one. There are none without a party.
+func (p *party) others(v *volumeRun) (names []string) {
+	if p == nil {
+		return nil
 	}
-	return &partnerError{v.name(), cause}
+	for _, other := range p.members {
+		if other != v {
+			names = append(names, other.name())
+		}
+	}
+	return names
 }
 
 // stopOthers ends the reading of all members but one, which failed.
@@ -114,9 +130,22 @@ func (p *party) archive(ctx context.Context, v *volumeRun) {
 		unlink()
 	}
 	p.pass(ctx)
-	for _, v := range p.members {
+	for _, v := range p.inOrderOfEnd() {
 		v.end(ctx)
 	}
+}
+
+// inOrderOfEnd returns the members, first those for which a person waits who cancelled them.
+func (p *party) inOrderOfEnd() []*volumeRun {
+	waits := func(v *volumeRun) int {
+		if errors.Is(v.failure, errCancelled) {
+			return 0
+		}
+		return 1
+	}
+	list := slices.Clone(p.members)
+	slices.SortStableFunc(list, func(a, b *volumeRun) int { return cmp.Compare(waits(a), waits(b)) })
+	return list
 }
 
 // pass is the gate of the whole party: when every snapshot was good to its last byte, each member's backup is made.

@@ -126,6 +126,33 @@ func TestPartiesPassTogether(t *testing.T) {
 	if !errors.Is(all["b"].failure, errCancelled) || errors.Is(all["a"].failure, errCancelled) || all["a"].failure == nil {
 		t.Errorf("a: %v, b: %v", all["a"].failure, all["b"].failure)
 	}
+	// Whoever waits for it comes first, and all are told how they are backed up.
+	if order := p.inOrderOfEnd(); order[0] != all["b"] || order[1] != all["a"] {
+		t.Errorf("%s ends before %s", order[0].name(), order[1].name())
+	}
+	all["a"].party, all["b"].party = p, p
+	for name, want := range map[string]string{"a": "`voltar run vg/a vg/b` backs them up together", "b": "`voltar run vg/b vg/a` backs them up together"} {
+		if got := all[name].explainFailure(); got.Hint != want || !strings.Contains(got.Message, "cancelled by a person") {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	all["b"].party = nil
+	if got := all["b"].explainFailure(); got.Hint != "`voltar run vg/b` backs it up" {
+		t.Errorf("alone: %+v", got)
+	}
+}
+
+// Before the snapshots stand, a group fails as a whole for one that is cancelled, and says which that was.
+func TestGroupFailsForOneThatIsCancelled(t *testing.T) {
+	all := members(t, "a", "b")
+	all["b"].fail(errCancelled)
+	(&run{Engine: &Engine{}}).failTogether(unit{group: "g", members: list(all, "a b")})
+	if err := all["a"].failure; err == nil || errors.Is(err, errCancelled) || !strings.Contains(err.Error(), "vg/b failed: cancelled by a person") {
+		t.Errorf("a: %v", err)
+	}
+	if !errors.Is(all["b"].failure, errCancelled) {
+		t.Errorf("b: %v", all["b"].failure)
+	}
 }
 
 // When a member has failed, which may hold a clone of another's disk, nothing of the rest is read together.

@@ -129,7 +129,7 @@ func (r *run) failTogether(u unit) {
 		}
 		for _, v := range u.members {
 			v.fail(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w\n"+
-				"hint: on_failure = \"go-on\" of the group lets the rest go on", u.group, failed.name(), failed.failure))
+				"hint: on_failure = \"go-on\" of the group lets the rest go on", u.group, failed.name(), forOthers(failed.failure)))
 		}
 		return
 	}

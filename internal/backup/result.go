@@ -165,7 +165,7 @@ func (v *volumeRun) finish(ctx context.Context) {
 	}
 	r.Status = v.status(ctx)
 	if v.failure != nil {
-		r.Error = explain(v.failure)
+		r.Error = v.explainFailure()
 		v.describeFailure(r.Error.Message)
 	}
 	v.run.hand(*r)

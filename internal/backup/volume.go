@@ -30,6 +30,7 @@ type volumeRun struct {
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced         // of the snapshot
 	turn     *turn                   // nil for what cannot be cancelled alone
+	party    *party                  // once it was looked at; nil before
 	reading  context.Context         // ends when the snapshot must not be read any more
 	stop     context.CancelCauseFunc // ends reading
 	watch    *lvm.Watch              // over the snapshot, while it is read
