@@ -16,6 +16,7 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/restore"
+	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -223,8 +224,10 @@ func (s *setup) findRestoreBackup(c *cli.Context, req *restore.Request) error {
 		host = name
 	}
 	var all []error
+	listings := map[string]*catalog.Listing{}
 	for _, d := range stores {
 		listing, err := catalog.List(c.Context, d.store, host, catalog.Filter{Match: namedIn(c.Args().First())})
+		listings[d.name] = listing
 		var found catalog.Backup
 		if err == nil {
 			found, err = listing.Resolve(c.Args().First())
@@ -243,7 +246,53 @@ func (s *setup) findRestoreBackup(c *cli.Context, req *restore.Request) error {
 	for _, err := range all {
 		s.log.Warn(err.Error())
 	}
-	return nil
+	req.Lacks = lacks(c.Context, stores, req.Backup)
+	req.Older = newestWhole(listings, req.Backup.ID)
+	return context.Cause(c.Context)
+}
+
+// lacks looks for the backups that belong with one, and returns which of them are of no use on any destination, and why.
+func lacks(ctx context.Context, stores []namedStore, b catalog.Backup) map[string]string {
+	found := map[string]string{}
+	for _, id := range b.Manifest.Partners() {
+		why := "is missing"
+		for _, d := range stores {
+			partner, err := catalog.Load(ctx, d.store, b.Host, id)
+			if err == nil {
+				err = partner.CheckFiles(ctx, d.store)
+			}
+			if err == nil {
+				why = ""
+				break
+			}
+			if !errors.Is(err, store.ErrNotExist) {
+				why = "cannot be used: " + err.Error()
+			}
+		}
+		if why != "" {
+			found[id.String()] = why
+		}
+	}
+	return found
+}
+
+// newestWhole returns the newest backup of a volume that is older than one and has beside it all that belongs with it.
+func newestWhole(listings map[string]*catalog.Listing, than catalog.ID) string {
+	var newest catalog.ID
+	for _, l := range listings {
+		if l == nil {
+			continue
+		}
+		for _, b := range l.Backups {
+			if b.ID.Ref == than.Ref && b.ID.Time.Before(than.Time) && b.ID.Time.After(newest.Time) && len(l.Lacks(b.ID)) == 0 {
+				newest = b.ID
+			}
+		}
+	}
+	if newest.Time.IsZero() {
+		return ""
+	}
+	return newest.String()
 }
 
 // namedIn tells whether a source is one that "VOLUME[@TIME]" may mean, so that no more manifests are read.
@@ -291,11 +340,12 @@ type plannedRestore struct {
 	Overwrites  []string `json:"overwrites,omitempty"`
 	Steps       []string `json:"steps"`
 	Notes       []string `json:"notes,omitempty"`
+	Losses      []string `json:"losses,omitempty"`
 }
 
 func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
 	out := plannedRestore{Backup: plan.Backup, Destination: plan.Destination, Target: plan.Target,
-		Overwrites: plan.Holds, Notes: plan.Notes}
+		Overwrites: plan.Holds, Notes: plan.Notes, Losses: plan.Losses}
 	for _, step := range plan.Steps {
 		out.Steps = append(out.Steps, step.Describe()...)
 	}
@@ -310,6 +360,7 @@ func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
 		fmt.Fprintf(a.stdout, "%3d. %s\n", i+1, report.Clean(step))
 	}
 	a.printNotes(out.Notes)
+	a.printLosses(out.Losses)
 	_, err := fmt.Fprintln(a.stdout, "Nothing was done.")
 	return err
 }
@@ -317,6 +368,12 @@ func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
 func (a *app) printNotes(notes []string) {
 	for _, note := range notes {
 		fmt.Fprintln(a.stdout, "note:", report.Clean(note))
+	}
+}
+
+func (a *app) printLosses(losses []string) {
+	for _, loss := range losses {
+		fmt.Fprintln(a.stdout, "lost:", report.Clean(loss))
 	}
 }
 
@@ -339,9 +396,7 @@ func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
 		}
 	}
 	a.printNotes(result.Notes)
-	for _, loss := range result.Losses {
-		fmt.Fprintln(a.stdout, "lost:", report.Clean(loss))
-	}
+	a.printLosses(result.Losses)
 	_, err := fmt.Fprintf(a.stdout, "%s: %s to %s in %s.\n", result.Status, result.Backup, result.Target,
 		report.FormatDuration(result.Ended.Sub(result.Started)))
 	return err

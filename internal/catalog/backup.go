@@ -62,6 +62,28 @@ func (b Backup) OpenStored(ctx context.Context, s store.Store, name string) (sto
 	return r, nil
 }
 
+// CheckFiles looks whether every file of a backup is there in its size. The error wraps ErrDamaged when one is not.
+func (b Backup) CheckFiles(ctx context.Context, s store.Store) error {
+	objects, err := s.List(ctx, b.Path())
+	if err != nil {
+		return fmt.Errorf("list the files of %s: %w", b.ID, err)
+	}
+	held := map[string]int64{}
+	for _, o := range objects {
+		held[o.Key] = o.SizeBytes
+	}
+	for _, file := range b.Manifest.Files {
+		size, ok := held[path.Join(b.Path(), file.Name)]
+		switch {
+		case !ok:
+			return fmt.Errorf("%w: %s is missing", ErrDamaged, file.Name)
+		case size != file.SizeBytes:
+			return fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, file.Name, size, file.SizeBytes)
+		}
+	}
+	return nil
+}
+
 // CheckSize compares the size of a file as the store has it with the manifest. The error wraps ErrDamaged.
 func (b Backup) CheckSize(name string, sizeBytes int64) error {
 	file, ok := b.Manifest.File(name)

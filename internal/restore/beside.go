@@ -17,8 +17,9 @@ import (
 
 // Volume groups of a guest that lie on several volumes of the host. Each volume is brought back by itself, with label and
 // metadata of its physical volumes, and then waits for the backup that has the logical volumes: it keeps the tag
-// voltar.incomplete, and carries voltar.awaits.UUID for each group that it waits for. The restore of that backup, which is
-// told where the others are, fills the logical volumes across all of them and takes the tags off.
+// voltar.incomplete, and carries voltar.awaits.UUID.TIME for each group that it waits for. The restore of that backup, which is
+// told where the others are, fills the logical volumes across all of them and takes the tags off. Backups of another moment
+// do not go together: label and metadata of one would describe what is not there.
 
 // Beside says where another volume was brought back on which a volume group of the guest lies too.
 type Beside struct {
@@ -31,13 +32,13 @@ type Await struct {
 	VG      string `json:"vg"`
 	Home    string `json:"home"`    // the backup
 	Command string `json:"command"` // what brings it back
-	vgUUID  string
+	tag     string
 }
 
 // besidePlace is a volume beside the target that a restore fills too.
 type besidePlace struct {
 	backup string   // VG/LV@TIME
-	groups []string // UUIDs of the volume groups that it fills there
+	tags   []string // that say that it waits for this backup, one for each volume group
 	pvs    []catalog.PVPlace
 	what   string // for people
 	lock   string
@@ -45,21 +46,68 @@ type besidePlace struct {
 	vg     string // of a logical volume; "" for other devices
 	name   string
 	uuid   string
-	awaits bool // it was brought back and waits for this
+	awaits bool // it was brought back and waits for this backup
+	other  bool // it waits for another one of the same volume group
 	marked bool // it carried the mark of a restore before
 }
 
-// awaited returns the volume groups that a restore leaves without their logical volumes.
+// awaited returns the volume groups that a restore leaves without their logical volumes, but for those whose logical volumes
+// no backup has any more.
 func (p *planner) awaited() []Await {
+	return slices.DeleteFunc(p.elsewhere(), func(a Await) bool { return p.req.Lacks[a.Home] != "" })
+}
+
+// elsewhere returns the volume groups whose logical volumes are in other backups.
+func (p *planner) elsewhere() []Await {
 	var list []Await
 	for _, x := range p.m.Extents {
-		if x.PV == nil || x.PV.Home == "" || !p.wanted(x) ||
-			slices.ContainsFunc(list, func(a Await) bool { return a.vgUUID == x.PV.VGUUID }) {
+		if x.PV == nil || x.PV.Home == "" || !p.wanted(x) {
 			continue
 		}
-		list = append(list, Await{VG: x.PV.VG, Home: x.PV.Home, vgUUID: x.PV.VGUUID})
+		tag := awaitTag(x.PV.VGUUID, x.PV.Home)
+		if !slices.ContainsFunc(list, func(a Await) bool { return a.tag == tag }) {
+			list = append(list, Await{VG: x.PV.VG, Home: x.PV.Home, tag: tag})
+		}
 	}
 	return list
+}
+
+// awaitTag says that a volume waits for the logical volumes of a guest's volume group from a backup.
+func awaitTag(vgUUID, home string) string {
+	_, when, _ := strings.Cut(home, "@")
+	return journal.TagAwaits + vgUUID + "." + when
+}
+
+// checkHomes refuses to bring back what would never be whole, unless what is left of it is wanted.
+func (p *planner) checkHomes() error {
+	for _, a := range p.elsewhere() {
+		why := p.req.Lacks[a.Home]
+		switch {
+		case why == "":
+		case p.req.KeepGoing:
+			p.plan.Losses = append(p.plan.Losses, fmt.Sprintf("the logical volumes of the guest's volume group %s: the backup %s %s", a.VG, a.Home, why))
+		default:
+			return fmt.Errorf("%w: the logical volumes of the guest's volume group %s are in the backup %s, which %s\nhint: %s, or give "+
+				"--keep-going for what is left of this one", ErrUsage, a.VG, a.Home, why, p.olderHint())
+		}
+	}
+	return nil
+}
+
+// olderHint says what there is instead of a backup that lacks others.
+func (p *planner) olderHint() string {
+	if p.req.Older == "" {
+		return "no older backup of it has all that belongs with it"
+	}
+	return fmt.Sprintf("the newest that has all that belongs with it is older: `%s`", strings.TrimSpace("voltar restore "+p.req.Older+" "+p.req.Again))
+}
+
+// bringBack says how a volume beside the target is brought back.
+func (p *planner) bringBack(backup string) string {
+	if why := p.req.Lacks[backup]; why != "" {
+		return fmt.Sprintf("the backup %s, which would bring it back, %s; %s", backup, why, p.olderHint())
+	}
+	return fmt.Sprintf("`%s` brings it back", strings.TrimSpace("voltar restore "+backup+" "+p.req.Again))
 }
 
 // noteAwaited says with which command the logical volumes come that other backups have.
@@ -95,7 +143,7 @@ func (p *planner) findBeside(ctx context.Context, own *place) ([]*besidePlace, e
 			if at < 0 {
 				list, at = append(list, &besidePlace{backup: share.Backup}), len(list)
 			}
-			list[at].groups = append(list[at].groups, x.PV.VGUUID)
+			list[at].tags = append(list[at].tags, awaitTag(x.PV.VGUUID, p.plan.Backup))
 			list[at].pvs = append(list[at].pvs, share.PVs...)
 		}
 	}
@@ -128,6 +176,10 @@ func (p *planner) lacksBeside(list []*besidePlace) error {
 	var volumes, first, flags []string
 	for _, b := range list {
 		volume, _, _ := strings.Cut(b.backup, "@")
+		if why := p.req.Lacks[b.backup]; why != "" {
+			return fmt.Errorf("%w: a volume group of the guest lies on %s too, and the backup %s, which has the part there, %s\n"+
+				"hint: %s; --to-dir takes the files of this one", ErrUsage, volume, b.backup, why, p.olderHint())
+		}
 		volumes = append(volumes, volume)
 		first = append(first, strings.TrimSpace("`voltar restore "+b.backup+" "+p.req.Again)+"`")
 		flags = append(flags, "--beside "+volume)
@@ -156,8 +208,7 @@ func (p *planner) placeBeside(ctx context.Context, b *besidePlace, ref catalog.R
 			t.VG, t.LV = ref.VG, ref.Name
 		}
 		if v, err = inventory.Volume(t.VG, t.LV); err != nil {
-			return fmt.Errorf("%w: --beside %s: there is no volume %s/%s\nhint: `%s` brings it back", ErrUsage, ref, t.VG, t.LV,
-				strings.TrimSpace("voltar restore "+b.backup+" "+p.req.Again))
+			return fmt.Errorf("%w: --beside %s: there is no volume %s/%s\nhint: %s", ErrUsage, ref, t.VG, t.LV, p.bringBack(b.backup))
 		}
 		isVolume = true
 	}
@@ -167,18 +218,34 @@ func (p *planner) placeBeside(ctx context.Context, b *besidePlace, ref catalog.R
 			return err
 		}
 		b.what, b.lock, b.device, b.vg, b.name, b.uuid = "volume "+v.String(), v.String(), v.DMPath, v.VG, v.Name, v.UUID
-		b.marked = v.HasTag(journal.TagIncomplete)
-		b.awaits = b.marked && !slices.ContainsFunc(b.groups, func(vg string) bool { return !v.HasTag(journal.TagAwaits + vg) })
+		b.look(v.Tags)
 	}
 	if err := errors.Join(p.checkUnused(ctx, b.device), b.check()); err != nil {
 		return err
 	}
-	if !b.awaits && !p.req.Force {
+	switch {
+	case b.other:
+		return fmt.Errorf("%w: %s was brought back from a backup of another moment, and waits for the one that belongs with that\n"+
+			"hint: %s, with --force", ErrUsage, b.what, p.bringBack(b.backup))
+	case !b.awaits && !p.req.Force:
 		return fmt.Errorf("%w: %s does not wait for this backup, and what its logical volumes hold would be overwritten\n"+
-			"hint: `%s` brings it back first; --force overwrites it", ErrOccupied, b.what,
-			strings.TrimSpace("voltar restore "+b.backup+" "+p.req.Again))
+			"hint: %s; --force overwrites it", ErrOccupied, b.what, p.bringBack(b.backup))
 	}
 	return nil
+}
+
+// look reads the tags of a volume.
+func (b *besidePlace) look(tags []string) {
+	b.marked = slices.Contains(tags, journal.TagIncomplete)
+	b.awaits = b.marked
+	for _, tag := range b.tags {
+		if slices.Contains(tags, tag) {
+			continue
+		}
+		b.awaits = false
+		group := tag[:strings.LastIndexByte(tag, '.')+1]
+		b.other = b.other || slices.ContainsFunc(tags, func(other string) bool { return strings.HasPrefix(other, group) })
+	}
 }
 
 // check wants each physical volume where it was backed up: nothing else must be written to.
@@ -255,8 +322,8 @@ func (s *unmarkBeside) do(ctx context.Context, w *work) error {
 	if err := flushDevice(s.device); err != nil || s.vg == "" {
 		return err
 	}
-	for _, vg := range s.groups {
-		if err := w.LVM.DelTag(ctx, s.vg, s.name, journal.TagAwaits+vg); err != nil {
+	for _, tag := range s.tags {
+		if err := w.LVM.DelTag(ctx, s.vg, s.name, tag); err != nil {
 			return err
 		}
 	}
@@ -293,7 +360,7 @@ func (s *awaitVolume) do(ctx context.Context, w *work) error {
 		return err
 	}
 	for _, a := range s.awaited {
-		if err := w.LVM.AddTag(ctx, s.vg, s.name, journal.TagAwaits+a.vgUUID); err != nil {
+		if err := w.LVM.AddTag(ctx, s.vg, s.name, a.tag); err != nil {
 			return err
 		}
 	}

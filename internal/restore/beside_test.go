@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"voltar/internal/catalog"
+	"voltar/lvm"
 )
 
 const (
@@ -76,6 +77,61 @@ func TestRestoreAsksForWhatLiesBeside(t *testing.T) {
 	})
 	if err := p.planFolder(); !errors.Is(err, ErrUsage) {
 		t.Errorf("into a folder: %v", err)
+	}
+}
+
+// What would never come back whole is refused with what there is instead, unless what is left of it is wanted.
+func TestRestoreOfAHalf(t *testing.T) {
+	const older = "host/disk2@2026-11-19T010003Z"
+	p := planOf(outID, catalog.GuestPV{Home: homeID}, Request{Lacks: map[string]string{homeID: "is missing"}, Older: older, Again: "--from s3"})
+	if err := p.checkHomes(); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), homeID+", which is missing") ||
+		!strings.Contains(err.Error(), "`voltar restore "+older+" --from s3`, or give --keep-going") {
+		t.Errorf("the home is missing: %v", err)
+	}
+	p.req.KeepGoing = true
+	if err := p.checkHomes(); err != nil || len(p.plan.Losses) != 1 || !strings.Contains(p.plan.Losses[0], "group guest: the backup "+homeID+" is missing") || len(p.awaited()) > 0 {
+		t.Errorf("what is left: %v, lost %q, awaits %+v", err, p.plan.Losses, p.awaited())
+	}
+	p = planOf(outID, catalog.GuestPV{Home: homeID}, Request{Partitions: []string{"p1"}, Lacks: map[string]string{homeID: "is missing"}})
+	p.m.Extents[0].Name, p.m.Extents[0].Number = "p2", 2
+	if err := p.checkHomes(); err != nil {
+		t.Errorf("another partition: %v", err)
+	}
+
+	share := catalog.OtherShare{Backup: outID, PVs: []catalog.PVPlace{{UUID: "b", SizeBytes: 1 << 20}}}
+	p = planOf(homeID, catalog.GuestPV{Others: []catalog.OtherShare{share}}, Request{Lacks: map[string]string{outID: "is missing"}})
+	_, err := p.findBeside(t.Context(), &place{})
+	if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), outID+", which has the part there, is missing") ||
+		!strings.Contains(err.Error(), "no older backup of it") || !strings.Contains(err.Error(), "--to-dir") || strings.Contains(err.Error(), "first `voltar restore") {
+		t.Errorf("the other is missing: %v", err)
+	}
+}
+
+// A volume takes the logical volumes of the moment that it was brought back from, and of no other.
+func TestVolumesAwaitOneMoment(t *testing.T) {
+	for _, test := range []struct {
+		name                  string
+		tags                  string
+		awaits, marked, other bool
+	}{
+		{"nothing", "", false, false, false},
+		{"whole, with tags of its own", "web voltar.group=guest", false, false, false},
+		{"waits for this", "voltar.incomplete voltar.awaits.g.2026-11-20T010001Z", true, true, false},
+		{"waits for an older one", "voltar.incomplete voltar.awaits.g.2026-11-19T010001Z", false, true, true},
+		{"for another volume group too", "voltar.incomplete voltar.awaits.g.2026-11-20T010001Z voltar.awaits.h.2026-11-19T010001Z", true, true, false},
+		{"for another volume group alone", "voltar.incomplete voltar.awaits.h.2026-11-19T010001Z", false, true, false},
+		{"interrupted", "voltar.incomplete", false, true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := besidePlace{tags: []string{awaitTag("g", homeID)}}
+			b.look(strings.Fields(test.tags))
+			if b.awaits != test.awaits || b.marked != test.marked || b.other != test.other {
+				t.Errorf("awaits %v, marked %v, other %v", b.awaits, b.marked, b.other)
+			}
+		})
+	}
+	if err := lvm.ValidTag(awaitTag("abcdef-0123-4567-89ab-cdef-0123-456789", homeID)); err != nil {
+		t.Error(err)
 	}
 }
 

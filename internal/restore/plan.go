@@ -27,6 +27,7 @@ type Plan struct {
 	Target      string
 	Steps       []Step
 	Notes       []string // what will differ from the original
+	Losses      []string // what is known not to come back
 	Holds       []string // what is on the target and will be lost
 	TotalBytes  int64    // of data to be read back and written
 
@@ -195,6 +196,9 @@ func (p *planner) openSource(ctx context.Context) error {
 
 // planDisk plans a restore to something that has blocks.
 func (p *planner) planDisk(ctx context.Context) error {
+	if err := p.checkHomes(); err != nil {
+		return err
+	}
 	place, err := p.find(ctx)
 	if err != nil {
 		return err

@@ -121,6 +121,9 @@ type Request struct {
 	KeepGoing   bool // restore what can be, around damage in the backup
 	Beside      []Beside
 	Again       string // flags that a further command needs to find backups as this one did, for people
+	// Lacks are the backups that belong with this one and are of no use: why, in words that follow on their name.
+	Lacks map[string]string
+	Older string // the newest older backup of the volume that lacks none; "" where there is none
 	// Decrypt opens the files of a backup that is encrypted; nil is for who has no key.
 	Decrypt browse.DecryptFunc
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -231,7 +232,19 @@ func (v *verifySums) do(ctx context.Context, w *work) error {
 	}
 	err := group.Wait()
 	if errors.Is(err, ErrSums) {
-		return fmt.Errorf("%w\nhint: restore another backup, or give --keep-going for what is left of this one", err)
+		return fmt.Errorf("%w\nhint: restore another backup%s, or give --keep-going for what is left of this one", err, w.company())
 	}
 	return err
+}
+
+// company says that what belongs with the backup has to be of one moment with another, too.
+func (w *work) company() string {
+	var volumes []string
+	for _, id := range w.plan.source.backup.Manifest.Partners() {
+		volumes = append(volumes, id.Ref.String())
+	}
+	if len(volumes) == 0 {
+		return ""
+	}
+	return ", and that of the same moment of " + strings.Join(volumes, " and ") + " with it"
 }

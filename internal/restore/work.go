@@ -38,7 +38,7 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}}
 	w.result = Result{
 		Backup: p.Backup, Destination: p.Destination, Target: p.Target, Run: p.run, Started: e.Now().UTC(),
-		Parts: []PartResult{}, Notes: p.Notes, Awaits: p.awaits,
+		Parts: []PartResult{}, Notes: p.Notes, Losses: p.Losses, Awaits: p.awaits,
 	}
 	if err := w.begin(); err != nil {
 		return nil, err
