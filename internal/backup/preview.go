@@ -169,7 +169,8 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identities []catalog.Identity) []report.Removed {
 	histories := catalog.Histories(listing.Backups)
 	tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
-	decisions, err := decideTogether(histories, newStock(listing.Backups, listing.Unreadable), func(h catalog.History) ([]retention.Decision, error) {
+	stock := newStock(listing.Backups, listing.Unreadable)
+	decisions, err := decideTogether(histories, stock, func(h catalog.History) ([]retention.Decision, error) {
 		backups := forRetentionAmong(h.Backups, listing.Backups)
 		if slices.Contains(identities, h.Identity) {
 			backups = append(backups, tonight)

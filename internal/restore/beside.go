@@ -85,7 +85,8 @@ func (p *planner) checkHomes() error {
 		switch {
 		case why == "":
 		case p.req.KeepGoing:
-			p.plan.Losses = append(p.plan.Losses, fmt.Sprintf("the logical volumes of the guest's volume group %s: the backup %s %s", a.VG, a.Home, why))
+			loss := fmt.Sprintf("the logical volumes of the guest's volume group %s: the backup %s %s", a.VG, a.Home, why)
+			p.plan.Losses = append(p.plan.Losses, loss)
 		default:
 			return fmt.Errorf("%w: the logical volumes of the guest's volume group %s are in the backup %s, which %s\nhint: %s, or give "+
 				"--keep-going for what is left of this one", ErrUsage, a.VG, a.Home, why, p.olderHint())
@@ -99,7 +100,12 @@ func (p *planner) olderHint() string {
 	if p.req.Older == "" {
 		return "no older backup of it has all that belongs with it"
 	}
-	return fmt.Sprintf("the newest that has all that belongs with it is older: `%s`", strings.TrimSpace("voltar restore "+p.req.Older+" "+p.req.Again))
+	return fmt.Sprintf("the newest that has all that belongs with it is older: `%s`", p.command(p.req.Older))
+}
+
+// command restores a backup that is found as this one was.
+func (p *planner) command(backup string) string {
+	return strings.TrimSpace("voltar restore " + backup + " " + p.req.Again)
 }
 
 // bringBack says how a volume beside the target is brought back.
@@ -107,7 +113,7 @@ func (p *planner) bringBack(backup string) string {
 	if why := p.req.Lacks[backup]; why != "" {
 		return fmt.Sprintf("the backup %s, which would bring it back, %s; %s", backup, why, p.olderHint())
 	}
-	return fmt.Sprintf("`%s` brings it back", strings.TrimSpace("voltar restore "+backup+" "+p.req.Again))
+	return fmt.Sprintf("`%s` brings it back", p.command(backup))
 }
 
 // noteAwaited says with which command the logical volumes come that other backups have.
@@ -181,7 +187,7 @@ func (p *planner) lacksBeside(list []*besidePlace) error {
 				"hint: %s; --to-dir takes the files of this one", ErrUsage, volume, b.backup, why, p.olderHint())
 		}
 		volumes = append(volumes, volume)
-		first = append(first, strings.TrimSpace("`voltar restore "+b.backup+" "+p.req.Again)+"`")
+		first = append(first, "`"+p.command(b.backup)+"`")
 		flags = append(flags, "--beside "+volume)
 	}
 	return fmt.Errorf("%w: a volume group of the guest lies on %s too\n"+
