@@ -40,6 +40,16 @@ func (s *copySite) pair(t *testing.T, on string, night int) {
 	s.make(t, on, "out", night, lvmOf(idOf("home", night)))
 }
 
+// damagedPair is a pair of which the one that has no logical volumes lacks some of its data.
+func (s *copySite) damagedPair(t *testing.T, on string, night int) {
+	t.Helper()
+	s.make(t, on, "home", night, lvmOf("", idOf("out", night)))
+	s.make(t, on, "out", night, func(m *catalog.Manifest) {
+		lvmOf(idOf("home", night))(m)
+		m.Status = catalog.StatusDamaged
+	})
+}
+
 // left names what stands on a destination.
 func (s *copySite) left(t *testing.T, on string) string {
 	t.Helper()
@@ -75,6 +85,14 @@ func TestRetentionKeepsWhatBelongsTogether(t *testing.T) {
 				s.make(t, "near", "home", 1, lvmOf("", idOf("out", 1)))
 				s.make(t, "near", "out", 2, nil)
 			}, left: "home0 home1 out0 out2"},
+		{name: "one of the newest is damaged", policy: retention.Policy{KeepLast: 1}, left: "home0 home1 out0 out1",
+			make: func(t *testing.T, s *copySite) { s.pair(t, "near", 0); s.damagedPair(t, "near", 1) }},
+		{name: "a damaged one grows old", policy: retention.Policy{KeepLast: 1}, left: "home2 out2",
+			make: func(t *testing.T, s *copySite) {
+				s.pair(t, "near", 0)
+				s.damagedPair(t, "near", 1)
+				s.pair(t, "near", 2)
+			}},
 		{name: "only one of them is asked for", policy: retention.Policy{KeepLast: 1}, wanted: "vg/home",
 			make: func(t *testing.T, s *copySite) { s.pair(t, "near", 0); s.pair(t, "near", 1) }, left: "home0 home1 out0 out1"},
 		{name: "a chain", policy: retention.Policy{KeepLast: 1}, left: "end0 home0 home1 out0 out1",

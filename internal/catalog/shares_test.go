@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -152,5 +153,21 @@ func TestListingOfHalves(t *testing.T) {
 				t.Errorf("%d are listed, and lack %q; want %d, %q", len(l.Backups), got, test.listed, test.want)
 			}
 		})
+	}
+}
+
+func TestCheckFiles(t *testing.T) {
+	s := newStore(t)
+	b := add(t, s, volume("v1"), night)
+	if err := b.CheckFiles(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+	b.Manifest.Files[0].SizeBytes++
+	if err := b.CheckFiles(t.Context(), s); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), b.Manifest.Files[0].Name+" has ") {
+		t.Errorf("too short: %v", err)
+	}
+	b.Manifest.Files[0].Name = "lost"
+	if err := b.CheckFiles(t.Context(), s); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "lost is missing") {
+		t.Errorf("missing: %v", err)
 	}
 }
