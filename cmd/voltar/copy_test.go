@@ -87,12 +87,15 @@ func TestCopyCommand(t *testing.T) {
 	}
 }
 
-// heldPart lets one part reach the server, tells its request, and never answers.
+// heldPart lets one part reach the server, tells its request, and never answers. The server has nothing in hand then that it
+// could still store after the upload was ended.
 func heldPart(seen chan<- *http.Request) s3test.Trouble {
 	var once sync.Once
 	return func(w http.ResponseWriter, r *http.Request, forward http.Handler, ended <-chan struct{}) {
-		forward.ServeHTTP(httptest.NewRecorder(), r)
-		once.Do(func() { seen <- r })
+		once.Do(func() {
+			forward.ServeHTTP(httptest.NewRecorder(), r)
+			seen <- r
+		})
 		s3test.Hang(w, r, forward, ended)
 	}
 }
