@@ -152,20 +152,20 @@ func TestFreezeThatDidNotLastIsNotProven(t *testing.T) {
 func TestFreezeThatFails(t *testing.T) {
 	for _, test := range []struct {
 		name, fsfreeze string
+		timeout        time.Duration
 		want           string
 	}{
-		{"refused", "#!/bin/sh\n[ $1 = -u ] || echo 'Operation not supported'; exit 1\n", "Operation not supported"},
-		{"hangs", "#!/bin/sh\n[ $1 = -u ] || exec sleep 60\nexit 1\n", "no answer"},
+		{"refused", "#!/bin/sh\n[ $1 = -u ] || echo 'Operation not supported'; exit 1\n", time.Hour, "Operation not supported"},
+		{"hangs", "#!/bin/sh\n[ $1 = -u ] || exec sleep 60\nexit 1\n", 500 * time.Millisecond, "no answer"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := newGuest(t)
 			g.command(t, "fsfreeze", test.fsfreeze)
-			f := g.ssh()
-			f.Timeout = 500 * time.Millisecond
-			s, err := g.quieter.Arm(t.Context(), f)
+			s, err := g.quieter.Arm(t.Context(), g.ssh())
 			if err != nil {
 				t.Fatal(err)
 			}
+			s.Freeze.Timeout = test.timeout
 			if err := s.Hold(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v", err)
 			}
@@ -261,18 +261,28 @@ func TestEndOfInputEndsASlowFreeze(t *testing.T) {
 	g.awaitThaw(t)
 }
 
+// heldBriefly holds with the shortest deadline within which this machine, however busy, can freeze.
+func (g guest) heldBriefly(t *testing.T, f Freeze) *Session {
+	t.Helper()
+	for f.Deadline = time.Second; ; f.Deadline *= 4 {
+		s, err := g.quieter.Arm(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = s.Hold(t.Context()); err == nil {
+			return s
+		}
+		if err = errors.Join(err, s.Close()); f.Deadline > time.Minute {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDeadlineThaws(t *testing.T) {
 	g := newGuest(t)
 	for name, f := range methods(g) {
 		t.Run(name, func(t *testing.T) {
-			f.Deadline = time.Second
-			s, err := g.quieter.Arm(t.Context(), f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Hold(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			s := g.heldBriefly(t, f)
 			g.awaitThaw(t)
 			if _, err := s.Thaw(t.Context()); !errors.Is(err, ErrNotHeld) {
 				t.Errorf("%v", err)
@@ -288,15 +298,7 @@ func TestDeadlineThaws(t *testing.T) {
 func TestDeadlineOutlivesTheSession(t *testing.T) {
 	g := newGuest(t)
 	g.command(t, "ssh", strings.Replace(fakeSSH, `exec sh -c "$*"`, `echo $$ >"$DIR/pid"; exec sh -c "exec $*"`, 1))
-	f := g.ssh()
-	f.Deadline = time.Second
-	s, err := g.quieter.Arm(t.Context(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Hold(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s := g.heldBriefly(t, g.ssh())
 	pid, err := os.ReadFile(filepath.Join(g.dir, "pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -309,6 +311,34 @@ func TestDeadlineOutlivesTheSession(t *testing.T) {
 	}
 	g.awaitThaw(t)
 	_ = s.Close()
+}
+
+// The kernel may hold a freeze up until the deadline is over, and its thaw with it. What comes through then does not stay.
+func TestFreezeThatOutlastsItsDeadline(t *testing.T) {
+	g := newGuest(t)
+	g.command(t, "fsfreeze", `#!/bin/sh
+state=$2/.frozen
+case $1 in
+-f) while [ ! -e "$DIR/was-not-frozen" ]; do sleep 0.1; done; touch "$state" ;;
+-u) [ -e "$state" ] || { touch "$DIR/was-not-frozen"; exit 1; }; rm "$state" ;;
+esac
+`)
+	f := g.ssh()
+	f.Deadline, f.Timeout = time.Second, time.Hour
+	s, err := g.quieter.Arm(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Hold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.awaitThaw(t)
+	if _, err := s.Thaw(t.Context()); !errors.Is(err, ErrNotHeld) {
+		t.Errorf("%v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAgent(t *testing.T) {

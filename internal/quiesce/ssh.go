@@ -69,6 +69,9 @@ func quote(s string) string {
 // watchdog that thaws at the deadline, and only then freezes. At the end of its input it thaws as well.
 // A thaw that fails proves that somebody else had thawed before.
 //
+// The kernel may hold a freeze up for as long as it writes, beyond the deadline too. So the watchdog goes on thawing for
+// as long again: what comes through late does not stay frozen, and is told to have been lost.
+//
 // Nothing is written to disk on the way, as the filesystem that holds /tmp or the logs may be the frozen one.
 const sshScript = `
 watchdog=
@@ -98,17 +101,20 @@ echo ready
 while read -r word; do
 	case $word in
 	freeze)
-		parent=$$
 		(
 			trap '' HUP INT PIPE
 			exec </dev/null >/dev/null 2>&1
 			n=0
 			while [ "$n" -lt "$deadline" ]; do sleep 1; n=$((n + 1)); done
-			m=1
-			while [ "$m" -le "$count" ]; do
-				eval "point=\$point_$m"
-				fsfreeze -u "$point"
-				m=$((m + 1))
+			while [ "$n" -ge 0 ]; do
+				m=1
+				while [ "$m" -le "$count" ]; do
+					eval "point=\$point_$m"
+					fsfreeze -u "$point"
+					m=$((m + 1))
+				done
+				sleep 1
+				n=$((n - 1))
 			done
 		) &
 		watchdog=$!
