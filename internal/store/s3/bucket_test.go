@@ -3,6 +3,8 @@ package s3
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +190,10 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(good); err != nil {
 		t.Fatal(err)
 	}
+	noPEM := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(noPEM, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		change func(*Options)
 		want   string
@@ -202,7 +208,7 @@ func TestOpenRefuses(t *testing.T) {
 		"half an account":  {func(o *Options) { o.Credentials.SecretKey = "" }, "secret_key"},
 		"no account":       {func(o *Options) { o.Credentials = Credentials{} }, "AWS_ACCESS_KEY_ID"},
 		"missing CA file":  {func(o *Options) { o.CAFile = "/nowhere/ca.pem" }, "ca_file"},
-		"CA file of a key": {func(o *Options) { o.CAFile = "/etc/hostname" }, "PEM"},
+		"CA file of a key": {func(o *Options) { o.CAFile = noPEM }, "PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("AWS_ACCESS_KEY_ID", "")

@@ -16,7 +16,7 @@ func optionsFor(t *testing.T, server *s3test.Server, bucket string) Options {
 	return Options{
 		Endpoint: server.Endpoint, Bucket: bucket, Prefix: "backups/here", Region: s3test.Region,
 		Credentials: Credentials{AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey},
-		StateDir:    t.TempDir(), RetryFor: 20 * time.Second, Timeout: 20 * time.Second,
+		StateDir:    t.TempDir(), RetryFor: 20 * time.Second, Timeout: time.Minute,
 	}
 }
 

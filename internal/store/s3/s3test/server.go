@@ -7,14 +7,17 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -140,7 +143,7 @@ func (s *Server) await(ended <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(5 * time.Minute); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		_, err := client.ListBuckets(ctx)
 		cancel()
@@ -189,14 +192,25 @@ func (s *Server) Make(t testing.TB, name string, b Bucket) {
 	}
 }
 
+// freeAddress draws an address of this machine where nobody but the server listens, on a port that no connection is given
+// as its own: neither can one that was free at a look be taken until the server has it, nor another's server answer there.
+// MinIO listens at 127.0.0.1 as well, hence the look.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := strconv.Itoa(10000 + rand.N(20000))
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("127.%d.%d.%d:%s", 1+rand.N(254), rand.N(255), 1+rand.N(254), port)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 // lockedBuffer takes output from several goroutines.
