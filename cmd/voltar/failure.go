@@ -287,6 +287,10 @@ func (s *setup) logOf(ctx context.Context, dead deadUnit) (string, error) {
 	if dead.invocation == "" {
 		return "", nil
 	}
+	// journald may not have taken the last lines in yet, which tell most. Without this there are fewer.
+	if _, err := s.runner.Output(ctx, "journalctl", "--sync"); err != nil {
+		s.log.Debug("journald does not take in what is left", "error", err)
+	}
 	out, err := s.runner.Output(ctx, "journalctl", "--quiet", "--no-pager", "--output=short", fmt.Sprintf("--lines=%d", failureLogLines),
 		"_SYSTEMD_INVOCATION_ID="+dead.invocation, "+", "INVOCATION_ID="+dead.invocation)
 	return strings.TrimSpace(string(out)), err
