@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -300,13 +301,37 @@ func timerRuns(t *testing.T) {
 
 func stopSignal(t *testing.T) {
 	t.Helper()
-	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", "voltar.service")
+	signalRun(t, syscall.SIGSTOP)
 	lab.Do(t, "udevadm", "settle")
 }
 
-func continueSignal(t *testing.T) {
+func continueSignal(t *testing.T) { t.Helper(); signalRun(t, syscall.SIGCONT) }
+
+// signalRun sends a signal to the run, at once: by the time that a command has started here the run may be over.
+func signalRun(t *testing.T, signal syscall.Signal) {
 	t.Helper()
-	lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=CONT", "voltar.service")
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		dir := filepath.Dir(path)
+		cmdline, _ := os.ReadFile(path)                               // empty when the process has gone meanwhile
+		status, _ := os.ReadFile(filepath.Join(dir, "status"))        // likewise
+		ofSystemd := strings.Contains(string(status), "\nPPid:\t1\n") // and no child that is about to become another program
+		if string(cmdline) != "/usr/sbin/voltar\x00run\x00" || !ofSystemd {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err == nil {
+			err = syscall.Kill(pid, signal)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("the run is over")
 }
 
 // linksAreThose checks that nothing in /dev/disk has come, gone or moved, and whose the guests' labels are.
@@ -323,6 +348,7 @@ func linksAreThose(t *testing.T, before []string) {
 }
 
 func journalHasFields(t *testing.T) {
+	lab.Do(t, "journalctl", "--sync")
 	t.Logf("journalctl -u voltar:\n%s", lab.Do(t, "journalctl", "--no-pager", "-u", "voltar"))
 	volumes, runs := map[string]bool{}, map[string]bool{}
 	for line := range strings.Lines(lab.Do(t, "journalctl", "--no-pager", "-o", "json", "-u", "voltar")) {
@@ -345,6 +371,7 @@ func journalHasFields(t *testing.T) {
 func killedRun(t *testing.T) {
 	lab.Do(t, "systemctl", "start", "--no-block", "voltar.service")
 	waitForMap(t)
+	stopSignal(t)
 	lab.Do(t, "systemctl", "kill", "--signal=KILL", "voltar.service")
 	mail := waitForMails(t, operations, 2)
 	waitFor(t, "the report's end", func() bool { return state("voltar-failure@voltar.service.service") == "inactive" })
@@ -356,6 +383,7 @@ func killedRun(t *testing.T) {
 	if !strings.Contains(mail, "SIGKILL") || !strings.Contains(mail, "the end of its log") {
 		t.Errorf("the mail does not say how it died:\n%s", mail)
 	}
+	lab.Do(t, "journalctl", "--sync")
 	if out := lab.Do(t, "journalctl", "--no-pager", "-u", "voltar-cleanup"); !strings.Contains(out, "removed: snapshot") {
 		t.Errorf("the cleanup says\n%s", out)
 	}
@@ -364,7 +392,8 @@ func killedRun(t *testing.T) {
 func stoppedRun(t *testing.T) {
 	lab.Do(t, "systemctl", "start", "--no-block", "voltar.service")
 	waitForMap(t)
-	lab.Do(t, "systemctl", "stop", "voltar.service")
+	stopSignal(t)
+	lab.Do(t, "systemctl", "stop", "voltar.service") // which has it go on after SIGTERM
 	nothingLeft(t)
 	mail := waitForMails(t, operations, 3)
 	if got := subjects(mail)[2]; !strings.Contains(strings.ToLower(got), "interrupted") {
