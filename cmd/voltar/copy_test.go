@@ -160,7 +160,7 @@ func (u *uploads) kill(args ...string) {
 	select {
 	case r := <-seen:
 		u.keys = append(u.keys, strings.TrimPrefix(r.URL.Path, "/bucket/"))
-	case <-time.After(2 * time.Minute):
+	case <-time.After(5 * time.Minute):
 		u.t.Error("no part was sent")
 	}
 	p.signal(u.t, syscall.SIGKILL)

@@ -238,6 +238,7 @@ func TestLabInterruptedAndSecondRuns(t *testing.T) {
 	s := crashSite(t)
 	mail := startMail(t)
 	s.append(t, mail.config())
+	s.append(t, "[limits]\nread_rate = \"1MiB\"\n") // so that nothing is backed up when the run ends before its time
 	before := hostState(t)
 	p := start(t, s.runArgs()...)
 	if !p.until("type=ext4") {

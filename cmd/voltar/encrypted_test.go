@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,9 +209,9 @@ func TestPassphraseIsAskedForAtTheTerminal(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		shown := make([]byte, 1000)
-		n, err := person.Read(shown)
-		if prompt := "Passphrase of " + key + ": "; err != nil || string(shown[:n]) != prompt {
+		shown, prompt := make([]byte, 1000), "Passphrase of "+key+": "
+		n, err := io.ReadAtLeast(person, shown, len(prompt))
+		if err != nil || string(shown[:n]) != prompt {
 			t.Errorf("shown %q, %v, want %q", shown[:n], err, prompt)
 		}
 		for echo := uint32(unix.ECHO); echo != 0; time.Sleep(time.Millisecond) { // a person is not that quick

@@ -73,8 +73,9 @@ func TestLabTreesComeBackIdentical(t *testing.T) {
 
 	s := newSite(t, "[snapshot]\nmin_size = \"16MiB\"\n")
 	p := start(t, "run", "--json", "--log-level", "debug", "--config", s.config)
-	if !p.until("type=ext4") {
-		t.Fatalf("no ext4 was mounted: %d\n%s", p.wait(t), &p.stderr)
+	// The one that takes a while, so that the run is not through with it before it stops.
+	if !p.until("type=ext4", "/vg-disk1--voltar--") {
+		t.Fatalf("the large ext4 was not mounted: %d\n%s", p.wait(t), &p.stderr)
 	}
 	p.signal(t, syscall.SIGSTOP)
 	checkMaps(t)

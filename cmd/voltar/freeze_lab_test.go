@@ -127,7 +127,8 @@ Host web1 stranger
 Host web1
   HostKeyAlias web1
 EOT
-/usr/sbin/sshd -f "$1/sshd_config" -E "$1/log"`, "sh", dir)
+/usr/sbin/sshd -f "$1/sshd_config" -E "$1/log"
+until [ -s pid ]; do sleep 0.1; done`, "sh", dir)
 	t.Cleanup(func() { lab.Do(t, "sh", "-c", "kill $(cat "+dir+"/pid)") })
 	return filepath.Join(dir, "ssh_config")
 }

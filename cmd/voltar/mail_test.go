@@ -78,7 +78,7 @@ func (m *mailServer) config() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return fmt.Sprintf("[mail]\nto = [\"root@example.org\"]\nserver = \"127.0.0.1\"\nport = %s\nca_file = %q\ntimeout = \"20s\"\n", port, m.caFile)
+	return fmt.Sprintf("[mail]\nto = [\"root@example.org\"]\nserver = \"127.0.0.1\"\nport = %s\nca_file = %q\ntimeout = \"2m\"\n", port, m.caFile)
 }
 
 // subjects returns those of the mails that came.

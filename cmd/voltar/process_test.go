@@ -58,9 +58,9 @@ func start(t *testing.T, args ...string) *process {
 }
 
 // until reads the log up to a line that holds a text, and tells whether there was one.
-func (p *process) until(text string) bool {
+func (p *process) until(texts ...string) bool {
 	for p.logged.Scan() {
-		if strings.Contains(p.logged.Text(), text) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(p.logged.Text(), text) }) {
 			return true
 		}
 	}

@@ -126,7 +126,7 @@ func (l *lockstep) goesOn(t *testing.T) {
 // waitFor polls with a limit that only a hang reaches.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(5 * time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("gave up waiting for %s", what)
 		}

@@ -690,7 +690,7 @@ func (s site) stopMidway(t *testing.T, signal unix.Signal, args ...string) (code
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for !s.isFilling(cmd.Process.Pid) && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"voltar/internal/lab"
@@ -26,6 +27,7 @@ func TestLabConfigurationsDoNotDisturbEachOther(t *testing.T) {
 	if !slow.until("type=ext4") {
 		t.Fatal(slow.wait(t), slow.stderr.String())
 	}
+	slow.signal(t, syscall.SIGSTOP) // so that it is slow enough whatever the others take
 	snapshot := lab.Do(t, "lvs", "--noheadings", "-o", "lv_name,lv_uuid", "--select", "lv_tags=voltar", "vg")
 	damaged := filepath.Join(s.dir, "state/journal/20261120T010001Z-3f9a0c.jsonl")
 	writeFile(t, damaged, []byte(`{"crc32c":"00000000","record":{"op":"begin"}}`+"\n"))
@@ -49,6 +51,7 @@ func TestLabConfigurationsDoNotDisturbEachOther(t *testing.T) {
 		t.Errorf("the volume of the run beside it: %s %+v", v.Status, v.Error)
 	}
 
+	slow.signal(t, syscall.SIGCONT)
 	result = parseRun(t, slow.wait(t), exitDone, slow.stdout.Bytes(), slow.stderr.String())
 	wantStatus(t, result, "vg/classic", report.VolumeOK)
 	if after := hostState(t); after != before {
