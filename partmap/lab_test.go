@@ -352,7 +352,7 @@ func TestLabWithUdev(t *testing.T) {
 	for tries := 0; ; tries++ {
 		if _, err := os.Stat("/run/udev/control"); err == nil {
 			break
-		} else if tries == 300 {
+		} else if tries == 3000 {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)

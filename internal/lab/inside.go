@@ -198,8 +198,8 @@ func blockDevices(pattern, what string) ([]string, error) {
 	var found []string
 	for _, path := range paths {
 		name, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // gone since the folder was read
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+			continue // gone since the folder was read, or since the file was opened
 		}
 		if err != nil {
 			return nil, err

@@ -58,7 +58,7 @@ func TestBootLeavesNothingBehindAfterAPowerCut(t *testing.T) {
 	if err := NewDisk(disk, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	const begin = `mkfs.ext4 -q /dev/ubda && mount /dev/ubda /mnt && echo kept >/mnt/synced && sync /mnt/synced
+	const begin = `mkfs.ext4 -q /dev/ubda && mount -o commit=600 /dev/ubda /mnt && echo kept >/mnt/synced && sync /mnt/synced
 echo lost >/mnt/unsynced; echo ready; sleep 600
 `
 	r, ready := bootReady(t, t.Context(), Machine{Script: begin, Disk: disk})

@@ -400,7 +400,7 @@ func TestLabCloseTellsWhoIsStillThere(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := awaitReleased(device, time.Now().Add(10*time.Second)); err != nil {
+	if err := awaitReleased(device, time.Now().Add(time.Minute)); err != nil {
 		t.Error(err)
 	}
 	if err := m.Close(); !errors.Is(err, ErrBusy) {

@@ -23,6 +23,7 @@ func TestLabUdevMakesTheLinksOfVolumes(t *testing.T) {
 	volume := lab.LV(t, "vg0", "data", 32<<20)
 	lab.Do(t, "mkfs.ext4", "-q", "-U", uuid, volume)
 	waitFor(t, "/dev/disk/by-uuid/"+uuid) // udevd sees that mkfs has closed the device
+	lab.Do(t, "udevadm", "settle")        // it makes links before it notes what it knows
 	for _, link := range []string{"/dev/disk/by-uuid/" + uuid, "/dev/disk/by-id/dm-name-vg0-data"} {
 		target, err := filepath.EvalSymlinks(link)
 		if want, _ := filepath.EvalSymlinks(volume); err != nil || target != want {
@@ -46,7 +47,7 @@ ExecStart=sh -c 'echo >/usr/labtest; ls -A /tmp >$STATE_DIRECTORY/tmp; echo "<4>
 	unit(t, "labtest.timer", "[Timer]\nOnActiveSec=100ms\nAccuracySec=1ms\n")
 	lab.Do(t, "systemctl", "daemon-reload")
 	lab.Do(t, "systemctl", "start", "labtest.timer")
-	t.Cleanup(func() { lab.Do(t, "systemctl", "stop", "labtest.timer") })
+	t.Cleanup(func() { lab.Do(t, "systemctl", "stop", "labtest.timer", "labtest.service") })
 	waitFor(t, "/var/lib/labtest/done")
 	if _, err := os.Stat("/usr/labtest"); err == nil {
 		t.Error("the service could write to /usr")
@@ -94,7 +95,7 @@ func unit(t *testing.T, name, text string) {
 
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+	for limit := time.Now().Add(5 * time.Minute); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return
 		}
