@@ -390,7 +390,7 @@ func TestErrorsEndEverything(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("error %v, want %v", err, c.want)
 			}
-			for range 200 { // goroutines that have been told to end need a moment
+			for range 6000 { // goroutines that have been told to end need a moment
 				if runtime.NumGoroutine() <= goroutines {
 					break
 				}

@@ -160,7 +160,6 @@ func TestLockWithinProcess(t *testing.T) {
 	}
 }
 
-// A lock file that was removed between opening and locking it (by a cleaner of temporary files) locks nothing.
 // Whether a volume is in use is looked up by many at a time: they neither see each other nor get in the way of a lock.
 func TestLook(t *testing.T) {
 	locks, err := NewLocks(t.TempDir(), Holder{Command: "voltar copy"})
@@ -219,6 +218,7 @@ func TestLook(t *testing.T) {
 	lookers.Wait()
 }
 
+// A lock file that was removed between opening and locking it (by a cleaner of temporary files) locks nothing.
 func TestLockOnFileThatWasReplaced(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
