@@ -281,7 +281,7 @@ func TestExtractReportsWhatAnOrdinaryUserCannotRestore(t *testing.T) {
 		exe := filepath.Join(dir, "test")
 		self, err := os.ReadFile("/proc/self/exe")
 		must(t, err)
-		must(t, os.WriteFile(exe, self, 0o755))
+		must(t, errors.Join(os.WriteFile(exe, self, 0o755), os.Chmod(exe, 0o755))) // whatever the umask is
 		out := filepath.Join(dir, "out")
 		must(t, os.Mkdir(out, 0o755))
 		must(t, os.Chown(out, 65534, 65534))

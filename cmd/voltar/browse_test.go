@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,8 @@ func newStocked(t *testing.T, more string) (site, *disk.Store, catalog.Backup) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o751); err != nil {
+		sub := filepath.Join(dir, "sub")
+		if err := errors.Join(os.Mkdir(sub, 0o751), os.Chmod(sub, 0o751)); err != nil { // whatever the umask is
 			t.Fatal(err)
 		}
 		if err := os.Link(filepath.Join(dir, "file"), filepath.Join(dir, "sub/link")); err != nil {

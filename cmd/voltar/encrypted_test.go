@@ -64,7 +64,7 @@ func TestEncryptedBackupsOnTheCommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(open, secret, 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(open, secret, 0o644), os.Chmod(open, 0o644)); err != nil { // whatever the umask is
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

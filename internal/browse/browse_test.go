@@ -243,7 +243,8 @@ func TestExtractPlaces(t *testing.T) {
 
 func TestExtractUnpartitionedGoesIntoTheFolderItself(t *testing.T) {
 	b, _, _ := made(t, browsetest.Spec{Whole: true, Fill: func(dir string) {
-		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o604); err != nil {
+		file := filepath.Join(dir, "file")
+		if err := errors.Join(os.WriteFile(file, []byte("x"), 0o604), os.Chmod(file, 0o604)); err != nil { // whatever the umask is
 			t.Fatal(err)
 		}
 	}})

@@ -10,6 +10,22 @@ import (
 	"testing"
 )
 
+// folder makes one that nobody else may write to, whatever the umask is, and whose path is short enough for a socket,
+// whatever the folder for temporary files is.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "voltar-control-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func listen(t *testing.T, dir, name string, handle Handler) *Server {
 	t.Helper()
 	s, err := Listen(dir, name, handle)
@@ -27,7 +43,7 @@ func echo(_ context.Context, r Request) (string, error) {
 }
 
 func TestAskAndAnswer(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	s := listen(t, dir, "/etc/voltar/voltar.toml", echo)
 	got, err := Ask(t.Context(), dir, "/etc/voltar/voltar.toml", Request{Cancel: "vg/a\nb"})
 	if err != nil || got != "cancelled vg/a\nb" {
@@ -63,7 +79,7 @@ func must(path string, err error) string {
 
 // What a process left that was killed is nobody, and is no hindrance to the next one.
 func TestSocketOfADeadProcess(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: must(socketPath(dir, "c")), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +99,7 @@ func TestSocketOfADeadProcess(t *testing.T) {
 }
 
 func TestCloseEndsWhatIsAsked(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	asked := make(chan struct{})
 	s := listen(t, dir, "c", func(ctx context.Context, _ Request) (string, error) {
 		close(asked)
@@ -105,7 +121,7 @@ func TestCloseEndsWhatIsAsked(t *testing.T) {
 }
 
 func TestAskEndsWithItsContext(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	asked := make(chan struct{})
 	s := listen(t, dir, "c", func(ctx context.Context, _ Request) (string, error) {
 		close(asked)
@@ -122,7 +138,7 @@ func TestAskEndsWithItsContext(t *testing.T) {
 }
 
 func TestListenRefusesWhatOthersCanWriteTo(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +153,7 @@ func TestListenRefusesWhatOthersCanWriteTo(t *testing.T) {
 
 // Who says nothing sensible gets an answer, and costs the others nothing.
 func TestNonsenseIsRefused(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	s := listen(t, dir, "c", echo)
 	defer s.Close()
 	for _, text := range []string{"{\"cancel\": 5}\n", "nonsense\n", strings.Repeat("x", maxMessageBytes+1)} {
