@@ -47,7 +47,7 @@ ExecStart=sh -c 'echo >/usr/labtest; ls -A /tmp >$STATE_DIRECTORY/tmp; echo "<4>
 	unit(t, "labtest.timer", "[Timer]\nOnActiveSec=100ms\nAccuracySec=1ms\n")
 	lab.Do(t, "systemctl", "daemon-reload")
 	lab.Do(t, "systemctl", "start", "labtest.timer")
-	t.Cleanup(func() { lab.Do(t, "systemctl", "stop", "labtest.timer", "labtest.service") })
+	t.Cleanup(func() { lab.Do(t, "sh", "-c", "systemctl stop labtest.timer labtest.service; rm -r /var/lib/labtest") })
 	waitFor(t, "/var/lib/labtest/done")
 	if _, err := os.Stat("/usr/labtest"); err == nil {
 		t.Error("the service could write to /usr")
@@ -56,7 +56,7 @@ ExecStart=sh -c 'echo >/usr/labtest; ls -A /tmp >$STATE_DIRECTORY/tmp; echo "<4>
 		t.Errorf("the service saw %q in /tmp (%v), want nothing", tmp, err)
 	}
 	lab.Do(t, "journalctl", "--sync")
-	out := lab.Do(t, "journalctl", "--unit", "labtest", "--output", "json", "--priority", "warning")
+	out := lab.Do(t, "journalctl", "--unit", "labtest", "--output", "json", "--priority", "warning", "--lines", "1")
 	var entry struct {
 		Message  string `json:"MESSAGE"`
 		Priority string `json:"PRIORITY"`
