@@ -39,6 +39,9 @@ type restoreFilesystem struct {
 func (s *restoreFilesystem) Describe() []string {
 	label := s.piece.label()
 	lines := describeCommands(label, s.recipe.Commands, s.recipe.Env, s.device)
+	if s.fs.NTFS != nil {
+		lines = append(lines, fmt.Sprintf("%s: make room for %d entries in $MFT", label, s.piece.Entries))
+	}
 	if s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0 {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
@@ -87,6 +90,9 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 	if err := w.makeFilesystem(ctx, device, s.piece, s.recipe); err != nil {
 		return err
 	}
+	if err := s.makeRoom(device); err != nil {
+		return err
+	}
 	if err := s.writeBootCode(ctx, w, device); err != nil {
 		return err
 	}
@@ -94,6 +100,22 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 		return err
 	}
 	return w.runCommands(ctx, device, s.piece, s.recipe.Last, s.recipe.Env)
+}
+
+// makeRoom has an NTFS hold as many files as are to come, which the driver of some kernels cannot do for itself.
+func (s *restoreFilesystem) makeRoom(device string) (err error) {
+	if s.fs.NTFS == nil {
+		return nil
+	}
+	file, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := probe.MakeRoom(file, s.piece.Entries); err != nil {
+		return err
+	}
+	return file.Sync()
 }
 
 // fill mounts a filesystem that was just made, and extracts the files.
