@@ -138,6 +138,9 @@ func (x *extractor) setXattrs(path string, e *tarEntry) error {
 			}
 		}
 	}
+	if err := x.removeUnbidden(path, e); err != nil {
+		return err
+	}
 	if !x.opts.NoACLs && e.Type != TypeSymlink {
 		if err := x.setACLs(path, e); err != nil {
 			return err
@@ -148,6 +151,23 @@ func (x *extractor) setXattrs(path string, e *tarEntry) error {
 			if a.name == capabilityName {
 				return x.setXattr(path, "xattr", a.name, a.value, e)
 			}
+		}
+	}
+	return nil
+}
+
+// removeUnbidden takes attributes away that come from the filesystem and not from the archive.
+func (x *extractor) removeUnbidden(path string, e *tarEntry) error {
+	for _, name := range x.opts.Unbidden {
+		if slices.ContainsFunc(e.xattrs, func(a xattr) bool { return a.name == name }) {
+			continue
+		}
+		remove := unix.Removexattr
+		if e.Type == TypeSymlink {
+			remove = unix.Lremovexattr
+		}
+		if err := remove(path, name); err != nil && !errors.Is(err, unix.ENODATA) && !refused(err) {
+			return fmt.Errorf("cannot remove attribute %q: %w", name, err)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -63,6 +64,40 @@ func TestExtractWithoutModes(t *testing.T) {
 			if got := info.Mode().Perm() == 0o604; got == without {
 				t.Errorf("without modes: %v: %s has mode %o", without, name, info.Mode().Perm())
 			}
+		}
+	}
+}
+
+// What the filesystem gave an entry by itself goes, and what the archive has of that name stays. A folder that is there
+// already stands for one that was just made.
+func TestExtractRemovesUnbiddenAttributes(t *testing.T) {
+	src := t.TempDir()
+	for _, name := range []string{"bare", "own"} {
+		must(t, os.Mkdir(filepath.Join(src, name), 0o755))
+	}
+	must(t, unix.Setxattr(filepath.Join(src, "own"), "user.mode", []byte("archived"), 0))
+	made := writeTreeOf(t, src, TreeOptions{})
+	dir := t.TempDir()
+	for _, name := range []string{"bare", "own"} {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o755))
+		must(t, unix.Setxattr(filepath.Join(dir, name), "user.mode", []byte("made up"), 0))
+	}
+	must(t, unix.Setxattr(filepath.Join(dir, "bare"), "user.other", []byte("kept"), 0))
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	r, err := NewReader(t.Context(), bytes.NewReader(made.archive), int64(len(made.archive)), ReaderOptions{})
+	must(t, err)
+	defer r.Close()
+	_, err = Extract(t.Context(), r, root, ExtractOptions{Unbidden: []string{"user.mode", "user.none"}})
+	must(t, err)
+	for _, c := range []struct{ entry, name, want string }{
+		{"bare", "user.mode", ""}, {"bare", "user.other", "kept"}, {"own", "user.mode", "archived"},
+	} {
+		value := make([]byte, 100)
+		n, err := unix.Getxattr(filepath.Join(dir, c.entry), c.name, value)
+		if got := string(value[:max(n, 0)]); got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%s of %s is %q (%v), want %q", c.name, c.entry, got, err, c.want)
 		}
 	}
 }

@@ -214,8 +214,9 @@ func (s *restoreFilesystem) extract(ctx context.Context, w *work, root *os.Root)
 	case s.fs.FAT != nil, s.fs.ExFAT != nil:
 		opts.NoOwner, opts.NoXattrs, opts.NoACLs, opts.NoFlags = true, true, true, true
 	case s.fs.NTFS != nil:
-		// What it has of these is in attributes. The driver would add some for modes, which other systems then follow.
+		// What it has of these is in attributes. The driver notes owner and mode of what it makes, which WSL then follows.
 		opts.NoOwner, opts.NoMode, opts.NoACLs, opts.NoFlags = true, true, true, true
+		opts.Unbidden = []string{"$LXUID", "$LXGID", "$LXMOD"}
 	}
 	return w.extract(ctx, s.piece, root, opts)
 }
