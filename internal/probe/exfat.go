@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/bits"
 	"unicode/utf16"
 )
 
@@ -30,6 +31,7 @@ const (
 	exfatDirty       = 0x2
 	exfatMaxCluster  = 32 << 20
 	exfatBootSectors = 24 // the boot region and its copy
+	exfatSumSector   = 11 // the last of the region: the sum of those before it, again and again
 )
 
 func readExFAT(r io.ReaderAt) (*Filesystem, error) {
@@ -151,7 +153,8 @@ func (f *Filesystem) mkfsExFAT(opts MkfsOptions) (Recipe, error) {
 	}
 	recipe.Commands = [][]string{append(argv, Device), {"tune.exfat", "-I", fmt.Sprintf("0x%08x", x.Serial), Device}}
 	if x.SectorBytes != 512 {
-		recipe.Notes = append(recipe.Notes, fmt.Sprintf("exFAT had sectors of %d bytes; the new one has those of its device", x.SectorBytes))
+		recipe.Notes = append(recipe.Notes, fmt.Sprintf("exFAT had sectors of %d bytes; the new one has those of its device, "+
+			"and no boot code when they differ", x.SectorBytes))
 	}
 	return recipe, nil
 }
@@ -168,4 +171,51 @@ func (x *ExFAT) alignment() int64 {
 		}
 	}
 	return 0
+}
+
+// WriteBootCode writes the boot code of an exFAT over the one that mkfs has just made on a device: area is the beginning of
+// the old one, with at least the boot region. That is the jump, the code behind the parameters, the extended boot sectors
+// and what the maker of the medium noted behind them (sections 3.1 to 3.3 of the specification). The region has a sum,
+// without which nobody mounts it, and a copy: both are written anew. The code is for sectors of one size, and a new exFAT
+// with other sectors gets none. The device is not flushed.
+func (x *ExFAT) WriteBootCode(device readerWriterAt, area []byte) error {
+	fs, err := readExFAT(device)
+	if err != nil {
+		return err
+	}
+	if fs.ExFAT.SectorBytes != x.SectorBytes {
+		return nil
+	}
+	region := make([]byte, exfatBootSectors/2*x.SectorBytes)
+	if len(area) < len(region) {
+		return fmt.Errorf("cannot find boot code in %d bytes: exFAT has it in the first %d", len(area), len(region))
+	}
+	if _, err := device.ReadAt(region, 0); err != nil {
+		return err
+	}
+	const code, signature, extended, noted = 120, 510, 1, 9
+	sector := int(x.SectorBytes)
+	copy(region[:3], area)
+	copy(region[code:signature], area[code:])
+	copy(region[extended*sector:(noted+1)*sector], area[extended*sector:])
+	sum := exfatBootSum(region[:exfatSumSector*sector])
+	for at := exfatSumSector * sector; at < len(region); at += 4 {
+		binary.LittleEndian.PutUint32(region[at:], sum)
+	}
+	for _, at := range []int{0, len(region)} {
+		if _, err := device.WriteAt(region, int64(at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exfatBootSum is the sum of a boot region, as in section 3.4: without the flags and how full it is, which change.
+func exfatBootSum(sectors []byte) (sum uint32) {
+	for i, b := range sectors {
+		if i != 106 && i != 107 && i != 112 {
+			sum = bits.RotateLeft32(sum, -1) + uint32(b)
+		}
+	}
+	return sum
 }

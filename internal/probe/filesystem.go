@@ -106,8 +106,8 @@ func (f *Filesystem) UsedBytes() int64 {
 }
 
 // BootAreaBytes is how much at the beginning belongs to boot loaders and no file: the first 1 KiB of ext, the reserved
-// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS (likewise), the first 64 KiB of btrfs. 0 means that
-// there is nothing of the kind.
+// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS (likewise), the boot
+// region of exFAT (likewise), the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
 func (f *Filesystem) BootAreaBytes() int64 {
 	switch {
 	case f.Ext != nil:
@@ -116,6 +116,8 @@ func (f *Filesystem) BootAreaBytes() int64 {
 		return int64(f.FAT.ReservedSectors) * int64(f.FAT.SectorBytes)
 	case f.NTFS != nil:
 		return ntfsBootBytes
+	case f.ExFAT != nil:
+		return exfatBootSectors / 2 * int64(f.ExFAT.SectorBytes)
 	case f.Btrfs != nil:
 		return btrfsSuperOffset
 	}
@@ -127,7 +129,7 @@ type Range struct{ OffsetBytes, SizeBytes int64 }
 
 // BootCodeRanges lists the parts of the boot area that hold boot code alone: what may be written over a filesystem that
 // mkfs has just made, whatever its size. The superblock in FAT's boot sector is not among them, nor are the copy of that
-// sector and the count of free clusters.
+// sector and the count of free clusters. That of exFAT, which has a sum, is not written by ranges: see ExFAT.WriteBootCode.
 func (f *Filesystem) BootCodeRanges() []Range {
 	switch {
 	case f.Ext != nil:

@@ -42,7 +42,7 @@ func (s *restoreFilesystem) Describe() []string {
 	if s.fs.NTFS != nil {
 		lines = append(lines, fmt.Sprintf("%s: make room for %d entries in $MFT", label, s.piece.Entries))
 	}
-	if s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0 {
+	if s.hasBootCode() {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
 	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, report.FormatSize(s.piece.ContentBytes))
@@ -173,10 +173,14 @@ func (w *work) runCommands(ctx context.Context, device string, p piece, commands
 	return nil
 }
 
+// hasBootCode says whether there is any to write.
+func (s *restoreFilesystem) hasBootCode() bool {
+	return s.piece.BootArea != "" && (s.fs.ExFAT != nil || len(s.fs.BootCodeRanges()) > 0)
+}
+
 // writeBootCode writes the parts of the boot area that mkfs does not make.
 func (s *restoreFilesystem) writeBootCode(ctx context.Context, w *work, device string) (err error) {
-	ranges := s.fs.BootCodeRanges()
-	if s.piece.BootArea == "" || len(ranges) == 0 {
+	if !s.hasBootCode() {
 		return nil
 	}
 	code, err := w.plan.source.smallImage(ctx, s.piece.BootArea, maxBootAreaBytes)
@@ -188,7 +192,12 @@ func (s *restoreFilesystem) writeBootCode(ctx context.Context, w *work, device s
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	for _, r := range ranges {
+	if s.fs.ExFAT != nil {
+		if err := s.fs.ExFAT.WriteBootCode(file, code); err != nil {
+			return err
+		}
+	}
+	for _, r := range s.fs.BootCodeRanges() {
 		if r.OffsetBytes+r.SizeBytes > int64(len(code)) {
 			return fmt.Errorf("cannot find boot code up to byte %d in %s: it holds %d", r.OffsetBytes+r.SizeBytes,
 				s.piece.BootArea, len(code))
