@@ -371,6 +371,12 @@ func byHand(t *testing.T, folder, target string) {
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// A name that is wrong must not become a file in memory.
+	const nowhere = "/dev/vg/nowhere"
+	out, err := exec.CommandContext(t.Context(), "env", "TARGET="+nowhere, "sh", file).CombinedOutput()
+	if _, statErr := os.Stat(nowhere); err == nil || statErr == nil || !strings.Contains(string(out), "there is no "+nowhere) {
+		t.Errorf("%v, with the target: %v\n%s", err, statErr, out)
+	}
 	lab.Do(t, "env", "TARGET="+target, "LC_ALL=C.UTF-8", "sh", file)
 }
 
@@ -588,7 +594,29 @@ func restoreDamaged(t *testing.T, s site, _ map[string]facts) {
 	if !strings.Contains(out, "lost: ") {
 		t.Errorf("the losses are not told:\n%s", out)
 	}
+	// One that is too short, or gone, is damaged as well.
+	if err := os.WriteFile(file, good[:len(good)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restore(t, 3, "vg/plain", "--to-lv", "vg/damaged", "--force", "--keep-going")
 	lab.Do(t, "lvremove", "--force", "vg/damaged")
+	image := filepath.Join(s.folder(t, "vg", "unknown"), "unknown.img.gz")
+	for _, gone := range []string{file, image} {
+		if err := os.Rename(gone, gone+".away"); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(filepath.Dir(filepath.Dir(gone)))
+		if _, errs := s.restore(t, 1, "vg/"+name, "--to-lv", "vg/damaged"); !strings.Contains(errs, "hint: restore another backup") {
+			t.Errorf("wrong words: %s", errs)
+		}
+		if out, _ := s.restore(t, 3, "vg/"+name, "--to-lv", "vg/damaged", "--keep-going"); !strings.Contains(out, filepath.Base(gone)) {
+			t.Errorf("the losses are not told:\n%s", out)
+		}
+		lab.Do(t, "lvremove", "--force", "vg/damaged")
+		if err := os.Rename(gone+".away", gone); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Tables in sectors of 4096 bytes come back on such disks, and on others byte for byte.

@@ -32,13 +32,14 @@ sparse files wrongly. Use a UTF-8 locale.
     {{.TryKey}}
 {{- end}}
 {{if .IsVolume}}
-2. Choose the target, a block device. EVERYTHING ON IT IS LOST. To make the volume anew:
+2. Choose the target, a block device. EVERYTHING ON IT IS LOST. Stop the guest that uses it. To make the volume anew:
 
    {{.Make}}
 
    The commands below restore to $TARGET; set it beforehand for another device of at least {{.Source.SizeBytes}} bytes.
 
     TARGET=${TARGET:-{{.Target}}}
+    [ -e "$TARGET" ] || { echo "there is no $TARGET: make it, or set TARGET to another" >&2; exit 1; }
     MNT=$(mktemp -d)
 {{- if .LoopSectors}}
 
@@ -75,7 +76,9 @@ sparse files wrongly. Use a UTF-8 locale.
 {{- end}}
 {{- end}}
 
-4. Fill {{if .Table}}the partitions{{else}}the volume{{end}}.
+4. Fill {{if .Table}}the partitions{{else}}the volume{{end}}.{{- if .UsesMke2fs}}
+   What mke2fs says of its mke2fs.conf is of no importance.
+{{- end}}
 {{range .Inside}}
    {{.Title}}
 {{- range .Notes}}
@@ -138,7 +141,7 @@ sparse files wrongly. Use a UTF-8 locale.
 {{else}}
    Nothing is stored of it.
 {{end}}{{end}}
-5. Done. Let go of the target, and have the kernel look at it again.
+5. Done. Let go of the target. Where it is a whole disk, partprobe has the kernel look at it again.
 {{if .LoopSectors}}
     losetup -d "$DISK"
 {{- end}}
@@ -173,9 +176,9 @@ sparse files wrongly. Use a UTF-8 locale.
 tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
 {{if .IsEncrypted -}}
 What is in an archive, without unpacking it:   age -d -i key.txt NAME.index.gz.age | zcat
-One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -xzp PATH
+One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -C FOLDER -xzp PATH
 {{else -}}
-What is in an archive, without unpacking it:   zcat *.index.gz
-One file:                                      tar -xzpf ARCHIVE.tar.gz PATH   (as zcat shows it, without a slash in front)
+What is in an archive, without unpacking it:   zcat NAME.index.gz
+One file:                                      tar -C FOLDER -xzpf ARCHIVE.tar.gz PATH   (as zcat shows it, without a slash in front)
 {{end}}
 {{- end}}`

@@ -6,6 +6,7 @@ package recipe
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 	"unicode/utf8"
@@ -36,6 +37,13 @@ func (v view) IsVolume() bool { return v.Source.Kind == catalog.SourceVolume }
 // IsStream says that the backup is the output of a command, and nothing else.
 func (v view) IsStream() bool {
 	return v.Source.Kind == catalog.SourceDump || v.Source.Kind == catalog.SourceStream
+}
+
+// UsesMke2fs says that a filesystem is made by mke2fs, which is given no configuration and remarks on that.
+func (v view) UsesMke2fs() bool {
+	return slices.ContainsFunc(v.Extents, func(x catalog.Extent) bool {
+		return x.State == catalog.StateFiles && x.Filesystem != nil && strings.HasPrefix(x.Filesystem.Type, "ext")
+	})
 }
 
 func (v view) Checksum() string { return quote(v.Names().Checksum()) }
