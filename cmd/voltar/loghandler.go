@@ -32,11 +32,15 @@ func (h *lineHandler) Handle(_ context.Context, record slog.Record) error {
 	if record.Level != slog.LevelInfo {
 		line.WriteString(strings.ToLower(record.Level.String()) + ": ")
 	}
-	line.WriteString(quoteControls(record.Message))
+	message, more, _ := strings.Cut(quoteControls(record.Message), "\n") // of a hint, which what follows is no part of
+	line.WriteString(message)
 	forEachAttr(h.attrs, record, func(a slog.Attr) {
 		fmt.Fprintf(&line, " %s=%s", a.Key, quoteControls(a.Value.String()))
 	})
 	line.WriteByte('\n')
+	if more != "" {
+		line.WriteString(more + "\n")
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, err := h.out.Write(line.Bytes())
@@ -61,13 +65,16 @@ func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool { ret
 
 func (h *journalHandler) Handle(_ context.Context, record slog.Record) error {
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "voltar"}
-	text := quoteControls(record.Message)
+	text, more, _ := strings.Cut(quoteControls(record.Message), "\n")
 	forEachAttr(h.attrs, record, func(a slog.Attr) {
 		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.Key))] = a.Value.String()
 		if a.Key != "run" {
 			text += fmt.Sprintf(" %s=%s", a.Key, quoteControls(a.Value.String()))
 		}
 	})
+	if more != "" {
+		text += "\n" + more
+	}
 	return journal.Send(text, journalPriority(record.Level), fields)
 }
 
