@@ -10,7 +10,10 @@ const (
 	gib = int64(1) << 30
 )
 
-var night = time.Date(2026, 11, 20, 0, 0, 1, 0, time.UTC)
+var (
+	night     = time.Date(2026, 11, 20, 0, 0, 1, 0, time.UTC)
+	lastNight = night.AddDate(0, 0, -1)
+)
 
 // goodRun is twelve volumes, all well, in the 1 hour, 15 minutes and 35 seconds of the mail of old.
 func goodRun() Run {
@@ -63,7 +66,7 @@ func oneFailed() Run {
 				"Volume group \"nova-volumes\" has insufficient free space (0 extents): 2560 required.",
 			Hint: "free 10 GiB in volume group nova-volumes, or lower snapshot.size",
 		},
-		Copies: []Copy{{Destination: "disk", Kept: 7}},
+		Copies: []Copy{{Destination: "disk", Kept: 7}}, LastGood: &lastNight,
 	}
 	run.Volumes[3].Warnings = []Problem{{Message: "the backup is 62 % smaller than the last one", Hint: "see what was deleted"}}
 	run.Volumes[4].Status = VolumeOK
@@ -84,6 +87,11 @@ func allFailed() Run {
 			Error: &Problem{Message: "no destination is left to write to"}, LastVerified: v.LastVerified,
 		}
 	}
+	run.Volumes[0].LastGood = &time.Time{} // there is none
+	// What the destinations said of the volume is told once.
+	run.Volumes[1].Error.Message = "no destination took the backup\ndestination disk: it is full"
+	run.Volumes[1].Copies = []Copy{{Destination: "disk", Error: &Problem{Message: "it is full"}}}
+	run.Volumes[1].Extents = []Extent{{Name: "p1", What: "ext4", State: "failed", SizeBytes: gib, Reason: "it is full"}}
 	run.Ended = night.Add(2100 * time.Millisecond)
 	return run
 }

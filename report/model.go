@@ -81,6 +81,7 @@ type Volume struct {
 	Copies              []Copy       `json:"copies,omitempty"` // one for each destination
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
+	LastGood            *time.Time   `json:"last_good,omitempty"` // of one that is not ok: its newest good backup; zero when there is none
 }
 
 // Snapshot is the use of one LVM snapshot.

@@ -209,17 +209,20 @@ func firstLine(s string) string {
 // headline is the verdict in words. The run is clean.
 func (r Run) headline() string {
 	planned, bad := int64(r.planned()), int64(len(r.notGood())+r.missing())
-	where := " on " + r.Host
+	where, command := " on "+r.Host, ""
+	if !r.makesBackups() {
+		command = r.Command + " "
+	}
 	switch r.Verdict() {
 	case VerdictOK:
-		return fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
 	case VerdictWarning:
-		return fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+		return command + fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
 	case VerdictInterrupted:
-		return fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
+		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
 	}
 	if bad == 0 {
-		return "FAILED" + where
+		return command + "FAILED" + where
 	}
-	return fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
+	return command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
 }

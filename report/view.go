@@ -84,7 +84,7 @@ func newView(run Run, opts Options) view {
 		Footer:    footer(run),
 	}
 	for _, volume := range run.Volumes {
-		shown := newVolumeView(volume, run.Ended)
+		shown := newVolumeView(volume, run.Ended, loc)
 		if !run.makesBackups() {
 			shown.Change = "-"
 		}
@@ -156,7 +156,7 @@ func failures(run Run) []failure {
 		list = append(list, failure{"", p.Message, p.Hint})
 	}
 	for _, d := range run.Destinations {
-		if d.Error != nil {
+		if d.Error != nil && !slices.ContainsFunc(run.Errors, func(p Problem) bool { return tells(p, d.Error) }) {
 			list = append(list, failure{"destination " + d.Name, d.Error.Message, d.Error.Hint})
 		}
 	}
@@ -189,13 +189,16 @@ func merge[T any](in []T, alike func(a, b T) bool, add func(into *T, item T)) []
 	return out
 }
 
+// tells says that a problem has all of another in it, as that of a run does of the destinations that failed it.
+func tells(p Problem, of *Problem) bool { return strings.Contains(p.Message, of.Message) }
+
 func volumeFailures(v Volume) []failure {
 	var list []failure
 	if v.Error != nil {
 		list = append(list, failure{v.Name, v.Error.Message, v.Error.Hint})
 	}
 	for _, c := range v.Copies {
-		if c.Error != nil {
+		if c.Error != nil && (v.Error == nil || !tells(*v.Error, c.Error)) {
 			list = append(list, failure{v.Name, "destination " + c.Destination + ": " + c.Error.Message, c.Error.Hint})
 		}
 	}
@@ -248,7 +251,7 @@ func statusWord(v Volume) string {
 	}
 }
 
-func newVolumeView(v Volume, now time.Time) volumeView {
+func newVolumeView(v Volume, now time.Time, loc *time.Location) volumeView {
 	out := volumeView{Name: v.Name, Status: v.Status, Word: statusWord(v), Good: v.Good(), Duration: "-", Size: "-", Change: "-"}
 	if !v.Started.IsZero() && !v.Ended.IsZero() {
 		out.Duration = FormatDuration(v.Ended.Sub(v.Started))
@@ -265,8 +268,19 @@ func newVolumeView(v Volume, now time.Time) volumeView {
 			out.Removed = append(out.Removed, fmt.Sprintf("%s (%s)", r.Path, join(", ", r.Reason, freed(r.FreedBytes))))
 		}
 	}
-	out.Details = details(v, now)
+	out.Details = append(lastGood(v, now, loc), details(v, now)...)
 	return out
+}
+
+// lastGood says what there is to fall back on of a volume that has no good backup of this run.
+func lastGood(v Volume, now time.Time, loc *time.Location) []string {
+	switch {
+	case v.LastGood == nil:
+		return nil
+	case v.LastGood.IsZero():
+		return []string{"THERE IS NO GOOD BACKUP OF IT"}
+	}
+	return []string{fmt.Sprintf("newest good backup: %s (%s)", v.LastGood.In(loc).Format("2006-01-02 15:04"), formatAge(now, *v.LastGood))}
 }
 
 func freed(bytes int64) string {
@@ -302,7 +316,7 @@ func details(v Volume, now time.Time) []string {
 	if s := v.Snapshot; s != nil {
 		list = append(list, snapshotWords(*s))
 	}
-	if v.Quiesce != "" {
+	if v.Quiesce != "" && v.Error == nil {
 		list = append(list, v.Quiesce)
 	}
 	for _, c := range v.Copies {
@@ -383,6 +397,9 @@ func caughtUp(list []CaughtUp) []string {
 
 // ledger lists what of a volume is not stored as files.
 func ledger(v Volume) []line2 {
+	if v.Error != nil {
+		return []line2{{v.Name, "nothing of it was stored, see above"}}
+	}
 	var list []line2
 	for _, e := range v.Extents {
 		if e.State == "files" {

@@ -116,6 +116,9 @@ snapshot_size = "8MiB"
 	if v.Error == nil || !strings.Contains(v.Error.Message, "snapshot overflowed") || v.Ledger.FailedBytes != v.SizeBytes {
 		t.Errorf("small: %+v %+v", v.Error, v.Ledger)
 	}
+	if v.LastGood == nil || catalog.FormatTime(*v.LastGood) != filepath.Base(earlier[len(earlier)-1]) {
+		t.Errorf("small: the newest good backup is of %v, want that in %q", v.LastGood, earlier)
+	}
 	if now := s.backupsOf(t, "vg/small"); fmt.Sprint(now) != fmt.Sprint(earlier) {
 		t.Errorf("backups of small: %q, before: %q", now, earlier)
 	}
@@ -358,7 +361,7 @@ func TestLabDestinationsInTrouble(t *testing.T) {
 	result = s.run(t, exitAttention)
 	wantStatus(t, result, "vg/little", report.VolumeOK)
 	v := wantStatus(t, result, "vg/large", report.VolumeFailed)
-	if v.Error == nil || !strings.Contains(v.Error.Message, "no space") {
+	if v.Error == nil || !strings.Contains(v.Error.Message, "no space") || v.Error.Hint == "" || v.LastGood == nil || !v.LastGood.IsZero() {
 		t.Errorf("large: %+v", v.Error)
 	}
 	if subjects := mail.subjects(); len(subjects) != 3 || !strings.Contains(subjects[1], "OK 1 volume") || !strings.Contains(subjects[2], "FAILED 1 of 2") {

@@ -122,13 +122,16 @@ func othersMayWrite(vg lvm.VG) bool { return vg.Shared || vg.Clustered || vg.For
 
 func isOwnTag(tag string) bool { return tag == TagOwn || strings.HasPrefix(tag, TagKept) }
 
+// reasonNotNamed is why a run of named volumes leaves out all others, of which its report says nothing.
+const reasonNotNamed = "not named"
+
 // configuredRule returns the selection that leaves a volume out, if one does.
 func (e *Engine) configuredRule(v lvm.Volume, patterns []string) (rule, reason string) {
 	s := e.opts.Select
 	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
 	if len(patterns) > 0 {
 		if !slices.ContainsFunc(patterns, matches) {
-			return RuleInclude, "not named"
+			return RuleInclude, reasonNotNamed
 		}
 		return "", ""
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
@@ -164,11 +165,36 @@ func (v *volumeRun) finish(ctx context.Context) {
 		r.Quiesce = v.quiesced.String()
 	}
 	r.Status = v.status(ctx)
+	if r.Status == report.VolumeFailed || r.Status == report.VolumeDamaged {
+		r.LastGood = v.lastGood()
+	}
 	if v.failure != nil {
 		r.Error = v.explainFailure()
 		v.describeFailure(r.Error.Message)
 	}
 	v.run.hand(*r)
+}
+
+// lastGood returns when the newest good backup of the volume is of, by its name: one that was restored is another to LVM.
+// It is the zero time when there is none, and nil when no destination could tell.
+func (v *volumeRun) lastGood() *time.Time {
+	var newest *time.Time
+	for _, t := range v.run.targets {
+		if t.err != nil {
+			continue
+		}
+		if newest == nil {
+			newest = &time.Time{}
+		}
+		for _, h := range t.histories() {
+			for _, b := range h.Backups {
+				if b.ID.Ref == v.ref() && b.ID != v.id && b.Manifest.Status == catalog.StatusComplete && b.ID.Time.After(*newest) {
+					newest = &b.ID.Time
+				}
+			}
+		}
+	}
+	return newest
 }
 
 // describeFailure enters each byte of a volume that has no backup in the ledger as failed, or as left out where a rule

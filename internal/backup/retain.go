@@ -112,12 +112,14 @@ func (v *volumeRun) makeRoom(ctx context.Context, b *branch) error {
 // missing tonight may be back tomorrow.
 func (r *run) retainGone(ctx context.Context, plan *Plan) {
 	live := map[catalog.Identity]bool{}
+	named := map[string]bool{}
 	whole := map[string]bool{}
 	for _, vg := range plan.VGs {
 		whole[vg.UUID] = !vg.Partial && plan.Warnings == ""
 	}
 	for _, v := range plan.Volumes {
 		live[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = true
+		named[v.String()] = true
 	}
 	for _, t := range r.targets {
 		if t.err != nil {
@@ -132,8 +134,12 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 		}
 		ended := r.endVanished(ctx, t, over)
 		for _, h := range gone {
+			note := "on " + t.Name
+			if named[h.Ref.String()] {
+				note += ", of the volume that had this name before; it was made anew since"
+			}
 			r.report.Gone = append(r.report.Gone, report.Gone{
-				Name: h.Ref.String(), Backups: len(h.Backups), Newest: h.Backups[0].ID.Time, Note: "on " + t.Name + ended[h.Identity],
+				Name: h.Ref.String(), Backups: len(h.Backups), Newest: h.Backups[0].ID.Time, Note: note + ended[h.Identity],
 			})
 		}
 	}

@@ -160,7 +160,7 @@ func (r *run) note(plan *Plan) {
 			r.warn(c.Name()+" is not backed up: "+c.Reason, "LVM makes no snapshot of it meanwhile; a merge that was deferred takes place "+
 				"when the volume is activated next")
 		}
-		if c.Rule != "" && c.Rule != RulePool && c.Rule != RuleOwn {
+		if c.Rule != "" && c.Rule != RulePool && c.Rule != RuleOwn && c.Reason != reasonNotNamed {
 			r.report.Excluded = append(r.report.Excluded, report.Excluded{Name: c.Name(), Rule: c.Rule, Reason: c.Reason})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -211,5 +212,8 @@ func (v *volumeRun) warn(message, hint string) {
 // explain turns an error into the words of the report: the lines behind "hint: " are what to do.
 func explain(err error) *report.Problem {
 	message, hint, _ := strings.Cut(err.Error(), "\nhint: ")
+	if hint == "" && errors.Is(err, store.ErrNoSpace) {
+		hint = "make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps"
+	}
 	return &report.Problem{Message: message, Hint: hint}
 }

@@ -98,7 +98,8 @@ func (s *Store) checkMount() error {
 		return fmt.Errorf("look whether %s is mounted: %w", s.requireMount, err)
 	}
 	if !mounted {
-		return fmt.Errorf("%w: nothing is mounted at %s\nhint: mount it and run again", ErrNotMounted, s.requireMount)
+		return fmt.Errorf("%w: nothing is mounted at %s\nhint: mount it; where it is not meant to be a mountpoint, "+
+			"require_mount in the configuration names another, or \"none\"", ErrNotMounted, s.requireMount)
 	}
 	return nil
 }
@@ -449,6 +450,10 @@ func (s *Store) wrap(op, key string, err error) error {
 	case isNotExist(err):
 		return fmt.Errorf("%s %s: %w", op, where, store.ErrNotExist)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		var temporary *fs.PathError // whose name tells nobody anything
+		if errors.As(err, &temporary) {
+			err = temporary.Err
+		}
 		return fmt.Errorf("%s %s: %w%s: %w", op, where, store.ErrNoSpace, s.room(), err)
 	default:
 		return fmt.Errorf("%s %s: %w", op, where, err)
