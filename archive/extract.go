@@ -412,7 +412,7 @@ func (x *extractor) handleQueued() {
 	}
 }
 
-var errLost = errors.New("lost: it is in a damaged part of the archive")
+var errLost = errors.New("it is in a damaged part of the archive")
 
 // entry restores one entry.
 func (x *extractor) entry(e *tarEntry) error {

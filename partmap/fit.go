@@ -174,7 +174,7 @@ func (s *Script) Fit(sizeBytes int64, grow bool) (Fitted, error) {
 		if sizeBytes >= needs {
 			return Fitted{}, nil // all of it is taken up to the alignment
 		}
-		return Fitted{}, fmt.Errorf("cannot make the partitions fit %d bytes: partition %d begins at byte %d",
+		return Fitted{}, fmt.Errorf("cannot make the partitions fit %d bytes: partition %d begins at byte %d, and only the last can shrink",
 			sizeBytes, p.number, int64(p.start)*int64(s.SectorBytes))
 	}
 	p.size = end - p.start

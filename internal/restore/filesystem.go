@@ -53,6 +53,12 @@ func (s *restoreFilesystem) Describe() []string {
 	return append(lines, describeCommands(label, s.recipe.Last, s.recipe.Env, s.device)...)
 }
 
+// progress is the first line of Describe for those who watch, without what the command takes.
+func (s *restoreFilesystem) progress() string {
+	return fmt.Sprintf("%s: make %s and extract %d entries (%s)", s.piece.label(), s.piece.Filesystem.Type, s.piece.Entries,
+		report.FormatSize(s.piece.ContentBytes))
+}
+
 // describeCommands writes a recipe as it would be typed. It only shows them: nothing runs through a shell.
 func describeCommands(label string, commands [][]string, env []string, device string) []string {
 	var lines []string
@@ -310,6 +316,8 @@ type makeSwap struct {
 func (s *makeSwap) Describe() []string {
 	return describeCommands(s.piece.label(), s.recipe.Commands, s.recipe.Env, s.device)
 }
+
+func (s *makeSwap) progress() string { return s.piece.label() + ": make the swap area" }
 
 func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
 	base := len(w.held)

@@ -76,7 +76,12 @@ func (s *writeImage) do(ctx context.Context, w *work) (err error) {
 	for _, d := range stats.Damage {
 		w.lose("%s: %v", s.piece.label(), &d)
 	}
-	if w.plan.keepGoing && errors.Is(err, archive.ErrIncomplete) {
+	var rest *archive.MemberError // from which on nothing can be read
+	switch {
+	case w.plan.keepGoing && errors.Is(err, archive.ErrIncomplete):
+		err = nil
+	case w.plan.keepGoing && errors.As(err, &rest):
+		w.lose("%s: %v", s.piece.label(), rest)
 		err = nil
 	}
 	if err := w.tolerate(r.finish(err)); err != nil {

@@ -61,7 +61,8 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	case err == nil:
 		return p.claimVolume(ctx, v, inventory)
 	case errors.Is(err, lvm.ErrVGNotFound):
-		return nil, fmt.Errorf("%w: there is no volume group %s on this host\nhint: give --to-lv VG/LV", ErrUsage, t.VG)
+		return nil, fmt.Errorf("%w: there is no volume group %s on this host\nhint: %s", ErrUsage, t.VG,
+			whereElse(inventory))
 	}
 	vg, _ := inventory.VG(t.VG)
 	pool, zeros, err := p.poolFor(t, inventory)
@@ -73,6 +74,11 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		size = p.m.Source.SizeBytes
 	}
 	size = roundUp(size, vg.ExtentBytes)
+	if pool == "" && vg.FreeBytes < size {
+		return nil, fmt.Errorf("%w: %s has %s free, and the volume takes %s\nhint: make room (`vgextend`, `lvremove`), or give "+
+			"--to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE", lvm.ErrNoSpace, t.VG,
+			report.FormatSize(vg.FreeBytes), report.FormatSize(size))
+	}
 	name := t.VG + "/" + t.LV
 	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool { return lvm.ValidTag(tag) != nil })
 	if kind := p.m.Source.LVKind; pool == "" && !slices.Contains([]string{"", "linear", "thin"}, kind) {
@@ -84,6 +90,18 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
 		await: []Step{&awaitVolume{vg: t.VG, name: t.LV, awaited: p.awaited()}},
 	}, nil
+}
+
+// whereElse is a hint for a volume whose group is not here.
+func whereElse(inventory lvm.Inventory) string {
+	var names []string
+	for _, vg := range inventory.VGs {
+		names = append(names, vg.Name)
+	}
+	if len(names) == 0 {
+		return "give --to-image FILE or --to-device DEVICE"
+	}
+	return "give --to-lv VG/LV, where VG is one of " + strings.Join(names, ", ")
 }
 
 func markOfVolume(name string) string {
@@ -132,8 +150,8 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 	}
 	switch {
 	case t.SizeBytes != 0 && t.SizeBytes != v.SizeBytes:
-		return nil, fmt.Errorf("%w: %s exists and has %d bytes\nhint: `lvresize` it first, or restore to a new volume",
-			ErrUsage, v, v.SizeBytes)
+		return nil, fmt.Errorf("%w: %s exists and has %s\nhint: `lvresize` it first and leave --size out, or "+
+			"restore to a new volume with --to-lv", ErrUsage, v, report.FormatSize(v.SizeBytes))
 	case t.Classic && v.IsThin() || t.ThinPool != "" && v.Pool != t.ThinPool:
 		return nil, fmt.Errorf("%w: %s exists and is %s\nhint: restore to a new volume", ErrUsage, v, v.Kind)
 	}

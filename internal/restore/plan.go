@@ -64,7 +64,8 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		Backup: req.Backup.ID.String(), Destination: req.Destination, run: journal.NewRunID(e.Now().UTC()),
 		keepGoing: req.KeepGoing, paths: req.Paths,
 		source: &source{
-			backup: req.Backup, store: req.Store, decrypt: req.Decrypt, files: map[string]*sourceFile{}, stream: map[string]bool{},
+			backup: req.Backup, store: req.Store, decrypt: req.Decrypt, damaged: req.KeepGoing,
+			files: map[string]*sourceFile{}, stream: map[string]bool{},
 		},
 	}
 	if req.Decrypt == nil {

@@ -26,6 +26,7 @@ type source struct {
 	store   store.Store
 	decrypt browse.DecryptFunc
 	files   map[string]*sourceFile
+	damaged bool            // files that are missing or too short are taken for what is left of them
 	stream  map[string]bool // to be verified as they are read
 }
 
@@ -41,7 +42,10 @@ func (s *source) use(ctx context.Context, name string) error {
 	if s.files[name] != nil {
 		return nil
 	}
-	stored, err := s.backup.OpenFile(ctx, s.store, name)
+	stored, err := s.open(ctx, name)
+	if errors.Is(err, store.ErrNotExist) || errors.Is(err, catalog.ErrDamaged) {
+		return fmt.Errorf("%w: %w\nhint: restore another backup, or give --keep-going for what is left of this one", ErrSums, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -61,6 +65,25 @@ func (s *source) use(ctx context.Context, name string) error {
 	s.files[name] = file
 	return nil
 }
+
+// open opens a file as it is stored.
+func (s *source) open(ctx context.Context, name string) (store.Reader, error) {
+	if !s.damaged {
+		return s.backup.OpenFile(ctx, s.store, name)
+	}
+	stored, err := s.backup.OpenStored(ctx, s.store, name)
+	if errors.Is(err, store.ErrNotExist) {
+		return missingFile{bytes.NewReader(nil)}, nil
+	}
+	return stored, err
+}
+
+// missingFile stands for a file of which nothing is left.
+type missingFile struct{ *bytes.Reader }
+
+func (missingFile) SizeBytes() int64 { return 0 }
+
+func (missingFile) Close() error { return nil }
 
 // lent is a file that stays its owner's.
 type lent struct{ browse.File }

@@ -71,7 +71,7 @@ func (w *work) begin() error {
 	for _, name := range append([]string{w.plan.lock}, w.plan.locks...) {
 		lock, err := locks.TryLock(journal.ScopeVolume, name)
 		if err != nil {
-			return errors.Join(err, w.release(context.Background()))
+			return errors.Join(hintHeld(err), w.release(context.Background()))
 		}
 		w.held = append(w.held, func(context.Context) error { return lock.Unlock() })
 	}
@@ -82,6 +82,15 @@ func (w *work) begin() error {
 		return errors.Join(err, w.release(context.Background()))
 	}
 	return nil
+}
+
+// hintHeld says how a volume that a run has is had from it.
+func hintHeld(err error) error {
+	var held *journal.HeldError
+	if errors.As(err, &held) && held.Holder.Command == "voltar run" {
+		return fmt.Errorf("%w\nhint: wait for it, or take the volume out of that run with `voltar cancel %s`", err, held.Name)
+	}
+	return err
 }
 
 func (w *work) endJournal() error {
@@ -98,6 +107,9 @@ func (w *work) steps(ctx context.Context) error {
 		}
 		text := s.Describe()[0]
 		w.Log.Debug("step", "run", w.plan.run, "does", text)
+		if short, ok := s.(interface{ progress() string }); ok {
+			text = short.progress()
+		}
 		if w.Progress != nil {
 			w.Progress.Step(text)
 		}
