@@ -1,21 +1,32 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 )
 
 // fromFlag chooses the destination that a backup is read from.
 func fromFlag() cli.Flag {
-	return &cli.StringFlag{Name: "from", Usage: "read from destination `NAME`; without it from the first that has the backup"}
+	return &cli.StringFlag{Name: "from", Usage: "read from destination `NAME`, or folder (with a slash); else from the first that has it"}
 }
+
+// hostFlag chooses the host whose backups are meant.
+func hostFlag() cli.Flag {
+	return &cli.StringFlag{Name: "host", Usage: "of the host `NAME`, instead of this one"}
+}
+
+// hostOf is the host whose backups are meant.
+func (s *setup) hostOf(c *cli.Context) string { return cmp.Or(c.String("host"), s.host) }
 
 // browse opens the backup that the first argument names for looking into.
 func (a *app) browse(c *cli.Context) (*browse.Backup, catalog.Backup, error) {
@@ -30,29 +41,62 @@ func (a *app) browse(c *cli.Context) (*browse.Backup, catalog.Backup, error) {
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}
-	d, b, err := s.findBackup(c.Context, c.String("from"), c.Args().First())
+	d, b, err := s.findBackup(c)
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}
 	return browse.New(d.store, b, browse.Opener(decrypt)), b, nil
 }
 
-// findBackup finds what "VOLUME[@TIME]" means on the destinations: the newest of them all without a time. Where several
-// have it the first in the configuration gives it. One that does not answer is passed over with a warning when another
-// has the backup.
-func (s *setup) findBackup(ctx context.Context, from, text string) (namedStore, catalog.Backup, error) {
-	stores, err := s.storesFrom(from)
+// hinted names the backup in an error of looking into it, and says what to do next.
+func hinted(err error, backup catalog.Backup) error {
+	var unmatched *archive.UnmatchedError
+	var damaged *archive.MemberError
+	var hint string
+	switch {
+	case err == nil || strings.Contains(err.Error(), "\nhint: "):
+		return err
+	case errors.As(err, &unmatched), errors.Is(err, fs.ErrNotExist):
+		hint = "`voltar ls` shows what it holds"
+	case errors.Is(err, fs.ErrExist):
+		hint = "--overwrite replace or --overwrite keep goes on, or give another folder"
+	case errors.As(err, &damaged):
+		hint = "take another backup (`voltar list`), or what is left of this one with `voltar extract --keep-going`"
+	default:
+		return fmt.Errorf("%s: %w", backup.ID, err)
+	}
+	return fmt.Errorf("%s: %w\nhint: %s", backup.ID, err, hint)
+}
+
+// findBackup finds the backup that a command is about.
+func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
+	stores, err := s.storesFrom(c.String("from"))
 	if err != nil {
 		return namedStore{}, catalog.Backup{}, err
 	}
+	d, b, _, err := s.findOn(c, stores)
+	return d, b, err
+}
+
+// findOn finds what "VOLUME[@TIME]" means on destinations: the newest of them all without a time. Where several have it
+// the first in the configuration gives it. One that does not answer is passed over with a warning when another has the
+// backup. It returns the lists of the others, too.
+func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog.Backup, []*catalog.Listing, error) {
+	ctx, text := c.Context, c.Args().First()
+	var listings []*catalog.Listing
 	var found catalog.Backup
 	var on *namedStore
 	var failed []error
 	for i, d := range stores {
-		b, err := resolveOn(ctx, d, s.host, text)
+		listing, err := listFor(ctx, d, s.hostOf(c), text)
+		var b catalog.Backup
+		if err == nil {
+			listings = append(listings, listing)
+			b, err = resolveOn(ctx, d, listing, text)
+		}
 		switch {
 		case ctx.Err() != nil:
-			return namedStore{}, catalog.Backup{}, context.Cause(ctx)
+			return namedStore{}, catalog.Backup{}, nil, context.Cause(ctx)
 		case err != nil:
 			failed = append(failed, fmt.Errorf("destination %s: %w", d.name, err))
 		case on == nil || b.ID.Time.After(found.ID.Time):
@@ -60,26 +104,39 @@ func (s *setup) findBackup(ctx context.Context, from, text string) (namedStore, 
 		}
 	}
 	if on == nil && len(failed) == 0 {
-		return namedStore{}, catalog.Backup{}, usageError{errors.New("there is no destination in the configuration")}
+		return namedStore{}, catalog.Backup{}, nil, usageError{
+			errors.New("there is no destination: add one to the configuration, or give --from DIR/")}
 	}
 	if on == nil {
-		return namedStore{}, catalog.Backup{}, errors.Join(failed...)
+		return namedStore{}, catalog.Backup{}, nil, errors.Join(failed...)
 	}
 	for _, err := range failed {
 		if !errors.Is(err, catalog.ErrNotFound) {
 			s.log.Warn(err.Error())
 		}
 	}
-	return *on, found, nil
+	return *on, found, listings, nil
 }
 
-// resolveOn finds a backup on one destination.
-func resolveOn(ctx context.Context, d namedStore, host, text string) (catalog.Backup, error) {
-	listing, err := listFor(ctx, d, host, text)
-	if err != nil {
-		return catalog.Backup{}, err
+// resolveOn finds a backup in the list of one destination.
+func resolveOn(ctx context.Context, d namedStore, listing *catalog.Listing, text string) (catalog.Backup, error) {
+	if len(listing.Backups)+len(listing.Unreadable) == 0 {
+		return catalog.Backup{}, noBackups(ctx, d, listing.Host)
 	}
 	return listing.Resolve(text)
+}
+
+// noBackups says that there is none of a host at all, and of which hosts there are some.
+func noBackups(ctx context.Context, d namedStore, host string) error {
+	hosts, err := catalog.Hosts(ctx, d.store)
+	if err != nil {
+		return err
+	}
+	hint := "there are some of " + strings.Join(hosts, ", ") + ": give --host NAME"
+	if len(hosts) == 0 {
+		hint = "nor of any other host: what is wanted is the folder that holds a folder for each host"
+	}
+	return fmt.Errorf("%w: %s holds none of host %s\nhint: %s", catalog.ErrNotFound, d.store, host, hint)
 }
 
 // listFor lists what is needed to tell which backup is meant: the volumes that the name can mean; when there are none,

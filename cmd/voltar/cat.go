@@ -16,13 +16,13 @@ func (a *app) catCommand() *cli.Command {
 		Name: "cat", Usage: "write a file of a backup to standard output", ArgsUsage: "BACKUP pN:/PATH...",
 		Description: "Links are followed, holes of sparse files are written as zeros. A volume without partitions takes /PATH alone.\n" +
 			"An extent that is stored as an image is written as it was when it is named alone: `voltar cat BACKUP p3`.",
-		Flags:  []cli.Flag{fromFlag(), identityFlag()},
+		Flags:  []cli.Flag{fromFlag(), hostFlag(), identityFlag()},
 		Action: a.cat,
 	}
 }
 
 func (a *app) cat(c *cli.Context) error {
-	b, _, err := a.browse(c)
+	b, meta, err := a.browse(c)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (a *app) cat(c *cli.Context) error {
 		}
 		entry, err := a.catPlace(c, b, place)
 		if err != nil {
-			return err
+			return hinted(err, meta)
 		}
 		if entry.Damaged != "" {
 			fmt.Fprintf(a.stderr, "voltar: %q was damaged when it was backed up: %s\n", text, entry.Damaged)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,7 +105,8 @@ func (s *setup) checkHost() []finding {
 	if len(missing) == 0 {
 		return append(list, finding{"tools", true, fmt.Sprintf("all %d are there", len(tools)), ""})
 	}
-	for pkg, names := range missing {
+	for _, pkg := range slices.Sorted(maps.Keys(missing)) {
+		names := missing[pkg]
 		list = append(list, finding{"tools", false, "missing: " + strings.Join(names, ", "), "apt-get install " + pkg})
 	}
 	return list
@@ -139,7 +142,10 @@ func (s *setup) checkVolumes(ctx context.Context) []finding {
 	}
 	selected := len(plan.Selected())
 	f := finding{"volumes", selected > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
-	if selected == 0 {
+	switch {
+	case len(plan.Choices) == 0:
+		f.Detail, f.Hint = "there is no logical volume on this host", "`lvs` lists those that LVM sees"
+	case selected == 0:
 		f.Hint = "`voltar volumes` says which rule leaves each out"
 	}
 	return []finding{f}

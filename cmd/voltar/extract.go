@@ -21,10 +21,11 @@ func (a *app) extractCommand() *cli.Command {
 			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too.",
 		Flags: []cli.Flag{
 			fromFlag(),
+			hostFlag(),
 			identityFlag(),
 			&cli.StringFlag{Name: "to", Usage: "the folder `DIR`, made where it is missing"},
 			&cli.BoolFlag{Name: "keep-going", Usage: "take out all that can be had of a damaged backup, and list what is lost"},
-			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "what to do with files in the way: `never` (stop), replace or keep"},
+			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "do `WHAT` with files in the way: never (stop), replace or keep"},
 			&cli.BoolFlag{Name: "devices", Usage: "make device nodes too"},
 		},
 		Action: a.extract,
@@ -59,7 +60,7 @@ func (a *app) extract(c *cli.Context) error {
 	if to == "" {
 		return usageError{errors.New("say where to: --to DIR")}
 	}
-	b, _, err := a.browse(c)
+	b, meta, err := a.browse(c)
 	if err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (a *app) extract(c *cli.Context) error {
 		KeepGoing: c.Bool("keep-going"), Overwrite: overwrite, Devices: c.Bool("devices"), NoOwner: os.Geteuid() != 0,
 	})
 	if err != nil && !c.Bool("keep-going") {
-		return err
+		return hinted(err, meta)
 	}
 	return a.printExtracted(c, done, err)
 }
@@ -154,7 +155,7 @@ func (a *app) printExtractedLine(line extractedLine) {
 	if name == "" {
 		name = "the volume"
 	}
-	fmt.Fprintf(a.stdout, "%s: %d entries, %s of data\n", report.Clean(name), line.Entries, report.FormatSize(line.Bytes))
+	fmt.Fprintf(a.stdout, "%s: %s, %s of data\n", report.Clean(name), countedEntries(line.Entries), report.FormatSize(line.Bytes))
 	for _, text := range line.Damage {
 		fmt.Fprintln(a.stdout, "  "+report.Clean(text))
 	}

@@ -207,12 +207,12 @@ func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
 		return err
 	}
 	if late == 0 {
-		_, err := fmt.Fprintf(a.stdout, "All %d volumes on %d hosts have a good backup younger than %s.\n", len(lines), len(hosts),
-			fleetAgeWords(limit))
+		_, err := fmt.Fprintf(a.stdout, "All %s on %s have a good backup younger than %s.\n", counted(len(lines), "volume"),
+			counted(len(hosts), "host"), fleetAgeWords(limit))
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\n%d of %d volumes, on %d of %d hosts, have no good backup younger than %s.\n", late, len(lines),
-		len(lateHosts), len(hosts), fleetAgeWords(limit))
+	_, err := fmt.Fprintf(a.stdout, "\n%d of %s, on %d of %s, have no good backup younger than %s.\n", late,
+		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), fleetAgeWords(limit))
 	return err
 }
 
@@ -232,6 +232,13 @@ func fleetAgeWords(age time.Duration) string {
 	const day = 24 * time.Hour
 	if age >= 3*day {
 		return fmt.Sprintf("%d d %d h", age/day, age%day/time.Hour)
+	}
+	if age >= time.Hour {
+		words := fmt.Sprintf("%d h", age/time.Hour)
+		if minutes := age % time.Hour / time.Minute; minutes > 0 {
+			words += fmt.Sprintf(" %d m", minutes)
+		}
+		return words
 	}
 	return report.FormatDuration(age.Truncate(time.Minute))
 }

@@ -101,7 +101,7 @@ func TestFleet(t *testing.T) {
 
 	code, out, _ := voltarAt(t, now, "report", "--fleet", "--config", s.config)
 	for _, text := range []string{"silent       -         none", "the host has no backups", "vg/worse", "1 d 6 h 0 m", "is damaged",
-		"4 of 6 volumes, on 2 of 3 hosts, have no good backup younger than 1 d 2 h 0 m"} {
+		"4 of 6 volumes, on 2 of 3 hosts, have no good backup younger than 26 h."} {
 		if code != exitAttention || !strings.Contains(strings.ReplaceAll(out, "30 h", "1 d 6 h 0 m"), text) {
 			t.Errorf("%d, no %q in\n%s", code, text, out)
 		}

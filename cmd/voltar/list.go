@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -16,8 +17,10 @@ import (
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "show the backups there are", ArgsUsage: "[VOLUME...]",
+		Description: "Each can be given to the other commands as it stands in the first column. VOLUME alone means its newest.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`"},
+			&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`, or in a folder (with a slash)"},
+			hostFlag(),
 			&cli.BoolFlag{Name: "all-hosts",
 				Usage: "of all hosts that share the destinations: the newest good one of each volume, and what is newer"},
 		},
@@ -55,7 +58,7 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	}
 	lines, failed := []backupLine{}, false
 	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Match: refMatcher(c.Args().Slice())})
+		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{Match: refMatcher(c.Args().Slice())})
 		if err != nil {
 			s.log.Error(err.Error(), "destination", d.name)
 			failed = true
@@ -164,10 +167,18 @@ func (a *app) printBackups(lines []backupLine, withHost bool) error {
 	return table.Flush()
 }
 
-// storesFrom returns the destination of a name, or all without one.
+// storesFrom returns the destination of a name, the folder of a path, which has a slash, or all destinations without either.
 func (s *setup) storesFrom(name string) ([]namedStore, error) {
 	if name == "" {
 		return s.stores, nil
+	}
+	if strings.Contains(name, "/") {
+		if _, err := os.Stat(name); err != nil {
+			return nil, usageError{fmt.Errorf("--from: %w", err)}
+		}
+		s.stores = nil
+		err := s.openStores(name)
+		return s.stores, err
 	}
 	for _, d := range s.stores {
 		if d.name == name {

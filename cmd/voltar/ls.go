@@ -27,6 +27,7 @@ func (a *app) lsCommand() *cli.Command {
 			"listed. A volume without partitions takes /PATH alone. Only the index is read, and of it what is needed.",
 		Flags: []cli.Flag{
 			fromFlag(),
+			hostFlag(),
 			identityFlag(),
 			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "show mode, owner, size and time"},
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "list all that is below, by its path"},
@@ -55,7 +56,7 @@ func (a *app) ls(c *cli.Context) error {
 	}
 	for _, text := range texts {
 		if err := l.list(c, b, text); err != nil {
-			return err
+			return hinted(err, meta)
 		}
 	}
 	if l.json {

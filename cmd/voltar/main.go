@@ -166,6 +166,11 @@ func (a *app) commands() []*cli.Command {
 	for _, command := range list {
 		command.Flags = append(command.Flags, commonFlags()...)
 		for _, c := range append(command.Subcommands, command) {
+			for _, flag := range c.Flags {
+				if flag, ok := flag.(*cli.BoolFlag); ok {
+					flag.DisableDefaultText = true // that it is off unless it is given goes without saying
+				}
+			}
 			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 			c.HideHelpCommand = true
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -14,3 +15,19 @@ func (a *app) printJSON(value any) error {
 
 // shortTime is a time for people, in the clock of this host.
 func shortTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// counted is a number of things in words: "1 host", "2 hosts".
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// countedEntries is a number of files, folders and the like.
+func countedEntries(n int64) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
+}

@@ -29,8 +29,8 @@ func (a *app) restoreCommand() *cli.Command {
 			"target it is the volume of the same name, which is created when it is missing. A target that holds anything\n" +
 			"is refused without --force, one that is in use in any case.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "take the backup from the destination `NAME`, or folder (with a slash)"},
-			&cli.StringFlag{Name: "host", Usage: "take a backup of the host `NAME`"},
+			fromFlag(),
+			hostFlag(),
 			&cli.StringFlag{Name: "to-lv", Usage: "restore to the volume `VG/LV`"},
 			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
@@ -202,52 +202,19 @@ func shellWord(word string) string {
 	return word
 }
 
-// findRestoreBackup looks the backup up: the newest that fits, on the first destination that has it.
+// findRestoreBackup looks the backup up, and what of what belongs with it is not there.
 func (s *setup) findRestoreBackup(c *cli.Context, req *restore.Request) error {
-	from := c.String("from")
-	if strings.Contains(from, "/") {
-		s.stores = nil
-		if err := s.openStores(from); err != nil {
-			return err
-		}
-		from = ""
-	}
-	stores, err := s.storesFrom(from)
+	stores, err := s.storesFrom(c.String("from"))
 	if err != nil {
 		return err
 	}
-	if len(stores) == 0 {
-		return usageError{errors.New("there is no destination: add one to the configuration, or give --from DIR/")}
+	d, found, listings, err := s.findOn(c, stores)
+	if err != nil {
+		return err
 	}
-	host := s.host
-	if name := c.String("host"); name != "" {
-		host = name
-	}
-	var all []error
-	listings := map[string]*catalog.Listing{}
-	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, host, catalog.Filter{Match: namedIn(c.Args().First())})
-		listings[d.name] = listing
-		var found catalog.Backup
-		if err == nil {
-			found, err = listing.Resolve(c.Args().First())
-		}
-		if err != nil {
-			all = append(all, fmt.Errorf("destination %s: %w", d.name, err))
-			continue
-		}
-		if req.Store == nil || found.ID.Time.After(req.Backup.ID.Time) {
-			req.Backup, req.Store, req.Destination = found, d.store, d.name
-		}
-	}
-	if req.Store == nil {
-		return errors.Join(all...)
-	}
-	for _, err := range all {
-		s.log.Warn(err.Error())
-	}
-	req.Lacks = lacks(c.Context, stores, req.Backup)
-	req.Older = newestWhole(listings, req.Backup.ID)
+	req.Backup, req.Store, req.Destination = found, d.store, d.name
+	req.Lacks = lacks(c.Context, stores, found)
+	req.Older = newestWhole(listings, found.ID)
 	return context.Cause(c.Context)
 }
 
@@ -277,12 +244,9 @@ func lacks(ctx context.Context, stores []namedStore, b catalog.Backup) map[strin
 }
 
 // newestWhole returns the newest backup of a volume that is older than one and has beside it all that belongs with it.
-func newestWhole(listings map[string]*catalog.Listing, than catalog.ID) string {
+func newestWhole(listings []*catalog.Listing, than catalog.ID) string {
 	var newest catalog.ID
 	for _, l := range listings {
-		if l == nil {
-			continue
-		}
 		for _, b := range l.Backups {
 			if b.ID.Ref == than.Ref && b.ID.Time.Before(than.Time) && b.ID.Time.After(newest.Time) && len(l.Lacks(b.ID)) == 0 {
 				newest = b.ID
@@ -293,15 +257,6 @@ func newestWhole(listings map[string]*catalog.Listing, than catalog.ID) string {
 		return ""
 	}
 	return newest.String()
-}
-
-// namedIn tells whether a source is one that "VOLUME[@TIME]" may mean, so that no more manifests are read.
-func namedIn(text string) func(catalog.Ref) bool {
-	name := text
-	if at := strings.LastIndexByte(text, '@'); at > 0 {
-		name = text[:at]
-	}
-	return func(ref catalog.Ref) bool { return ref.String() == name || ref.Name == name }
 }
 
 func (s *setup) restoreEngine(progress restore.Progress) *restore.Engine {
@@ -388,7 +343,7 @@ func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
 		}
 		switch part.As {
 		case "files":
-			fmt.Fprintf(a.stdout, "%s: %d entries, %s\n", name, part.Entries, report.FormatSize(part.Bytes))
+			fmt.Fprintf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), report.FormatSize(part.Bytes))
 		case "image":
 			fmt.Fprintf(a.stdout, "%s: image, %s\n", name, report.FormatSize(part.Bytes))
 		default:

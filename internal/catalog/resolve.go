@@ -80,7 +80,7 @@ func (l *Listing) resolveTime(ref Ref, when string) (Backup, error) {
 	case len(fit) == 1 && len(bad) == 0:
 		return fit[0], nil
 	case len(fit) == 0 && len(bad) == 1:
-		return Backup{}, fmt.Errorf("read the manifest of %s: %w", bad[0].ID, bad[0].Err)
+		return Backup{}, unreadable(bad[0])
 	case len(fit)+len(bad) > 1:
 		return Backup{}, fmt.Errorf("%w: the time fits more than one\nhint: say which: %s", ErrNotFound, some(ids(fit)))
 	default:
@@ -92,7 +92,7 @@ func newest(backups []Backup, bad []Unreadable) (Backup, error) {
 	if len(bad) > 0 {
 		last := bad[len(bad)-1]
 		if len(backups) == 0 {
-			return Backup{}, fmt.Errorf("read the manifest of %s: %w", last.ID, last.Err)
+			return Backup{}, unreadable(last)
 		}
 		if last.ID.Time.After(backups[len(backups)-1].ID.Time) {
 			return Backup{}, fmt.Errorf("read the manifest of %s, the newest: %w\nhint: for an older one say which: %s",
@@ -100,6 +100,10 @@ func newest(backups []Backup, bad []Unreadable) (Backup, error) {
 		}
 	}
 	return backups[len(backups)-1], nil
+}
+
+func unreadable(u Unreadable) error {
+	return fmt.Errorf("read the manifest of %s: %w\nhint: RESTORE.txt in its folder brings it back by hand, or take another copy", u.ID, u.Err)
 }
 
 func ids(backups []Backup) []string {
@@ -117,7 +121,7 @@ func some(names []string) string {
 	case len(names) == 0:
 		return "none"
 	case len(names) > most:
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more: see `voltar list`", len(names)-most)
 	default:
 		return strings.Join(names, ", ")
 	}

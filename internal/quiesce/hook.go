@@ -61,7 +61,7 @@ func (q *Quieter) RunHook(ctx context.Context, h Hook, env []string) error {
 			Timeout: cmp.Or(h.Timeout, DefaultHookTimeout),
 		})
 		if err != nil {
-			return fmt.Errorf("%s: %w", h, err)
+			return fmt.Errorf("%s: %w\nhint: the log has what it wrote (`journalctl -u voltar`)", h, err)
 		}
 		return nil
 	})
