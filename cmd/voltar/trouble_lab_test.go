@@ -341,7 +341,7 @@ func TestLabDestinationsInTrouble(t *testing.T) {
 	}
 
 	result := s.run(t, exitNothing)
-	if left, err := os.ReadDir(s.backups); err != nil || len(left) > 0 || len(result.Volumes) != 0 {
+	if left, err := os.ReadDir(s.backups); err != nil || len(left) > 0 || len(result.Volumes) != 0 || result.Destinations[0].BackupBytes != -1 {
 		t.Errorf("not mounted: %v %v %+v", left, err, result.Volumes)
 	}
 	wantMail("FAILED", "not mounted")

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
+	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -321,6 +323,14 @@ func TestExplainSplitsHints(t *testing.T) {
 	p := explain(errors.New("cannot do it\nhint: do this\nand that"))
 	if p.Message != "cannot do it" || p.Hint != "do this\nand that" {
 		t.Errorf("%+v", p)
+	}
+
+	full := fmt.Errorf("write a.tar.gz: write /backups/a.tar.gz: %w (0 B of 8.0 MiB free)", store.ErrNoSpace)
+	if p := explain(full); p.Message != full.Error() || !strings.Contains(p.Hint, "make room") {
+		t.Errorf("of a full destination: %+v", p)
+	}
+	if p := explainCopy(full); p.Message != "no space left in the destination (0 B of 8.0 MiB free)" || p.Hint == "" {
+		t.Errorf("of a copy on a full destination: %+v", p)
 	}
 }
 

@@ -37,17 +37,21 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 	if err != nil {
 		return nil, fmt.Errorf("look whether the volume is gone: %w", err)
 	}
-	live := map[catalog.Identity]string{}
+	live, named := map[catalog.Identity]string{}, map[string]bool{}
 	for _, v := range inventory.Volumes {
 		live[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = v.String()
+		named[v.String()] = true
 	}
 	lines, err = e.remove(ctx, "forget", wanted, dryRun, func(_ *target, h catalog.History) ([]retention.Decision, error) {
 		name, isLive := live[h.Identity]
 		var decisions []retention.Decision
 		for _, b := range forRetention(h.Backups) {
 			d := retention.Decision{Backup: b, Keep: isLive, Reason: "its volume is gone"}
-			if isLive {
+			switch {
+			case isLive:
 				d.Reason = "its volume is on this host: " + name
+			case named[h.Ref.String()]:
+				d.Reason = "its volume is gone, and another has its name"
 			}
 			decisions = append(decisions, d)
 		}

@@ -3,6 +3,7 @@ package backup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -157,7 +159,7 @@ func (v *volumeRun) finish(ctx context.Context) {
 	r.Ended = v.run.Now().UTC()
 	for _, b := range v.out.branches {
 		if err := b.failure(); err != nil {
-			b.copy.Error = explain(err)
+			b.copy.Error = explainCopy(err)
 		}
 		r.Copies = append(r.Copies, b.copy)
 	}
@@ -173,6 +175,16 @@ func (v *volumeRun) finish(ctx context.Context) {
 		v.describeFailure(r.Error.Message)
 	}
 	v.run.hand(*r)
+}
+
+// explainCopy says how a copy failed. Of a destination that is full it leaves out which file was the first without room,
+// so that the report tells it once for all volumes.
+func explainCopy(err error) *report.Problem {
+	problem := explain(err)
+	if at := strings.Index(problem.Message, store.ErrNoSpace.Error()); at > 0 && errors.Is(err, store.ErrNoSpace) {
+		problem.Message = problem.Message[at:]
+	}
+	return problem
 }
 
 // lastGood returns when the newest good backup of the volume is of, by its name: one that was restored is another to LVM.

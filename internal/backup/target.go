@@ -78,7 +78,7 @@ func (t *target) history(identity catalog.Identity) []catalog.Backup {
 func (t *target) describe(ctx context.Context) report.Destination {
 	d := report.Destination{Name: t.Name, Where: t.Store.String(), TotalBytes: -1, FreeBytes: -1}
 	if t.err != nil {
-		d.Error = explain(t.err)
+		d.Error, d.BackupBytes = explain(t.err), -1
 		return d
 	}
 	for _, b := range t.backups {
