@@ -150,7 +150,8 @@ func (w *Watch) judge(st Status) error {
 	r.PeakBytes = max(r.PeakBytes, st.UsedBytes)
 	r.PeakPercent = max(r.PeakPercent, st.UsedPercent)
 	if st.Invalid {
-		return fmt.Errorf("%w: all %d bytes of %s were used before it was read\nhint: give snapshots of %s more space",
+		return fmt.Errorf("%w: all %d bytes of %s were used before it was read\nhint: give snapshots of %s more space: "+
+			"size in [snapshot], or snapshot_size in a [[volume]]",
 			ErrSnapshotOverflow, st.SizeBytes, w.snap, w.snap.Origin)
 	}
 	return nil

@@ -15,6 +15,9 @@ import (
 	"voltar/internal/catalog"
 )
 
+// errNoDestination is for commands that have nowhere to look.
+var errNoDestination = usageError{errors.New("there is no destination: add one to the configuration, or give --from DIR/")}
+
 // fromFlag chooses the destination that a backup is read from.
 func fromFlag() cli.Flag {
 	return &cli.StringFlag{Name: "from", Usage: "read from destination `NAME`, or folder (with a slash); else from the first that has it"}
@@ -104,8 +107,7 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 		}
 	}
 	if on == nil && len(failed) == 0 {
-		return namedStore{}, catalog.Backup{}, nil, usageError{
-			errors.New("there is no destination: add one to the configuration, or give --from DIR/")}
+		return namedStore{}, catalog.Backup{}, nil, errNoDestination
 	}
 	if on == nil {
 		return namedStore{}, catalog.Backup{}, nil, errors.Join(failed...)

@@ -88,7 +88,7 @@ func TestBrowseCommands(t *testing.T) {
 		{"ls of a folder of backups", []string{"ls", "plain", "/sub", "--from", s.backups + "/"}, 0, "link\nsymlink\n", ""},
 		{"ls of a folder that is not there", []string{"ls", "plain", "--from", s.backups + "/missing"}, 2, "", "no such file"},
 		{"ls of a host that has none", []string{"ls", "plain", "--host", "other"}, 1, "", "none of host other\nhint: nor of any"},
-		{"list of a host", []string{"list", "plain", "--host", "other"}, 0, "BACKUP  LOCAL TIME  ON  SIZE  FILES  STATUS\n", ""},
+		{"list of a host", []string{"list", "plain", "--host", "other"}, 0, "BACKUP  LOCAL TIME  ON  SIZE  FILES  STATUS\n", "no backup of host other for plain\n"},
 		{"cat of a backup that is not there", []string{"cat", "missing", "/x"}, 1, "", "hint: there are backups of vg/plain, vg/volume-00000001"},
 		{"cat from a destination that is not there", []string{"cat", "plain", "/x", "--from", "x"}, 2, "", "no destination"},
 		{"extract to nowhere", []string{"extract", "plain"}, 2, "", "--to DIR"},

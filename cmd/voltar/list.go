@@ -53,6 +53,9 @@ func (a *app) list(c *cli.Context, s *setup) error {
 		return a.listHosts(c, s)
 	}
 	stores, err := s.storesFrom(c.String("from"))
+	if err == nil && len(stores) == 0 {
+		err = errNoDestination
+	}
 	if err != nil {
 		return err
 	}
@@ -70,11 +73,23 @@ func (a *app) list(c *cli.Context, s *setup) error {
 		err = a.printJSON(lines)
 	} else {
 		err = a.printBackups(lines, false)
+		if len(lines) == 0 && !failed {
+			fmt.Fprintf(a.stderr, "voltar: there is no backup of host %s%s\nhint: `voltar list --all-hosts` looks at other hosts, too\n",
+				s.hostOf(c), ofThat(c))
+		}
 	}
 	if err == nil && failed {
 		err = exitWith(exitAttention)
 	}
 	return err
+}
+
+// ofThat says in a message that only some volumes were looked for.
+func ofThat(c *cli.Context) string {
+	if c.NArg() == 0 {
+		return ""
+	}
+	return " for " + strings.Join(c.Args().Slice(), ", ")
 }
 
 // listHosts lists the newest backups of all hosts.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,6 +59,9 @@ type namedStore struct {
 // setup reads the configuration and opens the destinations.
 func (a *app) setup(c *cli.Context) (*setup, error) {
 	cfg, err := loadConfig(c)
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		err = fmt.Errorf("%w\nhint: run it as root", err)
+	}
 	if err != nil {
 		return nil, usageError{err}
 	}
