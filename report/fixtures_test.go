@@ -117,6 +117,17 @@ func interrupted() Run {
 	return run
 }
 
+// verified is a verification that found a damaged backup.
+func verified() Run {
+	run := firstRun()
+	run.Command, run.Retention, run.ExitCode = "verify", "", 3
+	v := &run.Volumes[0]
+	v.Status, v.Snapshot, v.Extents, v.Quiesce = VolumeDamaged, nil, nil, ""
+	v.DamagedFiles, v.DamagedCount = []string{"p1:/etc/fstab"}, 1
+	v.Copies[0].Error = &Problem{Message: "archive: its sums are not those in the manifest", Hint: "take an older backup"}
+	return run
+}
+
 // hostileText tries to break out of every rendering.
 const hostileText = "x\nOK: all well\r\x1b[31m\u202egnp.exe\u2066\u200b</td><script>alert(1)</script>&amp;\"'`{{.}}\x00\xff\u2028|"
 
@@ -182,5 +193,6 @@ func fixtures() []fixture {
 		{"first", firstRun(), Options{Location: cet}},
 		{"hostile", hostile(), history},
 		{"interrupted", interrupted(), history},
+		{"verified", verified(), Options{Location: cet}},
 	}
 }

@@ -100,7 +100,7 @@ func TestHTMLIsInert(t *testing.T) {
 				t.Errorf("%s: %q in the page", f.name, r)
 			}
 		}
-		if wrong := strings.Index(page, "What went wrong"); wrong > strings.Index(page, "Backup start time") {
+		if wrong := strings.Index(page, "What went wrong"); wrong > strings.Index(page, "Total execution time") {
 			t.Errorf("%s: the failures come late", f.name)
 		}
 	}

@@ -161,7 +161,7 @@ func failures(run Run) []failure {
 		}
 	}
 	for _, v := range run.notGood() {
-		list = append(list, volumeFailures(v)...)
+		list = append(list, volumeFailures(v, run.makesBackups())...)
 	}
 	if missing := run.missing(); missing > 0 && run.ExitCode != interruptedCode {
 		list = append(list, failure{"", plural(int64(missing), "planned volume") + " left without a result", ""})
@@ -192,7 +192,7 @@ func merge[T any](in []T, alike func(a, b T) bool, add func(into *T, item T)) []
 // tells says that a problem has all of another in it, as that of a run does of the destinations that failed it.
 func tells(p Problem, of *Problem) bool { return strings.Contains(p.Message, of.Message) }
 
-func volumeFailures(v Volume) []failure {
+func volumeFailures(v Volume, justMade bool) []failure {
 	var list []failure
 	if v.Error != nil {
 		list = append(list, failure{v.Name, v.Error.Message, v.Error.Hint})
@@ -203,7 +203,7 @@ func volumeFailures(v Volume) []failure {
 		}
 	}
 	if v.DamagedCount > 0 || len(v.DamagedFiles) > 0 {
-		list = append(list, damaged(v))
+		list = append(list, damaged(v, justMade))
 	}
 	if len(list) == 0 && v.Status == VolumeSkipped {
 		list = append(list, failure{v.Name, "not done: the run ended before its turn", ""})
@@ -213,16 +213,23 @@ func volumeFailures(v Volume) []failure {
 	return list
 }
 
-func damaged(v Volume) failure {
+// damaged lists files that a backup lacks: of one that was just made those that its volume did not give, else those that
+// are lost where it is stored.
+func damaged(v Volume, justMade bool) failure {
 	count := max(v.DamagedCount, int64(len(v.DamagedFiles)))
 	lines := []string{"the backup stands, but " + plural(count, "file") + " could not be read whole:"}
+	hint := "check the disk beneath the volume; older backups have what this one lacks"
+	if !justMade {
+		lines[0] = plural(count, "file") + " of the stored backup cannot be read back:"
+		hint = "older backups have what this one lacks"
+	}
 	for _, name := range v.DamagedFiles {
 		lines = append(lines, shorten(name, 200))
 	}
 	if more := count - int64(len(v.DamagedFiles)); more > 0 {
 		lines = append(lines, fmt.Sprintf("and %s more", formatCount(more)))
 	}
-	return failure{v.Name, strings.Join(lines, "\n"), "check the disk beneath the volume; older backups have what this one lacks"}
+	return failure{v.Name, strings.Join(lines, "\n"), hint}
 }
 
 func warnings(run Run) []failure {

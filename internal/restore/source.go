@@ -44,7 +44,8 @@ func (s *source) use(ctx context.Context, name string) error {
 	}
 	stored, err := s.open(ctx, name)
 	if errors.Is(err, store.ErrNotExist) || errors.Is(err, catalog.ErrDamaged) {
-		return fmt.Errorf("%w: %w\nhint: restore another backup, or give --keep-going for what is left of this one", ErrSums, err)
+		return fmt.Errorf("%w: %w\nhint: restore another backup, see what `voltar verify` says of this one, or "+
+			"give --keep-going for what is left of it", ErrSums, err)
 	}
 	if err != nil {
 		return err
@@ -255,7 +256,8 @@ func (v *verifySums) do(ctx context.Context, w *work) error {
 	}
 	err := group.Wait()
 	if errors.Is(err, ErrSums) {
-		return fmt.Errorf("%w\nhint: restore another backup%s, or give --keep-going for what is left of this one", err, w.company())
+		return fmt.Errorf("%w\nhint: restore another backup%s, see what `voltar verify` says of this one, or "+
+			"give --keep-going for what is left of it", err, w.company())
 	}
 	return err
 }
