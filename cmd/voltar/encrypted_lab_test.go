@@ -124,13 +124,19 @@ func damagedSealed(t *testing.T, s site, archive, key, public string) {
 			t.Errorf("%s: %v\n%s", name, err, errs)
 		}
 	}
-	writeFile(t, archive, flipped)
-	target := filepath.Join(t.TempDir(), "out")
-	out, _ := s.restore(t, 3, "vg/mbr", "--from", "vault", "--identity", key, "--to-dir", target, "--keep-going")
-	if _, err := os.Stat(filepath.Join(target, "p6/etc/fstab")); err != nil || !strings.Contains(out, "lost: ") {
-		t.Errorf("%v\n%s", err, out)
+	for name, damage := range map[string]func(){
+		"flipped":   func() { writeFile(t, archive, flipped) },
+		"cut short": func() { writeFile(t, archive, good[:len(good)/2]) },
+		"gone":      func() { lab.Do(t, "rm", archive) },
+	} {
+		damage()
+		target := filepath.Join(t.TempDir(), "out")
+		out, _ := s.restore(t, 3, "vg/mbr", "--from", "vault", "--identity", key, "--to-dir", target, "--keep-going")
+		if _, err := os.Stat(filepath.Join(target, "p6/etc/fstab")); err != nil || !strings.Contains(out, "lost: ") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		writeFile(t, archive, good)
 	}
-	writeFile(t, archive, good)
 }
 
 // filesIn lists a folder.

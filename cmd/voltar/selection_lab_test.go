@@ -220,14 +220,15 @@ func TestLabRetentionOverNights(t *testing.T) {
 	lab.Do(t, "lvremove", "--yes", "vg/little")
 	lab.Do(t, "mke2fs", "-q", lab.LV(t, "vg", "little", 12<<20)) // another volume under the old name
 	result = s.run(t, 0)
-	if len(result.Gone) != 1 || result.Gone[0].Name != "vg/little" || result.Gone[0].Backups != 1 {
+	if len(result.Gone) != 1 || result.Gone[0].Name != "vg/little" || result.Gone[0].Backups != 1 ||
+		!strings.Contains(result.Gone[0].Note, "had this name before") {
 		t.Errorf("gone: %+v", result.Gone)
 	}
 	if v := volume(t, result, "vg/little"); v.PreviousStoredBytes != -1 || v.Copies[0].Kept != 1 {
 		t.Errorf("a volume made anew under an old name: %+v", v)
 	}
-	if code, _, errs = voltar(t, "forget", "vg/little", "--config", s.config); code != 0 {
-		t.Error(code, errs)
+	if code, out, errs = voltar(t, "forget", "vg/little", "--config", s.config); code != 0 || !strings.Contains(out, "another has its name") {
+		t.Error(code, out, errs)
 	}
 	if left := s.backupsOf(t, "vg/little"); len(left) != 1 || filepath.Base(left[0]) == night(0).UTC().Format("2006-01-02T150405Z") {
 		t.Errorf("after forget of the volume that is gone: %q", left)

@@ -55,11 +55,11 @@ func (s *source) use(ctx context.Context, name string) error {
 		file.sums = verify.NewSumming(ctx, stored, true, func(int64) {})
 		file.plain = file.sums
 	}
-	if browse.Encrypted(name) {
+	if _, missing := stored.(missingFile); browse.Encrypted(name) && !missing {
 		if file.plain, err = s.decrypt(s.backup, name, lent{file.plain}); err != nil {
 			return errors.Join(err, file.close())
 		}
-		if err := s.backup.CheckPlainSize(name, file.plain.SizeBytes()); err != nil {
+		if err := s.backup.CheckPlainSize(name, file.plain.SizeBytes()); err != nil && !s.damaged {
 			return errors.Join(fmt.Errorf("open %s of %s: %w", name, s.backup.ID, err), file.close())
 		}
 	}
