@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -224,5 +225,21 @@ func (r Run) headline() string {
 	if bad == 0 {
 		return command + "FAILED" + where
 	}
-	return command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
+	text := command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
+	if elsewhere := r.goodElsewhere(); elsewhere > 0 {
+		text += fmt.Sprintf(" (%d of them good on another destination)", elsewhere)
+	}
+	return text
+}
+
+// goodElsewhere counts the volumes that some destinations have a complete backup of, and others lack.
+func (r Run) goodElsewhere() int {
+	n := 0
+	for _, v := range r.notGood() {
+		if v.Error == nil && (v.Status == VolumeOK || v.Status == VolumePartial) &&
+			slices.ContainsFunc(v.Copies, func(c Copy) bool { return c.Error == nil && c.Path != "" }) {
+			n++
+		}
+	}
+	return n
 }

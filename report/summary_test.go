@@ -89,6 +89,33 @@ func TestSubject(t *testing.T) {
 	}
 }
 
+// The headline tells those that are safe on another destination from those that are nowhere.
+func TestHeadline(t *testing.T) {
+	full := &Problem{Message: "it is full"}
+	partial := goodRun()
+	for i := range 3 {
+		partial.Volumes[i].Status = VolumePartial
+		partial.Volumes[i].Copies = append(partial.Volumes[i].Copies, Copy{Destination: "offsite", Error: full})
+	}
+	partial.Volumes[2].Copies[0].Error = full
+	partial.Volumes[3].Status, partial.Volumes[3].Error = VolumeFailed, full
+	verify := goodRun()
+	verify.Command = "verify"
+	for _, c := range []struct {
+		name string
+		run  Run
+		want string
+	}{
+		{"well", goodRun(), "OK: 12 volumes on volume-host, 48.4 GiB"},
+		{"a verification", verify, "verify OK: 12 volumes on volume-host, 48.4 GiB"},
+		{"a destination full", partial, "FAILED: 4 of 12 volumes on volume-host (2 of them good on another destination)"},
+	} {
+		if got := c.run.headline(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func TestForecast(t *testing.T) {
 	series := func(n int, every time.Duration, free func(i int) int64) []Point {
 		var points []Point
