@@ -230,14 +230,15 @@ func (d deadUnit) command() string {
 
 // problem says in words how the unit ended, and what to do.
 func (d deadUnit) problem() report.Problem {
-	const hint = "voltar-cleanup.service removes what it left on the host, as `voltar cleanup` does"
+	hint := "voltar-cleanup.service removes what it left on the host, as `voltar cleanup` does; what it had not done yet, `systemctl start " +
+		d.unit + "` does"
 	switch {
 	case d.result == "timeout":
 		return report.Problem{Message: d.unit + " did not end in time and was killed", Hint: hint}
 	case d.result == "oom-kill":
 		return report.Problem{
 			Message: d.unit + " was killed because the host was out of memory",
-			Hint:    "lower parallel or archive.workers in the configuration; `voltar cleanup` removes what is left",
+			Hint:    "lower parallel or archive.workers in the configuration; " + hint,
 		}
 	case d.killed:
 		return report.Problem{Message: fmt.Sprintf("%s was killed by %s", d.unit, signalName(d.status)), Hint: hint}
