@@ -230,8 +230,8 @@ func (d deadUnit) command() string {
 
 // problem says in words how the unit ended, and what to do.
 func (d deadUnit) problem() report.Problem {
-	hint := "voltar-cleanup.service removes what it left on the host, as `voltar cleanup` does; what it had not done yet, `systemctl start " +
-		d.unit + "` does"
+	hint := "voltar-cleanup.service removes what it left on the host, as `voltar cleanup` does; `systemctl start " +
+		d.unit + "` begins anew"
 	switch {
 	case d.result == "timeout":
 		return report.Problem{Message: d.unit + " did not end in time and was killed", Hint: hint}
