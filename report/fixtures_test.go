@@ -90,6 +90,7 @@ func allFailed() Run {
 	run.Volumes[0].LastGood = &time.Time{} // there is none
 	// What the destinations said of the volume is told once.
 	run.Volumes[1].Error.Message = "no destination took the backup\ndestination disk: it is full"
+	run.Volumes[1].Quiesce = "crash-consistent" // of no backup
 	run.Volumes[1].Copies = []Copy{{Destination: "disk", Error: &Problem{Message: "it is full"}}}
 	run.Volumes[1].Extents = []Extent{{Name: "p1", What: "ext4", State: "failed", SizeBytes: gib, Reason: "it is full"}}
 	run.Ended = night.Add(2100 * time.Millisecond)
