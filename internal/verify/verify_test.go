@@ -166,7 +166,8 @@ func TestAnIndexOfAnotherArchiveIsFound(t *testing.T) {
 	b, s = made(t, browsetest.Spec{Fill: small(t)})
 	other, from := made(t, browsetest.Spec{Fill: func(dir string) {
 		for _, name := range []string{"a", "b", "x"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			// Noise, so that the archive is longer, whatever the times in it compress to.
+			if err := os.WriteFile(filepath.Join(dir, name), browsetest.Noise(name, 1000), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
