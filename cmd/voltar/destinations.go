@@ -27,7 +27,7 @@ func (s *setup) openStore(d config.Destination, memory *s3.Memory) store.Store {
 	}
 	opened, err := disk.Open(disk.Options{Path: d.Path, RequireMount: d.MountPoint()})
 	if err != nil {
-		return store.Unavailable(d.Path, err)
+		return store.Unavailable(filepath.Clean(d.Path), err) // by its name as a disk's
 	}
 	return opened
 }

@@ -203,6 +203,9 @@ func TestLabRetentionOverNights(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, s.config, []byte(strings.Replace(string(text), "days = 3", "keep_last = 1", 1)))
+	if code, _, errs := voltar(t, "prune", "vg/typo", "--config", s.config); code != exitUsage || !strings.Contains(errs, "no backups of what is named") {
+		t.Errorf("prune of what is not there: %d %s", code, errs)
+	}
 	code, out, errs := voltar(t, "prune", "--dry-run", "--config", s.config)
 	if code != 0 || strings.Count(out, "would remove") != 1 || strings.Count(out, "kept") != 1 {
 		t.Errorf("%d %s %s", code, out, errs)

@@ -382,6 +382,12 @@ func TestLabDestinationsInTrouble(t *testing.T) {
 	if excluded["vg/store"] != "holds-destination" {
 		t.Errorf("left out: %v", excluded)
 	}
+	// On a night on which it is not mounted, its volume looks like a guest's.
+	lab.Do(t, "umount", s.backups)
+	if code, out, errs := voltar(t, "check", "--config", s.config); code != exitAttention || !strings.Contains(out, "2 of 3 are selected") {
+		t.Errorf("check without the disk: %d %s %s", code, out, errs)
+	}
+	lab.Do(t, "mount", device, s.backups)
 
 	lab.Do(t, "lvcreate", "--yes", "--extents", "100%FREE", "--name", "filler", "vg")
 	result = s.run(t, exitNothing, "little")

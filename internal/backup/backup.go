@@ -188,6 +188,9 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
+	if chosen.looked {
+		r.rememberPlaces(chosen.plan.Inventory)
+	}
 	defer r.endHooks(ctx)
 	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return err

@@ -1,8 +1,15 @@
 package backup
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 
+	"voltar/internal/durable"
 	"voltar/lvm"
 )
 
@@ -30,9 +37,13 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 	if err := add(under, err, hostUse{RuleState, e.opts.StateDir + " lies on it"}); err != nil {
 		return nil, fmt.Errorf("find what holds %s: %w", e.opts.StateDir, err)
 	}
+	places := e.places()
 	for _, d := range e.opts.Destinations {
 		place, ok := d.Store.(located)
 		if !ok {
+			for _, uuid := range places[d.Store.String()] {
+				uses[uuid] = hostUse{RuleDestination, fmt.Sprintf("destination %s, which is not there now, lay on it", d.Name)}
+			}
 			continue
 		}
 		under, err := e.LVM.VolumesUnderPath(inventory, place.Folder())
@@ -41,4 +52,57 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 		}
 	}
 	return uses, nil
+}
+
+// placesFile, in the state folder, remembers on which volumes the destinations lie: one that is not mounted looks like a
+// guest's, and would be backed up to the others. JSON: the name of each store, and the UUIDs of its volumes.
+const placesFile = "places.json"
+
+// places returns what is remembered.
+func (e *Engine) places() map[string][]string {
+	var known map[string][]string
+	text, err := os.ReadFile(filepath.Join(e.opts.StateDir, placesFile))
+	if err == nil {
+		err = json.Unmarshal(text, &known)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.Log.Warn("it is not known where the destinations lay", "err", err)
+	}
+	if known == nil {
+		known = map[string][]string{}
+	}
+	return known
+}
+
+// rememberPlaces notes where those destinations lie that are there.
+func (r *run) rememberPlaces(inventory lvm.Inventory) {
+	known, changed := r.places(), false
+	for _, t := range r.targets {
+		place, ok := t.Store.(located)
+		if !ok || t.err != nil {
+			continue
+		}
+		under, err := r.LVM.VolumesUnderPath(inventory, place.Folder())
+		if err != nil {
+			r.warn(fmt.Sprintf("find what holds destination %s: %v", t.Name, err), "")
+			continue
+		}
+		var uuids []string
+		for _, v := range under {
+			uuids = append(uuids, v.UUID)
+		}
+		if where := t.Store.String(); !slices.Equal(known[where], uuids) {
+			known[where], changed = uuids, true
+		}
+	}
+	if !changed {
+		return
+	}
+	text, err := json.Marshal(known)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(r.opts.StateDir, placesFile), append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		r.warn(fmt.Sprintf("where the destinations lie could not be noted: %v", err), "")
+	}
 }

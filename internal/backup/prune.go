@@ -10,6 +10,9 @@ import (
 	"voltar/retention"
 )
 
+// errNoBackups is returned to who names volumes of which there is no backup.
+var errNoBackups = fmt.Errorf("%w: there are no backups of what is named\nhint: `voltar list` shows what there is", ErrUsage)
+
 // PruneLine is one backup and what becomes of it.
 type PruneLine struct {
 	Destination string `json:"destination"`
@@ -22,13 +25,17 @@ type PruneLine struct {
 // Prune applies the policy of each destination to the volumes that match, or to all. With dryRun nothing is removed.
 // What could not be removed is in the error; the lines are those that were decided on.
 func (e *Engine) Prune(ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) (lines []PruneLine, err error) {
-	return e.remove(ctx, "prune", wanted, dryRun, func(t *target, h catalog.History) ([]retention.Decision, error) {
+	lines, err = e.remove(ctx, "prune", wanted, dryRun, func(t *target, h catalog.History) ([]retention.Decision, error) {
 		decisions, err := t.byPolicy(e.Now(), retention.Apply)(h)
 		if errors.Is(err, retention.ErrEmptyPolicy) {
 			return nil, fmt.Errorf("%w: destination %s: %w", ErrUsage, t.Name, err)
 		}
 		return decisions, err
 	})
+	if err == nil && len(lines) == 0 && wanted != nil {
+		return nil, errNoBackups
+	}
+	return lines, err
 }
 
 // Forget removes all backups of volumes that match and are no longer on the host.
@@ -58,7 +65,7 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 		return decisions, nil
 	})
 	if err == nil && len(lines) == 0 {
-		return nil, fmt.Errorf("%w: there are no backups of that volume\nhint: `voltar list` shows what there is", ErrUsage)
+		return nil, errNoBackups
 	}
 	return lines, err
 }

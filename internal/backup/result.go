@@ -198,11 +198,11 @@ func (v *volumeRun) lastGood() *time.Time {
 		if newest == nil {
 			newest = &time.Time{}
 		}
-		for _, h := range t.histories() {
-			for _, b := range h.Backups {
-				if b.ID.Ref == v.ref() && b.ID != v.id && b.Manifest.Status == catalog.StatusComplete && b.ID.Time.After(*newest) {
-					newest = &b.ID.Time
-				}
+		all := t.everything()
+		own := slices.DeleteFunc(slices.Clone(all), func(b catalog.Backup) bool { return b.ID.Ref != v.ref() || b.ID == v.id })
+		for _, b := range forRetentionAmong(own, all) { // which knows of those that lack others
+			if b.Complete && b.Time.After(*newest) {
+				newest = &b.Time
 			}
 		}
 	}
