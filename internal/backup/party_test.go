@@ -213,6 +213,16 @@ func TestDestinationsAreAgreedOn(t *testing.T) {
 	if all["a"].out.branches[0].failure() != nil || all["b"].out.failure() == nil {
 		t.Error("what stands was dropped")
 	}
+	// Where it is the only one, nothing is published.
+	all = members(t, "a", "b")
+	for _, v := range all {
+		v.out.branches = []*branch{{target: &target{Destination: Destination{Name: "disk"}}}}
+	}
+	all["b"].out.branches[0].drop(errors.New("full"))
+	(&party{members: list(all, "a b")}).pass(t.Context()) // which has nowhere to publish to
+	if err := all["a"].failure; err == nil || !strings.Contains(err.Error(), "vg/b, which failed: full") {
+		t.Errorf("a: %v", err)
+	}
 }
 
 // sharedGroup is a volume group of extents of 1 MiB on three physical volumes, the first of them on b.

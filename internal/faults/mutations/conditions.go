@@ -108,9 +108,19 @@ var conditions = []mutation{
 		pkg: "./lvm", tests: "^TestWatch",
 	},
 	{
-		name: "the watch's verdict comes before the manifest", file: "internal/backup/volume.go",
-		old: "	if err := v.endWatch(ctx, watch); err != nil {\n		return err\n	}\n", new: "",
+		name: "the watch's verdict comes before the manifest", file: "internal/backup/watch.go",
+		old: "	case err == nil:\n		return lost\n", new: "	case err == nil:\n		return nil\n",
 		pkg: "./cmd/voltar", tests: "^TestLabOverflowAtTheLastMoment$",
+	},
+	{
+		name: "no volume that belongs with others is published when one of them failed", file: "internal/backup/party.go",
+		old: "	p.failTogether()\n", new: "",
+		pkg: "./internal/backup", tests: "^Test(Parties|DestinationsAreAgreedOn)",
+	},
+	{
+		name: "nor on a destination on which one of them failed", file: "internal/backup/party.go",
+		old: "		p.agree(i)\n", new: "",
+		pkg: "./internal/backup", tests: "^Test(Parties|DestinationsAreAgreedOn)",
 	},
 	{
 		name: "an extent that lacks data makes the backup damaged", file: "internal/backup/volume.go",
