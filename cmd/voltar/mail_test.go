@@ -12,9 +12,11 @@ import (
 	"io"
 	"math/big"
 	"mime"
+	"mime/multipart"
 	"net"
 	netmail "net/mail"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -101,14 +103,32 @@ func (m *mailServer) subjects() []string {
 	return list
 }
 
-// last returns the mail that came last, as it came.
+// last returns the words of the mail that came last, a blank between any two: where its lines are broken, which the length
+// of a path decides, does not matter.
 func (m *mailServer) last() string {
+	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.mails) == 0 {
 		return ""
 	}
-	return string(m.mails[len(m.mails)-1])
+	mail, err := netmail.ReadMessage(bytes.NewReader(m.mails[len(m.mails)-1]))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, params, err := mime.ParseMediaType(mail.Header.Get("Content-Type"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	part, err := multipart.NewReader(mail.Body, params["boundary"]).NextPart() // the plain text, decoded
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	text, err := io.ReadAll(part)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(text)), " ")
 }
 
 // session takes every mail.
