@@ -21,8 +21,9 @@ func TestLabUdevMakesTheLinksOfVolumes(t *testing.T) {
 	const uuid = "8a2ad60d-6b50-4b5a-a2b2-9bbdb9cf7a41"
 	lab.VG(t, "vg0", 64<<20)
 	volume := lab.LV(t, "vg0", "data", 32<<20)
+	lab.Do(t, "udevadm", "settle") // lvcreate ends before udevd watches the device, which is how it sees what mkfs does
 	lab.Do(t, "mkfs.ext4", "-q", "-U", uuid, volume)
-	waitFor(t, "/dev/disk/by-uuid/"+uuid) // udevd sees that mkfs has closed the device
+	waitFor(t, "/dev/disk/by-uuid/"+uuid) // once udevd has seen that mkfs closed the device
 	lab.Do(t, "udevadm", "settle")        // it makes links before it notes what it knows
 	for _, link := range []string{"/dev/disk/by-uuid/" + uuid, "/dev/disk/by-id/dm-name-vg0-data"} {
 		target, err := filepath.EvalSymlinks(link)
