@@ -82,16 +82,17 @@ func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
 }
 
 // findOn finds what "VOLUME[@TIME]" means on destinations: the newest of them all without a time. Where several have it
-// the first in the configuration gives it. One that does not answer is passed over with a warning when another has the
-// backup. It returns the lists of the others, too.
+// the first in the configuration gives it that is not known to be damaged. One that does not answer is passed over with
+// a warning when another has the backup. It returns the lists of the others, too.
 func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog.Backup, []*catalog.Listing, error) {
 	ctx, text := c.Context, c.Args().First()
 	var listings []*catalog.Listing
 	var found catalog.Backup
 	var on *namedStore
 	var failed []error
+	damage := s.damage()
 	for i, d := range stores {
-		listing, err := listFor(ctx, d, s.hostOf(c), text)
+		listing, err := listFor(ctx, d, s.hostOf(c), text, damage)
 		var b catalog.Backup
 		if err == nil {
 			listings = append(listings, listing)
@@ -102,7 +103,8 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 			return namedStore{}, catalog.Backup{}, nil, context.Cause(ctx)
 		case err != nil:
 			failed = append(failed, fmt.Errorf("destination %s: %w", d.name, err))
-		case on == nil || b.ID.Time.After(found.ID.Time):
+		case on == nil || b.ID.Time.After(found.ID.Time),
+			b.ID.Compare(found.ID) == 0 && found.Damage != "" && b.Damage == "":
 			found, on = b, &stores[i]
 		}
 	}
@@ -116,6 +118,9 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 		if !errors.Is(err, catalog.ErrNotFound) {
 			s.log.Warn(err.Error())
 		}
+	}
+	if found.Damage != "" {
+		s.log.Warn(fmt.Sprintf("of %s on %s verify found %s", found.ID, on.name, found.Damage))
 	}
 	return *on, found, listings, nil
 }
@@ -143,14 +148,14 @@ func noBackups(ctx context.Context, d namedStore, host string) error {
 
 // listFor lists what is needed to tell which backup is meant: the volumes that the name can mean; when there are none,
 // all, for the message that says what there is.
-func listFor(ctx context.Context, d namedStore, host, text string) (*catalog.Listing, error) {
+func listFor(ctx context.Context, d namedStore, host, text string, damage map[string]string) (*catalog.Listing, error) {
 	name := text
 	if i := strings.LastIndexByte(text, '@'); i > 0 {
 		name = text[:i]
 	}
 	listing, err := catalog.List(ctx, d.store, host, catalog.Filter{Match: func(ref catalog.Ref) bool {
 		return ref.String() == name || ref.Name == name
-	}})
+	}, Damage: damage})
 	if err == nil && len(listing.Backups)+len(listing.Unreadable) == 0 {
 		listing, err = catalog.List(ctx, d.store, host, catalog.Filter{Newest: 1})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,6 +229,68 @@ func TestVerifyCommand(t *testing.T) {
 	}
 	if lines := verified(t, s, 3); len(lines) != 2 || lines[1].Findings[0].File != catalog.ManifestName {
 		t.Errorf("a damaged manifest: %+v", lines)
+	}
+}
+
+func TestWhatVerifyFoundIsKnownAfterwards(t *testing.T) {
+	second := t.TempDir()
+	s, store, b := newStocked(t, "[[destination]]\nname = \"second\"\ntype = \"disk\"\npath = \""+second+"\"\nrequire_mount = \"none\"\n")
+	if err := os.CopyFS(second, os.DirFS(s.backups)); err != nil {
+		t.Fatal(err)
+	}
+	statuses := func() string {
+		code, out, errs := voltar(t, "list", "volume-00000001", "--json", "--config", s.config)
+		var lines []backupLine
+		if err := json.Unmarshal([]byte(out), &lines); code != 0 || err != nil {
+			t.Fatalf("%d, %v: %s %s", code, err, out, errs)
+		}
+		var list []string
+		for _, l := range lines {
+			list = append(list, l.Destination+" "+l.Status)
+			found := "verify found on " + time.Now().Format(time.DateOnly) + ": " + b.Manifest.Extents[1].Archive + ": "
+			if l.Status != "complete" && !strings.HasPrefix(l.Note, found) {
+				t.Errorf("note %q, want %q", l.Note, found)
+			}
+		}
+		slices.Sort(list)
+		return strings.Join(list, ", ")
+	}
+	if got := statuses(); got != "disk complete, second complete" {
+		t.Error("before:", got)
+	}
+	spoil := func(d []byte) []byte { d[60] ^= 1; return d }
+	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, spoil)
+	verified(t, s, 3)
+	if got := statuses(); got != "disk damaged, second complete" {
+		t.Error("with a damaged one:", got)
+	}
+	cat := func() string {
+		code, out, errs := voltar(t, "cat", "volume-00000001", "/file", "--config", s.config)
+		return fmt.Sprint(code, " ", out, errs)
+	}
+	if got := cat(); got != "0 text\n" {
+		t.Error("with a good one on another destination:", got)
+	}
+	browsetest.Spoil(t, browsetest.Open(t, second), b, b.Manifest.Extents[1].Archive, spoil)
+	verified(t, s, 3)
+	if got := cat(); !strings.HasPrefix(got, "1 ") || !strings.Contains(got, "on disk verify found on ") {
+		t.Error("with no good one:", got)
+	}
+	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, spoil) // once more, which mends it
+	verified(t, s, 0, "--quick")
+	if got := statuses(); got != "disk damaged, second damaged" {
+		t.Error("after a look that is not as close:", got)
+	}
+	verified(t, s, 3)
+	if got := statuses(); got != "disk complete, second damaged" {
+		t.Error("mended:", got)
+	}
+	if err := os.RemoveAll(filepath.Join(second, b.Path())); err != nil {
+		t.Fatal(err)
+	}
+	verified(t, s, 0)
+	if left, err := os.ReadDir(filepath.Join(s.dir, "state/damage")); err != nil || len(left) != 0 {
+		t.Errorf("of a backup that is gone something is known: %v, %v", left, err)
 	}
 }
 

@@ -65,7 +65,7 @@ func (a *app) fleet(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Newest: 1, Good: true})
+	found, failed, err := s.newestOfAll(c, catalog.Filter{Newest: 1, Good: true, Damage: s.damage()})
 	if err != nil {
 		return err
 	}

@@ -59,9 +59,9 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	if err != nil {
 		return err
 	}
-	lines, failed := []backupLine{}, false
+	lines, failed, damage := []backupLine{}, false, s.damage()
 	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{Match: refMatcher(c.Args().Slice())})
+		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{Match: refMatcher(c.Args().Slice()), Damage: damage})
 		if err != nil {
 			s.log.Error(err.Error(), "destination", d.name)
 			failed = true
@@ -94,7 +94,7 @@ func ofThat(c *cli.Context) string {
 
 // listHosts lists the newest backups of all hosts.
 func (a *app) listHosts(c *cli.Context, s *setup) error {
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true})
+	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true, Damage: s.damage()})
 	if err != nil {
 		return err
 	}
@@ -128,6 +128,7 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 			line.Entries += x.Entries
 		}
 		noteHalf(&line, listing.Lacks(b.ID))
+		tellDamage(&line, b.Damage)
 		lines = append(lines, line)
 	}
 	for _, u := range listing.Unreadable {

@@ -206,6 +206,30 @@ func TestLabRetentionOverNights(t *testing.T) {
 	if code, _, errs := voltar(t, "prune", "vg/typo", "--config", s.config); code != exitUsage || !strings.Contains(errs, "no backups of what is named") {
 		t.Errorf("prune of what is not there: %d %s", code, errs)
 	}
+	// The newest does not count as the last good one while verify knows that it is damaged.
+	archives, err := filepath.Glob(filepath.Join(s.backupsOf(t, "vg/little")[1], "*.tar.gz"))
+	if err != nil || len(archives) != 1 {
+		t.Fatalf("%q, %v", archives, err)
+	}
+	whole, err := os.ReadFile(archives[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotten := slices.Clone(whole)
+	rotten[len(rotten)/2] ^= 1
+	writeFile(t, archives[0], rotten)
+	if code, out, errs := voltar(t, "verify", "--config", s.config); code != exitAttention {
+		t.Errorf("verify of a damaged archive: %d %s %s", code, out, errs)
+	}
+	if code, out, errs := voltar(t, "prune", "--config", s.config); code != 0 || strings.Count(out, "removed") != 0 {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	wantNights("after prune with a damaged one", 2, 0)
+	writeFile(t, archives[0], whole)
+	if code, out, errs := voltar(t, "verify", "--config", s.config); code != 0 {
+		t.Errorf("verify of the archive, which is whole again: %d %s %s", code, out, errs)
+	}
+
 	code, out, errs := voltar(t, "prune", "--dry-run", "--config", s.config)
 	if code != 0 || strings.Count(out, "would remove") != 1 || strings.Count(out, "kept") != 1 {
 		t.Errorf("%d %s %s", code, out, errs)

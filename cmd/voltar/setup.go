@@ -193,6 +193,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		},
 		Settings:     s.volumeSettings,
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
+		Damage:       s.damage(),
 	}
 	for _, d := range s.stores {
 		to := d.store

@@ -28,7 +28,7 @@ func (a *app) verifyCommand() *cli.Command {
 		Description: "Checks the newest backup of every volume, those that are named, or all, on every destination: that the files\n" +
 			"are there with the sums of the manifest, that archives are whole, and that index, archive and manifest agree.\n" +
 			"Says which files are damaged and what is lost in them, ends with 3 when there is any, and keeps the result\n" +
-			"in the history for the next reports.",
+			"in the history for the next reports. List, retention and restore know what is damaged from then on.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Usage: "check every backup there is"},
 			&cli.BoolFlag{Name: "quick", Usage: "read only the indexes and the heads of the archives' members"},
@@ -109,6 +109,7 @@ func (a *app) verify(c *cli.Context) error {
 	for i := range list {
 		s.verifyOne(c, &list[i], opts)
 	}
+	s.noteDamage(c.Context, list, opts.Level)
 	run.Ended = time.Now().UTC()
 	describeVerification(&run, list)
 	run.ExitCode = verifyExitCode(c.Context, run, list)
@@ -161,7 +162,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	if c.NArg() > 0 {
 		var lacking error
 		for _, text := range c.Args().Slice() {
-			listing, err := listFor(c.Context, *d, s.host, text)
+			listing, err := listFor(c.Context, *d, s.host, text, nil)
 			if err != nil {
 				return list, err
 			}

@@ -59,7 +59,8 @@ type Options struct {
 	Hooks        []quiesce.Hook // of the run as a whole
 	Sources      Sources
 
-	VanishedKeep time.Duration // after its last backup, those of a volume that is gone end; 0 keeps them
+	VanishedKeep time.Duration     // after its last backup, those of a volume that is gone end; 0 keeps them
+	Damage       map[string]string // what was found wrong with backups since, as in catalog.Filter
 }
 
 // Select says which volumes a run without arguments takes. Patterns match as Match says.

@@ -87,6 +87,18 @@ func TestRetentionKeepsWhatBelongsTogether(t *testing.T) {
 			}, left: "home0 home1 out0 out2"},
 		{name: "one of the newest is damaged", policy: retention.Policy{KeepLast: 1}, left: "home0 home1 out0 out1",
 			make: func(t *testing.T, s *copySite) { s.pair(t, "near", 0); s.damagedPair(t, "near", 1) }},
+		{name: "one was found damaged since", policy: retention.Policy{KeepLast: 1}, left: "alone0 alone1 home0 home1 out0 out1",
+			make: func(t *testing.T, s *copySite) {
+				s.pair(t, "near", 0)
+				s.make(t, "near", "home", 1, lvmOf("", idOf("out", 1)))
+				s.make(t, "near", "alone", 0, nil)
+				s.opts.Damage = map[string]string{}
+				for _, b := range []catalog.Backup{
+					s.make(t, "near", "alone", 1, nil), s.make(t, "near", "out", 1, lvmOf(idOf("home", 1))),
+				} {
+					s.opts.Damage[s.on("near").Store.String()+"/"+b.Path()] = "on 2026-11-20: its sum is another"
+				}
+			}},
 		{name: "a damaged one grows old", policy: retention.Policy{KeepLast: 1}, left: "home2 out2",
 			make: func(t *testing.T, s *copySite) {
 				s.pair(t, "near", 0)

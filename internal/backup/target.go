@@ -36,7 +36,7 @@ func (r *run) openTarget(ctx context.Context, d Destination) *target {
 	if t.err = catalog.Claim(ctx, d.Store, r.us(), r.Now()); t.err != nil {
 		return t
 	}
-	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{})
+	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage})
 	if err != nil {
 		t.err = err
 		return t
@@ -176,7 +176,7 @@ func forRetention(backups []catalog.Backup) []retention.Backup {
 	var list []retention.Backup
 	for _, b := range backups {
 		list = append(list, retention.Backup{
-			ID: b.ID.String(), Time: b.ID.Time, Complete: b.Manifest.Status == catalog.StatusComplete,
+			ID: b.ID.String(), Time: b.ID.Time, Complete: b.IsGood(),
 		})
 	}
 	return list

@@ -29,7 +29,11 @@ type Backup struct {
 	ID        ID
 	Manifest  *Manifest // never nil
 	SizeBytes int64     // of all files, the manifest included
+	Damage    string    // what Filter.Damage knows of it, empty for nothing
 }
+
+// IsGood tells whether the backup lacks nothing, as far as is known. Those that it belongs with are not looked at.
+func (b Backup) IsGood() bool { return b.Manifest.Status == StatusComplete && b.Damage == "" }
 
 // Path is the key of the backup's folder.
 func (b Backup) Path() string { return b.ID.Path(b.Host) }

@@ -75,6 +75,17 @@ func TestListHosts(t *testing.T) {
 	if reads[ManifestName] != 5 {
 		t.Errorf("%d manifests were read, want 5", reads[ManifestName])
 	}
+	// One that was found damaged since is not a good one.
+	newest := ID{VolumeRef("nova-volumes", "good"), hour(4)}
+	found := map[string]string{s.String() + "/" + newest.Path(testHost): "its sum is another"}
+	listings, err = ListHosts(context.Background(), s, Filter{Newest: 1, Good: true, Damage: found})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = slices.Insert(want, 0, ID{VolumeRef("nova-volumes", "good"), hour(3)}.String())
+	if got := listings[2].Backups; !slices.Equal(names(got), want) || got[0].Damage != "" || got[1].Damage != "its sum is another" {
+		t.Errorf("with one that was found damaged: %+v, want %q", got, want)
+	}
 	broken := faulty{s, failing("folders", "another", errBroken)}
 	if _, err := ListHosts(context.Background(), broken, Filter{}); !errors.Is(err, errBroken) {
 		t.Errorf("a store that fails: %v", err)

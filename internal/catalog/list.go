@@ -17,7 +17,10 @@ import (
 type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest; 0 means all
-	Good   bool           // only complete ones that lack no other count for Newest; those that are newer come beside them
+	Good   bool           // only good ones that lack no other count for Newest; those that are newer come beside them
+	// Damage is what was found wrong with backups since they were made, by their folder: the store's name, a slash and
+	// the path in it.
+	Damage map[string]string
 }
 
 // Unreadable is a folder whose manifest is there but cannot be used: it is damaged (ErrDamaged), of a newer voltar
@@ -141,10 +144,9 @@ func (l *lister) stands(ctx context.Context, id ID) bool {
 	return err == nil
 }
 
-// isGood tells whether a backup is complete, and those that belong with it stand.
+// isGood tells whether a backup is good, and those that belong with it stand.
 func (l *lister) isGood(ctx context.Context, b Backup) bool {
-	return b.Manifest.Status == StatusComplete &&
-		!slices.ContainsFunc(b.Manifest.Partners(), func(id ID) bool { return !l.stands(ctx, id) })
+	return b.IsGood() && !slices.ContainsFunc(b.Manifest.Partners(), func(id ID) bool { return !l.stands(ctx, id) })
 }
 
 func (l *lister) refs(ctx context.Context, group string) ([]Ref, error) {
@@ -202,6 +204,7 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		backup.Damage = l.filter.Damage[l.store.String()+"/"+id.Path(l.listing.Host)]
 		if err == nil && (!l.filter.Good || l.isGood(ctx, backup)) {
 			found++
 		}

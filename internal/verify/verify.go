@@ -35,6 +35,27 @@ const (
 	Full
 )
 
+// levelNames are what files have for the levels, in their order.
+var levelNames = []string{"quick", "sample", "sums", "full"}
+
+// MarshalText names the level.
+func (l Level) MarshalText() ([]byte, error) {
+	if l < Quick || l > Full {
+		return nil, fmt.Errorf("there is no level %d", int(l))
+	}
+	return []byte(levelNames[l]), nil
+}
+
+// UnmarshalText takes a name that MarshalText gives.
+func (l *Level) UnmarshalText(text []byte) error {
+	i := slices.Index(levelNames, string(text))
+	if i < 0 {
+		return fmt.Errorf("there is no level %q", text)
+	}
+	*l = Level(i)
+	return nil
+}
+
 // Options of Backup; the zero value is a quick check.
 type Options struct {
 	Level Level
