@@ -294,6 +294,38 @@ func TestWhatVerifyFoundIsKnownAfterwards(t *testing.T) {
 	}
 }
 
+// A server that holds the backups of others can check them.
+func TestVerifyOfAnotherHost(t *testing.T) {
+	s, store, b := newStocked(t, "")
+	of := []string{"--host", b.Host}
+	other := filepath.Join(s.dir, "other.toml")
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, bytes.Replace(text, []byte(`host = "`+b.Host+`"`), []byte(`host = "server"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.config = other
+	if lines := verified(t, s, 1); len(lines) != 0 {
+		t.Errorf("of this host, which has none: %+v", lines)
+	}
+	if lines := verified(t, s, 0, of...); len(lines) != 2 {
+		t.Errorf("of the other: %+v", lines)
+	}
+	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, func(d []byte) []byte { d[60] ^= 1; return d })
+	if lines := verified(t, s, 3, append(of, "--from", s.backups+"/", "volume-00000001")...); len(lines) != 1 || lines[0].Good {
+		t.Errorf("one of the other, by its folder: %+v", lines)
+	}
+	code, out, errs := voltar(t, append([]string{"list", "--config", s.config}, of...)...)
+	if code != 0 || !strings.Contains(out, "damaged: verify found on ") {
+		t.Errorf("list: %d %s %s", code, out, errs)
+	}
+	if runs := s.pastRuns(t); len(runs) != 1 || runs[0].Host != "server" {
+		t.Errorf("the history of this host has %+v", runs)
+	}
+}
+
 func TestVerifyRepairsAnIndex(t *testing.T) {
 	s, _, b := newStocked(t, "")
 	index := filepath.Join(s.backups, b.Path(), b.Manifest.Extents[1].Index.Name)

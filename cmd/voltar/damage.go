@@ -1,11 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"voltar/internal/catalog"
 	"voltar/internal/durable"
@@ -35,8 +36,11 @@ func (s *setup) damage() map[string]string {
 }
 
 // noteDamage keeps what was found for the commands that come after, and forgets backups that are there no more.
-func (s *setup) noteDamage(ctx context.Context, list []verification, level verify.Level) {
-	notes := s.notes()
+func (s *setup) noteDamage(c *cli.Context, list []verification, level verify.Level) {
+	if s.config.Path() == "" {
+		return
+	}
+	notes, host := s.notes(), s.hostOf(c)
 	known, err := notes.All()
 	var failed []error
 	if err != nil {
@@ -55,11 +59,11 @@ func (s *setup) noteDamage(ctx context.Context, list []verification, level verif
 	}
 	for backup := range known {
 		for _, d := range s.stores {
-			folder, ours := strings.CutPrefix(backup, d.store.String()+"/"+s.host+"/")
+			folder, ours := strings.CutPrefix(backup, d.store.String()+"/"+host+"/")
 			if !ours {
 				continue
 			}
-			_, err := d.store.Stat(ctx, path.Join(s.host, folder, catalog.ManifestName))
+			_, err := d.store.Stat(c.Context, path.Join(host, folder, catalog.ManifestName))
 			if errors.Is(err, store.ErrNotExist) {
 				failed = append(failed, notes.Forget(backup))
 			}

@@ -34,7 +34,8 @@ func (a *app) verifyCommand() *cli.Command {
 			&cli.BoolFlag{Name: "quick", Usage: "read only the indexes and the heads of the archives' members"},
 			&cli.StringFlag{Name: "sample", Usage: "like --quick, and inflate a share of each archive: `N%`"},
 			&cli.BoolFlag{Name: "full", Usage: "beside the sums, inflate everything and compare every entry with the index"},
-			&cli.StringFlag{Name: "from", Usage: "only what is on destination `NAME`"},
+			&cli.StringFlag{Name: "from", Usage: "only what is on destination `NAME`, or in a folder (with a slash)"},
+			hostFlag(),
 			identityFlag(),
 			&cli.BoolFlag{Name: "repair-index", Usage: "make lost or damaged indexes again from their archives"},
 			&cli.BoolFlag{Name: "mail", Usage: "mail the report"},
@@ -98,7 +99,7 @@ func (a *app) verify(c *cli.Context) error {
 		return err
 	}
 	run := report.Run{
-		Schema: report.Schema, Host: s.host, Version: programVersion(), Config: s.config.Path(), Command: command,
+		Schema: report.Schema, Host: s.hostOf(c), Version: programVersion(), Config: s.config.Path(), Command: command,
 		Started: time.Now().UTC(),
 	}
 	run.ID = journal.NewRunID(run.Started)
@@ -109,7 +110,7 @@ func (a *app) verify(c *cli.Context) error {
 	for i := range list {
 		s.verifyOne(c, &list[i], opts)
 	}
-	s.noteDamage(c.Context, list, opts.Level)
+	s.noteDamage(c, list, opts.Level)
 	run.Ended = time.Now().UTC()
 	describeVerification(&run, list)
 	run.ExitCode = verifyExitCode(c.Context, run, list)
@@ -162,7 +163,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	if c.NArg() > 0 {
 		var lacking error
 		for _, text := range c.Args().Slice() {
-			listing, err := listFor(c.Context, *d, s.host, text, nil)
+			listing, err := listFor(c.Context, *d, s.hostOf(c), text, nil)
 			if err != nil {
 				return list, err
 			}
@@ -172,7 +173,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 			case err == nil:
 				list = append(list, verification{on: d, backup: b})
 			case u >= 0:
-				list = append(list, s.unreadable(d, listing.Unreadable[u]))
+				list = append(list, unreadable(d, listing.Host, listing.Unreadable[u]))
 			default:
 				lacking = errors.Join(lacking, fmt.Errorf("destination %s: %w", d.name, err))
 			}
@@ -186,7 +187,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	if c.Bool("all") {
 		filter.Newest = 0
 	}
-	listing, err := catalog.List(c.Context, d.store, s.host, filter)
+	listing, err := catalog.List(c.Context, d.store, s.hostOf(c), filter)
 	if err != nil {
 		return nil, err
 	}
@@ -194,14 +195,14 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 		list = append(list, verification{on: d, backup: b})
 	}
 	for _, u := range listing.Unreadable {
-		list = append(list, s.unreadable(d, u))
+		list = append(list, unreadable(d, listing.Host, u))
 	}
 	return list, nil
 }
 
 // unreadable is the result for a backup whose manifest cannot be used, which is all that there is to say of it.
-func (s *setup) unreadable(d *namedStore, u catalog.Unreadable) verification {
-	return verification{on: d, backup: catalog.Backup{Host: s.host, ID: u.ID}, ended: time.Now().UTC(),
+func unreadable(d *namedStore, host string, u catalog.Unreadable) verification {
+	return verification{on: d, backup: catalog.Backup{Host: host, ID: u.ID}, ended: time.Now().UTC(),
 		result: verify.Result{Findings: []verify.Finding{{File: catalog.ManifestName, Message: u.Err.Error()}}}}
 }
 
@@ -386,8 +387,10 @@ func (s *setup) keepVerification(c *cli.Context, run *report.Run) {
 			}
 		}
 	}
-	if err := past.Save(*run); err != nil {
-		s.log.Warn("the report cannot be kept in the history", "err", err)
+	if run.Host == s.host { // the history is of this host's volumes
+		if err := past.Save(*run); err != nil {
+			s.log.Warn("the report cannot be kept in the history", "err", err)
+		}
 	}
 	if err := leaveWord(run, told); err != nil {
 		s.log.Warn("systemd will report this a second time", "err", err)
