@@ -25,6 +25,8 @@ import (
 // it deserves, and the host stays as it was.
 func TestLabTroubledVolumes(t *testing.T) {
 	lab.VG(t, "vg", 1000<<20)
+	// Should the archive of small be there before all is written, a dump beside it holds the snapshot until then.
+	written := filepath.Join(t.TempDir(), "written")
 	s := newSite(t, `[snapshot]
 size = "48MiB"
 min_size = "8MiB"
@@ -33,6 +35,10 @@ extend_at_percent = 100
 [[volume]]
 match = "small"
 snapshot_size = "8MiB"
+[[dump]]
+name = "writer"
+volumes = ["small"]
+command = ["sh", "-c", "until [ -e `+written+` ]; do sleep 0.1; done; echo written"]
 `)
 	busy := map[string]string{"busy-ext4": "", "busy-xfs": ""}
 	for name := range busy {
@@ -60,9 +66,13 @@ snapshot_size = "8MiB"
 	makeExt(t, small)
 	fillDeviceFile(t, small)
 
+	writeFile(t, written, nil)
 	first := s.run(t, 0, "vg/small")
 	if snapshot := volume(t, first, "vg/small").Snapshot; snapshot == nil || snapshot.SuggestedBytes == 0 || snapshot.SizeBytes != 8<<20 {
 		t.Errorf("snapshot of small: %+v", snapshot)
+	}
+	if err := os.Remove(written); err != nil {
+		t.Fatal(err)
 	}
 	earlier := s.backupsOf(t, "vg/small")
 	before := hostState(t)
@@ -74,7 +84,12 @@ snapshot_size = "8MiB"
 		writers.Go(func() { keepWriting(ctx, t, dir) })
 		_ = name
 	}
-	writers.Go(func() { overflow(ctx, t, small) })
+	writers.Go(func() {
+		overflow(ctx, t, small)
+		if err := os.WriteFile(written, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	})
 	result := s.run(t, exitAttention)
 	stop()
 	writers.Wait()
