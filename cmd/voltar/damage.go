@@ -50,7 +50,7 @@ func (s *setup) noteDamage(c *cli.Context, list []verification, level verify.Lev
 		if v.err != nil {
 			continue // nothing is known
 		}
-		note := verify.Note{Backup: v.on.store.String() + "/" + v.backup.Path(), Found: v.ended.UTC(), Level: level}
+		note := verify.Note{Backup: catalog.Place(v.on.store, v.backup.Path()), Found: v.ended.UTC(), Level: level}
 		if !v.result.Good() {
 			note.What = join(v.result.Findings[0])
 		}
@@ -59,7 +59,7 @@ func (s *setup) noteDamage(c *cli.Context, list []verification, level verify.Lev
 	}
 	for backup := range known {
 		for _, d := range s.stores {
-			folder, ours := strings.CutPrefix(backup, d.store.String()+"/"+host+"/")
+			folder, ours := strings.CutPrefix(backup, catalog.Place(d.store, host)+"/")
 			if !ours {
 				continue
 			}

@@ -291,7 +291,7 @@ func describeVerification(run *report.Run, list []verification) {
 
 // copyOf describes one backup on one destination.
 func copyOf(v verification) report.Copy {
-	copied := report.Copy{Destination: v.on.name, Path: v.on.store.String() + "/" + v.backup.Path()}
+	copied := report.Copy{Destination: v.on.name, Path: catalog.Place(v.on.store, v.backup.Path())}
 	if v.err != nil {
 		copied.Error = &report.Problem{Message: v.backup.ID.String() + ": " + v.err.Error()}
 		return copied

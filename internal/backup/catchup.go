@@ -156,7 +156,7 @@ func (r *run) mend(from, to *target, b catalog.Backup) {
 					Message: fmt.Sprintf("on %s it failed at first (%s), and was copied from %s", to.Name, c.Error.Message, from.Name),
 					Hint:    c.Error.Hint,
 				})
-				c.Error, c.Path = nil, to.Store.String()+"/"+b.Path()
+				c.Error, c.Path = nil, catalog.Place(to.Store, b.Path())
 			}
 			whole = whole && c.Error == nil
 		}

@@ -187,7 +187,7 @@ func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, ident
 			if !decision.Keep {
 				_, when, _ := strings.Cut(decision.Backup.ID, "@")
 				removed = append(removed, report.Removed{
-					Path: d.Store.String() + "/" + path.Join(e.opts.Host, histories[at].Ref.String(), when), Reason: decision.Reason,
+					Path: catalog.Place(d.Store, path.Join(e.opts.Host, histories[at].Ref.String(), when)), Reason: decision.Reason,
 				})
 			}
 		}

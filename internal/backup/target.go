@@ -115,7 +115,7 @@ func (t *target) remove(ctx context.Context, b catalog.Backup, reason string) (r
 		return report.Removed{}, err
 	}
 	t.forget(b.ID)
-	removed := report.Removed{Path: t.Store.String() + "/" + b.Path(), Reason: reason, FreedBytes: freed}
+	removed := report.Removed{Path: catalog.Place(t.Store, b.Path()), Reason: reason, FreedBytes: freed}
 	return removed, t.run.journal.Gone(record)
 }
 

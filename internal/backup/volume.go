@@ -138,7 +138,7 @@ func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest
 	if err != nil {
 		return err
 	}
-	b.copy.Path = b.target.Store.String() + "/" + backup.Path()
+	b.copy.Path = catalog.Place(b.target.Store, backup.Path())
 	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
 	return nil
 }

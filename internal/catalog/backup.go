@@ -38,6 +38,9 @@ func (b Backup) IsGood() bool { return b.Manifest.Status == StatusComplete && b.
 // Path is the key of the backup's folder.
 func (b Backup) Path() string { return b.ID.Path(b.Host) }
 
+// Place says where a folder of a store is, for people and as the key of Filter.Damage: "/backups/host/vg/lv/TIME".
+func Place(s store.Store, folder string) string { return s.String() + "/" + folder }
+
 // Identity tells which history the backup belongs to.
 func (b Backup) Identity() Identity { return b.Manifest.Source.Identity() }
 

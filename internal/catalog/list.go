@@ -18,8 +18,7 @@ type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest; 0 means all
 	Good   bool           // only good ones that lack no other count for Newest; those that are newer come beside them
-	// Damage is what was found wrong with backups since they were made, by their folder: the store's name, a slash and
-	// the path in it.
+	// Damage is what was found wrong with backups since they were made, by the Place of their folders.
 	Damage map[string]string
 }
 
@@ -204,7 +203,7 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		backup.Damage = l.filter.Damage[l.store.String()+"/"+id.Path(l.listing.Host)]
+		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
 		if err == nil && (!l.filter.Good || l.isGood(ctx, backup)) {
 			found++
 		}

@@ -17,7 +17,7 @@ import (
 
 // Note is what a check found wrong with a backup, as it stands in a file of Notes.
 type Note struct {
-	Backup string    `json:"backup"` // its folder: the name of the store, a slash, and the path in it
+	Backup string    `json:"backup"` // the catalog.Place of its folder
 	Found  time.Time `json:"found"`
 	Level  Level     `json:"level"` // the closest look that found something
 	What   string    `json:"what"`
