@@ -341,6 +341,11 @@ func (r *Reader) take(f *future) error {
 	if errors.As(f.err, &damage) {
 		return r.takeDamage(f, damage)
 	}
+	var rest *skipped
+	if errors.As(f.err, &rest) {
+		rest.from, r.exact = r.offset, false
+		return rest
+	}
 	if f.err != nil {
 		r.err = f.err
 		return r.err
@@ -386,14 +391,18 @@ func (r *Reader) takeDamage(f *future, damage *MemberError) error {
 	return damage
 }
 
-// skipped reports that the stream goes on behind members that were not asked for.
-type skipped struct{ from, to int64 }
+// skipped reports that the stream goes on in members that were not asked for.
+type skipped struct{ from, to int64 } // to is -1 where no member that was asked for follows
 
 func (s *skipped) Error() string {
+	if s.to < 0 {
+		return fmt.Sprintf("byte %d of the stream and all behind it are in members that were not asked for", s.from)
+	}
 	return fmt.Sprintf("bytes %d to %d of the stream are in members that were not asked for", s.from, s.to)
 }
 
-// dispatchListed reads the members of a list.
+// dispatchListed reads the members of a list. Where the archive goes on behind the last of them, the end is a gap like those
+// between them: what it cuts off is not lost.
 func (r *Reader) dispatchListed() error {
 	var end int64
 	for _, m := range r.opts.Members {
@@ -405,6 +414,9 @@ func (r *Reader) dispatchListed() error {
 		if err := r.dispatchMember(m); err != nil {
 			return err
 		}
+	}
+	if end < r.at.Size() {
+		return r.enqueue(readyFuture(&skipped{to: -1}))
 	}
 	return nil
 }

@@ -81,8 +81,9 @@ func (t *tarReader) next() (*tarEntry, error) {
 		case err == nil:
 			t.damage = false
 			return e, nil
-		case t.gap(err):
+		case t.gap(err): // within the map of a sparse file, too, whose data is then no more to be skipped
 			t.lost = true
+			t.remaining, t.padding = 0, 0
 		case errors.Is(err, errNoHeader) && t.badEntry != nil:
 			if err := t.badEntry(err); err != nil {
 				return nil, err
@@ -178,7 +179,9 @@ func (t *tarReader) resync() error {
 			}
 			to := e.TarOffset
 			if !ok {
-				to = max(t.cursor.end, t.r.offset)
+				if to = t.cursor.end; to < t.r.offset { // within the end mark
+					return t.zerosToEnd()
+				}
 			}
 			t.remaining, t.padding, t.lost = to-t.r.offset, 0, false
 			if err := t.skipData(); err != nil {
@@ -302,6 +305,11 @@ func (t *tarReader) endMark() error {
 	if t.block != [tarBlockBytes]byte{} {
 		return fmt.Errorf("tar stream at byte %d: %w: one block of zeros alone", t.r.offset-2*tarBlockBytes, errNoHeader)
 	}
+	return t.zerosToEnd()
+}
+
+// zerosToEnd reads what is left of the stream, which must be nothing but zeros.
+func (t *tarReader) zerosToEnd() error {
 	for {
 		p, err := t.r.next(math.MaxInt64)
 		if err == io.EOF {
