@@ -31,7 +31,7 @@ const (
 var ErrIncomplete = errors.New("not all of the archive is good")
 
 // Overwrite says what happens to what is in the way of an entry. Folders are never in the way of folders: they are kept
-// and take over owner, mode, attributes and times.
+// and take over owner, mode, attributes and times; the folder that is extracted into only where Rebuild says so.
 type Overwrite int
 
 // What to do with something in the way. An archive that holds a path twice meets its own first entry.
@@ -41,8 +41,16 @@ const (
 	OverwriteKeep                     // the entry is left out and counted
 )
 
-// ExtractOptions of Extract; the zero value restores everything into an empty folder, but for device nodes.
+// Withheld is the shortfall of entries that had privileges which they were not given; see ExtractOptions.Privileges.
+const Withheld = "privileges"
+
+// ExtractOptions of Extract; the zero value restores everything into an empty folder of a host, but for what would have a
+// say there.
 type ExtractOptions struct {
+	// Rebuild is for the root of a filesystem that is made again: Devices and Privileges, and the folder itself takes over
+	// owner, mode, attributes and times of the archive's root. Otherwise it stays as it is, as whoever can enter it has the
+	// files of a guest before him.
+	Rebuild bool
 	// Paths select entries with all that is below them; patterns of path.Match for each component, and "**" for any
 	// number of components. All when empty. With an Index and a source with random access only the members that hold
 	// them are read.
@@ -60,6 +68,9 @@ type ExtractOptions struct {
 	KeepDamaged bool
 	// Devices makes device nodes. Without, they are left out and counted.
 	Devices bool
+	// Privileges restores set-user-id and set-group-id bits, capabilities and all else in the attributes of the system
+	// (security.* and trusted.*). Without, they are left out and counted as Withheld.
+	Privileges bool
 	// NoOwner, NoMode, NoXattrs, NoACLs and NoFlags leave those out. Otherwise what the system refuses for want of
 	// privileges or support is counted as a shortfall.
 	NoOwner, NoMode, NoXattrs, NoACLs, NoFlags bool
@@ -79,7 +90,7 @@ type Failure struct {
 
 // Shortfall is a kind of thing that was not restored to some entries which are otherwise good.
 type Shortfall struct {
-	What  string // "owner", "xattr", "acl", "flags", "device", "time", "existing", "damaged when backed up"
+	What  string // "owner", "xattr", "acl", "flags", "device", "time", "existing", "damaged when backed up", Withheld
 	Count int64
 	Path  string // of the first
 	Err   error  // of the first; may be nil
@@ -156,6 +167,9 @@ type extractor struct {
 func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOptions) (*extractor, error) {
 	if opts.Workers <= 0 {
 		opts.Workers = min(runtime.GOMAXPROCS(0), 4)
+	}
+	if opts.Rebuild {
+		opts.Devices, opts.Privileges = true, true
 	}
 	sel, err := newSelection(opts.Paths)
 	if err != nil {

@@ -276,7 +276,9 @@ func (x *extractor) dir(e *tarEntry) error {
 		if _, err := x.enter(rootPath); err != nil {
 			return err
 		}
-		x.top.meta, x.top.seq = e, x.seq
+		if x.opts.Rebuild {
+			x.top.meta, x.top.seq = e, x.seq
+		}
 		x.count(&x.stats.Dirs, 0)
 		return nil
 	}

@@ -324,6 +324,7 @@ func (x *extractor) symlink(e *tarEntry) error {
 	if _, err := x.setOwner(f.fd.fd, name, e); err != nil {
 		return err
 	}
+	x.withhold(e)
 	if err := x.setXattrs(procPath(f.fd.fd)+"/"+name, e); err != nil {
 		return err
 	}

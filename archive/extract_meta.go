@@ -40,7 +40,7 @@ func refused(err error) bool {
 // finishOpen gives an open file all that its entry has but times. The owner comes first, as a change of it takes set-id
 // bits and capabilities away; then attributes and ACLs, then the mode, which an ACL changes.
 func (x *extractor) finishOpen(fd int, e *tarEntry) error {
-	mode := e.Mode
+	mode := x.withhold(e)
 	if !e.isImplicit() {
 		owned, err := x.setOwner(fd, "", e)
 		if err != nil {
@@ -63,6 +63,28 @@ func (x *extractor) finishOpen(fd int, e *tarEntry) error {
 	return nil
 }
 
+// withhold takes what would give an entry a say on this host away from it, unless that was asked for, and returns its mode. It is
+// called once for each entry.
+func (x *extractor) withhold(e *tarEntry) uint32 {
+	if x.opts.Privileges {
+		return e.Mode
+	}
+	const setID = unix.S_ISUID | unix.S_ISGID
+	mode, attributes := e.Mode, len(e.xattrs)
+	if !x.opts.NoMode {
+		mode &^= setID
+	}
+	if !x.opts.NoXattrs {
+		e.xattrs = slices.DeleteFunc(e.xattrs, func(a xattr) bool {
+			return strings.HasPrefix(a.name, "security.") || strings.HasPrefix(a.name, "trusted.")
+		})
+	}
+	if mode != e.Mode || len(e.xattrs) != attributes {
+		x.shortfall(Withheld, e.Path, nil)
+	}
+	return mode
+}
+
 // finishFolder gives a folder all that its entry has.
 func (x *extractor) finishFolder(f *folder) error {
 	if err := x.finishOpen(f.fd.fd, f.meta); err != nil {
@@ -83,7 +105,7 @@ func (x *extractor) finishNode(f *folder, name string, e *tarEntry) error {
 	if err != nil {
 		return err
 	}
-	mode := e.Mode
+	mode := x.withhold(e)
 	if !owned {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
@@ -267,6 +289,9 @@ func (x *extractor) lateFlags() error {
 			if err := x.fail("", err); err != nil {
 				return err
 			}
+			continue
+		}
+		if e.Path == rootPath && !x.opts.Rebuild {
 			continue
 		}
 		if e.Flags&lateFlags == 0 || e.Type != TypeFile && e.Type != TypeDir || !x.sel.matches(e.Path) {

@@ -63,7 +63,7 @@ func TestExtractReadsOtherTars(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir, stats, err := extractBytes(t, data, ExtractOptions{Devices: true})
+			dir, stats, err := extractBytes(t, data, ExtractOptions{Rebuild: true})
 			if err != nil {
 				t.Fatal(err)
 			}

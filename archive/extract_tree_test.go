@@ -90,7 +90,7 @@ func TestExtractGivesBackTheSameTree(t *testing.T) {
 			root, err := os.OpenRoot(dir)
 			must(t, err)
 			defer root.Close()
-			tc.opts.Devices = true
+			tc.opts.Rebuild = true
 			stats, err := Extract(context.Background(), r, root, tc.opts)
 			if tc.opts.Index != nil {
 				t.Cleanup(func() { setAll(dir, false) })
@@ -302,7 +302,7 @@ func TestExtractReportsWhatAnOrdinaryUserCannotRestore(t *testing.T) {
 	must(t, err)
 	r, err := NewReader(context.Background(), bytes.NewReader(data), int64(len(data)), ReaderOptions{})
 	must(t, err)
-	stats, err := Extract(context.Background(), r, root, ExtractOptions{Devices: true})
+	stats, err := Extract(context.Background(), r, root, ExtractOptions{Rebuild: true})
 	must(t, err)
 	var what []string
 	for _, s := range stats.Shortfalls {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -454,5 +455,65 @@ func TestVerifyIsInterruptible(t *testing.T) {
 	code := run(ctx, []string{"voltar", "verify", "--config", s.config}, strings.NewReader(""), &out, &errs)
 	if code != exitInterrupted {
 		t.Errorf("exit code %d\n%s\n%s", code, &out, &errs)
+	}
+}
+
+// The root of a guest's filesystem may be open to all and hold set-user-id programs.
+func TestWhatIsExtractedStaysClosed(t *testing.T) {
+	s := newSite(t, "")
+	store := browsetest.Open(t, s.backups)
+	browsetest.Make(t, store, browsetest.Spec{LV: "open", Whole: true, Fill: func(dir string) {
+		tool := filepath.Join(dir, "tool")
+		if err := errors.Join(os.WriteFile(tool, nil, 0o600), os.Chmod(tool, 0o755|os.ModeSetuid), os.Chmod(dir, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Chown(dir, 1000, 1000); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}})
+	closed := func(to string, tool os.FileMode) {
+		t.Helper()
+		folder, err := os.Stat(to)
+		if err != nil || folder.Mode().Perm() != 0o700 || folder.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+			t.Errorf("the folder is %v, %v", folder, err)
+		}
+		if info, err := os.Stat(filepath.Join(to, "tool")); err != nil || info.Mode() != tool {
+			t.Errorf("the tool is %v, %v", info, err)
+		}
+	}
+	for _, command := range [][]string{{"extract", "open", "--to"}, {"restore", "open", "--to-dir"}} {
+		t.Run(command[0], func(t *testing.T) {
+			to := filepath.Join(t.TempDir(), "back")
+			code, out, errs := voltar(t, append(command, to, "--config", s.config)...)
+			if code != 0 || !strings.Contains(out, "--privileges") {
+				t.Errorf("%d %s %s", code, out, errs)
+			}
+			closed(to, 0o755)
+			to = filepath.Join(t.TempDir(), "back")
+			if code, out, errs := voltar(t, append(command, to, "--privileges", "--config", s.config)...); code != 0 {
+				t.Errorf("%d %s %s", code, out, errs)
+			}
+			if os.Geteuid() == 0 { // files of others have no set-id bits here
+				closed(to, 0o755|os.ModeSetuid)
+			}
+
+			shared := t.TempDir()
+			if err := errors.Join(os.Chmod(filepath.Dir(shared), 0o755), os.Chmod(shared, 0o777)); err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range []string{shared, filepath.Join(shared, "new")} {
+				if code, _, errs := voltar(t, append(command, to, "--config", s.config)...); code != 1 || !strings.Contains(errs, "exchange") {
+					t.Errorf("into %s: %d %s", to, code, errs)
+				}
+			}
+			if entries, err := os.ReadDir(shared); err != nil || len(entries) > 0 {
+				t.Errorf("%v, %v", entries, err)
+			}
+		})
+	}
+	if code, _, errs := voltar(t, "restore", "open", "--privileges", "--dry-run", "--config", s.config); code != 2 {
+		t.Errorf("%d %s", code, errs)
 	}
 }

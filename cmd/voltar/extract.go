@@ -10,6 +10,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/browse"
+	"voltar/internal/safedir"
 	"voltar/report"
 )
 
@@ -18,7 +19,8 @@ func (a *app) extractCommand() *cli.Command {
 		Name: "extract", Usage: "take files out of a backup into a folder", ArgsUsage: "BACKUP [pN:/PATH...] --to DIR",
 		Description: "Each PATH, in which *, ? and [a-z] stand for part of a name and ** for any folders, is taken with all that is\n" +
 			"below it; everything without one. The files of partition N go to DIR/pN, those of a volume without partitions\n" +
-			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too.",
+			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too; DIR keeps its\n" +
+			"owner and mode. One that another user could exchange is refused, and one that is missing is made for you alone.",
 		Flags: []cli.Flag{
 			fromFlag(),
 			hostFlag(),
@@ -27,9 +29,15 @@ func (a *app) extractCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep-going", Usage: "take out all that can be had of a damaged backup, and list what is lost"},
 			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "do `WHAT` with files in the way: never (stop), replace or keep"},
 			&cli.BoolFlag{Name: "devices", Usage: "make device nodes too"},
+			privilegesFlag(),
 		},
 		Action: a.extract,
 	}
+}
+
+// privilegesFlag is shared by the commands that put files of a guest into a folder of the host.
+func privilegesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "privileges", Usage: "into a folder: restore set-id bits, capabilities and system attributes, too"}
 }
 
 // extractedLine is one extent in the output of `voltar extract`.
@@ -72,16 +80,14 @@ func (a *app) extract(c *cli.Context) error {
 		}
 		places = append(places, place)
 	}
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(to)
+	root, err := safedir.Open(to)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	done, err := b.Extract(c.Context, root, places, browse.ExtractOptions{
-		KeepGoing: c.Bool("keep-going"), Overwrite: overwrite, Devices: c.Bool("devices"), NoOwner: os.Geteuid() != 0,
+		KeepGoing: c.Bool("keep-going"), Overwrite: overwrite, Devices: c.Bool("devices"),
+		Privileges: c.Bool("privileges"), NoOwner: os.Geteuid() != 0,
 	})
 	if err != nil && !c.Bool("keep-going") {
 		return hinted(err, meta)
@@ -141,6 +147,10 @@ func newExtractedLine(x browse.Extracted) extractedLine {
 			line.Shortfalls = map[string]int{}
 		}
 		line.Shortfalls[s.What] = int(s.Count)
+		if s.What == archive.Withheld {
+			line.Notes = append(line.Notes, withheldNote(s))
+			continue
+		}
 		note := fmt.Sprintf("not restored to %d entries, %q the first: %s", s.Count, s.Path, s.What)
 		if s.Err != nil {
 			note += ": " + s.Err.Error()
@@ -148,6 +158,12 @@ func newExtractedLine(x browse.Extracted) extractedLine {
 		line.Notes = append(line.Notes, note)
 	}
 	return line
+}
+
+// withheldNote says how privileges are had that were not asked for.
+func withheldNote(s archive.Shortfall) string {
+	return fmt.Sprintf("set-id bits, capabilities or system attributes of %d entries, %q the first, are left out; --privileges restores them",
+		s.Count, s.Path)
 }
 
 func (a *app) printExtractedLine(line extractedLine) {

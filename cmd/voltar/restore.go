@@ -37,6 +37,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
 			&cli.StringSliceFlag{Name: "beside", Usage: "fill `VG/LV[=TARGET]` too, which was restored before: " +
 				"a guest's volume group lies on both; may be repeated"},
+			privilegesFlag(),
 			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
 			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
 			&cli.BoolFlag{Name: "classic", Usage: "make a new volume outside of any thin pool"},
@@ -110,7 +111,8 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 	req := restore.Request{
 		Partitions: c.StringSlice("partition"), Paths: c.StringSlice("path"), Verify: restore.Verify(c.String("verify")),
 		Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"),
-		Target: restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")},
+		Privileges: c.Bool("privileges"),
+		Target:     restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")},
 	}
 	if c.Bool("no-verify") {
 		req.Verify = restore.VerifyNone

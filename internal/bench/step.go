@@ -198,7 +198,7 @@ func stepExtract(ctx context.Context, dir, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = archive.Extract(ctx, r, root, archive.ExtractOptions{Index: o.index})
+	_, err = archive.Extract(ctx, r, root, archive.ExtractOptions{Index: o.index, Rebuild: true})
 	return errors.Join(err, r.Close())
 }
 

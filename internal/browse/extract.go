@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
@@ -16,8 +17,9 @@ type ExtractOptions struct {
 	// KeepGoing takes out all that can be had: of archives with damaged or missing bytes, and without an index.
 	KeepGoing bool
 	Overwrite archive.Overwrite
-	Devices   bool // make device nodes too
-	NoOwner   bool // leave owners out, for want of privileges
+	// Devices and Privileges bring back what has a say on this host, as archive.ExtractOptions has them.
+	Devices, Privileges bool
+	NoOwner             bool // leave owners out, for want of privileges
 	// OnProgress is called a few times a second with what was taken out of the extent that is being read.
 	OnProgress func(extent string, stats archive.ExtractStats)
 }
@@ -30,15 +32,16 @@ type Extracted struct {
 	Stats  archive.ExtractStats
 }
 
-// Good says whether all is as it was when it was backed up.
+// Good says whether all is as it was when it was backed up. Privileges that nobody asked for are not missing.
 func (x *Extracted) Good() bool {
-	return len(x.Notes) == 0 && len(x.Stats.Failures) == 0 && len(x.Stats.Damage) == 0 && len(x.Stats.Shortfalls) == 0
+	return len(x.Notes) == 0 && len(x.Stats.Failures) == 0 && len(x.Stats.Damage) == 0 &&
+		!slices.ContainsFunc(x.Stats.Shortfalls, func(s archive.Shortfall) bool { return s.What != archive.Withheld })
 }
 
 // Extract takes places, whose paths may be patterns, with all that is below them out of a backup; all files when there
 // are none. Each extent goes into a folder of its name below root, the only one of an unpartitioned volume into root
-// itself, each file below its full path there. Nothing gets outside of root, which stays the caller's. With KeepGoing
-// the error wraps archive.ErrIncomplete when something is lost; the results list it.
+// itself, each file below its full path there. Nothing gets outside of root, which stays the caller's, and these folders keep
+// owner and mode, whatever the root of the extent has. With KeepGoing the error wraps archive.ErrIncomplete when something is lost; the results list it.
 func (b *Backup) Extract(ctx context.Context, root *os.Root, places []Place, opts ExtractOptions) ([]Extracted, error) {
 	wanted := map[string][]string{}
 	for _, p := range places {
@@ -114,7 +117,7 @@ func (b *Backup) extractExtent(
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	out.Stats, err = archive.Extract(ctx, reader, to, archive.ExtractOptions{
 		Paths: paths, Index: index, Overwrite: opts.Overwrite, KeepGoing: opts.KeepGoing, Devices: opts.Devices,
-		NoOwner: opts.NoOwner, OnProgress: func(s archive.ExtractStats) {
+		Privileges: opts.Privileges, NoOwner: opts.NoOwner, OnProgress: func(s archive.ExtractStats) {
 			if opts.OnProgress != nil {
 				opts.OnProgress(x.Name, s)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/safedir"
 )
 
 // isStream says that a backup is the output of a command, and has no extents.
@@ -29,7 +30,7 @@ func (s *unpackDump) Describe() []string {
 }
 
 func (s *unpackDump) do(ctx context.Context, w *work) (err error) {
-	root, err := os.OpenRoot(s.path)
+	root, err := safedir.Open(s.path)
 	if err != nil {
 		return err
 	}

@@ -224,7 +224,7 @@ func (s *restoreFilesystem) extract(ctx context.Context, w *work, root *os.Root)
 	if err := dropLostAndFound(ctx, root, index, s.piece); err != nil {
 		return err
 	}
-	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Devices: true}
+	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Rebuild: true}
 	switch {
 	case s.fs.FAT != nil, s.fs.ExFAT != nil:
 		opts.NoOwner, opts.NoXattrs, opts.NoACLs, opts.NoFlags = true, true, true, true

@@ -11,6 +11,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/safedir"
 	"voltar/report"
 )
 
@@ -28,6 +29,9 @@ func (p *planner) planFolder() error {
 		return err
 	}
 	p.plan.Target = "folder " + path
+	if err := safedir.Check(path); err != nil {
+		return err
+	}
 	p.plan.mark = fmt.Sprintf("What is in %s is incomplete.", path)
 	var holds []string
 	entries, err := os.ReadDir(path)
@@ -53,7 +57,7 @@ func (p *planner) planFolder() error {
 		case !p.wanted(x):
 		case x.State == catalog.StateFiles:
 			p.add(&fillFolder{piece: piece{x, x.SizeBytes}, path: filepath.Join(path, x.Name), paths: p.req.Paths,
-				replace: p.req.Force})
+				replace: p.req.Force, privileges: p.req.Privileges})
 			p.plan.TotalBytes += x.ContentBytes
 		case x.Number != 0 || p.m.Table == nil:
 			p.note("%s is not stored as files", piece{Extent: x}.label())
@@ -76,16 +80,21 @@ func (s *makeFolder) Describe() []string { return []string{"make folder " + s.pa
 
 func (s *makeFolder) do(_ context.Context, w *work) error {
 	w.touched = true
-	return os.MkdirAll(s.path, 0o700)
+	root, err := safedir.Open(s.path)
+	if err != nil {
+		return err
+	}
+	return root.Close()
 }
 
-// fillFolder extracts one filesystem into a folder. Device nodes are left out: made on this host, they would be this
-// host's devices.
+// fillFolder extracts one filesystem into a folder, which keeps owner and mode. Device nodes are left out: made on this host, they
+// would be this host's devices.
 type fillFolder struct {
-	piece   piece
-	path    string
-	paths   []string
-	replace bool
+	piece      piece
+	path       string
+	paths      []string
+	replace    bool
+	privileges bool
 }
 
 func (s *fillFolder) Describe() []string {
@@ -97,10 +106,7 @@ func (s *fillFolder) Describe() []string {
 }
 
 func (s *fillFolder) do(ctx context.Context, w *work) (err error) {
-	if err := os.MkdirAll(s.path, 0o700); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(s.path)
+	root, err := safedir.Open(s.path)
 	if err != nil {
 		return err
 	}
@@ -109,7 +115,7 @@ func (s *fillFolder) do(ctx context.Context, w *work) (err error) {
 	if err != nil {
 		return err
 	}
-	opts := archive.ExtractOptions{Paths: s.paths, Index: index}
+	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Privileges: s.privileges}
 	if s.replace {
 		opts.Overwrite = archive.OverwriteReplace
 	}

@@ -127,6 +127,9 @@ func (p *planner) check() error {
 	if p.req.Target.SizeBytes < 0 {
 		return fmt.Errorf("%w: a target of %d bytes", ErrUsage, p.req.Target.SizeBytes)
 	}
+	if p.req.Privileges && p.req.Target.Kind != ToFolder {
+		return fmt.Errorf("%w: --privileges is for --to-dir; a filesystem that is made again has them always", ErrUsage)
+	}
 	for _, pattern := range p.req.Paths {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("%w: --path %q: %w", ErrUsage, pattern, err)

@@ -119,6 +119,7 @@ type Request struct {
 	Force       bool // overwrite what the target holds
 	Grow        bool // let the last partition, or the only filesystem, take all of a larger target
 	KeepGoing   bool // restore what can be, around damage in the backup
+	Privileges  bool // restore to a folder what archive.ExtractOptions has under that name; everywhere else it always comes back
 	Beside      []Beside
 	Again       string // flags that a further command needs to find backups as this one did, for people
 	// Lacks are the backups that belong with this one and are of no use: why, in words that follow on their name.
@@ -199,6 +200,11 @@ func (r *Result) noteExtraction(part string, stats archive.ExtractStats) {
 		r.lose("%s: %v", part, &d)
 	}
 	for _, s := range stats.Shortfalls {
+		if s.What == archive.Withheld {
+			r.note("%s: set-id bits, capabilities or system attributes of %d entries, the first %q, are left out; --privileges restores them",
+				part, s.Count, s.Path)
+			continue
+		}
 		note := s.What
 		if s.Err != nil {
 			note = s.Err.Error()
