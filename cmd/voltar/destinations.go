@@ -52,13 +52,16 @@ func recipientsOf(d config.Destination) (*agefile.Recipients, error) {
 	return recipients, nil
 }
 
+// bucketStateDir is where all buckets keep what outlives a run.
+func (s *setup) bucketStateDir() string { return filepath.Join(s.config.StateDir, "s3") }
+
 func (s *setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Options, error) {
 	opts := s3.Options{
 		Endpoint: d.Endpoint, Bucket: d.Bucket, Prefix: d.Prefix, Region: d.Region, PathStyle: d.PathStyle, CAFile: d.CAFile,
 		Credentials:  s3.Credentials{AccessKey: d.AccessKey, InstanceRole: d.InstanceRole},
 		StorageClass: d.StorageClass, Encryption: d.SSE, Checksum: s3.Checksum(d.Checksum),
 		NoTags: d.Tags != nil && !*d.Tags, Lock: s3.Lock{Mode: d.ObjectLock.Mode, Days: d.ObjectLock.Days},
-		UploadLimit: d.UploadLimit.Bytes(), Memory: memory, StateDir: filepath.Join(s.config.StateDir, "s3"),
+		UploadLimit: d.UploadLimit.Bytes(), Memory: memory, StateDir: s.bucketStateDir(),
 	}
 	if d.SecretKey.Set() {
 		var err error

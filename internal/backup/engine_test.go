@@ -19,6 +19,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
@@ -331,6 +332,35 @@ func TestExplainSplitsHints(t *testing.T) {
 	}
 	if p := explainCopy(full); p.Message != "no space left in the destination (0 B of 8.0 MiB free)" || p.Hint == "" {
 		t.Errorf("of a copy on a full destination: %+v", p)
+	}
+}
+
+// What a dead run left where no destination leads any more stays named until somebody gives it up.
+func TestLostDestinationIsGivenUpByName(t *testing.T) {
+	const gone, path = "s3://old.example.org/bucket", "host/vg/lv/2026-11-20T010001Z"
+	e := &Engine{opts: Options{StateDir: t.TempDir()}}
+	run, err := journal.Begin(e.journalOptions(), journal.Info{Run: "20261120T010001Z-0a1b2c", PID: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run.Intend(journal.Thing{Kind: journal.KindBackup, Destination: gone, Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, lost := range []string{"", "s3://another.example.org/bucket"} {
+		removed, err := e.Recover(t.Context(), lost)
+		if len(removed) > 0 || len(say.Hints(err)) != 1 || !strings.Contains(say.Hints(err)[0], "--forget-destination '"+gone+"'") {
+			t.Fatalf("%q, %v with hints %q", removed, err, say.Hints(err))
+		}
+	}
+	removed, err := e.Recover(t.Context(), gone)
+	if err != nil || len(removed) != 1 || !strings.Contains(removed[0], path) {
+		t.Fatalf("given up: %q, %v", removed, err)
+	}
+	if removed, err := e.Recover(t.Context()); err != nil || len(removed) > 0 {
+		t.Errorf("afterwards: %q, %v", removed, err)
 	}
 }
 

@@ -139,14 +139,14 @@ func pruneLines(d Destination, h catalog.History, decisions []retention.Decision
 	return lines
 }
 
-// Cleanup removes what dead runs left on this host, and nothing else.
-func (e *Engine) Cleanup(ctx context.Context) (removed []string, problem *report.Problem, err error) {
+// Cleanup removes what dead runs left on this host, and nothing else. What they left on destinations in lost is given up.
+func (e *Engine) Cleanup(ctx context.Context, lost []string) (removed []string, problem *report.Problem, err error) {
 	r, err := e.begin("cleanup")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
-	removed, failed := e.Recover(ctx)
+	removed, failed := e.Recover(ctx, lost...)
 	if failed != nil {
 		problem = explain(failed)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -16,8 +17,9 @@ import (
 
 // Recover removes from the host what dead runs left: only what their journals name, and only where LVM's tags or the
 // device-mapper's UUIDs confirm it; maps with a run's UUID that hold its snapshot go with that. It returns a line for each
-// thing removed, and the problems of what could not be.
-func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
+// thing removed, and the problems of what could not be. What lies on the destinations in lost, named as their stores are, is
+// given up.
+func (e *Engine) Recover(ctx context.Context, lost ...string) (removed []string, err error) {
 	found, err := journal.Dead(e.journalOptions())
 	all := []error{err}
 	for _, damaged := range found.Damaged {
@@ -32,7 +34,7 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 		all = append(all, fmt.Errorf("%s was written by a newer version of voltar: what it names is left alone", path))
 	}
 	for _, dead := range found.Runs {
-		done, err := e.recoverRun(ctx, dead)
+		done, err := e.recoverRun(ctx, dead, lost)
 		removed = append(removed, done...)
 		all = append(all, err)
 	}
@@ -40,7 +42,7 @@ func (e *Engine) Recover(ctx context.Context) (removed []string, err error) {
 }
 
 // recoverRun undoes what one dead run owned, last made first. What fails stays in its journal for the next start.
-func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed []string, err error) {
+func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun, lost []string) (removed []string, err error) {
 	defer func() { err = errors.Join(err, dead.Close()) }()
 	if !dead.Rebooted() {
 		if err := e.awaitOrphans(ctx, dead.Info().PID); err != nil {
@@ -49,6 +51,12 @@ func (e *Engine) recoverRun(ctx context.Context, dead *journal.DeadRun) (removed
 	}
 	var all []error
 	for _, o := range dead.Outstanding() {
+		if t := o.Thing; t.Kind == journal.KindBackup && slices.Contains(lost, t.Destination) {
+			removed = append(removed, fmt.Sprintf("the note of an unfinished backup %s in %s, where what there is of it stays; left by run %s",
+				t.Path, t.Destination, dead.Info().Run))
+			all = append(all, dead.Done(o.ID))
+			continue
+		}
 		what, err := e.recoverThing(ctx, ownerOf(dead), o.Thing)
 		if err != nil {
 			all = append(all, fmt.Errorf("left by run %s: %w", dead.Info().Run, err))
@@ -192,5 +200,8 @@ func (e *Engine) recoverBackup(ctx context.Context, t journal.Thing) (string, er
 		}
 		return fmt.Sprintf("unfinished backup %s (%s)", t.Path, report.FormatSize(freed)), nil
 	}
-	return "", fmt.Errorf("unfinished backup %s in %s stays: no destination of the configuration leads there", t.Path, t.Destination)
+	return "", say.WithHint(
+		fmt.Errorf("unfinished backup %s in %s stays: no destination of the configuration leads there", t.Path, t.Destination),
+		fmt.Sprintf("name that place in a [[destination]] again for one `voltar cleanup`, or give it up: "+
+			"`voltar cleanup --forget-destination '%s'`", t.Destination))
 }

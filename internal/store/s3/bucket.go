@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -224,8 +225,7 @@ func (s *Store) checkDelete(ctx context.Context, key string, holding time.Durati
 // Probe tries what a backup needs, with an object of its own that it removes again, and returns what people should know
 // of the bucket; see store.Prober.
 func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
-	b, err := s.describe(ctx)
-	if err != nil {
+	if _, err := s.describe(ctx); err != nil {
 		return nil, fmt.Errorf("ask for the bucket of %s: %w", s, err)
 	}
 	const key = "voltar-check"
@@ -242,19 +242,19 @@ func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
 	if _, err := s.List(ctx, ""); err != nil {
 		return nil, err
 	}
-	notes = b.notes
+	notes = s.Notes()
 	if err := s.CheckDelete(ctx, []string{key}); errors.Is(err, store.ErrLocked) {
 		return append(notes, "the object of this check stays, as the bucket holds it"), nil
 	}
 	return notes, s.Delete(ctx, key)
 }
 
-// Notes are what people should know of the bucket, as far as it was asked yet.
+// Notes are what people should know of the bucket and its server, as far as it was asked yet.
 func (s *Store) Notes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bucket == nil {
-		return nil
+		return s.lacks.list()
 	}
-	return s.bucket.notes
+	return append(slices.Clone(s.bucket.notes), s.lacks.list()...)
 }

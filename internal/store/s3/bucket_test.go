@@ -11,6 +11,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/s3/s3test"
 )
@@ -214,7 +215,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Setenv("AWS_ACCESS_KEY_ID", "")
 			opts := good
 			test.change(&opts)
-			if _, err := Open(opts); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := Open(opts); err == nil || !strings.Contains(fmt.Sprint(err, say.Hints(err)), test.want) {
 				t.Errorf("error %v lacks %q", err, test.want)
 			}
 		})

@@ -93,13 +93,16 @@ func (s *Store) sweep(ctx context.Context, prefix string) (freedBytes int64, err
 	if err != nil {
 		return 0, err
 	}
-	for _, key := range records {
-		more, err := s.uploads(ctx, s.object(key))
+	for _, n := range records {
+		more, err := s.uploads(ctx, s.object(n.Key))
 		if err != nil {
 			return 0, err
 		}
+		if n.Upload != "" {
+			uploads[n.Upload] = s.object(n.Key)
+		}
 		for id, object := range more {
-			if object == s.object(key) {
+			if object == s.object(n.Key) {
 				uploads[id] = object
 			}
 		}
@@ -111,8 +114,8 @@ func (s *Store) sweep(ctx context.Context, prefix string) (freedBytes int64, err
 			return freedBytes, err
 		}
 	}
-	for file := range records {
-		if err := removeRecord(file); err != nil {
+	for _, n := range records {
+		if err := n.end(); err != nil {
 			return freedBytes, err
 		}
 	}
@@ -120,8 +123,11 @@ func (s *Store) sweep(ctx context.Context, prefix string) (freedBytes int64, err
 	return freedBytes + freed, err
 }
 
-// uploads lists unfinished uploads of objects whose names begin so, by their ids.
+// uploads lists unfinished uploads of objects whose names begin so, by their ids; none where the server lists none.
 func (s *Store) uploads(ctx context.Context, begin string) (found map[string]string, err error) {
+	if s.lacks.has(lacksUploads) {
+		return map[string]string{}, nil
+	}
 	err = s.try(ctx, quickRetryFor, func(ctx context.Context) error {
 		found = map[string]string{}
 		ctx, stop := context.WithCancel(ctx) // ends the listing's goroutine
@@ -136,6 +142,11 @@ func (s *Store) uploads(ctx context.Context, begin string) (found map[string]str
 		}
 		return nil
 	})
+	if isUnsupported(err) {
+		s.lacks.add(lacksUploads, "the server does not list unfinished uploads: of what a killed run leaves, only those are ended "+
+			"that this host has noted; set a lifecycle rule that aborts incomplete uploads")
+		return map[string]string{}, nil
+	}
 	return found, err
 }
 
@@ -148,10 +159,12 @@ func (s *Store) endUpload(ctx context.Context, object, id string) (freedBytes in
 			page, err = s.core.ListObjectParts(ctx, s.opts.Bucket, object, id, marker, 1000)
 			return err
 		})
-		if errors.Is(err, store.ErrNotExist) {
+		switch {
+		case errors.Is(err, store.ErrNotExist):
 			return 0, nil
-		}
-		if err != nil {
+		case isUnsupported(err):
+			return 0, s.abandon(ctx, object, id)
+		case err != nil:
 			return 0, err
 		}
 		for _, p := range page.ObjectParts {
@@ -184,7 +197,7 @@ func (s *Store) abandon(ctx context.Context, object, id string) error {
 			_, err := s.core.ListObjectParts(ctx, s.opts.Bucket, object, id, 0, 1)
 			return err
 		})
-		if errors.Is(err, store.ErrNotExist) {
+		if errors.Is(err, store.ErrNotExist) || isUnsupported(err) {
 			return nil
 		}
 		if err != nil {

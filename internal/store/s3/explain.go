@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -80,8 +81,7 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 	case "ExpiredToken", "InvalidToken", "ExpiredTokenException":
 		return "the credentials are no longer valid: " + said, "renew them", nil
 	case "RequestTimeTooSkewed", "RequestExpired":
-		return "the clocks of this host and of the server differ too much: " + said,
-			"set this host's clock (timedatectl), or the server's", nil
+		return cmp.Or(s.clock.skew(), "the clocks of this host and of the server differ too much") + ": " + said, clockHint, nil
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "IllegalLocationConstraintException":
 		return "the region is wrong: " + said, "correct `region`" + expectedRegion(a), nil
 	case "PermanentRedirect", "TemporaryRedirect", "301 Moved Permanently", "307 Temporary Redirect":
@@ -100,6 +100,8 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 		return "the store is full: " + said, "make room, or raise the quota", store.ErrNoSpace
 	case isLockedAnswer(a):
 		return "the object is held by object lock: " + said, "", store.ErrLocked
+	case a.StatusCode == http.StatusForbidden && s.clock.skew() != "": // an answer to HEAD has no more to say
+		return s.clock.skew() + ": " + said, clockHint, nil
 	case a.StatusCode == http.StatusForbidden:
 		return "access denied: " + said, "the account of `access_key` needs to list, read, write and delete in this bucket", nil
 	case a.StatusCode == http.StatusServiceUnavailable, a.StatusCode == http.StatusTooManyRequests, strings.HasPrefix(a.Code, "SlowDown"):
@@ -111,6 +113,8 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 	}
 	return said, "", nil
 }
+
+const clockHint = "set this host's clock (timedatectl), or the server's"
 
 func expectedRegion(a minio.ErrorResponse) string {
 	if a.Region == "" {
@@ -195,11 +199,4 @@ func isCode(err error, codes ...string) bool {
 func isDenied(err error) bool {
 	var answer minio.ErrorResponse
 	return errors.As(err, &answer) && answer.StatusCode == http.StatusForbidden && answer.Code == "AccessDenied"
-}
-
-// isUnsupported tells of servers that lack a part of the protocol.
-func isUnsupported(err error) bool {
-	var answer minio.ErrorResponse
-	return errors.As(err, &answer) && (answer.StatusCode == http.StatusNotImplemented ||
-		answer.StatusCode == http.StatusMethodNotAllowed || answer.Code == "NotImplemented")
 }

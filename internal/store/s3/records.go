@@ -24,6 +24,8 @@ type records struct {
 type record struct {
 	Store string `json:"store"`
 	Key   string `json:"key"` // the store's
+	// Upload is the server's name of the upload, once it is known: some servers list none at all.
+	Upload string `json:"upload,omitempty"`
 }
 
 const (
@@ -42,20 +44,62 @@ func openRecords(stateDir, name string) (records, error) {
 	return r, nil
 }
 
-// note records an upload that is about to begin, and returns how the record is ended.
-func (r records) note(key string) (end func() error, err error) {
+// note is the record of one upload under way. The nil note records nothing.
+type note struct {
+	file string
+	record
+}
+
+// note records an upload that is about to begin.
+func (r records) note(key string) (*note, error) {
 	if r.dir == "" {
-		return func() error { return nil }, nil
+		return nil, nil
 	}
-	data, err := json.Marshal(record{Store: r.store, Key: key})
+	n := &note{filepath.Join(r.dir, rand.Text()+recordSuffix), record{Store: r.store, Key: key}}
+	return n, n.write()
+}
+
+func (n *note) write() error {
+	data, err := json.Marshal(n.record)
 	if err != nil {
-		return nil, fmt.Errorf("cannot note the upload of %s: %w", key, err)
+		return fmt.Errorf("cannot note the upload of %s: %w", n.Key, err)
 	}
-	file := filepath.Join(r.dir, rand.Text()+recordSuffix)
-	if err := durable.WriteFile(file, data, 0o600); err != nil {
-		return nil, fmt.Errorf("note the upload of %s: %w", key, err)
+	if err := durable.WriteFile(n.file, data, 0o600); err != nil {
+		return fmt.Errorf("note the upload of %s: %w", n.Key, err)
 	}
-	return func() error { return removeRecord(file) }, nil
+	return nil
+}
+
+// begun adds the server's name of the upload.
+func (n *note) begun(upload string) error {
+	if n == nil {
+		return nil
+	}
+	n.Upload = upload
+	return n.write()
+}
+
+// end removes the record.
+func (n *note) end() error {
+	if n == nil {
+		return nil
+	}
+	return removeRecord(n.file)
+}
+
+// ForgetUploads removes the notes of uploads to a store that is no more, by its name, and returns their keys.
+func ForgetUploads(stateDir, name string) (keys []string, err error) {
+	notes, err := records{dir: filepath.Join(stateDir, uploadsDir), store: name}.below("")
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range notes {
+		if err := n.end(); err != nil {
+			return keys, err
+		}
+		keys = append(keys, n.Key)
+	}
+	return keys, nil
 }
 
 func removeRecord(file string) error {
@@ -65,13 +109,16 @@ func removeRecord(file string) error {
 	return nil
 }
 
-// below returns the records of keys below a prefix of this store, by their files.
-func (r records) below(prefix string) (map[string]string, error) {
-	found := map[string]string{}
+// below returns the records of keys below a prefix of this store.
+func (r records) below(prefix string) ([]note, error) {
+	var found []note
 	if r.dir == "" {
-		return found, nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(r.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the notes on uploads: %w", err)
 	}
@@ -92,7 +139,7 @@ func (r records) below(prefix string) (map[string]string, error) {
 			return nil, fmt.Errorf("cannot read the note on an upload %s: %w", file, err)
 		}
 		if one.Store == r.store && (prefix == "" || strings.HasPrefix(one.Key, prefix+"/")) {
-			found[file] = one.Key
+			found = append(found, note{file, one})
 		}
 	}
 	return found, nil

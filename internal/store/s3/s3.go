@@ -38,7 +38,7 @@ const quickRetryFor = 30 * time.Second
 
 // Options of a bucket store.
 type Options struct {
-	Endpoint  string // URL: "https://s3.eu-west-1.amazonaws.com", "http://127.0.0.1:9000"
+	Endpoint  string // URL: "https://s3.eu-west-1.amazonaws.com", "http://127.0.0.1:9000", "https://example.org/storage/s3"
 	Bucket    string
 	Prefix    string // as store.CheckPrefix has it
 	Region    string // asked of the server when empty
@@ -50,7 +50,7 @@ type Options struct {
 	StorageClass string // the bucket's when empty
 	Encryption   string // by the server: "", "s3", or "kms:KEY"
 	Checksum     Checksum
-	NoTags       bool // for servers without object tagging
+	NoTags       bool // for servers without object tagging; one that says that it has none is met without, too
 	Lock         Lock
 
 	UploadLimit int64   // bytes a second, of all uploads of this store together; 0 for none
@@ -85,6 +85,8 @@ type Store struct {
 	records records
 	sum     sum
 	minPart int64
+	clock   clock
+	lacks   lacks
 
 	mu     sync.Mutex
 	bucket *bucket // what is known of it; nil until asked
@@ -138,10 +140,9 @@ func (s *Store) open() (err error) {
 
 // client is the connection to the server. It repeats nothing by itself: Store.try does.
 func (s *Store) client() (*minio.Core, error) {
-	endpoint, err := url.Parse(s.opts.Endpoint)
-	if err != nil || endpoint.Host == "" || endpoint.Path != "" && endpoint.Path != "/" ||
-		endpoint.Scheme != "http" && endpoint.Scheme != "https" {
-		return nil, fmt.Errorf("cannot use %q as an endpoint\nhint: it looks like https://s3.example.org", s.opts.Endpoint)
+	endpoint, err := parseEndpoint(s.opts.Endpoint)
+	if err != nil {
+		return nil, err
 	}
 	transport, err := s.transport()
 	if err != nil {
@@ -152,11 +153,12 @@ func (s *Store) client() (*minio.Core, error) {
 		return nil, err
 	}
 	lookup := minio.BucketLookupAuto
-	if s.opts.PathStyle {
+	if s.opts.PathStyle || endpoint.Path != "" {
 		lookup = minio.BucketLookupPath
 	}
 	core, err := minio.NewCore(endpoint.Host, &minio.Options{
-		Creds: account, Secure: endpoint.Scheme == "https", Transport: transport, Region: s.opts.Region,
+		Creds: account, Secure: endpoint.Scheme == "https",
+		Transport: &door{next: transport, path: endpoint.Path, account: account, clock: &s.clock, lacks: &s.lacks}, Region: s.opts.Region,
 		BucketLookup: lookup, MaxRetries: 1,
 	})
 	if err != nil {
@@ -231,7 +233,7 @@ func (s *Store) String() string { return s.opts.String() }
 func (o Options) String() string {
 	host := o.Endpoint
 	if u, err := url.Parse(host); err == nil && u.Host != "" {
-		host = u.Host
+		host = u.Host + strings.TrimRight(u.Path, "/")
 	}
 	name := "s3://" + host + "/" + o.Bucket
 	if o.Prefix != "" {
@@ -276,10 +278,11 @@ func (s *Store) stat(ctx context.Context, key, version string) (info minio.Objec
 		return info, err
 	}
 	err = s.try(ctx, quickRetryFor, func(ctx context.Context) error {
-		info, err = s.core.StatObject(ctx, s.opts.Bucket, s.object(key), minio.StatObjectOptions{VersionID: version, Checksum: true})
+		info, err = s.core.StatObject(ctx, s.opts.Bucket, s.object(key),
+			minio.StatObjectOptions{VersionID: version, Checksum: s.sum.isCRC()})
 		return err
 	})
-	return info, err
+	return info, s.withSum(err)
 }
 
 // List yields every object below a prefix; see store.Store.

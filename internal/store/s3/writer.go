@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/tags"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -69,7 +70,7 @@ type writer struct {
 	size   int64
 	part   *part // that is being filled, or nil
 	upload string
-	noted  func() error // ends the upload's record
+	noted  *note // the upload's record
 
 	slots   chan struct{} // one for each part on its way
 	freed   chan struct{} // a part's memory came free
@@ -219,10 +220,13 @@ func (w *writer) begin() (err error) {
 		w.upload, err = w.store.core.NewMultipartUpload(ctx, w.store.opts.Bucket, w.store.object(w.key), opts)
 		return err
 	})
-	if tries > 1 || err != nil {
-		w.noted = func() error { return nil } // a try whose answer was lost may have begun one more, which Sweep finds
+	if err == nil {
+		err = w.noted.begun(w.upload)
 	}
-	return err
+	if tries > 1 || err != nil {
+		w.noted = nil // a try whose answer was lost may have begun one more, which Sweep finds
+	}
+	return w.store.withSum(err)
 }
 
 // options are what an object is stored with.
@@ -248,7 +252,7 @@ func (w *writer) send(p *part, number int) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return w.store.withSum(err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -310,10 +314,7 @@ func (w *writer) commit() (store.Object, error) {
 	if err != nil {
 		return store.Object{}, errors.Join(err, w.retract(stored.version))
 	}
-	if w.noted != nil {
-		err = w.noted()
-	}
-	return object, err
+	return object, w.noted.end()
 }
 
 // stored is what the server said of an object that it took, and the sum that it must have.
@@ -343,7 +344,7 @@ func (w *writer) put() (done stored, err error) {
 			return err
 		})
 	}
-	return done, errors.Join(err, p.release())
+	return done, errors.Join(w.store.withSum(err), p.release())
 }
 
 // complete waits for all parts and joins them.
@@ -381,7 +382,7 @@ func (w *writer) complete() (done stored, err error) {
 		}
 		return err
 	})
-	return done, err
+	return done, w.store.withSum(err)
 }
 
 // looksAtStored is how often compare asks before it believes in a difference: a server that collects its answer piece by
@@ -426,9 +427,9 @@ func (w *writer) difference(info minio.ObjectInfo, done stored) error {
 	}
 }
 
-// tag gives the object its tags.
+// tag gives the object its tags, where the server takes any: no backup needs them.
 func (w *writer) tag(version string) error {
-	if len(w.tags) == 0 || w.store.opts.NoTags {
+	if len(w.tags) == 0 || w.store.opts.NoTags || w.store.lacks.has(lacksTags) {
 		return nil
 	}
 	clean := map[string]string{}
@@ -443,8 +444,16 @@ func (w *writer) tag(version string) error {
 		return w.store.core.PutObjectTagging(ctx, w.store.opts.Bucket, w.store.object(w.key), set,
 			minio.PutObjectTaggingOptions{VersionID: version})
 	})
-	if err != nil {
-		return fmt.Errorf("tag it: %w\nhint: tags = false does without", err)
+	switch {
+	case isUnsupported(err):
+		w.store.lacks.add(lacksTags, "the server takes no tags: objects are stored without; tags = false does not try")
+		return nil
+	case isDenied(err):
+		w.store.lacks.add(lacksTags, "the account may not tag objects (s3:PutObjectTagging): they are stored without; "+
+			"tags = false does not try")
+		return nil
+	case err != nil:
+		return say.WithHint(fmt.Errorf("tag it: %w", err), "tags = false does without")
 	}
 	return nil
 }
@@ -505,7 +514,7 @@ func (w *writer) clean() error {
 		defer cancel()
 		err := w.store.abandon(ctx, w.store.object(w.key), w.upload)
 		if err == nil {
-			err = w.noted()
+			err = w.noted.end()
 		}
 		all = append(all, err)
 	}
