@@ -112,8 +112,6 @@ type Ledger struct {
 	FreeBytes     int64 `json:"free"`
 	ExcludedBytes int64 `json:"excluded"`
 	FailedBytes   int64 `json:"failed"`
-	// ElsewhereBytes are in the backup of another volume: logical volumes of a guest that lie on both.
-	ElsewhereBytes int64 `json:"elsewhere,omitempty"`
 }
 
 // Copy is the result of one volume on one destination.

@@ -419,9 +419,6 @@ func ledger(v Volume) []line2 {
 	if v.Ledger.ExcludedBytes > 0 {
 		list = append(list, line2{v.Name, FormatSize(v.Ledger.ExcludedBytes) + " excluded by patterns"})
 	}
-	if v.Ledger.ElsewhereBytes > 0 {
-		list = append(list, line2{v.Name, FormatSize(v.Ledger.ElsewhereBytes) + " of a guest's logical volumes are in another backup"})
-	}
 	if v.Ledger.FailedBytes > 0 {
 		list = append(list, line2{v.Name, FormatSize(v.Ledger.FailedBytes) + " could not be read"})
 	}

@@ -71,22 +71,15 @@ func hinted(err error, backup catalog.Backup) error {
 	return fmt.Errorf("%s: %w\nhint: %s", backup.ID, err, hint)
 }
 
-// findBackup finds the backup that a command is about.
+// findBackup finds what "VOLUME[@TIME]" means on the destinations of --from: the newest of them all without a time. Where
+// several have it the first in the configuration gives it that is not known to be damaged. One that does not answer is
+// passed over with a warning when another has the backup.
 func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
 	stores, err := s.storesFrom(c.String("from"))
 	if err != nil {
 		return namedStore{}, catalog.Backup{}, err
 	}
-	d, b, _, err := s.findOn(c, stores)
-	return d, b, err
-}
-
-// findOn finds what "VOLUME[@TIME]" means on destinations: the newest of them all without a time. Where several have it
-// the first in the configuration gives it that is not known to be damaged. One that does not answer is passed over with
-// a warning when another has the backup. It returns the lists of the others, too.
-func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog.Backup, []*catalog.Listing, error) {
 	ctx, text := c.Context, c.Args().First()
-	var listings []*catalog.Listing
 	var found catalog.Backup
 	var on *namedStore
 	var failed []error
@@ -95,12 +88,11 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 		listing, err := listFor(ctx, d, s.hostOf(c), text, damage)
 		var b catalog.Backup
 		if err == nil {
-			listings = append(listings, listing)
 			b, err = resolveOn(ctx, d, listing, text)
 		}
 		switch {
 		case ctx.Err() != nil:
-			return namedStore{}, catalog.Backup{}, nil, context.Cause(ctx)
+			return namedStore{}, catalog.Backup{}, context.Cause(ctx)
 		case err != nil:
 			failed = append(failed, fmt.Errorf("destination %s: %w", d.name, err))
 		case on == nil || b.ID.Time.After(found.ID.Time),
@@ -109,10 +101,10 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 		}
 	}
 	if on == nil && len(failed) == 0 {
-		return namedStore{}, catalog.Backup{}, nil, errNoDestination
+		return namedStore{}, catalog.Backup{}, errNoDestination
 	}
 	if on == nil {
-		return namedStore{}, catalog.Backup{}, nil, errors.Join(failed...)
+		return namedStore{}, catalog.Backup{}, errors.Join(failed...)
 	}
 	for _, err := range failed {
 		if !errors.Is(err, catalog.ErrNotFound) {
@@ -122,7 +114,7 @@ func (s *setup) findOn(c *cli.Context, stores []namedStore) (namedStore, catalog
 	if found.Damage != "" {
 		s.log.Warn(fmt.Sprintf("of %s on %s verify found %s", found.ID, on.name, found.Damage))
 	}
-	return *on, found, listings, nil
+	return *on, found, nil
 }
 
 // resolveOn finds a backup in the list of one destination.

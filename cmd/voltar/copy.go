@@ -18,9 +18,8 @@ func (a *app) copyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "copy", Usage: "make up what one destination lacks of another", ArgsUsage: "[VOLUME[@TIME]...]",
 		Description: "Copies the backups of the volumes that are named, or with --all of all, from one destination to another that\n" +
-			"lacks them: the newest first, each file with its sums looked after, the manifest last. What belongs with a\n" +
-			"backup comes along, of whichever volume it is; what the retention of the other destination would remove at\n" +
-			"once is left. It can be broken off and started again at any time, and\n" +
+			"lacks them: the newest first, each file with its sums looked after, the manifest last. What the retention of\n" +
+			"the other destination would remove at once is left. It can be broken off and started again at any time, and\n" +
 			"goes on while a run works. Each run does this by itself, unless catch_up = false.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "from destination `NAME`"},

@@ -41,7 +41,7 @@ type backupLine struct {
 	Time        time.Time `json:"time"`
 	Destination string    `json:"destination"`
 	Path        string    `json:"path"`
-	Status      string    `json:"status"` // complete, damaged, half, unreadable, unfinished
+	Status      string    `json:"status"` // complete, damaged, unreadable, unfinished
 	SizeBytes   int64     `json:"size"`
 	Entries     int64     `json:"entries"`
 	Encrypted   bool      `json:"encrypted,omitempty"`
@@ -127,7 +127,6 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 		for _, x := range b.Manifest.Extents {
 			line.Entries += x.Entries
 		}
-		noteHalf(&line, listing.Lacks(b.ID))
 		tellDamage(&line, b.Damage)
 		lines = append(lines, line)
 	}
@@ -140,24 +139,6 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 			Status: "unfinished", Note: "no manifest: it is being written, or a run died over it"})
 	}
 	return lines
-}
-
-// statusHalf is that of a complete backup that does not bring its volume back, because another that belongs with it is
-// not there.
-const statusHalf = "half"
-
-func noteHalf(line *backupLine, lacks []catalog.ID) {
-	if len(lacks) == 0 {
-		return
-	}
-	if line.Status == string(catalog.StatusComplete) {
-		line.Status = statusHalf
-	}
-	var names []string
-	for _, id := range lacks {
-		names = append(names, id.String())
-	}
-	line.Note = "lacks " + strings.Join(names, ", ")
 }
 
 func (a *app) printBackups(lines []backupLine, withHost bool) error {

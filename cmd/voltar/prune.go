@@ -30,9 +30,8 @@ func (a *app) pruneCommand() *cli.Command {
 func (a *app) forgetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forget", Usage: "remove the backups of a volume that is gone", ArgsUsage: "VG/LV...",
-		Description: "Removes all backups of a volume that is no longer on this host. Those of one that is are kept, and so are\n" +
-			"those that belong with backups of another: name all volumes on which the guest's volume group lay.",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would go, and remove nothing"}},
+		Description: "Removes all backups of a volume that is no longer on this host. Those of one that is are kept.",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would go, and remove nothing"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usageError{errors.New("name a volume as VG/LV")}

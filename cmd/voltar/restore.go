@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,7 +14,6 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/restore"
-	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -35,8 +32,6 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
 			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
-			&cli.StringSliceFlag{Name: "beside", Usage: "fill `VG/LV[=TARGET]` too, which was restored before: " +
-				"a guest's volume group lies on both; may be repeated"},
 			privilegesFlag(),
 			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
 			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
@@ -70,9 +65,11 @@ func (a *app) restore(c *cli.Context) error {
 	if req.Decrypt, err = a.decrypt(c, s, req.KeepGoing); err != nil {
 		return err
 	}
-	if err := s.findRestoreBackup(c, &req); err != nil {
+	d, found, err := s.findBackup(c)
+	if err != nil {
 		return err
 	}
+	req.Backup, req.Store, req.Destination = found, d.store, d.name
 	progress := newRestoreProgress(a.stderr, s.log)
 	engine := s.restoreEngine(progress)
 	if !c.Bool("dry-run") {
@@ -95,7 +92,7 @@ func (a *app) restore(c *cli.Context) error {
 		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}
 	switch result.Status {
-	case restore.StatusRestored, restore.StatusAwaits, restore.StatusLosses:
+	case restore.StatusRestored, restore.StatusLosses:
 		if err != nil {
 			fmt.Fprintln(a.stderr, "voltar:", err)
 		}
@@ -127,14 +124,6 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 		}
 		req.Target.SizeBytes = size.Bytes()
 	}
-	for _, text := range c.StringSlice("beside") {
-		beside, err := parseBeside(text)
-		if err != nil {
-			return req, fmt.Errorf("--beside: %w", err)
-		}
-		req.Beside = append(req.Beside, beside)
-	}
-	req.Again = sameSource(c)
 	targets := 0
 	for flag, kind := range map[string]restore.TargetKind{
 		"to-lv": restore.ToVolume, "to-device": restore.ToDevice, "to-image": restore.ToImage, "to-dir": restore.ToFolder,
@@ -155,110 +144,6 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 		req.Target.VG, req.Target.LV = ref.VG, ref.Name
 	}
 	return req, nil
-}
-
-// sameSource are the flags by which another command finds backups as this one does.
-func sameSource(c *cli.Context) string {
-	var words []string
-	for _, flag := range []string{"config", "from", "host"} {
-		if value := c.String(flag); value != "" {
-			words = append(words, "--"+flag, shellWord(value))
-		}
-	}
-	for _, file := range c.StringSlice("identity") {
-		words = append(words, "--identity", shellWord(file))
-	}
-	return strings.Join(words, " ")
-}
-
-// parseBeside reads "VG/LV", or "VG/LV=TARGET" with the name of a volume or the path of a device.
-func parseBeside(text string) (restore.Beside, error) {
-	name, target, elsewhere := strings.Cut(text, "=")
-	ref, err := catalog.ParseRef(name)
-	if err != nil || ref.Kind != catalog.SourceVolume {
-		return restore.Beside{}, fmt.Errorf("%q does not begin with VG/LV", text)
-	}
-	beside := restore.Beside{Volume: ref, Target: restore.Target{Kind: restore.ToVolume}}
-	if !elsewhere {
-		return beside, nil
-	}
-	if strings.HasPrefix(target, "/") {
-		beside.Target = restore.Target{Kind: restore.ToDevice, Path: target}
-		return beside, nil
-	}
-	to, err := catalog.ParseRef(target)
-	if err != nil || to.Kind != catalog.SourceVolume {
-		return restore.Beside{}, fmt.Errorf("%q is neither VG/LV nor the path of a device", target)
-	}
-	beside.Target.VG, beside.Target.LV = to.VG, to.Name
-	return beside, nil
-}
-
-// shellWord writes a word as a person would type it.
-func shellWord(word string) string {
-	if strings.ContainsFunc(word, func(r rune) bool {
-		return !strings.ContainsRune("-_./=+:@,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	}) {
-		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-	}
-	return word
-}
-
-// findRestoreBackup looks the backup up, and what of what belongs with it is not there.
-func (s *setup) findRestoreBackup(c *cli.Context, req *restore.Request) error {
-	stores, err := s.storesFrom(c.String("from"))
-	if err != nil {
-		return err
-	}
-	d, found, listings, err := s.findOn(c, stores)
-	if err != nil {
-		return err
-	}
-	req.Backup, req.Store, req.Destination = found, d.store, d.name
-	req.Lacks = lacks(c.Context, stores, found)
-	req.Older = newestWhole(listings, found.ID)
-	return context.Cause(c.Context)
-}
-
-// lacks looks for the backups that belong with one, and returns which of them are of no use on any destination, and why.
-func lacks(ctx context.Context, stores []namedStore, b catalog.Backup) map[string]string {
-	found := map[string]string{}
-	for _, id := range b.Manifest.Partners() {
-		why := "is missing"
-		for _, d := range stores {
-			partner, err := catalog.Load(ctx, d.store, b.Host, id)
-			if err == nil {
-				err = partner.CheckFiles(ctx, d.store)
-			}
-			if err == nil {
-				why = ""
-				break
-			}
-			if !errors.Is(err, store.ErrNotExist) {
-				why = "cannot be used: " + err.Error()
-			}
-		}
-		if why != "" {
-			found[id.String()] = why
-		}
-	}
-	return found
-}
-
-// newestWhole returns the newest backup of a volume that is older than one and has beside it all that belongs with it.
-func newestWhole(listings []*catalog.Listing, than catalog.ID) string {
-	var newest catalog.ID
-	for _, l := range listings {
-		for _, b := range l.Backups {
-			if b.ID.Ref == than.Ref && b.ID.Time.Before(than.Time) && b.ID.Time.After(newest.Time) && len(l.Lacks(b.ID)) == 0 {
-				newest = b.ID
-			}
-		}
-	}
-	if newest.Time.IsZero() {
-		return ""
-	}
-	return newest.String()
 }
 
 func (s *setup) restoreEngine(progress restore.Progress) *restore.Engine {

@@ -23,15 +23,11 @@ func forOthers(cause error) error {
 	return cause
 }
 
-// explainFailure says why the volume failed, and for those that a person stopped how they are backed up after all.
+// explainFailure says why the volume failed, and of one that a person stopped how it is backed up after all.
 func (v *volumeRun) explainFailure() *report.Problem {
 	problem := explain(v.failure)
-	var partner *partnerError
-	if errors.Is(v.failure, errCancelled) || errors.As(v.failure, &partner) && partner.cancelled {
+	if errors.Is(v.failure, errCancelled) {
 		problem.Hint = "`voltar run " + v.name() + "` backs it up"
-		if others := v.party.others(v); len(others) > 0 {
-			problem.Hint = "`voltar run " + v.name() + " " + strings.Join(others, " ") + "` backs them up together"
-		}
 	}
 	return problem
 }
@@ -116,10 +112,6 @@ func (r *run) answer(_ context.Context, request control.Request) (string, error)
 			v.name(), strings.Join(v.remains, "; "))
 	case !errors.Is(v.failure, errCancelled):
 		return "", fmt.Errorf("%s was done before it could be cancelled", v.name())
-	}
-	if others := v.party.others(v); len(others) > 0 {
-		return fmt.Sprintf("%s is free; nothing of %s is kept from this run either, as a volume group of the guest lies on both; "+
-			"the rest of the run goes on", v.name(), strings.Join(others, " and ")), nil
 	}
 	return v.name() + " is free; the rest of the run goes on", nil
 }

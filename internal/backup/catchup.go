@@ -74,7 +74,7 @@ func (r *run) catchUpOn(ctx context.Context, to *target, wanted func(catalog.Ref
 // catchUpFrom makes up what one destination lacks of another, until it is too late to begin with more. A failure that
 // concerns one backup alone does not keep it from the rest; any other would befall the rest as well.
 func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(catalog.Ref) bool, until time.Time) error {
-	lacking, err := r.lackingOn(to, from.withCompany(from.all(wanted)))
+	lacking, err := r.lackingOn(to, from.all(wanted))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ import (
 // CopyRequest says what Copy makes up.
 type CopyRequest struct {
 	From, To string // names of destinations
-	// Pick chooses among what From holds; nil takes all. What belongs with one that is picked comes along.
+	// Pick chooses among what From holds; nil takes all.
 	Pick   func(*catalog.Listing) ([]catalog.Backup, error)
 	DryRun bool
 }
@@ -78,37 +78,14 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []CopyLine, err
 			return nil, err
 		}
 	}
-	steps, err := planCopy(e.Now(), source.withCompany(picked), target)
+	steps, err := planCopy(e.Now(), picked, target)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range steps {
 		lines = append(lines, r.doStep(ctx, source, target, s, q.DryRun))
 	}
-	noteHalves(lines, steps, target)
 	return append(lines, unreadableLines(source, target, q)...), nil
-}
-
-// noteHalves says of what is copied that a backup which belongs with it will not be there. The lines are those of the steps.
-func noteHalves(lines []CopyLine, steps []copyStep, to *target) {
-	stands := standing(to.everything())
-	for _, line := range lines {
-		stands[line.Backup] = stands[line.Backup] || line.State == CopyMissing
-	}
-	for i, s := range steps {
-		if lines[i].State != CopyDone && lines[i].State != CopyMissing {
-			continue
-		}
-		var lacks []string
-		for _, id := range s.backup.Manifest.Partners() {
-			if !stands[id.String()] {
-				lacks = append(lacks, id.String())
-			}
-		}
-		if len(lacks) > 0 {
-			lines[i].Reason = "lacks there " + strings.Join(lacks, ", ") + ", without which its volume does not come back whole"
-		}
-	}
 }
 
 // doStep copies one backup where that is to be done, and says what became of it.
@@ -233,32 +210,8 @@ func planCopy(now time.Time, backups []catalog.Backup, to *target) (steps []copy
 			steps = append(steps, s)
 		}
 	}
-	takePartners(steps)
 	slices.SortStableFunc(steps, func(a, b copyStep) int { return b.backup.ID.Time.Compare(a.backup.ID.Time) })
 	return steps, nil
-}
-
-// takePartners has those copied too that retention by itself would not keep, but that belong with one that it does.
-func takePartners(steps []copyStep) {
-	wanted := map[string]bool{}
-	for changed := true; changed; {
-		changed = false
-		for i := range steps {
-			s := &steps[i]
-			id := s.backup.ID.String()
-			if s.state == CopyLeft && wanted[id] {
-				s.state, s.reason = CopyMissing, ""
-			}
-			if s.state == CopyLeft {
-				continue
-			}
-			for _, partner := range s.backup.Manifest.Partners() {
-				if !wanted[partner.String()] {
-					wanted[partner.String()], changed = true, true
-				}
-			}
-		}
-	}
 }
 
 // holds returns the identities of what is on a destination, unreadable or not.

@@ -21,20 +21,19 @@ const typePV = "LVM2_member"
 type guestPV struct {
 	catalog.GuestPV
 	tailOffset int64 // within the extent
-	lentBytes  int64 // of it that are logical volumes in the backup of another volume
 }
 
-// placedPV is an extent that holds a physical volume of a guest, and the volume of the host that it is a part of.
-type placedPV struct {
-	*extent
-	volume *volumeRun
-}
-
-// surveyGuestLVM looks into the guest's physical volumes. Those whose volume group is all there become head and logical
-// volumes, each an extent of its own behind the last of its physical volumes; others stay images, unless their group is
-// found whole on the members of the unit together.
+// surveyGuestLVM looks into the guest's physical volumes. Those whose volume group is all on this volume become head and
+// logical volumes, each an extent of its own behind the last of its physical volumes; others stay images.
 func (v *volumeRun) surveyGuestLVM(ctx context.Context, device *os.File, l *layout) error {
-	pvs, disks := v.guestPVs(device, l, 0)
+	var pvs []*extent
+	var disks []guestlvm.Disk
+	for _, x := range l.extents {
+		if x.found.Type == typePV && x.State == "" {
+			pvs = append(pvs, x)
+			disks = append(disks, guestlvm.Disk{Reader: io.NewSectionReader(device, x.OffsetBytes, x.SizeBytes), SizeBytes: x.SizeBytes})
+		}
+	}
 	if len(pvs) == 0 {
 		return nil
 	}
@@ -42,39 +41,23 @@ func (v *volumeRun) surveyGuestLVM(ctx context.Context, device *os.File, l *layo
 	for _, p := range problems {
 		pvs[p.Disk].image = "a physical volume of the guest: " + p.Reason
 		if p.Lacking && v.settings.Group == "" {
-			pvs[p.Disk].image += hintGroup
+			pvs[p.Disk].image += adviceGroup
 		}
 	}
 	for _, vg := range vgs {
-		if _, err := v.addGuestVG(ctx, device, l, vg, pvs); err != nil {
+		if err := v.addGuestVG(ctx, device, l, vg, pvs); err != nil {
 			return fmt.Errorf("volume group %s of the guest: %w", vg.Name, err)
 		}
 	}
 	return nil
 }
 
-// hintGroup ends the reason for the image of a physical volume whose group lies on other volumes too.
-const hintGroup = "; a [[group]] of all volumes that it lies on would have its logical volumes stored as files"
+// adviceGroup ends the reason for the image of a physical volume whose group lies on other volumes too.
+const adviceGroup = "; images of all its volumes fit together only when a [[group]] takes them at one moment"
 
-// guestPVs returns the physical volumes of the guest that are in no group yet. number tells the host's volumes apart.
-func (v *volumeRun) guestPVs(device *os.File, l *layout, number int) (pvs []placedPV, disks []guestlvm.Disk) {
-	for _, x := range l.extents {
-		if x.isStrayPV() {
-			pvs = append(pvs, placedPV{x, v})
-			disks = append(disks, guestlvm.Disk{
-				Reader: io.NewSectionReader(device, x.OffsetBytes, x.SizeBytes), SizeBytes: x.SizeBytes, Volume: number,
-			})
-		}
-	}
-	return pvs, disks
-}
-
-// isStrayPV tells whether an extent holds a physical volume that is in no group yet.
-func (x *extent) isStrayPV() bool { return x.found.Type == typePV && x.State == "" && x.pv == nil }
-
-// addGuestVG makes extents of a volume group: its logical volumes become part of the volume's layout, whichever volumes
-// they lie on. device is the volume's snapshot.
-func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, vg guestlvm.VG, pvs []placedPV) ([]*extent, error) {
+// addGuestVG makes extents of a volume group: its logical volumes become part of the volume's layout. device is the
+// volume's snapshot.
+func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, vg guestlvm.VG, pvs []*extent) error {
 	var own []*extent
 	for _, pv := range vg.PVs {
 		x := pvs[pv.Disk]
@@ -83,14 +66,12 @@ func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, 
 		if pv.HasTail {
 			x.pv.tailOffset, x.pv.TailBytes = pv.EndBytes, x.SizeBytes-pv.EndBytes
 		}
-		if x.volume == v {
-			own = append(own, x.extent)
-		}
+		own = append(own, x)
 	}
 	first, last := own[0], own[len(own)-1]
 	var list []*extent
 	for i, lv := range vg.LVs {
-		x := v.guestExtent(vg, lv, pvs)
+		x := guestExtent(vg, lv, pvs)
 		x.Name = partName(first, fmt.Sprintf("lv%d", i+1))
 		list = append(list, x)
 		switch {
@@ -102,12 +83,12 @@ func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, 
 			continue
 		}
 		if err := v.probeGuest(ctx, device, x); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	at := 1 + slices.IndexFunc(l.extents, func(x *extent) bool { return x == last })
 	l.extents = slices.Insert(l.extents, at, list...)
-	return list, nil
+	return nil
 }
 
 // partName names a part of a physical volume: p2.lv1, or lv1 where that is the whole volume.
@@ -118,47 +99,22 @@ func partName(pv *extent, part string) string {
 	return pv.Name + "." + part
 }
 
-// guestExtent is a logical volume of the guest, with its place on the host's volumes.
-func (v *volumeRun) guestExtent(vg guestlvm.VG, lv guestlvm.LV, pvs []placedPV) *extent {
-	x := &extent{}
+// guestExtent is a logical volume of the guest, with its place on the host's volume.
+func guestExtent(vg guestlvm.VG, lv guestlvm.LV, pvs []*extent) *extent {
 	guest := &catalog.GuestLV{VG: vg.Name, VGUUID: vg.UUID, Name: lv.Name, UUID: lv.UUID}
 	for _, s := range lv.Segments {
 		segment := catalog.GuestSegment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
 		for _, a := range s.Areas {
-			pv := pvs[vg.PVs[a.PV].Disk]
-			segment.Offsets = append(segment.Offsets, pv.OffsetBytes+a.OffsetBytes)
-			segment.On = append(segment.On, x.other(v, pv.volume))
-			if pv.volume != v {
-				pv.pv.lentBytes += s.AreaBytes()
-			}
-		}
-		if slices.Max(segment.On) == 0 {
-			segment.On = nil
+			segment.Offsets = append(segment.Offsets, pvs[vg.PVs[a.PV].Disk].OffsetBytes+a.OffsetBytes)
 		}
 		guest.Segments = addSegment(guest.Segments, segment)
 	}
-	for _, other := range x.others {
-		guest.Others = append(guest.Others, other.name()) // the backups have no time yet
-	}
-	x.Extent = catalog.Extent{SizeBytes: lv.SizeBytes, OffsetBytes: guest.Segments[0].Offsets[0], LV: guest}
-	return x
-}
-
-// other returns the number under which segments refer to a volume of the host; 0 is the one that is backed up.
-func (x *extent) other(own, volume *volumeRun) int {
-	if volume == own {
-		return 0
-	}
-	at := slices.Index(x.others, volume)
-	if at < 0 {
-		x.others, at = append(x.others, volume), len(x.others)
-	}
-	return at + 1
+	return &extent{Extent: catalog.Extent{SizeBytes: lv.SizeBytes, OffsetBytes: guest.Segments[0].Offsets[0], LV: guest}}
 }
 
 // addSegment adds a segment to a list, or lengthens the last one where it goes on there.
 func addSegment(list []catalog.GuestSegment, s catalog.GuestSegment) []catalog.GuestSegment {
-	if n := len(list); n > 0 && len(s.Offsets) == 1 && len(list[n-1].Offsets) == 1 && slices.Equal(list[n-1].On, s.On) &&
+	if n := len(list); n > 0 && len(s.Offsets) == 1 && len(list[n-1].Offsets) == 1 &&
 		list[n-1].Offsets[0]+list[n-1].SizeBytes == s.Offsets[0] {
 		list[n-1].SizeBytes += s.SizeBytes
 		return list
@@ -168,7 +124,7 @@ func addSegment(list []catalog.GuestSegment, s catalog.GuestSegment) []catalog.G
 
 // inPieces tells whether an extent can only be read through a map.
 func (x *extent) inPieces() bool {
-	return x.LV != nil && (len(x.LV.Segments) > 1 || len(x.LV.Segments[0].Offsets) > 1 || len(x.others) > 0)
+	return x.LV != nil && (len(x.LV.Segments) > 1 || len(x.LV.Segments[0].Offsets) > 1)
 }
 
 // guestTarget is the map of a logical volume of the guest. Its name says nothing of the guest's, which another guest may
@@ -180,12 +136,8 @@ func (v *volumeRun) guestTarget(x *extent) partmap.Target {
 	}
 	for _, s := range x.LV.Segments {
 		segment := partmap.Segment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
-		for i, offset := range s.Offsets {
-			device := v.snapshot.DMPath
-			if len(s.On) > 0 && s.On[i] > 0 {
-				device = x.others[s.On[i]-1].snapshot.DMPath
-			}
-			segment.Sources = append(segment.Sources, partmap.Source{Device: device, OffsetBytes: offset})
+		for _, offset := range s.Offsets {
+			segment.Sources = append(segment.Sources, partmap.Source{Device: v.snapshot.DMPath, OffsetBytes: offset})
 		}
 		target.Segments = append(target.Segments, segment)
 	}

@@ -167,27 +167,21 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.
 func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identities []catalog.Identity) []report.Removed {
-	histories := catalog.Histories(listing.Backups)
 	tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
-	stock := newStock(listing.Backups, listing.Unreadable)
-	decisions, err := decideTogether(histories, stock, func(h catalog.History) ([]retention.Decision, error) {
-		backups := forRetentionAmong(h.Backups, listing.Backups)
-		if slices.Contains(identities, h.Identity) {
-			backups = append(backups, tonight)
-		}
-		return retention.Apply(e.Now(), time.Local, backups, d.Policy)
-	})
-	if err != nil {
-		return nil // an empty policy, which was passed over before
-	}
 	var removed []report.Removed
-	for _, identity := range identities {
-		at := slices.IndexFunc(histories, func(h catalog.History) bool { return h.Identity == identity })
-		for _, decision := range decisions[identity] {
+	for _, h := range catalog.Histories(listing.Backups) {
+		if !slices.Contains(identities, h.Identity) {
+			continue
+		}
+		decisions, err := retention.Apply(e.Now(), time.Local, append(forRetention(h.Backups), tonight), d.Policy)
+		if err != nil {
+			return nil // an empty policy, which was passed over before
+		}
+		for _, decision := range decisions {
 			if !decision.Keep {
 				_, when, _ := strings.Cut(decision.Backup.ID, "@")
 				removed = append(removed, report.Removed{
-					Path: catalog.Place(d.Store, path.Join(e.opts.Host, histories[at].Ref.String(), when)), Reason: decision.Reason,
+					Path: catalog.Place(d.Store, path.Join(e.opts.Host, h.Ref.String(), when)), Reason: decision.Reason,
 				})
 			}
 		}

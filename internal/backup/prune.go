@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"voltar/internal/catalog"
 	"voltar/report"
@@ -26,7 +27,7 @@ type PruneLine struct {
 // What could not be removed is in the error; the lines are those that were decided on.
 func (e *Engine) Prune(ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) (lines []PruneLine, err error) {
 	lines, err = e.remove(ctx, "prune", wanted, dryRun, func(t *target, h catalog.History) ([]retention.Decision, error) {
-		decisions, err := t.byPolicy(e.Now(), retention.Apply)(h)
+		decisions, err := retention.Apply(e.Now(), time.Local, forRetention(h.Backups), t.Policy)
 		if errors.Is(err, retention.ErrEmptyPolicy) {
 			return nil, fmt.Errorf("%w: destination %s: %w", ErrUsage, t.Name, err)
 		}
@@ -90,19 +91,16 @@ func (e *Engine) remove(ctx context.Context, command string, wanted func(catalog
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
 			continue
 		}
-		histories := catalog.Histories(t.all(wanted))
-		decisions, err := decideTogether(histories, t.stock(), func(h catalog.History) ([]retention.Decision, error) {
-			return decide(t, h)
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range histories {
-			lines = append(lines, pruneLines(d, h, decisions[h.Identity])...)
+		for _, h := range catalog.Histories(t.all(wanted)) {
+			decisions, err := decide(t, h)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, pruneLines(d, h, decisions)...)
 			if dryRun {
 				continue
 			}
-			if _, err := t.prune(ctx, h.Backups, decisions[h.Identity]); err != nil {
+			if _, err := t.prune(ctx, h.Backups, decisions); err != nil {
 				all = append(all, err)
 			}
 		}

@@ -99,29 +99,19 @@ func damageLine(x *extent, d catalog.Damage) string {
 }
 
 // addToLedger accounts for each byte of an extent that lies on the volume. What a filesystem does not use is free; its own
-// structures count with its files. A logical volume of the guest counts in the ledger of each volume that it lies on: as
-// what it is where its backup is, in proportion, and as kept elsewhere on the others.
+// structures count with its files.
 func addToLedger(ledger *report.Ledger, x *extent) {
 	size := x.SizeBytes
 	if x.LV != nil {
-		size = x.LV.OwnBytes()
 		ledger.FreeBytes -= size // of its physical volume, where it counted as free
-	}
-	share := func(bytes int64) int64 {
-		if size == x.SizeBytes {
-			return bytes
-		}
-		return int64(float64(bytes) * float64(size) / float64(x.SizeBytes))
 	}
 	switch x.State {
 	case catalog.StateLVM:
 		ledger.ImageBytes += x.PV.HeadBytes + x.PV.TailBytes
-		ledger.ElsewhereBytes += x.pv.lentBytes
-		ledger.FreeBytes += size - x.PV.HeadBytes - x.PV.TailBytes - x.pv.lentBytes
+		ledger.FreeBytes += size - x.PV.HeadBytes - x.PV.TailBytes
 	case catalog.StateFiles:
 		used := min(x.UsedBytes, x.SizeBytes)
 		excluded := min(x.ExcludedBytes, used)
-		used, excluded = share(used), share(excluded)
 		ledger.FilesBytes += used - excluded
 		ledger.ExcludedBytes += excluded
 		ledger.FreeBytes += size - used
@@ -198,11 +188,9 @@ func (v *volumeRun) lastGood() *time.Time {
 		if newest == nil {
 			newest = &time.Time{}
 		}
-		all := t.everything()
-		own := slices.DeleteFunc(slices.Clone(all), func(b catalog.Backup) bool { return b.ID.Ref != v.ref() || b.ID == v.id })
-		for _, b := range forRetentionAmong(own, all) { // which knows of those that lack others
-			if b.Complete && b.Time.After(*newest) {
-				newest = &b.Time
+		for _, b := range t.all(func(ref catalog.Ref) bool { return ref == v.ref() }) {
+			if b.ID != v.id && b.IsGood() && b.ID.Time.After(*newest) {
+				newest = &b.ID.Time
 			}
 		}
 	}

@@ -31,21 +31,13 @@ func (v *volumeRun) retainOn(ctx context.Context, b *branch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pruneTimeout)
 	defer cancel()
-	decisions, err := b.target.decide(v.identity(), b.target.byPolicy(v.run.Now(), retention.Apply))
+	decisions, err := retention.Apply(v.run.Now(), time.Local, forRetention(b.target.history(v.identity())), b.target.Policy)
 	if err != nil {
 		return err
 	}
 	removed, err := b.target.prune(ctx, b.target.history(v.identity()), decisions)
 	b.copy.Removed = append(b.copy.Removed, removed...)
 	return errors.Join(err, v.hold(ctx, b.target))
-}
-
-// byPolicy decides as the policy of the destination says, by retention.Apply or retention.Condemned.
-func (t *target) byPolicy(now time.Time,
-	apply func(time.Time, *time.Location, []retention.Backup, retention.Policy) ([]retention.Decision, error)) decider {
-	return func(h catalog.History) ([]retention.Decision, error) {
-		return apply(now, time.Local, forRetentionAmong(h.Backups, t.everything()), t.Policy)
-	}
 }
 
 // hold lengthens the locks of what is kept, on a destination that locks.
@@ -87,7 +79,7 @@ func (v *volumeRun) makeRoom(ctx context.Context, b *branch) error {
 		return nil
 	}
 	if !isZero(b.target.Policy) {
-		decisions, err := b.target.decide(v.identity(), b.target.byPolicy(v.run.Now(), retention.Condemned))
+		decisions, err := retention.Condemned(v.run.Now(), time.Local, forRetention(b.target.history(v.identity())), b.target.Policy)
 		if err != nil {
 			return err
 		}
@@ -145,25 +137,18 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 	}
 }
 
-// endVanished removes all backups of volumes that are gone for longer than vanished_keep, but for those that belong with
-// backups of others, and says so of each.
+// endVanished removes all backups of volumes that are gone for longer than vanished_keep, and says so of each.
 func (r *run) endVanished(ctx context.Context, t *target, over []catalog.History) map[catalog.Identity]string {
-	decisions, err := decideTogether(over, t.stock(), func(h catalog.History) (list []retention.Decision, _ error) {
-		for _, b := range forRetention(h.Backups) {
-			list = append(list, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
-		}
-		return list, nil
-	})
 	said := map[catalog.Identity]string{}
 	for _, h := range over {
-		if err == nil {
-			_, err = t.prune(ctx, h.Backups, decisions[h.Identity])
+		var decisions []retention.Decision
+		for _, b := range forRetention(h.Backups) {
+			decisions = append(decisions, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
 		}
-		if err != nil {
+		if _, err := t.prune(ctx, h.Backups, decisions); err != nil {
 			r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
 		}
 		said[h.Identity] = fmt.Sprintf("; %d removed, as vanished_keep is over", len(h.Backups)-len(t.history(h.Identity)))
-		err = nil
 	}
 	return said
 }

@@ -43,8 +43,7 @@ type extent struct {
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
 	readBytes int64  // of it that were read for the backup
 	pv        *guestPV
-	others    []*volumeRun // of the host that a logical volume of the guest lies on too, in the order of LV.Others
-	mapped    string       // device of a logical volume that is in pieces, while it is mapped
+	mapped    string // device of a logical volume that is in pieces, while it is mapped
 }
 
 // survey reads the partition table of a snapshot and probes each partition. A table that makes no sense is no error: the

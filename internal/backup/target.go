@@ -119,8 +119,7 @@ func (t *target) remove(ctx context.Context, b catalog.Backup, reason string) (r
 	return removed, t.run.journal.Gone(record)
 }
 
-// prune removes what decisions condemn, together with what belongs with it, and returns what went. What was decided on
-// together is condemned together, so that which belongs with one is condemned as well.
+// prune removes what decisions condemn, and returns what went.
 func (t *target) prune(ctx context.Context, backups []catalog.Backup,
 	decisions []retention.Decision) (removed []report.Removed, err error) {
 	byID := map[string]catalog.Backup{}
@@ -140,35 +139,17 @@ func (t *target) prune(ctx context.Context, backups []catalog.Backup,
 		if d.Keep {
 			continue
 		}
-		gone, err := t.removeTogether(ctx, t.withCompany([]catalog.Backup{byID[d.Backup.ID]}), d.Reason)
-		removed = append(removed, gone...)
+		gone, err := t.remove(ctx, byID[d.Backup.ID], d.Reason)
 		switch {
+		case err == nil:
+			removed = append(removed, gone)
 		case errors.Is(err, store.ErrLocked):
 			all = append(all, fmt.Errorf("%s stays, as its store holds it: %w", d.Backup.ID, err))
-		case err != nil:
+		default:
 			all = append(all, fmt.Errorf("remove %s: %w", d.Backup.ID, err))
 		}
 	}
 	return removed, errors.Join(all...)
-}
-
-// removeTogether removes backups that belong together, or none of them where the store holds one.
-func (t *target) removeTogether(ctx context.Context, company []catalog.Backup, reason string) (removed []report.Removed, err error) {
-	if len(company) > 1 {
-		for _, b := range company {
-			if err := catalog.CheckDelete(ctx, t.Store, b.Path()); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, b := range company {
-		gone, err := t.remove(ctx, b, reason)
-		if err != nil {
-			return removed, err
-		}
-		removed = append(removed, gone)
-	}
-	return removed, nil
 }
 
 // forRetention is what a decision needs to know of backups.

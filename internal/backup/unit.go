@@ -28,34 +28,29 @@ type unit struct {
 	members []*volumeRun
 }
 
-// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, looks what is on them, and then archives
-// its members, each failing alone but for those that share volume groups of a guest.
+// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, and then archives its members, each
+// failing alone.
 func (r *run) backUpUnit(ctx context.Context, u unit) {
 	for _, v := range u.members {
 		v.beginTurn()
 		v.start(v.within(ctx))
 	}
 	r.snapshotUnit(ctx, u)
-	var looks errgroup.Group
-	looks.SetLimit(r.opts.Parallel)
 	for _, v := range u.alive() {
-		looks.Go(func() error {
-			v.fail(v.look(v.within(ctx)))
+		v.beginReading(v.within(ctx))
+	}
+	var group errgroup.Group
+	group.SetLimit(r.opts.Parallel)
+	for _, v := range u.members {
+		group.Go(func() error {
+			if v.failure == nil {
+				v.fail(v.archive(v.within(ctx)))
+			}
+			v.end(ctx)
 			return nil
 		})
 	}
-	_ = looks.Wait() // members keep their own errors
-	var group errgroup.Group
-	group.SetLimit(r.opts.Parallel)
-	for _, p := range r.surveyTogether(u) {
-		for _, v := range p.members {
-			group.Go(func() error {
-				p.archive(ctx, v)
-				return nil
-			})
-		}
-	}
-	_ = group.Wait()
+	_ = group.Wait() // members keep their own errors
 }
 
 // start gets everything ready that takes time, so that nothing is frozen for longer than the snapshots themselves take.

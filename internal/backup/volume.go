@@ -31,7 +31,6 @@ type volumeRun struct {
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced         // of the snapshot
 	turn     *turn                   // nil for what cannot be cancelled alone
-	party    *party                  // once it was looked at; nil before
 	reading  context.Context         // ends when the snapshot must not be read any more
 	stop     context.CancelCauseFunc // ends reading
 	watch    *lvm.Watch              // over the snapshot, while it is read
@@ -67,24 +66,31 @@ func (v *volumeRun) name() string { return v.ref().String() }
 
 func (v *volumeRun) ref() catalog.Ref { return v.source().Ref() }
 
-// look begins to watch over the volume's snapshot and finds out what is on it.
-func (v *volumeRun) look(ctx context.Context) (err error) {
+// beginReading begins to watch over the volume's snapshot.
+func (v *volumeRun) beginReading(ctx context.Context) {
 	reading, stop := context.WithCancelCause(ctx)
 	v.stop = stop
 	v.reading, v.watch = v.run.LVM.Watch(reading, v.snapshot, v.run.watchPolicy())
-	if v.layout, err = v.survey(v.reading); err != nil {
-		return v.endReading(ctx, err)
-	}
-	return nil
 }
 
-// archive is the way of one volume from what was found on it to every destination. There is no backup yet: nothing is
-// published unless every condition of the gate holds, for this volume and for those that it shares a party with.
+// archive is the way of one volume from its snapshot to every destination. There is no backup before its end: nothing is
+// published unless every condition of the gate holds.
 func (v *volumeRun) archive(ctx context.Context) error {
-	if err := v.storeAll(v.reading); err != nil {
-		return v.endReading(ctx, err)
+	if err := v.endReading(ctx, v.readAll(v.reading)); err != nil {
+		return err
 	}
-	return nil
+	return v.commit(ctx)
+}
+
+// readAll finds out what is on the snapshot and stores it. It fails when the snapshot must not be read any more.
+func (v *volumeRun) readAll(ctx context.Context) (err error) {
+	if v.layout, err = v.survey(ctx); err != nil {
+		return err
+	}
+	if err := v.storeAll(ctx); err != nil {
+		return err
+	}
+	return v.stopped()
 }
 
 // storeAll writes all that is to be kept of a volume but the manifest and what goes with it.

@@ -263,22 +263,6 @@ func Delete(ctx context.Context, s store.Store, folder string) (freedBytes int64
 	return freedBytes, nil
 }
 
-// CheckDelete asks a store that locks objects whether a backup can be deleted now, and returns an error that wraps
-// store.ErrLocked when it cannot. Delete asks again.
-func CheckDelete(ctx context.Context, s store.Store, folder string) error {
-	if _, isChecker := s.(store.DeleteChecker); !isChecker {
-		return nil
-	}
-	objects, err := s.List(ctx, folder)
-	if err == nil {
-		err = checkDelete(ctx, s, objects)
-	}
-	if err != nil {
-		return fmt.Errorf("delete %s in %s: %w", folder, s, err)
-	}
-	return nil
-}
-
 func checkDelete(ctx context.Context, s store.Store, objects []store.Object) error {
 	checker, isChecker := s.(store.DeleteChecker)
 	if !isChecker {

@@ -124,7 +124,6 @@ func (m *Manifest) Check() error {
 			fail("extent %q: %w", m.Extents[i].Name, err)
 		}
 	}
-	errs = append(errs, m.checkShares())
 	for _, d := range m.Dumps {
 		if err := checkSegment(d.Name); err != nil || !names[d.File] {
 			fail("dump %q: the file %q is not among the files, or its name cannot be one", d.Name, d.File)
@@ -242,7 +241,7 @@ func (e *Extent) checkGuest() error {
 	rest := e.SizeBytes
 	for _, s := range e.LV.Segments {
 		if s.SizeBytes <= 0 || s.SizeBytes > rest || len(s.Offsets) == 0 ||
-			(len(s.Offsets) > 1 && s.StripeBytes <= 0) || slices.Min(s.Offsets) < 0 || !s.placed(len(e.LV.Others)) {
+			(len(s.Offsets) > 1 && s.StripeBytes <= 0) || slices.Min(s.Offsets) < 0 {
 			return fmt.Errorf("a segment of its logical volume makes no sense: %+v", s)
 		}
 		rest -= s.SizeBytes

@@ -17,7 +17,7 @@ import (
 type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest; 0 means all
-	Good   bool           // only good ones that lack no other count for Newest; those that are newer come beside them
+	Good   bool           // only good ones count for Newest; those that are newer come beside them
 	// Damage is what was found wrong with backups since they were made, by the Place of their folders.
 	Damage map[string]string
 }
@@ -43,12 +43,7 @@ type Listing struct {
 	Unreadable []Unreadable
 	Unfinished []Unfinished
 	Unknown    []string // folders where backups lie, of names that voltar does not give; sorted
-	lacks      map[string][]ID
 }
-
-// Lacks returns the partners of one of the Backups that do not stand beside it or cannot be read: it does not bring its
-// volume back whole. Those that the filter passed over were looked at for that too.
-func (l *Listing) Lacks(id ID) []ID { return l.lacks[id.String()] }
 
 // listLimit is how many requests go to the store at once.
 const listLimit = 8
@@ -100,52 +95,7 @@ func (l *lister) run(ctx context.Context) error {
 	_, err = gather(ctx, histories, func(ctx context.Context, ids []ID) ([]struct{}, error) {
 		return nil, l.readNewest(ctx, ids)
 	})
-	if err != nil {
-		return err
-	}
-	return l.lookForPartners(ctx)
-}
-
-// lookForPartners notes what the backups lack that belong with others. What was not read for the listing is read now.
-func (l *lister) lookForPartners(ctx context.Context) error {
-	known := map[string]bool{} // whether it stands
-	for _, b := range l.listing.Backups {
-		known[b.ID.String()] = true
-	}
-	for _, u := range l.listing.Unreadable {
-		known[u.ID.String()] = false
-	}
-	for _, u := range l.listing.Unfinished {
-		known[u.ID.String()] = false
-	}
-	l.listing.lacks = map[string][]ID{}
-	for _, b := range l.listing.Backups {
-		for _, partner := range b.Manifest.Partners() {
-			stands, isKnown := known[partner.String()]
-			if !isKnown {
-				stands = l.stands(ctx, partner)
-				known[partner.String()] = stands
-			}
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if !stands {
-				l.listing.lacks[b.ID.String()] = append(l.listing.lacks[b.ID.String()], partner)
-			}
-		}
-	}
-	return nil
-}
-
-// stands tells whether a backup is there and can be read.
-func (l *lister) stands(ctx context.Context, id ID) bool {
-	_, err := readBackup(ctx, l.store, l.listing.Host, id)
-	return err == nil
-}
-
-// isGood tells whether a backup is good, and those that belong with it stand.
-func (l *lister) isGood(ctx context.Context, b Backup) bool {
-	return b.IsGood() && !slices.ContainsFunc(b.Manifest.Partners(), func(id ID) bool { return !l.stands(ctx, id) })
+	return err
 }
 
 func (l *lister) refs(ctx context.Context, group string) ([]Ref, error) {
@@ -204,7 +154,7 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 			return context.Cause(ctx)
 		}
 		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
-		if err == nil && (!l.filter.Good || l.isGood(ctx, backup)) {
+		if err == nil && (!l.filter.Good || backup.IsGood()) {
 			found++
 		}
 		l.add(backup, id, err)

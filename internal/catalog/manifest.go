@@ -166,25 +166,6 @@ type GuestPV struct {
 	HeadBytes int64  `json:"head"`
 	Tail      string `json:"tail,omitempty"`       // name of the file that holds what lies behind its extents, when that is metadata
 	TailBytes int64  `json:"tail_bytes,omitempty"` // at the end of the extent
-
-	// Of a group on several volumes of the host: Home is the backup that has its logical volumes, VG/LV@TIME, where that is
-	// another than this one; Others are the volumes beside this one, where it is.
-	Home   string       `json:"home,omitempty"`
-	Others []OtherShare `json:"others,omitempty"`
-}
-
-// OtherShare is the share that another volume of the host has in a guest's volume group, and its backup of the same
-// moment, VG/LV@TIME, which brings back label and metadata.
-type OtherShare struct {
-	Backup string    `json:"backup"`
-	PVs    []PVPlace `json:"pvs"`
-}
-
-// PVPlace is where a physical volume lies on a volume of the host.
-type PVPlace struct {
-	UUID        string `json:"uuid"`
-	OffsetBytes int64  `json:"offset"`
-	SizeBytes   int64  `json:"size"`
 }
 
 // GuestLV is a logical volume of the guest's LVM and where it lies. OffsetBytes of its extent is where its first segment
@@ -194,7 +175,6 @@ type GuestLV struct {
 	VGUUID   string         `json:"vg_uuid"`
 	Name     string         `json:"name"`
 	UUID     string         `json:"uuid"`
-	Others   []string       `json:"others,omitempty"` // backups of the other volumes that it lies on, VG/LV@TIME
 	Segments []GuestSegment `json:"segments"`
 }
 
@@ -204,10 +184,10 @@ type GuestSegment struct {
 	SizeBytes   int64   `json:"size"`
 	StripeBytes int64   `json:"stripe,omitempty"` // of one stripe, where there are several offsets
 	Offsets     []int64 `json:"offsets"`          // bytes, in the volume
-	// On says for each offset which volume it is in: 0 is the backed-up one, n the n-th of Others. Without it all are in
-	// the backed-up one.
-	On []int `json:"on,omitempty"`
 }
+
+// AreaBytes is how much of each of its areas a segment takes.
+func (s GuestSegment) AreaBytes() int64 { return s.SizeBytes / int64(len(s.Offsets)) }
 
 // Dump is the kept output of a command.
 type Dump struct {

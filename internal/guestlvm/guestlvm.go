@@ -30,10 +30,6 @@ const (
 type Disk struct {
 	Reader    io.ReaderAt // of the extent, from its first byte on
 	SizeBytes int64
-	// Volume tells the host's volumes apart, where the disks lie on several. A group on more than one of them is believed
-	// only when each of its physical volumes carries the very same metadata: what one disk says must not lay claim to
-	// another, which may be another guest's.
-	Volume int
 }
 
 // VG is a volume group whose physical volumes are all there.
@@ -92,7 +88,7 @@ type Composed struct{ Name, UUID, Type string }
 type Problem struct {
 	Disk    int
 	Reason  string // one clause, fit for a report
-	Lacking bool   // a physical volume of its group is on none of the disks that were given, and may be on another
+	Lacking bool   // a physical volume of its group is on none of the disks
 }
 
 // errLacking is why a group is not whole.
@@ -104,12 +100,11 @@ type lackingError struct{ reason string }
 func (e *lackingError) Error() string { return e.reason }
 func (*lackingError) Unwrap() error   { return errLacking }
 
-// Read finds the volume groups on some disks, of one guest or of the members of a consistency group. Each disk is a PV of
-// one of the groups, or has a Problem.
+// Read finds the volume groups on the disks of one guest. Each disk is a PV of one of the groups, or has a Problem.
 func Read(disks []Disk) ([]VG, []Problem) {
 	r := &reader{
-		disks: disks, labels: make([]label, len(disks)), own: make([]*metadata, len(disks)),
-		reasons: make([]string, len(disks)), lacking: make([]bool, len(disks)), texts: map[string]*metadata{},
+		disks: disks, labels: make([]label, len(disks)), reasons: make([]string, len(disks)), lacking: make([]bool, len(disks)),
+		texts: map[string]*metadata{},
 	}
 	for i := range disks {
 		if err := r.readDisk(i); err != nil {
@@ -126,7 +121,7 @@ func Read(disks []Disk) ([]VG, []Problem) {
 			continue
 		}
 		for i, l := range r.labels {
-			if r.reasons[i] == "" && slices.Contains(m.pvUUIDs(), l.uuid) && r.carries(disks[i].Volume, m.uuid) {
+			if r.reasons[i] == "" && slices.Contains(m.pvUUIDs(), l.uuid) {
 				r.reasons[i] = fmt.Sprintf("volume group %s: %v", m.name, err)
 				r.lacking[i] = errors.Is(err, errLacking)
 			}
@@ -134,12 +129,6 @@ func Read(disks []Disk) ([]VG, []Problem) {
 	}
 	vgs = r.dropShared(vgs)
 	return vgs, r.problems(vgs)
-}
-
-// UUID returns that of the physical volume on a disk, with hyphens.
-func UUID(disk Disk) (string, error) {
-	l, err := readLabel(disk)
-	return l.uuid, err
 }
 
 // dropShared drops groups that lay claim to the same physical volume: what was left of an older group is on its disks.
@@ -165,7 +154,6 @@ func (r *reader) dropShared(vgs []VG) []VG {
 type reader struct {
 	disks   []Disk
 	labels  []label
-	own     []*metadata // the newest that each disk carries; nil for none
 	reasons []string
 	lacking []bool
 	texts   map[string]*metadata // the newest of each group, by UUID
@@ -177,7 +165,6 @@ type metadata struct {
 	name string
 	uuid string
 	seq  int64
-	text string
 	body *section
 }
 
@@ -198,9 +185,6 @@ func (r *reader) readDisk(i int) error {
 		m, err := parseMetadata(text)
 		if err != nil {
 			return err
-		}
-		if r.own[i] == nil || r.own[i].seq < m.seq {
-			r.own[i] = m
 		}
 		older := r.texts[m.uuid]
 		switch {
@@ -223,7 +207,7 @@ func parseMetadata(text string) (*metadata, error) {
 	if len(top.order) != 1 {
 		return nil, fmt.Errorf("%w: it describes %d groups", errText, len(top.order))
 	}
-	m := &metadata{name: top.order[0], text: text, body: top.sections[top.order[0]]}
+	m := &metadata{name: top.order[0], body: top.sections[top.order[0]]}
 	if err := checkName(m.name); err != nil {
 		return nil, err
 	}
@@ -314,9 +298,6 @@ func (r *reader) group(m *metadata) (VG, error) {
 	if err := b.addPVs(m.body.sections["physical_volumes"]); err != nil {
 		return vg, err
 	}
-	if err := b.checkAgreement(m); err != nil {
-		return vg, err
-	}
 	if lvs := m.body.sections["logical_volumes"]; lvs != nil {
 		if err := b.addLVs(lvs); err != nil {
 			return vg, err
@@ -352,7 +333,7 @@ func (b *builder) addPVs(pvs *section) error {
 		}
 		disk := slices.IndexFunc(b.labels, func(l label) bool { return l.uuid != "" && l.uuid == uuid })
 		if disk < 0 {
-			return &lackingError{fmt.Sprintf("its physical volume %s (%.60s) is not on %s", key, uuid, b.where())}
+			return &lackingError{fmt.Sprintf("its physical volume %s (%.60s) is not on this volume", key, uuid)}
 		}
 		if b.reasons[disk] != "" {
 			return errors.New(b.reasons[disk])
@@ -382,39 +363,6 @@ func (b *builder) addPVs(pvs *section) error {
 		}
 		b.vg.PVs = append(b.vg.PVs, pv)
 		b.pvs[key] = pvExtents{index: len(b.vg.PVs) - 1, count: count}
-	}
-	return nil
-}
-
-// carries tells whether a disk on one of the host's volumes carries metadata of a group. What other volumes say of those
-// on it is no reason to distrust them.
-func (r *reader) carries(volume int, vgUUID string) bool {
-	for i, own := range r.own {
-		if own != nil && own.uuid == vgUUID && r.disks[i].Volume == volume {
-			return true
-		}
-	}
-	return false
-}
-
-// where names what was looked at, for people.
-func (r *reader) where() string {
-	if slices.ContainsFunc(r.disks, func(d Disk) bool { return d.Volume != r.disks[0].Volume }) {
-		return "any of these volumes"
-	}
-	return "this volume"
-}
-
-// checkAgreement refuses a group on several of the host's volumes unless all its physical volumes carry this text.
-func (b *builder) checkAgreement(m *metadata) error {
-	first := b.disks[b.vg.PVs[0].Disk].Volume
-	if !slices.ContainsFunc(b.vg.PVs, func(pv PV) bool { return b.disks[pv.Disk].Volume != first }) {
-		return nil
-	}
-	for _, pv := range b.vg.PVs {
-		if own := b.own[pv.Disk]; own == nil || own.text != m.text {
-			return fmt.Errorf("its physical volume %s does not carry the same metadata", pv.UUID)
-		}
 	}
 	return nil
 }

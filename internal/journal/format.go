@@ -34,11 +34,6 @@ const (
 // TagIncomplete is on a volume of KindVolume while it is being restored. It stays on one whose restore failed.
 const TagIncomplete = "voltar.incomplete"
 
-// TagAwaits begins a tag that stays, beside TagIncomplete, on a volume which was brought back but for the logical volumes of
-// a guest's volume group: they come with the backup of another volume. The UUID of the volume group follows, and the TIME of
-// that backup behind a dot: no other fits.
-const TagAwaits = "voltar.awaits."
-
 // Thing is what a run is about to make, with all that is known beforehand to find it again.
 type Thing struct {
 	Kind        Kind      `json:"kind"`

@@ -49,16 +49,6 @@ sparse files wrongly. Use a UTF-8 locale.
 {{- else}}
     DISK=$TARGET
 {{- end}}
-{{- range .Beside}}
-
-   A volume group of the guest lies on {{.Volume}} too, and is filled there as well. Bring
-   {{.Backup}} back first, by its own RESTORE.txt. These lines end here if that was not done:
-
-    {{.Variable}}=${{"{"}}{{.Variable}}:-{{.Device}}}
-{{- range .Checks}}
-    {{.}}
-{{- end}}
-{{- end}}
 {{- if .Table}}
 
 3. Write boot code and partition table.
@@ -132,11 +122,6 @@ sparse files wrongly. Use a UTF-8 locale.
     {{.Inflated}} | dd of="$TARGET" bs=1M seek={{.OffsetBytes}} oflag=seek_bytes conv=notrunc,fsync status=none
 {{- if .HasTail}}
     {{.InflatedTail}} | dd of="$TARGET" bs=1M seek={{.TailOffset}} oflag=seek_bytes conv=notrunc,fsync status=none
-{{- end}}
-{{- if .Home}}
-
-   Its logical volumes are in another backup, to be brought back after this one by its own RESTORE.txt:
-   {{.Home}}
 {{- end}}
 {{else}}
    Nothing is stored of it.

@@ -103,7 +103,7 @@ func (v view) steps(wanted func(catalog.Extent) bool) []step {
 	var list []step
 	for _, e := range v.Extents {
 		if wanted(e) {
-			list = append(list, step{e, v.Source.SizeBytes, v.Beside()})
+			list = append(list, step{e, v.Source.SizeBytes})
 		}
 	}
 	return list
@@ -113,7 +113,6 @@ func (v view) steps(wanted func(catalog.Extent) bool) []step {
 type step struct {
 	catalog.Extent
 	volumeBytes int64
-	beside      []beside
 }
 
 // Title says what the step is about; what a guest chose is shown, not run.
@@ -263,8 +262,8 @@ func (s step) Open() []string {
 		if n := len(segment.Offsets); n > 1 {
 			line = fmt.Sprintf("%d %d striped %d %d", start/sectorBytes, segment.SizeBytes/sectorBytes, n, segment.StripeBytes/sectorBytes)
 		}
-		for i, offset := range segment.Offsets {
-			line += fmt.Sprintf(" %s %d", s.deviceOf(segment, i), offset/sectorBytes)
+		for _, offset := range segment.Offsets {
+			line += fmt.Sprintf(" $TARGET %d", offset/sectorBytes)
 		}
 		lines = append(lines, `"`+line+`"`)
 		start += segment.SizeBytes

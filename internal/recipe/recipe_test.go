@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -141,23 +140,7 @@ func samples() map[string]*catalog.Manifest {
 		{Name: "lv2", OffsetBytes: 65 << 20, SizeBytes: 4 << 20, State: catalog.StateImage, Archive: "volume-00000001.lv2.img.gz", Reason: "unknown",
 			LV: guest("data", catalog.GuestSegment{SizeBytes: 4 << 20, Offsets: []int64{65 << 20}})},
 	}}
-	home := *lvm
-	home.Extents = []catalog.Extent{
-		{SizeBytes: 1 << 30, State: catalog.StateLVM, Archive: "volume-00000001.pv.img.gz", Reason: "a physical volume",
-			PV: &catalog.GuestPV{VG: "rl", HeadBytes: 1 << 20, Others: []catalog.OtherShare{
-				{Backup: "nova-volumes/volume-00000002@2026-11-20T010002Z", PVs: []catalog.PVPlace{
-					{UUID: "aaaaaa-0000-0000-0000-0000-0000-aaaaaa", OffsetBytes: 1 << 20, SizeBytes: 1 << 29}}}}}},
-		{Name: "lv1", OffsetBytes: 1 << 20, SizeBytes: 96 << 20, State: catalog.StateFiles, Archive: "volume-00000001.lv1.tar.gz", Filesystem: ext4,
-			LV: guest("root", catalog.GuestSegment{SizeBytes: 64 << 20, Offsets: []int64{2 << 20}, On: []int{1}},
-				catalog.GuestSegment{SizeBytes: 32 << 20, StripeBytes: 64 << 10, Offsets: []int64{200 << 20, 300 << 20}, On: []int{0, 1}})},
-	}
-	home.Extents[1].LV.Others = []string{"nova-volumes/volume-00000002@2026-11-20T010002Z"}
-	outlying := *parted
-	outlying.Extents = append(slices.Clone(parted.Extents[:3:3]), catalog.Extent{
-		Name: "p3", Number: 3, OffsetBytes: 641 << 20, SizeBytes: 128 << 20, State: catalog.StateLVM, Archive: "volume-00000001.p3.pv.img.gz",
-		PV: &catalog.GuestPV{VG: "rl", HeadBytes: 1 << 20, Home: "nova-volumes/volume-00000009@2026-11-20T010001Z"},
-	})
-	all := map[string]*catalog.Manifest{"guest-lvm-home": &home, "guest-lvm-beside": &outlying, "plain": plain, "partitioned": parted, "hybrid": hybrid, "guest-lvm": lvm}
+	all := map[string]*catalog.Manifest{"plain": plain, "partitioned": parted, "hybrid": hybrid, "guest-lvm": lvm}
 	all["other-types"] = others
 	for _, name := range []string{"partitioned", "hybrid", "guest-lvm"} {
 		sealed := all[name].Encrypted("age-encryption.org/v1", []string{"age1one", "age1two"})

@@ -153,7 +153,7 @@ func (s *restoreFilesystem) fill(ctx context.Context, w *work, device string) (e
 // one.
 func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recipe probe.Recipe) error {
 	const signaturesBytes = 256 << 10
-	if !w.blank(p) {
+	if !w.zeros {
 		if err := clearEnds(device, 0, p.targetBytes, signaturesBytes); err != nil {
 			return err
 		}

@@ -21,9 +21,6 @@ func (p *planner) planFolder() error {
 	if t.SizeBytes != 0 || t.Classic || t.ThinPool != "" || p.req.Grow {
 		return fmt.Errorf("%w: a folder has no size", ErrUsage)
 	}
-	if len(p.req.Beside) > 0 {
-		return fmt.Errorf("%w: files are restored to a folder alone, with nothing beside it", ErrUsage)
-	}
 	path, err := filepath.Abs(t.Path)
 	if err != nil {
 		return err
@@ -64,11 +61,7 @@ func (p *planner) planFolder() error {
 		}
 	}
 	if len(p.plan.Steps) == steps {
-		hint := ""
-		for _, a := range p.awaited() {
-			hint += fmt.Sprintf("\nhint: the logical volumes of the guest's volume group %s are in %s", a.VG, a.Home)
-		}
-		return fmt.Errorf("%w: nothing of it is stored as files%s", ErrUsage, hint)
+		return fmt.Errorf("%w: nothing of it is stored as files", ErrUsage)
 	}
 	return nil
 }

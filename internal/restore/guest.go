@@ -75,25 +75,18 @@ func (p *planner) addGuests(ctx context.Context, l *layout) error {
 	return nil
 }
 
-// guestSegments are those of the map of a logical volume on the target and what is beside it.
+// guestSegments are those of the map of a logical volume on the target.
 func (w *work) guestSegments(lv *catalog.GuestLV) []partmap.Segment {
 	var segments []partmap.Segment
 	for _, s := range lv.Segments {
 		segment := partmap.Segment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
-		for i, offset := range s.Offsets {
-			device := w.device
-			if other := lv.Elsewhere(s, i); other != "" {
-				device = w.beside[other] // claimed before
-			}
-			segment.Sources = append(segment.Sources, partmap.Source{Device: device, OffsetBytes: offset})
+		for _, offset := range s.Offsets {
+			segment.Sources = append(segment.Sources, partmap.Source{Device: w.device, OffsetBytes: offset})
 		}
 		segments = append(segments, segment)
 	}
 	return segments
 }
-
-// blank tells whether what was not written to a piece reads as zeros.
-func (w *work) blank(p piece) bool { return w.zeros && (p.LV == nil || len(p.LV.Others) == 0) }
 
 // subvolumes are those to make on a btrfs; none for others.
 func subvolumes(fs *catalog.Filesystem) []btrfs.Subvolume {

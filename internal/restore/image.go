@@ -64,7 +64,7 @@ func (s *writeImage) do(ctx context.Context, w *work) (err error) {
 		return r.finish(err)
 	}
 	defer func() { err = errors.Join(err, device.Close()) }()
-	writer := &extentWriter{device: device, offsetBytes: offset, zeros: w.blank(s.piece)}
+	writer := &extentWriter{device: device, offsetBytes: offset, zeros: w.zeros}
 	done := int64(0)
 	stats, err := archive.ReadImage(ctx, r.Reader, writer, archive.ReadImageOptions{
 		SizeBytes: s.piece.SizeBytes, SkipZeros: true,

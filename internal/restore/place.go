@@ -30,7 +30,6 @@ type place struct {
 	holds     []string // what lies on it
 	open      []Step   // makes or claims it
 	close     []Step   // takes the mark off
-	await     []Step   // stands for close where its logical volumes are yet to come
 	zeros     bool     // what is not written reads as zeros
 }
 
@@ -88,7 +87,6 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		what: "volume " + name, lock: name, sizeBytes: size, zeros: zeros, mark: markOfVolume(name),
 		open:  []Step{&makeVolume{vg: t.VG, name: t.LV, sizeBytes: size, pool: pool, tags: tags}},
 		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
-		await: []Step{&awaitVolume{vg: t.VG, name: t.LV, awaited: p.awaited()}},
 	}, nil
 }
 
@@ -171,7 +169,6 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 		holds: append(holds, volumeContents(v, inventory)...),
 		open:  []Step{&claimVolume{vg: v.VG, name: v.Name, uuid: v.UUID}},
 		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name}},
-		await: []Step{&awaitVolume{vg: v.VG, name: v.Name, awaited: p.awaited()}},
 	}, nil
 }
 
@@ -233,7 +230,6 @@ func (p *planner) findDevice(ctx context.Context, t Target) (*place, error) {
 		mark:  fmt.Sprintf("What is on %s is incomplete.\nhint: restore again with --force", t.Path),
 		open:  []Step{&claimDevice{path: t.Path}},
 		close: []Step{&letGoDevice{path: t.Path}},
-		await: []Step{&letGoDevice{path: t.Path}},
 	}, nil
 }
 
@@ -267,7 +263,7 @@ func (p *planner) findImage(t Target) (*place, error) {
 		sectorBytes = p.m.Table.SectorBytes
 	}
 	image := &imageFile{path: path, sizeBytes: place.sizeBytes, sectorBytes: sectorBytes}
-	place.open, place.close, place.await = []Step{&makeImage{image}}, []Step{&closeImage{image}}, []Step{&awaitImage{image}}
+	place.open, place.close = []Step{&makeImage{image}}, []Step{&closeImage{image}}
 	return place, nil
 }
 
@@ -337,13 +333,6 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 		return err
 	}
 	w.touched, w.device = true, v.DMPath
-	for _, tag := range v.Tags {
-		if isAwaiting(tag) { // of an earlier restore, which this one overwrites
-			if err := w.LVM.DelTag(ctx, s.vg, s.name, tag); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }
 

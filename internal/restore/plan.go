@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,9 +31,7 @@ type Plan struct {
 	TotalBytes  int64    // of data to be read back and written
 
 	run         string
-	lock        string   // "" for a folder
-	locks       []string // of the volumes beside the target
-	awaits      []Await
+	lock        string // "" for a folder
 	mark        string
 	targetBytes int64
 	zeros       bool
@@ -200,18 +197,11 @@ func (p *planner) openSource(ctx context.Context) error {
 
 // planDisk plans a restore to something that has blocks.
 func (p *planner) planDisk(ctx context.Context) error {
-	if err := p.checkHomes(); err != nil {
-		return err
-	}
 	place, err := p.find(ctx)
 	if err != nil {
 		return err
 	}
 	p.plan.Target, p.plan.lock, p.plan.mark = place.what, place.lock, place.mark
-	besides, err := p.findBeside(ctx, place)
-	if err != nil {
-		return err
-	}
 	p.plan.targetBytes, p.plan.zeros, p.plan.Holds = place.sizeBytes, place.zeros, place.holds
 	layout, err := p.layOut(place)
 	if err != nil {
@@ -228,11 +218,6 @@ func (p *planner) planDisk(ctx context.Context) error {
 		return err
 	}
 	p.add(place.open...)
-	for _, b := range besides {
-		p.add(&claimBeside{b})
-		p.plan.locks = append(p.plan.locks, b.lock)
-		p.plan.mark = strings.Replace(p.plan.mark, "\nhint:", " So is the "+b.what+".\nhint:", 1)
-	}
 	if !within {
 		if place.device != "" {
 			p.add(&clearTarget{device: place.device, sizeBytes: place.sizeBytes, thin: place.thin, zeroes: place.zeroes})
@@ -241,13 +226,6 @@ func (p *planner) planDisk(ctx context.Context) error {
 	}
 	if err := p.addInside(ctx, layout); err != nil {
 		return err
-	}
-	for _, b := range besides {
-		p.add(&unmarkBeside{b})
-	}
-	if len(p.awaited()) > 0 {
-		p.noteAwaited(place)
-		place.close = place.await
 	}
 	p.add(place.close...)
 	p.checkSectors(place)

@@ -6,7 +6,6 @@
 //	source.go      read the backup's files, and check their sums before the target is touched
 //	place.go       the target: make or claim it, mark it as incomplete, take the mark off in the end
 //	occupied.go    what a target holds, and who uses it
-//	beside.go      other volumes that a guest's volume group lies on too
 //	layout.go      where each extent goes, on a target of another size too
 //	table.go       the partition table
 //	image.go       extents that are stored as they were
@@ -120,11 +119,6 @@ type Request struct {
 	Grow        bool // let the last partition, or the only filesystem, take all of a larger target
 	KeepGoing   bool // restore what can be, around damage in the backup
 	Privileges  bool // restore to a folder what archive.ExtractOptions has under that name; everywhere else it always comes back
-	Beside      []Beside
-	Again       string // flags that a further command needs to find backups as this one did, for people
-	// Lacks are the backups that belong with this one and are of no use: why, in words that follow on their name.
-	Lacks map[string]string
-	Older string // the newest older backup of the volume that lacks none; "" where there is none
 	// Decrypt opens the files of a backup that is encrypted; nil is for who has no key.
 	Decrypt browse.DecryptFunc
 }
@@ -135,7 +129,6 @@ type Status string
 // A restore that is incomplete failed; one with losses went to its end, but not all of the backup was good.
 const (
 	StatusRestored   Status = "restored"
-	StatusAwaits     Status = "restored, but for logical volumes that another backup has"
 	StatusLosses     Status = "restored with losses"
 	StatusUntouched  Status = "failed, target untouched"
 	StatusIncomplete Status = "failed, target incomplete"
@@ -154,7 +147,6 @@ type Result struct {
 	Parts       []PartResult `json:"parts"`
 	Notes       []string     `json:"notes,omitempty"` // what differs from the original
 	Losses      []string     `json:"losses,omitempty"`
-	Awaits      []Await      `json:"awaits,omitempty"` // what has to be restored beside it
 	Error       string       `json:"error,omitempty"`
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -256,20 +255,8 @@ func (v *verifySums) do(ctx context.Context, w *work) error {
 	}
 	err := group.Wait()
 	if errors.Is(err, ErrSums) {
-		return fmt.Errorf("%w\nhint: restore another backup%s, see what `voltar verify` says of this one, or "+
-			"give --keep-going for what is left of it", err, w.company())
+		return fmt.Errorf("%w\nhint: restore another backup, see what `voltar verify` says of this one, or "+
+			"give --keep-going for what is left of it", err)
 	}
 	return err
-}
-
-// company says that what belongs with the backup has to be of one moment with another, too.
-func (w *work) company() string {
-	var volumes []string
-	for _, id := range w.plan.source.backup.Manifest.Partners() {
-		volumes = append(volumes, id.Ref.String())
-	}
-	if len(volumes) == 0 {
-		return ""
-	}
-	return ", and that of the same moment of " + strings.Join(volumes, " and ") + " with it"
 }

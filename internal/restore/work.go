@@ -19,11 +19,10 @@ type work struct {
 	*Engine
 	plan    *Plan
 	journal *journal.Run
-	device  string            // of the target, once it is open
-	beside  map[string]string // devices beside the target, by the backups of what they hold
-	touched bool              // something was written to the target
-	stands  bool              // every step was taken: the target is restored, whatever fails after that
-	zeros   bool              // what was not written to the target reads as zeros
+	device  string // of the target, once it is open
+	touched bool   // something was written to the target
+	stands  bool   // every step was taken: the target is restored, whatever fails after that
+	zeros   bool   // what was not written to the target reads as zeros
 	held    []func(context.Context) error
 	missing map[string]int // how many filesystems did not have what a pattern of paths wants
 	filled  int            // filesystems
@@ -38,7 +37,7 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}}
 	w.result = Result{
 		Backup: p.Backup, Destination: p.Destination, Target: p.Target, Run: p.run, Started: e.Now().UTC(),
-		Parts: []PartResult{}, Notes: p.Notes, Losses: p.Losses, Awaits: p.awaits,
+		Parts: []PartResult{}, Notes: p.Notes, Losses: p.Losses,
 	}
 	if err := w.begin(); err != nil {
 		return nil, err
@@ -68,13 +67,11 @@ func (w *work) begin() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range append([]string{w.plan.lock}, w.plan.locks...) {
-		lock, err := locks.TryLock(journal.ScopeVolume, name)
-		if err != nil {
-			return errors.Join(hintHeld(err), w.release(context.Background()))
-		}
-		w.held = append(w.held, func(context.Context) error { return lock.Unlock() })
+	lock, err := locks.TryLock(journal.ScopeVolume, w.plan.lock)
+	if err != nil {
+		return hintHeld(err)
 	}
+	w.hold(func(context.Context) error { return lock.Unlock() })
 	w.journal, err = journal.Begin(journal.Options{Dir: filepath.Join(w.opts.StateDir, "journal")}, journal.Info{
 		Run: w.plan.run, Host: w.opts.Host, Command: "voltar restore", Started: started,
 	})
@@ -151,8 +148,6 @@ func (w *work) finish(err error) *Result {
 		w.result.Status = StatusUntouched
 	case len(w.result.Losses) > 0:
 		w.result.Status = StatusLosses
-	case len(w.plan.awaits) > 0:
-		w.result.Status = StatusAwaits
 	default:
 		w.result.Status = StatusRestored
 	}

@@ -45,18 +45,15 @@ func checkLayout(m *catalog.Manifest) []Finding {
 	return findings
 }
 
-// endOf is where an extent ends on the backed-up volume. A logical volume of the guest need not lie in one piece, nor all on
-// this volume.
+// endOf is where an extent ends on the backed-up volume. A logical volume of the guest need not lie in one piece.
 func endOf(x catalog.Extent) int64 {
 	if x.LV == nil {
 		return x.OffsetBytes + x.SizeBytes
 	}
 	end := int64(0)
 	for _, s := range x.LV.Segments {
-		for i, offset := range s.Offsets {
-			if x.LV.Elsewhere(s, i) == "" {
-				end = max(end, offset+s.AreaBytes())
-			}
+		for _, offset := range s.Offsets {
+			end = max(end, offset+s.AreaBytes())
 		}
 	}
 	return end

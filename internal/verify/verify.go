@@ -129,9 +129,6 @@ type verifier struct {
 
 func (v *verifier) run(ctx context.Context) error {
 	v.result.Findings = append(v.result.Findings, checkLayout(v.backup.Manifest)...)
-	if err := v.checkPartners(ctx); err != nil {
-		return err
-	}
 	held, err := v.list(ctx)
 	if err != nil {
 		return err

@@ -113,16 +113,6 @@ var conditions = []mutation{
 		pkg: "./cmd/voltar", tests: "^TestLabOverflowAtTheLastMoment$",
 	},
 	{
-		name: "no volume that belongs with others is published when one of them failed", file: "internal/backup/party.go",
-		old: "	p.failTogether()\n", new: "",
-		pkg: "./internal/backup", tests: "^Test(Parties|DestinationsAreAgreedOn)",
-	},
-	{
-		name: "nor on a destination on which one of them failed", file: "internal/backup/party.go",
-		old: "		p.agree(i)\n", new: "",
-		pkg: "./internal/backup", tests: "^Test(Parties|DestinationsAreAgreedOn)",
-	},
-	{
 		name: "an extent that lacks data makes the backup damaged", file: "internal/backup/volume.go",
 		old: "if x.DamagedCount > 0 {", new: "if false {",
 		pkg: "./internal/backup", tests: "^TestGate",
