@@ -113,20 +113,6 @@ func ParseTime(text string) (time.Time, error) {
 	return t, nil
 }
 
-// ParseID reads what ID.String writes.
-func ParseID(text string) (ID, error) {
-	name, when := cutTime(text)
-	ref, err := ParseRef(name)
-	if err != nil {
-		return ID{}, err
-	}
-	t, err := ParseTime(when)
-	if err != nil {
-		return ID{}, err
-	}
-	return ID{Ref: ref, Time: t}, nil
-}
-
 // cutTime cuts "VOLUME@TIME" at its last "@"; one at the beginning belongs to the name.
 func cutTime(text string) (name, when string) {
 	if i := strings.LastIndexByte(text, '@'); i > 0 {

@@ -176,11 +176,6 @@ func (l *lister) add(backup Backup, id ID, err error) {
 	}
 }
 
-// Load reads one backup. The error wraps store.ErrNotExist when it does not stand, ErrDamaged, or is a *FormatError.
-func Load(ctx context.Context, s store.Store, host string, id ID) (Backup, error) {
-	return readBackup(ctx, s, host, id)
-}
-
 // readBackup reads the manifest of one folder, which must be of what the path says.
 func readBackup(ctx context.Context, s store.Store, host string, id ID) (Backup, error) {
 	data, size, err := read(ctx, s, path.Join(id.Path(host), ManifestName), maxManifestBytes)
