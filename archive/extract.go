@@ -79,6 +79,8 @@ type ExtractOptions struct {
 	Unbidden []string
 	// OnProgress is called a few times a second, one call at a time.
 	OnProgress func(ExtractStats)
+
+	cloneRange func(fd int, r *unix.FileCloneRange) error // nil means the kernel's; tests do without a filesystem that can
 }
 
 // Failure is one entry that was lost or could not be restored.
@@ -100,6 +102,7 @@ type Shortfall struct {
 type ExtractStats struct {
 	Files, Dirs, Symlinks, Hardlinks, Others int64 // made
 	Bytes                                    int64 // of data written
+	SharedBytes                              int64 // of Bytes, what shares the room of earlier data
 	Damage                                   []MemberError
 	Failures                                 []Failure // in the order of the archive
 	FailuresOmitted                          int64     // beyond those listed
@@ -153,6 +156,7 @@ type extractor struct {
 	seq    int64 // of the current entry
 	late   bool  // some entries are immutable or append-only
 	told   time.Time
+	sharer *sharer
 	queued []Entry // sockets and lost entries that the index named, to be handled after the current entry
 
 	mu       sync.Mutex
@@ -185,6 +189,7 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 		queue: make(chan *fileJob, jobsQueued), room: semaphore.NewWeighted(jobsBytes),
 		inFlight: make(map[string]*fileJob), short: make(map[string]*Shortfall)}
 	x.done = sync.NewCond(&x.mu)
+	x.sharer = &sharer{x: x}
 	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -285,6 +290,7 @@ func (x *extractor) entries() error {
 			return err
 		}
 		x.seq++
+		e.seq = x.seq
 		if err := x.entry(e); err != nil {
 			if err := x.fail(e.Path, err); err != nil {
 				return err
@@ -483,7 +489,7 @@ func (x *extractor) addFromIndex(e *tarEntry) error {
 	if path, err := cleanPath(e.Path); err == nil && path != in.Path {
 		return fmt.Errorf("cannot use the index: it has %q here", in.Path)
 	}
-	e.Damaged = in.Damaged
+	e.Damaged, e.Shared = in.Damaged, in.Shared
 	if !x.opts.NoFlags {
 		e.Flags = in.Flags
 		x.late = x.late || in.Flags&lateFlags != 0

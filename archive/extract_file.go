@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,10 +119,13 @@ func (x *extractor) work(j *fileJob) {
 }
 
 // await waits until nothing is being written at path.
-func (x *extractor) await(path string) {
+func (x *extractor) await(path string) { x.awaitBefore(path, math.MaxInt64) }
+
+// awaitBefore waits until no entry with a lower number is being written at path.
+func (x *extractor) awaitBefore(path string, seq int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for x.inFlight[path] != nil {
+	for j := x.inFlight[path]; j != nil && j.seq < seq; j = x.inFlight[path] {
 		x.done.Wait()
 	}
 }
@@ -164,7 +168,9 @@ func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
 type pieceWriter struct {
 	fd     int
 	pieces []segment
-	done   int64 // of the first piece
+	done   int64    // of the first piece
+	shared *sharing // nil where nothing is shared again
+	reused int64    // bytes that were
 }
 
 func (w *pieceWriter) write(p []byte) error {
@@ -174,23 +180,44 @@ func (w *pieceWriter) write(p []byte) error {
 			return err
 		}
 		for part := p[:n]; len(part) > 0; {
-			m, err := retryInt(func() (int, error) { return unix.Pwrite(w.fd, part, at) })
-			if err != nil {
-				return fmt.Errorf("cannot write at byte %d: %w", at, err)
+			alike, there := len(part), false
+			if w.shared != nil {
+				alike, there = w.shared.take(part, at)
 			}
-			part, at = part[m:], at+int64(m)
+			if there {
+				w.reused += int64(alike)
+			} else if err := w.writeAt(part[:alike], at); err != nil {
+				return err
+			}
+			part, at = part[alike:], at+int64(alike)
 		}
 		p = p[n:]
 	}
 	return nil
 }
 
-// skip leaves a hole in place of n bytes of data.
+func (w *pieceWriter) writeAt(p []byte, at int64) error {
+	for len(p) > 0 {
+		n, err := retryInt(func() (int, error) { return unix.Pwrite(w.fd, p, at) })
+		if err != nil {
+			return fmt.Errorf("cannot write at byte %d: %w", at, err)
+		}
+		p, at = p[n:], at+int64(n)
+	}
+	return nil
+}
+
+// skip leaves a hole in place of n bytes of data, and takes away what is there by sharing: nobody has vouched for it.
 func (w *pieceWriter) skip(n int64) error {
 	for n > 0 {
-		_, m, err := w.place(n)
+		at, m, err := w.place(n)
 		if err != nil {
 			return err
+		}
+		if w.shared != nil {
+			if err := unix.Fallocate(w.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, m); err != nil {
+				return fmt.Errorf("cannot leave a hole at byte %d: %w", at, err)
+			}
 		}
 		n -= m
 	}
@@ -214,10 +241,14 @@ func (w *pieceWriter) place(limit int64) (at, n int64, err error) {
 // writeFile makes a file, lets fill write its data and gives it all that the entry has. A file that fails is removed.
 func (x *extractor) writeFile(dir int, name string, inherits bool, e *tarEntry, fill func(*pieceWriter) error) error {
 	var fd int
+	access := unix.O_WRONLY
+	if len(e.Shared) > 0 {
+		access = unix.O_RDWR // it may share with itself
+	}
 	kept, err := x.place(dir, name, e.Path, func() error {
 		var err error
 		fd, err = retryInt(func() (int, error) {
-			return unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+			return unix.Openat(dir, name, access|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		})
 		return err
 	})
@@ -246,14 +277,24 @@ func (x *extractor) fillFile(dir int, name string, fd int, inherits bool, e *tar
 		x.setFlags(fd, e, e.Flags&^lateFlags)
 	}
 	pieces := e.pieces
+	w := &pieceWriter{fd: fd, pieces: pieces}
 	if pieces == nil {
-		pieces = []segment{{0, e.SizeBytes}}
-	} else if err := unix.Ftruncate(fd, e.SizeBytes); err != nil {
-		return fmt.Errorf("cannot make a file of %d bytes: %w", e.SizeBytes, err)
+		w.pieces = []segment{{0, e.SizeBytes}}
 	}
-	if err := fill(&pieceWriter{fd: fd, pieces: pieces}); err != nil {
+	if w.shared = x.sharer.of(fd, e, w.pieces); w.shared != nil {
+		defer w.shared.close()
+	}
+	if pieces != nil || w.shared != nil {
+		if err := unix.Ftruncate(fd, e.SizeBytes); err != nil {
+			return fmt.Errorf("cannot make a file of %d bytes: %w", e.SizeBytes, err)
+		}
+	}
+	if err := fill(w); err != nil {
 		return err
 	}
+	x.mu.Lock()
+	x.stats.SharedBytes += w.reused
+	x.mu.Unlock()
 	var st unix.Stat_t
 	if e.StoredBytes > jobFileBytes { // lost data at the end may have left it short
 		if err := unix.Fstat(fd, &st); err != nil {

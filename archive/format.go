@@ -56,6 +56,7 @@ type Entry struct {
 	TarBytes    int64             // of headers, data and padding in the tar stream
 	DataOffset  int64             // hard links: TarOffset of the entry that holds the data
 	Flags       uint32            // chattr flags as FS_IOC_GETFLAGS gives them, 0 where there are none
+	Shared      []Shared          // files: data that lie where those of an earlier range do; in the order of their offsets
 	Damaged     string            // why the data is not what it should be; empty when it is
 	OddXattrs   map[string][]byte // attributes that PAX cannot express (names with "=")
 }

@@ -68,6 +68,7 @@ type entryJSON struct {
 	TarBytes   int64       `json:"len"`
 	DataOffset int64       `json:"data"`
 	Flags      uint32      `json:"flags"`
+	Shared     [][4]int64  `json:"shared"`
 	Damaged    string      `json:"damaged"`
 	Xattrs     []xattrJSON `json:"xattrs"`
 }
@@ -136,6 +137,18 @@ func appendEntry(dst []byte, e *Entry) []byte {
 	}
 	if e.Flags != 0 {
 		dst = appendInt(dst, "flags", int64(e.Flags))
+	}
+	if len(e.Shared) > 0 {
+		dst = append(dst, `,"shared":`...)
+		for i, r := range e.Shared {
+			dst = append(dst, "[,"[min(i, 1)], '[')
+			dst = strconv.AppendInt(dst, r.OffsetBytes, 10)
+			for _, n := range []int64{r.LengthBytes, r.From, r.FromOffsetBytes} {
+				dst = strconv.AppendInt(append(dst, ','), n, 10)
+			}
+			dst = append(dst, ']')
+		}
+		dst = append(dst, ']')
 	}
 	if e.Damaged != "" {
 		dst = append(dst, `,"damaged":`...)
@@ -274,6 +287,10 @@ func (j *entryJSON) entry() (Entry, error) {
 	if e.SizeBytes < 0 || e.StoredBytes < 0 || e.TarOffset < -1 || e.TarBytes < 0 || e.DataOffset < 0 ||
 		e.TarOffset > math.MaxInt64-e.TarBytes {
 		return Entry{}, errors.New("numbers out of range")
+	}
+	var err error
+	if e.Shared, err = parseShared(j.Shared); err != nil {
+		return Entry{}, err
 	}
 	mode, err := strconv.ParseUint(j.Mode, 8, 32)
 	if err != nil {

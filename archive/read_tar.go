@@ -31,7 +31,8 @@ type tarEntry struct {
 	pieces                []segment // of a sparse file; nil for others
 	dataBytes             int64     // in the stream, with the map of a sparse file
 	notes                 []string
-	exact                 bool // TarOffset is known
+	exact                 bool  // TarOffset is known
+	seq                   int64 // number of the entry in an extraction
 }
 
 // lostData is the error of data that is missing in the middle of an entry. What follows can be read.

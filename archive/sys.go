@@ -17,6 +17,8 @@ type system struct {
 	statx    func(dirFD int, name string, flags int, path string) (unix.Statx_t, error)
 	getdents func(fd int, path string, buf []byte) (int, error)
 	pread    func(fd int, path string, p []byte, offset int64) (int, error)
+	canShare func(fd int) bool
+	shared   func(fd int, path string, sizeBytes int64, list []physical) ([]physical, error)
 }
 
 // hostSystem is the kernel itself.
@@ -36,6 +38,10 @@ func hostSystem() *system {
 		pread: func(fd int, _ string, p []byte, offset int64) (n int, err error) {
 			err = ignoringEINTR(func() error { n, err = unix.Pread(fd, p, offset); return err })
 			return n, err
+		},
+		canShare: canShare,
+		shared: func(fd int, _ string, sizeBytes int64, list []physical) ([]physical, error) {
+			return sharedExtents(fd, sizeBytes, list)
 		},
 	}
 }

@@ -60,6 +60,7 @@ type TreeStats struct {
 	Files        int64 // regular ones, hard links to them not counted again
 	Dirs         int64
 	ContentBytes int64 // data of files, without holes
+	SharedBytes  int64 // of ContentBytes, what lies where earlier data do: it takes no room of its own when it is shared again
 	TarBytes     int64 // of the tar stream
 	ArchiveBytes int64 // of the archive
 	IndexBytes   int64
@@ -118,6 +119,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs,
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
+	w.shares = opts.sys.canShare(rootFD)
 	w.attrs.unlisted = opts.Xattrs
 	items := newItems()
 	for _, it := range items {
@@ -161,6 +163,7 @@ type treeWriter struct {
 	sys     *system
 	walker  *walker
 	members *memberWriter
+	shares  *shareMap              // nil while nothing was shared
 	links   map[inodeKey]firstName // of inodes with further names to come
 	stats   TreeStats
 	head    []byte // of the entry at hand
@@ -317,6 +320,7 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 	t.rememberLink(it)
 	t.members.write(t.head)
 	if e.Type == TypeFile {
+		t.noteShared(it)
 		return t.storeData(ctx, it, h.size)
 	}
 	return nil

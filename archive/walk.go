@@ -34,9 +34,10 @@ type item struct {
 	sparse   bool
 	data     []byte // of a file that is loaded
 	loaded   bool
-	damaged  []string // why data or attributes are not what they should be
-	mounted  bool     // something else is mounted on it
-	failed   error    // it could not be looked at, and is not stored
+	shared   []physical // of a file: what it shares with others
+	damaged  []string   // why data or attributes are not what they should be
+	mounted  bool       // something else is mounted on it
+	failed   error      // it could not be looked at, and is not stored
 
 	ready chan struct{} // receives one value when all of the above is filled in
 }
@@ -55,7 +56,7 @@ func (it *item) release() {
 	if it.dir != nil {
 		it.dir.release()
 	}
-	*it = item{fd: -1, data: it.data[:0], ready: it.ready}
+	*it = item{fd: -1, data: it.data[:0], shared: it.shared[:0], ready: it.ready}
 }
 
 func (it *item) closeFile() {
@@ -92,6 +93,7 @@ type walker struct {
 	exclude  *Matcher
 	log      *slog.Logger
 	openDirs int
+	shares   bool // files of this filesystem may share their data
 
 	free  chan *item // not in use
 	prep  chan *item // for the readers
@@ -523,6 +525,7 @@ func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
 		it.sparse = len(it.segments) != 1 || it.segments[0].length != size
 	}
 	it.entry.StoredBytes = storedBytes(it.segments)
+	p.lookForShared(it)
 	if it.st.Nlink > 1 {
 		return nil // which of the names has the data is known when it is its turn
 	}

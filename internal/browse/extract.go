@@ -41,7 +41,8 @@ func (x *Extracted) Good() bool {
 // Extract takes places, whose paths may be patterns, with all that is below them out of a backup; all files when there
 // are none. Each extent goes into a folder of its name below root, the only one of an unpartitioned volume into root
 // itself, each file below its full path there. Nothing gets outside of root, which stays the caller's, and these folders keep
-// owner and mode, whatever the root of the extent has. With KeepGoing the error wraps archive.ErrIncomplete when something is lost; the results list it.
+// owner and mode, whatever the root of the extent has. With KeepGoing the error wraps archive.ErrIncomplete when something is
+// lost; the results list it.
 func (b *Backup) Extract(ctx context.Context, root *os.Root, places []Place, opts ExtractOptions) ([]Extracted, error) {
 	wanted := map[string][]string{}
 	for _, p := range places {

@@ -1,0 +1,305 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sort"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Some filesystems let files share their data: copies by reflink, and snapshots of btrfs. The tar stream has such data as
+// often as there are files with it. The index says which ranges were the same blocks, so that they can be shared again.
+
+// Shared is a range of a file that lies in the very same blocks as an earlier range, of the same file or of one before it in
+// the archive.
+type Shared struct {
+	OffsetBytes     int64 // in the file
+	LengthBytes     int64
+	From            int64 // TarOffset of the entry that has the earlier range
+	FromOffsetBytes int64 // of the earlier range in its file
+}
+
+const (
+	// maxShared bounds the shared extents that are looked at in one file, and so its ranges in the index. What is beyond is
+	// not shared again.
+	maxShared = 4096
+	// maxExtents bounds the extents of one file among which shared ones are looked for.
+	maxExtents = 64 << 10
+	// maxShareMap bounds what is remembered of earlier extents: about 20 MB.
+	maxShareMap = 256 << 10
+	// shareBucketBytes of the filesystem are looked up together.
+	shareBucketBytes = 64 << 20
+)
+
+// physical is a part of a file, and where it lies on the filesystem.
+type physical struct {
+	offset, length int64
+	at             int64
+	packed         bool // compressed: at says where all of it begins
+}
+
+// canShare tells whether files on the filesystem that a file is on may share their data.
+func canShare(fd int) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false
+	}
+	return st.Type == unix.XFS_SUPER_MAGIC || st.Type == unix.BTRFS_SUPER_MAGIC
+}
+
+// fiemap and fiemapExtent are the kernel's, of linux/fiemap.h.
+type fiemap struct {
+	start, length                         uint64
+	flags, mapped, extentCount, reserved0 uint32
+	extents                               [128]fiemapExtent
+}
+
+type fiemapExtent struct {
+	logical, physical, length uint64
+	reserved0                 [2]uint64
+	flags                     uint32
+	reserved1                 [3]uint32
+}
+
+const (
+	ioctlFiemap = 0xc020660b // FS_IOC_FIEMAP
+
+	fiemapLast    = 0x1
+	fiemapEncoded = 0x8
+	fiemapShared  = 0x2000
+	// An extent with one of these has no place that others could share: unknown, not yet allocated, encrypted, not aligned
+	// (in an inode, or packed with others), unwritten.
+	fiemapPlaceless = 0x2 | 0x4 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+)
+
+// sharedExtents lists the extents of an open file that others share, in their order and up to its size.
+func sharedExtents(fd int, sizeBytes int64, list []physical) ([]physical, error) {
+	var m fiemap
+	looked := 0
+	for at := uint64(0); at < uint64(sizeBytes) && looked < maxExtents; looked += int(m.mapped) {
+		m.start, m.length, m.extentCount, m.mapped = at, uint64(sizeBytes)-at, uint32(len(m.extents)), 0
+		err := ignoringEINTR(func() error {
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlFiemap, uintptr(unsafe.Pointer(&m))); errno != 0 {
+				return errno
+			}
+			return nil
+		})
+		if err != nil {
+			return list, fmt.Errorf("cannot tell where its data lie: %w", err)
+		}
+		if m.mapped == 0 || m.mapped > uint32(len(m.extents)) {
+			return list, nil
+		}
+		for _, e := range m.extents[:m.mapped] {
+			if e.logical+e.length <= at { // a kernel that does not go on would never end
+				return list, nil
+			}
+			at = e.logical + e.length
+			if e.flags&fiemapShared != 0 && e.flags&fiemapPlaceless == 0 && e.logical < uint64(sizeBytes) {
+				list = append(list, physical{offset: int64(e.logical), length: min(int64(e.length), sizeBytes-int64(e.logical)),
+					at: int64(e.physical), packed: e.flags&fiemapEncoded != 0})
+			}
+			if len(list) == maxShared || e.flags&fiemapLast != 0 {
+				return list, nil
+			}
+		}
+	}
+	return list, nil
+}
+
+// lookForShared notes what an open file shares. Where that cannot be told nothing is lost: its data are in the stream.
+func (p *preparer) lookForShared(it *item) {
+	if !p.walker.shares || it.entry.StoredBytes == 0 {
+		return
+	}
+	var err error
+	if it.shared, err = p.sys.shared(it.fd, it.entry.Path, it.entry.SizeBytes, it.shared[:0]); err != nil {
+		p.walker.log.Debug("what a file shares is not known", "path", it.entry.Path, "err", err)
+	}
+}
+
+// shareMap remembers where the shared extents of earlier files lie.
+type shareMap struct {
+	buckets map[int64][]place         // sorted, without overlaps; by where they lie
+	packed  map[physical]sharedSource // compressed extents, by their place and length
+	free    int                       // how many more are remembered
+}
+
+// place is a part of the filesystem that a file has.
+type place struct {
+	at, end int64
+	of      sharedSource
+}
+
+type sharedSource struct{ from, offset int64 }
+
+func newShareMap() *shareMap {
+	return &shareMap{buckets: make(map[int64][]place), packed: make(map[physical]sharedSource), free: maxShareMap}
+}
+
+// add remembers the extents of the entry at from in the stream, and returns those ranges that an earlier entry has, or this
+// one itself.
+func (m *shareMap) add(from int64, extents []physical) []Shared {
+	var out rangeList
+	for _, x := range extents {
+		if x.packed {
+			m.addPacked(from, x, &out)
+			continue
+		}
+		for x.length > 0 {
+			bucket := x.at / shareBucketBytes
+			part := x
+			part.length = min(x.length, (bucket+1)*shareBucketBytes-x.at)
+			m.addPart(bucket, from, part, &out)
+			x.offset, x.at, x.length = x.offset+part.length, x.at+part.length, x.length-part.length
+		}
+	}
+	return out
+}
+
+// addPart looks up a part of one bucket, and fills in between what is known.
+func (m *shareMap) addPart(bucket, from int64, x physical, out *rangeList) {
+	places := m.buckets[bucket]
+	end := x.at + x.length
+	i := sort.Search(len(places), func(i int) bool { return places[i].end > x.at })
+	for at := x.at; at < end; i++ {
+		offset := x.offset + at - x.at
+		next := end
+		if i < len(places) && places[i].at <= at {
+			known := places[i]
+			next = min(known.end, end)
+			out.add(Shared{offset, next - at, known.of.from, known.of.offset + at - known.at})
+		} else {
+			if i < len(places) {
+				next = min(places[i].at, end)
+			}
+			if m.free == 0 {
+				i--
+			} else {
+				m.free--
+				places = append(places, place{})
+				copy(places[i+1:], places[i:])
+				places[i] = place{at, next, sharedSource{from, offset}}
+			}
+		}
+		at = next
+	}
+	m.buckets[bucket] = places
+}
+
+// addPacked looks up a compressed extent. It takes less room than its data, so that only a whole one is known by its place.
+func (m *shareMap) addPacked(from int64, x physical, out *rangeList) {
+	key := physical{at: x.at, length: x.length, packed: true}
+	if of, known := m.packed[key]; known {
+		out.add(Shared{x.offset, x.length, of.from, of.offset})
+	} else if m.free > 0 {
+		m.free--
+		m.packed[key] = sharedSource{from, x.offset}
+	}
+}
+
+// rangeList grows by ranges in their order, of which those that go on are joined.
+type rangeList []Shared
+
+func (l *rangeList) add(r Shared) {
+	if n := len(*l); n > 0 {
+		last := &(*l)[n-1]
+		if last.From == r.From && last.OffsetBytes+last.LengthBytes == r.OffsetBytes &&
+			last.FromOffsetBytes+last.LengthBytes == r.FromOffsetBytes {
+			last.LengthBytes += r.LengthBytes
+			return
+		}
+	}
+	if len(*l) < maxShared {
+		*l = append(*l, r)
+	}
+}
+
+func sharedBytes(ranges []Shared) (n int64) {
+	for _, r := range ranges {
+		n += r.LengthBytes
+	}
+	return n
+}
+
+// noteShared enters in the index what a file, whose place in the stream is known, shares with earlier ones.
+func (t *treeWriter) noteShared(it *item) {
+	if len(it.shared) == 0 {
+		return
+	}
+	if t.shares == nil {
+		t.shares = newShareMap()
+	}
+	it.entry.Shared = t.shares.add(it.entry.TarOffset, it.shared)
+	t.stats.SharedBytes += sharedBytes(it.entry.Shared)
+}
+
+// fileAt returns the path of the file whose entry begins at a byte of the tar stream. It reads one block, and those before it
+// as long as they begin in the same member. The error wraps fs.ErrNotExist when there is no such file.
+func (x *Index) fileAt(ctx context.Context, tarOffset int64, c *blockCache) (path string, err error) {
+	last := sort.Search(len(x.blocks), func(i int) bool { return x.blocks[i].TarOffset > tarOffset }) - 1
+	for i := last; i >= 0; i-- {
+		files, err := c.block(ctx, x, i)
+		if err != nil {
+			return "", err
+		}
+		if path, ok := files[tarOffset]; ok {
+			return path, nil
+		}
+		if x.blocks[i].TarOffset < x.blocks[last].TarOffset {
+			break
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// blockCache keeps the files of a few blocks. It is for one goroutine at a time.
+type blockCache struct {
+	blocks [4]cachedBlock
+	next   int // to be replaced
+}
+
+// cachedBlock has the paths of a block's files, by where they begin in the tar stream.
+type cachedBlock struct {
+	number int
+	files  map[int64]string // nil where there is none as yet
+}
+
+func (c *blockCache) block(ctx context.Context, x *Index, i int) (map[int64]string, error) {
+	for _, b := range c.blocks {
+		if b.files != nil && b.number == i {
+			return b.files, nil
+		}
+	}
+	files := make(map[int64]string)
+	for l, err := range x.lines(ctx, i) {
+		if err != nil {
+			return nil, err
+		}
+		if l.Kind == lineEntry && l.Entry.Type == TypeFile {
+			files[l.Entry.TarOffset] = l.Entry.Path
+		}
+	}
+	c.blocks[c.next] = cachedBlock{i, files}
+	c.next = (c.next + 1) % len(c.blocks)
+	return files, nil
+}
+
+// parseShared reads the ranges of an entry. What they claim is held against the data when they are used.
+func parseShared(rows [][4]int64) ([]Shared, error) {
+	if len(rows) > maxShared {
+		return nil, fmt.Errorf("%d shared ranges, more than %d", len(rows), maxShared)
+	}
+	var list []Shared
+	for _, r := range rows {
+		if r[0] < 0 || r[1] <= 0 || r[2] < 0 || r[3] < 0 || r[0]+r[1] < 0 || r[3]+r[1] < 0 {
+			return nil, errors.New("a shared range out of bounds")
+		}
+		list = append(list, Shared{r[0], r[1], r[2], r[3]})
+	}
+	return list, nil
+}
