@@ -16,12 +16,16 @@
 //   - The newest complete backup always stays (the floor). Damaged ones never count as the floor; where there is no
 //     complete one at all, the newest damaged one stays.
 //   - A damaged backup never displaces a complete one: each rule is applied to the complete ones alone, and then to
-//     all for the damaged ones, so that those are kept for as long as the policy would keep them were they whole.
-//   - A backup dated in the future stays, takes no slot and is no floor: which of the clocks was wrong is not known.
+//     all for the damaged ones, so those are kept for as long as the policy would keep them were they whole.
+//   - A foreign backup, made by another machine under this host's name, never displaces one of this machine. It goes
+//     when the policy would remove it were it this machine's, so the backups of a host that was replaced go as those
+//     of its successor come. Where there is no other, the newest complete one is the floor.
+//   - A backup dated ahead (package clock) stays, takes no slot and is no floor: which of the clocks was wrong is not
+//     known.
 //   - A protected backup stays and takes no slot.
-//   - A gap of more than 31 days before the latest day with a complete backup, or between that day and today, is
-//     taken for a clock that jumped until a complete backup of a second day confirms it. Until then, the days before
-//     the gap are counted back from its beginning as well as from today.
+//   - The latest gap of more than a week, between days with a complete backup or between the latest of them and today,
+//     counts as one day: it may be a clock that jumped, and no single night ends all that the policy keeps. So a night
+//     after such a gap removes what a night without it would have removed.
 package retention
 
 import (
@@ -31,20 +35,19 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"voltar/internal/clock"
 )
 
 // ErrEmptyPolicy is returned for a policy that names nothing to keep: it would remove everything but the floor.
 var ErrEmptyPolicy = errors.New("the retention policy keeps nothing: set days, keep_last or another count")
-
-// jumpDays is the longest gap between backups that is believed at once: longer than any month, so that monthly backups
-// are never taken for a clock that jumped.
-const jumpDays = 31
 
 // Backup is what a decision needs to know of one backup.
 type Backup struct {
 	ID        string
 	Time      time.Time // when its snapshot was taken
 	Complete  bool      // false: damaged, some of its data is missing
+	Foreign   bool      // made by another machine under this host's name
 	Protected bool      // held by a person or by the store: never condemned
 }
 
@@ -139,57 +142,76 @@ func Apply(now time.Time, loc *time.Location, backups []Backup, policy Policy) (
 
 	// Decisions are worked on through the positions of their backups, since nothing makes an ID unique.
 	reasons := make([][]string, len(sorted))
-	var complete, countable []int // positions of backups that take slots
-	best := -1                    // position of the floor
+	var countable []int // positions of backups that take slots
 	for i, b := range sorted {
 		switch {
-		case b.Time.After(now):
-			reasons[i] = append(reasons[i], "dated in the future")
-			continue
-		case best < 0 || b.Complete && !sorted[best].Complete:
-			best = i
-		}
-		if b.Protected {
+		case clock.IsAhead(b.Time, now):
+			reasons[i] = append(reasons[i], "dated ahead of this host's clock")
+		case b.Protected:
 			reasons[i] = append(reasons[i], "protected")
-			continue
-		}
-		countable = append(countable, i)
-		if b.Complete {
-			complete = append(complete, i)
+		default:
+			countable = append(countable, i)
 		}
 	}
-
 	window := newWindow(now, loc, sorted, policy.Days)
+	for _, i := range countable {
+		if within, reason := window.keeps(sorted[i].Time); within {
+			reasons[i] = append(reasons[i], reason)
+		}
+	}
 	for _, rule := range policy.rules(loc) {
-		for _, k := range rule.keepers(sorted, complete) {
+		for _, k := range rule.keepersByClass(sorted, countable) {
 			reasons[k.at] = append(reasons[k.at], k.reason)
 		}
-		for _, k := range rule.keepers(sorted, countable) {
-			if !sorted[k.at].Complete {
-				reasons[k.at] = append(reasons[k.at], k.reason)
-			}
+	}
+	for _, i := range floors(now, sorted) {
+		if len(reasons[i]) == 0 && sorted[i].Complete {
+			reasons[i] = []string{"last good backup"}
+		} else if len(reasons[i]) == 0 {
+			reasons[i] = []string{"best there is, as no backup is complete"}
 		}
 	}
 
 	decisions := make([]Decision, len(sorted))
 	for i, b := range sorted {
-		why := reasons[i]
-		if within, reason := window.keeps(b.Time); within && !b.Time.After(now) && !b.Protected {
-			why = append([]string{reason}, why...)
-		}
-		if len(why) == 0 && i == best {
-			why = []string{"last good backup"}
-			if !b.Complete {
-				why = []string{"best there is, as no backup is complete"}
-			}
-		}
-		d := Decision{Backup: b, Keep: len(why) > 0, Reason: strings.Join(why, ", ")}
+		d := Decision{Backup: b, Keep: len(reasons[i]) > 0, Reason: strings.Join(reasons[i], ", ")}
 		if !d.Keep {
 			d.Reason = policy.whyRemoved()
+		}
+		if b.Foreign {
+			d.Reason += " (made by another machine)"
 		}
 		decisions[i] = d
 	}
 	return decisions, nil
+}
+
+// floors returns the positions of the backups that stay whatever the rules say: the best of this machine's, and where
+// that is not complete, the best of all as well.
+func floors(now time.Time, sorted []Backup) []int {
+	own, all := -1, -1
+	better := func(i, than int) bool { return than < 0 || sorted[i].Complete && !sorted[than].Complete }
+	for i, b := range sorted {
+		if clock.IsAhead(b.Time, now) {
+			continue
+		}
+		if !b.Foreign && better(i, own) {
+			own = i
+		}
+		if better(i, all) {
+			all = i
+		}
+	}
+	switch {
+	case all < 0:
+		return nil
+	case own < 0 || own == all:
+		return []int{all}
+	case sorted[own].Complete:
+		return []int{own}
+	default:
+		return []int{own, all}
+	}
 }
 
 // Condemned returns what the policy removes, oldest first. Before tonight's backup stands, with only the standing ones
@@ -211,6 +233,7 @@ func newestFirst(a, b Backup) int {
 	return cmp.Or(
 		b.Time.Compare(a.Time),
 		compareBool(b.Complete, a.Complete),
+		compareBool(a.Foreign, b.Foreign),
 		compareBool(b.Protected, a.Protected),
 		cmp.Compare(b.ID, a.ID),
 	)
@@ -245,55 +268,37 @@ type window struct {
 	loc   *time.Location
 	days  int
 	today int // number of the calendar day
-	mark  int // the day before a gap that the clock may have made, from which days are counted as well; today when none
+	// The latest long gap: the day before it, and how many days it lasts. Without one gapDays is 1, which changes nothing.
+	gapFrom, gapDays int
 }
 
 func newWindow(now time.Time, loc *time.Location, sorted []Backup, days int) window {
-	w := window{loc: loc, days: days, today: dayNumber(now, loc)}
-	w.mark = w.today
-	var latest []int // the two latest days that have a complete backup
+	w := window{loc: loc, days: days, today: clock.Day(now, loc), gapDays: 1}
+	counts := func(b Backup) bool { return b.Complete && !clock.IsAhead(b.Time, now) }
+	hasOwn := slices.ContainsFunc(sorted, func(b Backup) bool { return counts(b) && !b.Foreign })
+	after := w.today
 	for _, b := range sorted {
-		if !b.Complete || b.Time.After(now) {
+		if !counts(b) || b.Foreign && hasOwn {
 			continue
 		}
-		day := dayNumber(b.Time, loc)
-		if len(latest) == 0 || day < latest[len(latest)-1] {
-			latest = append(latest, day)
-		}
-		if len(latest) == 2 {
+		day := clock.Day(b.Time, loc)
+		if after-day > clock.LongGapDays {
+			w.gapFrom, w.gapDays = day, after-day
 			break
 		}
-	}
-	switch {
-	case len(latest) == 2 && latest[0]-latest[1] > jumpDays:
-		w.mark = latest[1]
-	case len(latest) > 0 && w.today-latest[0] > jumpDays:
-		w.mark = latest[0]
+		after = day
 	}
 	return w
 }
 
 func (w window) keeps(t time.Time) (bool, string) {
-	if w.days == 0 {
-		return false, ""
+	day := clock.Day(t, w.loc)
+	age, reason := w.today-day, "within "+Policy{Days: w.days}.String()
+	if w.gapDays > 1 && day <= w.gapFrom {
+		age -= w.gapDays - 1
+		reason += fmt.Sprintf(", with a gap of %d days counted as one", w.gapDays)
 	}
-	words := Policy{Days: w.days}.String()
-	day := dayNumber(t, w.loc)
-	switch {
-	case w.today-day < w.days:
-		return true, "within " + words
-	case day <= w.mark && w.mark-day < w.days:
-		return true, "within " + words + " before a long gap, which another day's backup has yet to confirm"
-	default:
-		return false, ""
-	}
-}
-
-// dayNumber counts calendar days of loc, so that the difference of two numbers is one of dates, never of hours.
-func dayNumber(t time.Time, loc *time.Location) int {
-	year, month, day := t.In(loc).Date()
-	const secondsPerDay = 24 * 60 * 60
-	return int(time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Unix() / secondsPerDay)
+	return age < w.days, reason
 }
 
 // rule keeps the newest backup of each of the n latest periods.
@@ -333,6 +338,23 @@ func (p Policy) rules(loc *time.Location) []rule {
 		{n: p.Monthly, period: layout("monthly", "2006-01")},
 		{n: p.Yearly, period: layout("yearly", "2006")},
 	}
+}
+
+// keepersByClass picks for each class of backups from those that may displace them: a damaged one displaces only damaged
+// ones, a foreign one only foreign ones.
+func (r rule) keepersByClass(sorted []Backup, countable []int) []keeper {
+	var kept []keeper
+	for _, class := range []struct{ complete, foreign bool }{{true, false}, {false, false}, {true, true}, {false, true}} {
+		among := slices.DeleteFunc(slices.Clone(countable), func(i int) bool {
+			return class.complete && !sorted[i].Complete || !class.foreign && sorted[i].Foreign
+		})
+		for _, k := range r.keepers(sorted, among) {
+			if b := sorted[k.at]; b.Complete == class.complete && b.Foreign == class.foreign {
+				kept = append(kept, k)
+			}
+		}
+	}
+	return kept
 }
 
 // keepers picks from the backups at the given positions, newest first.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"voltar/internal/clock"
 )
 
 func location(t testing.TB, name string) *time.Location {
@@ -41,6 +43,7 @@ func history(t testing.TB, loc *time.Location, lines ...string) []Backup {
 			ID:        line[:16],
 			Time:      at(t, loc, when).UTC(),
 			Complete:  !strings.Contains(words, "damaged"),
+			Foreign:   strings.Contains(words, "foreign"),
 			Protected: strings.Contains(words, "protected"),
 		})
 	}
@@ -86,7 +89,6 @@ func keptIDs(decisions []Decision) []string {
 
 func TestApply(t *testing.T) {
 	berlin := location(t, "Europe/Berlin")
-	const gap = "within 7 days before a long gap, which another day's backup has yet to confirm"
 	tests := []struct {
 		name    string
 		now     string
@@ -109,12 +111,24 @@ func TestApply(t *testing.T) {
 		{
 			name:    "days alone keep the last good one when nothing is within them",
 			now:     "2026-11-20 01:00",
-			backups: []string{"2026-11-11 01:00 damaged", "2026-11-10 01:00", "2026-11-09 01:00"},
+			backups: []string{"2026-11-13 01:00", "2026-11-12 01:00"},
 			policy:  Policy{Days: 7},
 			want: []string{
+				"2026-11-13 01:00 kept: last good backup",
+				"2026-11-12 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "nights that fail end nothing",
+			now:     "2026-11-20 01:00",
+			backups: []string{"2026-11-20 00:30 damaged", "2026-11-11 01:00 damaged", "2026-11-10 01:00", "2026-11-05 01:00", "2026-11-04 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-20 00:30 kept: within 7 days",
 				"2026-11-11 01:00 removed: older than 7 days",
-				"2026-11-10 01:00 kept: last good backup",
-				"2026-11-09 01:00 removed: older than 7 days",
+				"2026-11-10 01:00 kept: within 7 days, with a gap of 10 days counted as one",
+				"2026-11-05 01:00 kept: within 7 days, with a gap of 10 days counted as one",
+				"2026-11-04 01:00 removed: older than 7 days",
 			},
 		},
 		{
@@ -196,7 +210,7 @@ func TestApply(t *testing.T) {
 			backups: []string{"2036-01-01 01:00", "2026-11-19 01:00 protected", "2026-11-18 01:00 damaged", "2026-11-17 01:00"},
 			policy:  Policy{KeepLast: 1},
 			want: []string{
-				"2036-01-01 01:00 kept: dated in the future",
+				"2036-01-01 01:00 kept: dated ahead of this host's clock",
 				"2026-11-19 01:00 kept: protected",
 				"2026-11-18 01:00 kept: last 1",
 				"2026-11-17 01:00 kept: last 1",
@@ -208,54 +222,119 @@ func TestApply(t *testing.T) {
 			backups: []string{"2026-11-20 01:00", "2026-11-19 01:00", "1970-01-02 00:30"},
 			policy:  Policy{Days: 1},
 			want: []string{
-				"2026-11-20 01:00 kept: dated in the future",
-				"2026-11-19 01:00 kept: dated in the future",
+				"2026-11-20 01:00 kept: dated ahead of this host's clock",
+				"2026-11-19 01:00 kept: dated ahead of this host's clock",
 				"1970-01-02 00:30 kept: within 1 day",
 			},
 		},
 		{
-			name:    "clock ten years ahead, first run: what came before the gap stays",
+			name:    "clock ten years ahead, first run: the gap counts as one day",
 			now:     "2036-11-20 02:00",
-			backups: []string{"2036-11-20 01:00", "2026-11-19 01:00", "2026-11-13 01:00", "2026-11-12 23:00"},
+			backups: []string{"2036-11-20 01:00", "2026-11-19 01:00", "2026-11-14 01:00", "2026-11-13 23:00"},
 			policy:  Policy{Days: 7},
 			want: []string{
 				"2036-11-20 01:00 kept: within 7 days",
-				"2026-11-19 01:00 kept: " + gap,
-				"2026-11-13 01:00 kept: " + gap,
-				"2026-11-12 23:00 removed: older than 7 days",
+				"2026-11-19 01:00 kept: within 7 days, with a gap of 3654 days counted as one",
+				"2026-11-14 01:00 kept: within 7 days, with a gap of 3654 days counted as one",
+				"2026-11-13 23:00 removed: older than 7 days",
 			},
 		},
 		{
-			name:    "a second day confirms the gap",
+			name:    "clock ten years ahead for two nights: a night costs what a night would",
 			now:     "2036-11-21 02:00",
-			backups: []string{"2036-11-21 01:00", "2036-11-20 01:00", "2026-11-19 01:00"},
+			backups: []string{"2036-11-21 01:00", "2036-11-20 01:00", "2026-11-19 01:00", "2026-11-15 01:00", "2026-11-14 01:00"},
 			policy:  Policy{Days: 7},
 			want: []string{
 				"2036-11-21 01:00 kept: within 7 days",
 				"2036-11-20 01:00 kept: within 7 days",
-				"2026-11-19 01:00 removed: older than 7 days",
+				"2026-11-19 01:00 kept: within 7 days, with a gap of 3654 days counted as one",
+				"2026-11-15 01:00 kept: within 7 days, with a gap of 3654 days counted as one",
+				"2026-11-14 01:00 removed: older than 7 days",
 			},
 		},
 		{
-			name:    "a damaged second day confirms nothing",
+			name:    "damaged ones make no gap shorter",
 			now:     "2036-11-21 02:00",
-			backups: []string{"2036-11-21 01:00 damaged", "2036-11-20 01:00", "2026-11-19 01:00"},
+			backups: []string{"2036-11-21 01:00 damaged", "2031-11-20 01:00 damaged", "2026-11-19 01:00"},
 			policy:  Policy{Days: 7},
 			want: []string{
 				"2036-11-21 01:00 kept: within 7 days",
-				"2036-11-20 01:00 kept: within 7 days",
-				"2026-11-19 01:00 kept: " + gap,
+				"2031-11-20 01:00 removed: older than 7 days",
+				"2026-11-19 01:00 kept: within 7 days, with a gap of 3655 days counted as one",
 			},
 		},
 		{
-			name:    "what came after the gap is counted from today alone",
-			now:     "2036-12-10 02:00",
+			name:    "only the latest gap counts as one day",
+			now:     "2036-11-20 02:00",
+			backups: []string{"2036-11-20 01:00", "2036-08-01 01:00", "2036-04-01 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2036-11-20 01:00 kept: within 7 days",
+				"2036-08-01 01:00 kept: within 7 days, with a gap of 111 days counted as one",
+				"2036-04-01 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "what came after the gap is counted from today",
+			now:     "2036-11-27 02:00",
 			backups: []string{"2036-11-20 02:00", "2036-11-20 01:00", "2026-11-19 01:00"},
 			policy:  Policy{Days: 7},
 			want: []string{
 				"2036-11-20 02:00 kept: last good backup",
 				"2036-11-20 01:00 removed: older than 7 days",
-				"2026-11-19 01:00 kept: " + gap,
+				"2026-11-19 01:00 removed: older than 7 days",
+			},
+		},
+		{
+			name:    "two clocks may differ by minutes",
+			now:     "2026-11-20 00:40",
+			backups: []string{"2026-11-20 01:00", "2026-11-19 01:00"},
+			policy:  Policy{KeepLast: 1},
+			want:    []string{"2026-11-20 01:00 kept: last 1", "2026-11-19 01:00 removed: not among last 1"},
+		},
+		{
+			name:    "another machine's backups displace none, and go as this machine's come",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:30 foreign", "2026-11-20 01:00", "2026-11-19 01:30 foreign", "2026-11-18 01:00", "2026-11-17 01:00"},
+			policy:  Policy{KeepLast: 2},
+			want: []string{
+				"2026-11-20 01:30 kept: last 2 (made by another machine)",
+				"2026-11-20 01:00 kept: last 2",
+				"2026-11-19 01:30 removed: not among last 2 (made by another machine)",
+				"2026-11-18 01:00 kept: last 2",
+				"2026-11-17 01:00 removed: not among last 2",
+			},
+		},
+		{
+			name:    "a machine that was replaced: its last good one stays until its successor has one",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-19 01:00 damaged", "2026-11-13 01:00 foreign", "2026-11-12 01:00 foreign"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-19 01:00 kept: within 7 days",
+				"2026-11-13 01:00 kept: last good backup (made by another machine)",
+				"2026-11-12 01:00 removed: older than 7 days (made by another machine)",
+			},
+		},
+		{
+			name:    "a machine that was replaced: its successor has one",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-20 01:00", "2026-11-13 01:00 foreign"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-20 01:00 kept: within 7 days",
+				"2026-11-13 01:00 removed: older than 7 days (made by another machine)",
+			},
+		},
+		{
+			name:    "another machine's backup is no floor of this one",
+			now:     "2026-11-20 02:00",
+			backups: []string{"2026-11-19 01:00 foreign", "2026-11-13 01:00", "2026-11-12 01:00"},
+			policy:  Policy{Days: 7},
+			want: []string{
+				"2026-11-19 01:00 kept: within 7 days (made by another machine)",
+				"2026-11-13 01:00 kept: last good backup",
+				"2026-11-12 01:00 removed: older than 7 days",
 			},
 		},
 		{
@@ -266,11 +345,11 @@ func TestApply(t *testing.T) {
 			want:    []string{"2026-11-20 01:00 kept: protected", "2026-11-01 01:00 kept: protected"},
 		},
 		{
-			name:    "a month between backups is no gap",
+			name:    "a week between backups is no gap",
 			now:     "2026-11-20 02:00",
-			backups: []string{"2026-11-20 01:00", "2026-10-20 01:00"},
+			backups: []string{"2026-11-20 01:00", "2026-11-13 01:00"},
 			policy:  Policy{Days: 7},
-			want:    []string{"2026-11-20 01:00 kept: within 7 days", "2026-10-20 01:00 removed: older than 7 days"},
+			want:    []string{"2026-11-20 01:00 kept: within 7 days", "2026-11-13 01:00 removed: older than 7 days"},
 		},
 		{
 			name:    "hours",
@@ -332,31 +411,41 @@ func TestHourThatComesTwice(t *testing.T) {
 	}
 }
 
-// A clock that is wrong for one night costs none of the backups that the policy kept before.
+// A clock that is wrong for some nights, whatever it shows, costs no more than as many nights with a right one.
 func TestClockJumpAndReturn(t *testing.T) {
 	loc := location(t, "Europe/Berlin")
-	for _, policy := range []Policy{{Days: 7}, {Days: 30}, {Days: 7, Monthly: 12}} {
-		for _, years := range []int{-50, -1, 1, 10} {
-			t.Run(fmt.Sprintf("%s, %+d years", policy, years), func(t *testing.T) {
-				backups := nightly(t, loc, "2026-10-01 01:00", 50)
-				now := at(t, loc, "2026-11-19 01:10")
-				backups = remaining(apply(t, now, loc, backups, policy))
-				before := len(backups)
-
-				wrong := now.AddDate(years, 0, 1)
-				backups = append(backups, Backup{ID: "wrong", Time: wrong.Add(-time.Minute), Complete: true})
-				backups = remaining(apply(t, wrong, loc, backups, policy))
-				if len(backups) != before+1 {
-					t.Fatalf("%d backups left with the wrong clock, want %d", len(backups), before+1)
-				}
-
-				right := now.AddDate(0, 0, 2)
-				backups = append(backups, Backup{ID: "right", Time: right.Add(-time.Minute), Complete: true})
-				left := keptIDs(apply(t, right, loc, backups, policy))
-				if len(left) < policy.Days-1 || left[0] != "wrong" && left[0] != "right" {
-					t.Errorf("after the clock was set right: %q", left)
-				}
-			})
+	for _, policy := range []Policy{{Days: 7}, {Days: 30}, {Days: 7, Monthly: 12}, {KeepLast: 5}} {
+		for _, years := range []int{-50, -1, 1, 10, 300} {
+			for _, wrongNights := range []int{1, 2, 3} {
+				t.Run(fmt.Sprintf("%s, %+d years, %d nights", policy, years, wrongNights), func(t *testing.T) {
+					backups := nightly(t, loc, "2026-10-01 01:00", 50)
+					now := at(t, loc, "2026-11-19 01:10")
+					backups = remaining(apply(t, now, loc, backups, policy))
+					real := slices.Clone(backups)
+					night := func(list []Backup, now time.Time, id string) []Backup {
+						list = append(list, Backup{ID: id, Time: now.Add(-time.Minute), Complete: true})
+						return remaining(apply(t, now, loc, list, policy))
+					}
+					for n := range wrongNights {
+						real = night(real, now.AddDate(0, 0, n+1), fmt.Sprint("night ", n))
+						backups = night(backups, now.AddDate(years, 0, n+1), fmt.Sprint("night ", n))
+					}
+					var want []string
+					for _, b := range real {
+						want = append(want, b.ID)
+					}
+					var have []string
+					for _, b := range backups {
+						have = append(have, b.ID)
+					}
+					containsAll(t, "with the wrong clock", have, want)
+					right := now.AddDate(0, 0, wrongNights+1)
+					left := night(backups, right, "right")
+					if !slices.ContainsFunc(left, func(b Backup) bool { return b.ID == "right" }) || len(left) < min(len(real), 7)-wrongNights {
+						t.Errorf("after the clock was set right: %+v", left)
+					}
+				})
+			}
 		}
 	}
 }
@@ -402,7 +491,7 @@ func TestPolicy(t *testing.T) {
 
 func TestCondemned(t *testing.T) {
 	backups := history(t, time.UTC, "2026-11-01 01:00", "2026-11-02 01:00", "2026-11-03 01:00", "2026-11-04 01:00 damaged")
-	got, err := Condemned(at(t, time.UTC, "2026-11-20 01:00"), time.UTC, backups, Policy{Days: 7})
+	got, err := Condemned(at(t, time.UTC, "2026-11-10 01:00"), time.UTC, backups, Policy{Days: 6})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,6 +515,7 @@ func scenario(seed uint64) (now time.Time, backups []Backup, policy Policy) {
 			ID:        fmt.Sprint(i),
 			Time:      now.Add(time.Duration(r.Int64N(spread)-spread*9/10) * time.Second),
 			Complete:  r.IntN(3) > 0,
+			Foreign:   r.IntN(4) == 0,
 			Protected: r.IntN(12) == 0,
 		})
 	}
@@ -451,14 +541,18 @@ func checkProperties(t *testing.T, seed uint64) {
 
 	present := func(in []Backup, ok func(Backup) bool) bool { return slices.ContainsFunc(in, ok) }
 	for _, d := range decisions {
-		if (d.Backup.Time.After(now) || d.Backup.Protected) && !d.Keep {
+		if (clock.IsAhead(d.Backup.Time, now) || d.Backup.Protected) && !d.Keep {
 			t.Errorf("condemned %+v", d.Backup)
 		}
 		if d.Reason == "" {
 			t.Errorf("no reason for %+v", d.Backup)
 		}
 	}
-	past := func(b Backup) bool { return !b.Time.After(now) }
+	past := func(b Backup) bool { return !clock.IsAhead(b.Time, now) }
+	own := func(b Backup) bool { return b.Complete && !b.Foreign && past(b) }
+	if present(backups, own) && !present(kept, own) {
+		t.Errorf("this machine's last complete backup is condemned: %q", lines(decisions))
+	}
 	good := func(b Backup) bool { return b.Complete && past(b) }
 	if present(backups, good) && !present(kept, good) {
 		t.Errorf("the last complete backup is condemned: %q", lines(decisions))
@@ -488,7 +582,11 @@ func checkProperties(t *testing.T, seed uint64) {
 	containsAll(t, "with damaged ones beside them, complete ones", keptIDs(decisions),
 		keptIDs(apply(t, now, loc, whole, policy)))
 
-	today := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return b.Time.After(now) })
+	alone := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return b.Foreign })
+	containsAll(t, "with another machine's beside them, own ones", keptIDs(decisions),
+		keptIDs(apply(t, now, loc, alone, policy)))
+
+	today := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return clock.IsAhead(b.Time, now) })
 	containsAll(t, "with future ones beside them, others", keptIDs(decisions),
 		keptIDs(apply(t, now, loc, today, policy)))
 }

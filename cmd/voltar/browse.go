@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +15,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 )
 
 // errNoDestination is for commands that have nowhere to look.
@@ -80,14 +83,16 @@ func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
 		return namedStore{}, catalog.Backup{}, err
 	}
 	ctx, text := c.Context, c.Args().First()
+	var listings []*catalog.Listing
 	var found catalog.Backup
 	var on *namedStore
 	var failed []error
-	damage := s.damage()
+	filter := catalog.Filter{Damage: s.damage(), Now: s.now()}
 	for i, d := range stores {
-		listing, err := listFor(ctx, d, s.hostOf(c), text, damage)
+		listing, err := listFor(ctx, d, s.hostOf(c), text, filter)
 		var b catalog.Backup
 		if err == nil {
+			listings = append(listings, listing)
 			b, err = resolveOn(ctx, d, listing, text)
 		}
 		switch {
@@ -114,7 +119,28 @@ func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
 	if found.Damage != "" {
 		s.log.Warn(fmt.Sprintf("of %s on %s verify found %s", found.ID, on.name, found.Damage))
 	}
+	s.warnOfAhead(found.ID, listings)
 	return *on, found, nil
+}
+
+// warnOfAhead says that the backup that was found is dated ahead, or which are and were passed over.
+func (s *setup) warnOfAhead(found catalog.ID, listings []*catalog.Listing) {
+	if clock.IsAhead(found.Time, s.now()) {
+		s.log.Warn(fmt.Sprintf("%s is dated ahead of this host's clock: it may not be what its time says", found))
+		return
+	}
+	ahead := map[string]bool{}
+	for _, l := range listings {
+		for _, b := range l.Backups {
+			if b.ID.Ref == found.Ref && l.IsAhead(b.ID) {
+				ahead[b.ID.String()] = true
+			}
+		}
+	}
+	if len(ahead) > 0 {
+		s.log.Warn(fmt.Sprintf("%s is taken, and not %s, dated ahead of this host's clock: is the clock right?", found,
+			strings.Join(slices.Sorted(maps.Keys(ahead)), ", ")))
+	}
 }
 
 // resolveOn finds a backup in the list of one destination.
@@ -140,16 +166,17 @@ func noBackups(ctx context.Context, d namedStore, host string) error {
 
 // listFor lists what is needed to tell which backup is meant: the volumes that the name can mean; when there are none,
 // all, for the message that says what there is.
-func listFor(ctx context.Context, d namedStore, host, text string, damage map[string]string) (*catalog.Listing, error) {
+func listFor(ctx context.Context, d namedStore, host, text string, filter catalog.Filter) (*catalog.Listing, error) {
 	name := text
 	if i := strings.LastIndexByte(text, '@'); i > 0 {
 		name = text[:i]
 	}
-	listing, err := catalog.List(ctx, d.store, host, catalog.Filter{Match: func(ref catalog.Ref) bool {
-		return ref.String() == name || ref.Name == name
-	}, Damage: damage})
+	only := filter
+	only.Match = func(ref catalog.Ref) bool { return ref.String() == name || ref.Name == name }
+	listing, err := catalog.List(ctx, d.store, host, only)
 	if err == nil && len(listing.Backups)+len(listing.Unreadable) == 0 {
-		listing, err = catalog.List(ctx, d.store, host, catalog.Filter{Newest: 1})
+		filter.Newest = 1
+		listing, err = catalog.List(ctx, d.store, host, filter)
 	}
 	return listing, err
 }

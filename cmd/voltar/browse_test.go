@@ -175,7 +175,7 @@ func verified(t *testing.T, s site, code int, args ...string) []verifiedLine {
 
 func (s site) pastRuns(t *testing.T) []report.Run {
 	t.Helper()
-	runs, err := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil)).List(0)
+	runs, err := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil), time.Now).List(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestReportCommand(t *testing.T) {
 	if code, _, errs := voltar(t, "report", "--config", s.config); code != 1 || !strings.Contains(errs, "the history is empty") {
 		t.Errorf("%d %s", code, errs)
 	}
-	past := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil))
+	past := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil), time.Now)
 	for i, id := range []string{"first", "second"} {
 		if err := past.Save(pastRun(browsetest.Night.AddDate(0, 0, i), id)); err != nil {
 			t.Fatal(err)

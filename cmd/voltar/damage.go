@@ -80,8 +80,5 @@ func tellDamage(line *backupLine, damage string) {
 		return
 	}
 	line.Status = string(catalog.StatusDamaged)
-	if line.Note != "" {
-		line.Note += "; "
-	}
-	line.Note += "verify found " + damage
+	line.note("verify found " + damage)
 }

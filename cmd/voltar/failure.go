@@ -68,7 +68,7 @@ func (a *app) reportFailure(c *cli.Context) error {
 
 // emergencySetup is what works without a configuration: the host's name, a log, and the defaults.
 func (a *app) emergencySetup(c *cli.Context) (*setup, error) {
-	s := &setup{config: config.Default()}
+	s := &setup{config: config.Default(), now: a.now}
 	var err error
 	if s.log, err = a.logger(c, s.config); err != nil {
 		return nil, err

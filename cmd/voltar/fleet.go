@@ -42,6 +42,7 @@ type fleetLine struct {
 	On         []string  `json:"destinations,omitempty"`  // that have it
 	Newest     time.Time `json:"newest,omitzero"`         // of any kind
 	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, unfinished
+	Ahead      time.Time `json:"ahead,omitzero"`          // the latest that is dated ahead of this host's clock, which is not counted
 	Late       bool      `json:"late"`                    // there is no good one that is young enough
 }
 
@@ -65,7 +66,7 @@ func (a *app) fleet(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Newest: 1, Good: true, Damage: s.damage()})
+	found, failed, err := s.newestOfAll(c, catalog.Filter{Newest: 1, Good: true, Damage: s.damage(), Now: s.now()})
 	if err != nil {
 		return err
 	}
@@ -172,6 +173,12 @@ func fleetLines(now time.Time, limit time.Duration, found []hostListing) []fleet
 
 // add takes one backup into account.
 func (l *fleetLine) add(b backupLine) {
+	if b.Ahead {
+		if b.Time.After(l.Ahead) {
+			l.Ahead = b.Time
+		}
+		return
+	}
 	if b.Status == string(catalog.StatusComplete) && !b.Time.Before(l.Good) {
 		if b.Time.After(l.Good) {
 			l.On = nil
@@ -221,6 +228,8 @@ func (l *fleetLine) note() string {
 	switch {
 	case l.Volume == "":
 		return "the host has no backups"
+	case !l.Ahead.IsZero():
+		return "one of " + shortTime(l.Ahead) + " is dated ahead of this host's clock"
 	case l.Newest.After(l.Good):
 		return "one of " + shortTime(l.Newest) + " is " + l.Status
 	}

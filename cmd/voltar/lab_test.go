@@ -1,14 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"voltar/internal/browse/browsetest"
 	"voltar/internal/lab"
 	"voltar/internal/mount"
 	"voltar/internal/quiesce"
@@ -38,12 +39,15 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// voltar runs the program in this process and returns its exit code and output.
+// voltar runs the program in this process and returns its exit code and output. Backups that tests made of set times are
+// of the past, whatever this machine's clock shows.
 func voltar(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	code = run(context.WithoutCancel(t.Context()), append([]string{"voltar"}, args...), strings.NewReader(""), &out, &errs)
-	return code, out.String(), errs.String()
+	now := time.Now()
+	if latest := browsetest.Night.AddDate(0, 0, 10); now.Before(latest) {
+		now = latest
+	}
+	return voltarAt(t, now, args...)
 }
 
 // site is a host with a configuration, state and a backup folder of its own.

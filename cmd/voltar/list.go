@@ -11,13 +11,15 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 	"voltar/report"
 )
 
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "show the backups there are", ArgsUsage: "[VOLUME...]",
-		Description: "Each can be given to the other commands as it stands in the first column. VOLUME alone means its newest.",
+		Description: "Each can be given to the other commands as it stands in the first column. VOLUME alone means its newest\n" +
+			"that is not dated ahead of this host's clock.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`, or in a folder (with a slash)"},
 			hostFlag(),
@@ -41,10 +43,11 @@ type backupLine struct {
 	Time        time.Time `json:"time"`
 	Destination string    `json:"destination"`
 	Path        string    `json:"path"`
-	Status      string    `json:"status"` // complete, damaged, unreadable, unfinished
+	Status      string    `json:"status"` // complete, damaged, ahead, unreadable, unfinished
 	SizeBytes   int64     `json:"size"`
 	Entries     int64     `json:"entries"`
 	Encrypted   bool      `json:"encrypted,omitempty"`
+	Ahead       bool      `json:"ahead,omitempty"` // dated ahead of this host's clock: it is the newest for nobody
 	Note        string    `json:"note,omitempty"`
 }
 
@@ -61,7 +64,9 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	}
 	lines, failed, damage := []backupLine{}, false, s.damage()
 	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{Match: refMatcher(c.Args().Slice()), Damage: damage})
+		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{
+			Match: refMatcher(c.Args().Slice()), Damage: damage, Now: s.now(),
+		})
 		if err != nil {
 			s.log.Error(err.Error(), "destination", d.name)
 			failed = true
@@ -94,7 +99,7 @@ func ofThat(c *cli.Context) string {
 
 // listHosts lists the newest backups of all hosts.
 func (a *app) listHosts(c *cli.Context, s *setup) error {
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true, Damage: s.damage()})
+	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true, Damage: s.damage(), Now: s.now()})
 	if err != nil {
 		return err
 	}
@@ -138,7 +143,32 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,
 			Status: "unfinished", Note: "no manifest: it is being written, or a run died over it"})
 	}
+	for i := range lines {
+		noteAhead(&lines[i], listing.Now)
+	}
 	return lines
+}
+
+// statusAhead is that of a complete backup that is dated ahead (package clock).
+const statusAhead = "ahead"
+
+func noteAhead(line *backupLine, now time.Time) {
+	if !clock.IsAhead(line.Time, now) {
+		return
+	}
+	line.Ahead = true
+	if line.Status == string(catalog.StatusComplete) {
+		line.Status = statusAhead
+	}
+	line.note("dated ahead of this host's clock, so it counts for nothing and is taken only where its time is named")
+}
+
+// note adds to what there is to say of a backup.
+func (l *backupLine) note(text string) {
+	if l.Note != "" {
+		l.Note += "; "
+	}
+	l.Note += text
 }
 
 func (a *app) printBackups(lines []backupLine, withHost bool) error {

@@ -32,7 +32,7 @@ func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 	defer cancel()
 	past := s.past()
-	runs, err := past.List(0)
+	runs, err := past.Earlier()
 	if err != nil {
 		s.log.Warn("the history cannot be read whole", "err", err)
 	}

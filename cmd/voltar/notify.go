@@ -147,7 +147,7 @@ func lastSuccess(result report.Run, earlier []report.Run) map[string]time.Time {
 
 // past is the history of this host's runs.
 func (s *setup) past() *history.Store {
-	return history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil))
+	return history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil), s.now)
 }
 
 // notifier sends over routes, and keeps what it cannot send.

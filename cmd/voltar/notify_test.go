@@ -50,7 +50,7 @@ func testSetup(t *testing.T, more string) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &setup{config: cfg, host: "host", log: slog.New(slog.DiscardHandler)}
+	return &setup{config: cfg, host: "host", log: slog.New(slog.DiscardHandler), now: time.Now}
 }
 
 func testContext(t *testing.T) *cli.Context {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/clock"
 	"voltar/internal/durable"
 	"voltar/internal/history"
 	"voltar/report"
@@ -73,13 +75,15 @@ type runLine struct {
 	Started time.Time      `json:"started"`
 	Verdict report.Verdict `json:"verdict"`
 	Subject string         `json:"subject"`
+	Ahead   bool           `json:"ahead,omitempty"` // dated ahead of this host's clock
 }
 
-// listRuns lists the history, the newest run first.
+// listRuns lists the history, the newest run first and those that are dated ahead last.
 func (a *app) listRuns(c *cli.Context, runs []report.Run) error {
 	lines := []runLine{}
 	for _, run := range runs {
-		lines = append(lines, runLine{run.ID, run.Command, run.Started, run.Verdict(), report.Subject(run)})
+		line := runLine{run.ID, run.Command, run.Started, run.Verdict(), report.Subject(run), clock.IsAhead(run.Started, a.now())}
+		lines = append(lines, line)
 	}
 	if c.Bool("json") {
 		return a.printJSON(lines)
@@ -87,7 +91,11 @@ func (a *app) listRuns(c *cli.Context, runs []report.Run) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "RUN\tLOCAL TIME\tVERDICT\tSUBJECT")
 	for _, l := range lines {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", l.Run, shortTime(l.Started), l.Verdict, l.Subject)
+		when := shortTime(l.Started)
+		if l.Ahead {
+			when += " (ahead of this clock)"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", l.Run, when, l.Verdict, l.Subject)
 	}
 	return table.Flush()
 }
@@ -107,6 +115,7 @@ func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
 
 // showRun renders a run in every form that is asked for; as text when it is none.
 func (a *app) showRun(c *cli.Context, s *setup, run report.Run, earlier []report.Run) error {
+	earlier = slices.DeleteFunc(slices.Clone(earlier), func(r report.Run) bool { return clock.IsAhead(r.Started, a.now()) })
 	opts := report.Options{Location: time.Local, History: history.Points(earlier)}
 	shown := false
 	if file := c.String("html"); file != "" {

@@ -163,7 +163,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	if c.NArg() > 0 {
 		var lacking error
 		for _, text := range c.Args().Slice() {
-			listing, err := listFor(c.Context, *d, s.hostOf(c), text, nil)
+			listing, err := listFor(c.Context, *d, s.hostOf(c), text, catalog.Filter{Now: s.now()})
 			if err != nil {
 				return list, err
 			}
@@ -183,7 +183,7 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 		}
 		return list, nil
 	}
-	filter := catalog.Filter{Newest: 1}
+	filter := catalog.Filter{Newest: 1, Now: s.now()}
 	if c.Bool("all") {
 		filter.Newest = 0
 	}
@@ -376,7 +376,7 @@ func (s *setup) keepVerification(c *cli.Context, run *report.Run) {
 	if c.Bool("mail") {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
 		defer cancel()
-		runs, err := past.List(0)
+		runs, err := past.Earlier()
 		if err != nil {
 			s.log.Warn("the history cannot be read whole", "err", err)
 		}

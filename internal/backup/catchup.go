@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 	"voltar/internal/journal"
 	"voltar/report"
 )
@@ -195,7 +196,7 @@ func (t *target) all(wanted func(catalog.Ref) bool) []catalog.Backup {
 // isBehind tells whether a backup is newer than all good ones that the destination had of the source before tonight.
 func (t *target) isBehind(b catalog.Backup, tonight string) bool {
 	for _, held := range t.history(b.Identity()) {
-		if held.Manifest.Run != tonight && held.Manifest.Status == catalog.StatusComplete {
+		if held.Manifest.Run != tonight && held.Manifest.Status == catalog.StatusComplete && !clock.IsAhead(held.ID.Time, t.run.Now()) {
 			return b.ID.Time.After(held.ID.Time)
 		}
 	}

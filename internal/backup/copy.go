@@ -73,7 +73,7 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []CopyLine, err
 	}
 	picked := source.backups
 	if q.Pick != nil {
-		picked, err = q.Pick(&catalog.Listing{Host: e.opts.Host, Backups: source.backups, Unreadable: source.unreadable})
+		picked, err = q.Pick(&catalog.Listing{Host: e.opts.Host, Backups: source.backups, Unreadable: source.unreadable, Now: e.Now()})
 		if err != nil {
 			return nil, err
 		}

@@ -140,7 +140,7 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 	err := catalog.CheckOwner(ctx, d.Store, e.us())
 	var listing *catalog.Listing
 	if err == nil {
-		listing, err = catalog.List(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage})
+		listing, err = catalog.List(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage, Now: e.Now()})
 	}
 	if err != nil {
 		line.Problem = explain(err).Message

@@ -113,7 +113,7 @@ func (r *run) openExisting(ctx context.Context, d Destination) (*target, error) 
 	if err := catalog.CheckOwner(ctx, d.Store, r.us()); err != nil {
 		return nil, err
 	}
-	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage})
+	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage, Now: r.Now()})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -189,7 +190,7 @@ func (v *volumeRun) lastGood() *time.Time {
 			newest = &time.Time{}
 		}
 		for _, b := range t.all(func(ref catalog.Ref) bool { return ref == v.ref() }) {
-			if b.ID != v.id && b.IsGood() && b.ID.Time.After(*newest) {
+			if b.ID != v.id && b.IsGood() && !clock.IsAhead(b.ID.Time, v.run.Now()) && b.ID.Time.After(*newest) {
 				newest = &b.ID.Time
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 	"voltar/internal/store"
 	"voltar/report"
 	"voltar/retention"
@@ -56,7 +57,7 @@ func (v *volumeRun) identity() catalog.Identity {
 // lastComplete returns the newest backup of the volume on a destination that lacks nothing, or nil.
 func (v *volumeRun) lastComplete(t *target) *catalog.Backup {
 	for _, b := range t.history(v.identity()) {
-		if b.Manifest.Status == catalog.StatusComplete && b.ID != v.id {
+		if b.Manifest.Status == catalog.StatusComplete && b.ID != v.id && !clock.IsAhead(b.ID.Time, v.run.Now()) {
 			return &b
 		}
 	}

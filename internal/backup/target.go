@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/clock"
 	"voltar/internal/journal"
 	"voltar/internal/store"
 	"voltar/report"
@@ -36,7 +38,7 @@ func (r *run) openTarget(ctx context.Context, d Destination) *target {
 	if t.err = catalog.Claim(ctx, d.Store, r.us(), r.Now()); t.err != nil {
 		return t
 	}
-	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage})
+	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage, Now: r.Now()})
 	if err != nil {
 		t.err = err
 		return t
@@ -87,6 +89,10 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	for _, u := range t.unfinished {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s is unfinished: no manifest; it is no backup, and no dead run of this host owns it", u.Path))
 	}
+	if ahead := t.ahead(); len(ahead) > 0 {
+		d.Notes = append(d.Notes, fmt.Sprintf("dated ahead of this host's clock, and counted for nothing: %s; is the clock right? "+
+			"Remove the folder of what is of no use", someOf(ahead)))
+	}
 	for _, u := range t.unreadable {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s cannot be read and is kept: %v", u.Path, u.Err))
 	}
@@ -101,6 +107,25 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	}
 	d.TotalBytes, d.FreeBytes = usage.TotalBytes, usage.FreeBytes
 	return d
+}
+
+// ahead returns the names of the backups that are dated ahead.
+func (t *target) ahead() (names []string) {
+	for _, b := range t.backups {
+		if clock.IsAhead(b.ID.Time, t.run.Now()) {
+			names = append(names, b.ID.String())
+		}
+	}
+	return names
+}
+
+// someOf writes a list for a report, and not more of it than is read there.
+func someOf(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 // remove deletes one backup, under the destination's lock and in the journal, so that a crash in between leaves

@@ -149,6 +149,9 @@ func add(t *testing.T, s store.Store, source Source, at time.Time) Backup {
 
 func mustList(t *testing.T, s store.Store, filter Filter) *Listing {
 	t.Helper()
+	if filter.Now.IsZero() {
+		filter.Now = night.AddDate(0, 1, 0)
+	}
 	l, err := List(context.Background(), s, testHost, filter)
 	if err != nil {
 		t.Fatal(err)

@@ -7,19 +7,23 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"voltar/internal/clock"
 	"voltar/internal/store"
 )
 
 // Filter narrows a listing.
 type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
-	Newest int            // at most so many backups of each name, the newest; 0 means all
+	Newest int            // at most so many backups of each name, the newest, and those dated ahead; 0 means all
 	Good   bool           // only good ones count for Newest; those that are newer come beside them
 	// Damage is what was found wrong with backups since they were made, by the Place of their folders.
 	Damage map[string]string
+	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
+	Now time.Time
 }
 
 // Unreadable is a folder whose manifest is there but cannot be used: it is damaged (ErrDamaged), of a newer voltar
@@ -42,8 +46,12 @@ type Listing struct {
 	Backups    []Backup
 	Unreadable []Unreadable
 	Unfinished []Unfinished
-	Unknown    []string // folders where backups lie, of names that voltar does not give; sorted
+	Unknown    []string  // folders where backups lie, of names that voltar does not give; sorted
+	Now        time.Time // as Filter has it
 }
+
+// IsAhead tells whether a backup is dated ahead (package clock). Such a one is not the newest for anybody.
+func (l *Listing) IsAhead(id ID) bool { return clock.IsAhead(id.Time, l.Now) }
 
 // listLimit is how many requests go to the store at once.
 const listLimit = 8
@@ -54,7 +62,10 @@ func List(ctx context.Context, s store.Store, host string, filter Filter) (*List
 	if err := CheckHost(host); err != nil {
 		return nil, err
 	}
-	l := &lister{store: s, filter: filter, listing: &Listing{Host: host}}
+	if filter.Now.IsZero() {
+		filter.Now = time.Now()
+	}
+	l := &lister{store: s, filter: filter, listing: &Listing{Host: host, Now: filter.Now}}
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("list the backups of %s in %s: %w", host, s, err)
 	}
@@ -154,7 +165,7 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 			return context.Cause(ctx)
 		}
 		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
-		if err == nil && (!l.filter.Good || backup.IsGood()) {
+		if err == nil && !l.listing.IsAhead(id) && (!l.filter.Good || backup.IsGood()) {
 			found++
 		}
 		l.add(backup, id, err)

@@ -222,3 +222,32 @@ func TestHistories(t *testing.T) {
 		t.Errorf("gone %q, want %q", refs, want)
 	}
 }
+
+// What is dated ahead does not count for Newest, and is nobody's newest; it is listed all the same.
+func TestListingPassesOverWhatIsAhead(t *testing.T) {
+	s := newStore(t)
+	now := night.AddDate(0, 0, 2)
+	for _, at := range []time.Time{night, night.AddDate(0, 0, 1), night.AddDate(20, 0, 0), night.AddDate(30, 0, 0)} {
+		add(t, s, volume("lv"), at)
+	}
+	add(t, s, volume("only"), night.AddDate(20, 0, 0))
+	for _, filter := range []Filter{{Newest: 1, Now: now}, {Newest: 1, Good: true, Now: now}} {
+		listing, err := List(t.Context(), s, testHost, filter)
+		if err != nil || len(listing.Backups) != 4 {
+			t.Fatalf("%+v, %v", listing, err)
+		}
+		if b, err := listing.Resolve("lv"); err != nil || !b.ID.Time.Equal(night.AddDate(0, 0, 1)) {
+			t.Errorf("the newest is %s, %v", b.ID, err)
+		}
+		if b, err := listing.Resolve("lv@2046"); err != nil || !b.ID.Time.Equal(night.AddDate(20, 0, 0)) {
+			t.Errorf("the one that is named is %s, %v", b.ID, err)
+		}
+		if _, err := listing.Resolve("only"); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "dated ahead") {
+			t.Errorf("without any other: %v", err)
+		}
+	}
+	listing, err := List(t.Context(), s, testHost, Filter{Newest: 1, Now: night.AddDate(40, 0, 0)})
+	if err != nil || len(listing.Backups) != 2 {
+		t.Errorf("when their time has come: %+v, %v", listing, err)
+	}
+}

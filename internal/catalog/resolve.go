@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"voltar/internal/say"
 )
 
 // ErrNotFound is wrapped by the error of a backup that nothing fits; the message says what there is.
 var ErrNotFound = errors.New("there is no such backup")
 
 // Resolve finds the backup that "VOLUME[@TIME]" means. VOLUME is VG/LV (or @dump/NAME and the like), or the name after
-// the slash alone where that is unique; TIME may be cut short where that is unique; without it the newest is meant.
+// the slash alone where that is unique; TIME may be cut short where that is unique; without it the newest is meant that
+// is not dated ahead.
 // An error that wraps ErrNotFound says what there is. When the newest cannot be read nothing older is taken in its
 // stead: that must be asked for.
 func (l *Listing) Resolve(text string) (Backup, error) {
@@ -74,7 +77,7 @@ func (l *Listing) resolveTime(ref Ref, when string) (Backup, error) {
 		}
 	}
 	if when == "" {
-		return newest(fit, bad)
+		return l.newest(fit, bad)
 	}
 	switch {
 	case len(fit) == 1 && len(bad) == 0:
@@ -88,18 +91,21 @@ func (l *Listing) resolveTime(ref Ref, when string) (Backup, error) {
 	}
 }
 
-func newest(backups []Backup, bad []Unreadable) (Backup, error) {
-	if len(bad) > 0 {
+func (l *Listing) newest(backups []Backup, bad []Unreadable) (Backup, error) {
+	bad = slices.DeleteFunc(slices.Clone(bad), func(u Unreadable) bool { return l.IsAhead(u.ID) })
+	past := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return l.IsAhead(b.ID) })
+	switch {
+	case len(bad) > 0 && len(past) == 0:
+		return Backup{}, unreadable(bad[len(bad)-1])
+	case len(past) == 0:
+		return Backup{}, say.WithHint(fmt.Errorf("%w that is not dated ahead of this host's clock", ErrNotFound),
+			"is the clock right? To take one that is, say which: "+some(ids(backups)))
+	case len(bad) > 0 && bad[len(bad)-1].ID.Time.After(past[len(past)-1].ID.Time):
 		last := bad[len(bad)-1]
-		if len(backups) == 0 {
-			return Backup{}, unreadable(last)
-		}
-		if last.ID.Time.After(backups[len(backups)-1].ID.Time) {
-			return Backup{}, fmt.Errorf("read the manifest of %s, the newest: %w\nhint: for an older one say which: %s",
-				last.ID, last.Err, some(ids(backups)))
-		}
+		return Backup{}, fmt.Errorf("read the manifest of %s, the newest: %w\nhint: for an older one say which: %s",
+			last.ID, last.Err, some(ids(past)))
 	}
-	return backups[len(backups)-1], nil
+	return past[len(past)-1], nil
 }
 
 func unreadable(u Unreadable) error {

@@ -1,6 +1,7 @@
 // Package history keeps past runs: one file of report JSON (docs/report-json.md) for each run in one folder, named after
 // the run's start and its ID. Files are written whole or not at all, and readable by their owner alone. One that is
-// damaged is set aside under another name and told of, and is in nobody's way.
+// damaged is set aside under another name and told of, and is in nobody's way. Runs that are dated ahead (package clock)
+// come after all others.
 package history
 
 import (
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"voltar/internal/clock"
 	"voltar/internal/durable"
 	"voltar/report"
 )
@@ -36,10 +38,14 @@ const (
 type Store struct {
 	dir   string
 	files *durable.FS
+	now   func() time.Time
 }
 
-// New returns the history in a folder, which is made when it is needed. files is durable.Host(nil) but for tests.
-func New(dir string, files *durable.FS) *Store { return &Store{dir: dir, files: files} }
+// New returns the history in a folder, which is made when it is needed. files is durable.Host(nil) and now is time.Now
+// but for tests.
+func New(dir string, files *durable.FS, now func() time.Time) *Store {
+	return &Store{dir: dir, files: files, now: now}
+}
 
 // idForm keeps run IDs fit for file names.
 var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
@@ -65,7 +71,7 @@ func (s *Store) Save(run report.Run) error {
 	return nil
 }
 
-// names lists the files of runs, newest first.
+// names lists the files of runs, newest first, those that are dated ahead behind them.
 func (s *Store) names() ([]string, error) {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +87,14 @@ func (s *Store) names() ([]string, error) {
 		}
 	}
 	slices.Reverse(names)
-	return names, nil
+	now := s.now()
+	isAhead := func(name string) bool {
+		started, _, _ := split(name)
+		return clock.IsAhead(started, now)
+	}
+	past := slices.DeleteFunc(slices.Clone(names), isAhead)
+	ahead := slices.DeleteFunc(names, func(name string) bool { return !isAhead(name) })
+	return append(past, ahead...), nil
 }
 
 // split takes a file name apart. What has another form is not a run's file.
@@ -91,8 +104,17 @@ func split(name string) (started time.Time, id string, ok bool) {
 	return started, id, found && err == nil && validID(id) && strings.HasSuffix(name, suffix)
 }
 
-// List gives the newest runs, newest first, limit of them at most; 0 means all. Runs that cannot be read are left out
-// and named in the error, beside which the others are returned: a caller shows it and goes on.
+// Earlier gives the runs before now, newest first, as List does: what can be compared with, and what tells when
+// something last went well.
+func (s *Store) Earlier() ([]report.Run, error) {
+	runs, err := s.List(0)
+	now := s.now()
+	return slices.DeleteFunc(runs, func(r report.Run) bool { return clock.IsAhead(r.Started, now) }), err
+}
+
+// List gives the newest runs, newest first, limit of them at most; 0 means all. Those that are dated ahead come last. Runs
+// that cannot be read are left out and named in the error, beside which the others are returned: a caller shows it and
+// goes on.
 func (s *Store) List(limit int) ([]report.Run, error) {
 	names, err := s.names()
 	if err != nil {
@@ -158,7 +180,7 @@ func (s *Store) read(name string) (report.Run, error) {
 	return run, nil
 }
 
-// Prune removes the runs beyond the newest keep, and those that began before the given time; the newest of all stays.
+// Prune removes the runs beyond the first keep of List, and those that began before the given time; the first stays.
 // It returns how many it removed.
 func (s *Store) Prune(keep int, before time.Time) (removed int, err error) {
 	names, err := s.names()

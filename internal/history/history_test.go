@@ -32,7 +32,11 @@ func nightRun(i int) report.Run {
 }
 
 func newStore(t *testing.T) *Store {
-	return New(filepath.Join(t.TempDir(), "state", "history"), durable.Host(nil))
+	return newStoreAt(t, night.AddDate(0, 3, 0))
+}
+
+func newStoreAt(t *testing.T, now time.Time) *Store {
+	return New(filepath.Join(t.TempDir(), "state", "history"), durable.Host(nil), func() time.Time { return now })
 }
 
 func save(t *testing.T, s *Store, runs ...report.Run) {
@@ -156,6 +160,26 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// A run that a wrong clock dated ahead is the last for nobody, and costs no earlier one.
+func TestRunsThatAreDatedAhead(t *testing.T) {
+	now := nightRun(3).Ended
+	s := newStoreAt(t, now)
+	save(t, s, nightRun(1), nightRun(2), nightRun(3), nightRun(8000))
+	if last, err := s.Load(Last); err != nil || last.ID != nightRun(3).ID {
+		t.Errorf("the last run is %s, %v", last.ID, err)
+	}
+	equal(t, "all", []string{nightRun(3).ID, nightRun(2).ID, nightRun(1).ID, nightRun(8000).ID}, ids(listed(t, s, 0)))
+	earlier, err := s.Earlier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "earlier", []string{nightRun(3).ID, nightRun(2).ID, nightRun(1).ID}, ids(earlier))
+	if _, err := s.Prune(3, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "left", []string{nightRun(3).ID, nightRun(2).ID, nightRun(1).ID}, ids(listed(t, s, 0)))
+}
+
 func TestPrune(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -190,13 +214,13 @@ func TestPrune(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	dir := t.TempDir()
-	save(t, New(dir, durable.Host(nil)), nightRun(1))
+	save(t, New(dir, durable.Host(nil), time.Now), nightRun(1))
 	broken := New(dir, durable.Host(func(op durable.Op, _ string) error {
 		if op == durable.OpWrite {
 			return syscall.ENOSPC
 		}
 		return nil
-	}))
+	}), time.Now)
 	changed := nightRun(1)
 	changed.ExitCode = 3
 	for _, run := range []report.Run{changed, nightRun(2)} {
@@ -210,7 +234,7 @@ func TestFaults(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	notFolder := New(file, durable.Host(nil))
+	notFolder := New(file, durable.Host(nil), time.Now)
 	if _, err := notFolder.List(0); err == nil {
 		t.Error("a file is listed as a folder")
 	}
