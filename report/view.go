@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -157,11 +158,11 @@ func failures(run Run) []failure {
 	}
 	for _, d := range run.Destinations {
 		if d.Error != nil && !slices.ContainsFunc(run.Errors, func(p Problem) bool { return tells(p, d.Error) }) {
-			list = append(list, failure{"destination " + d.Name, d.Error.Message, d.Error.Hint})
+			list = append(list, failure{"destination " + d.Name, join("\n", d.Error.Message, run.absent(d)), d.Error.Hint})
 		}
 	}
 	for _, v := range run.notGood() {
-		list = append(list, volumeFailures(v, run.makesBackups())...)
+		list = append(list, volumeFailures(v, run)...)
 	}
 	if missing := run.missing(); missing > 0 && run.ExitCode != interruptedCode {
 		list = append(list, failure{"", plural(int64(missing), "planned volume") + " left without a result", ""})
@@ -192,18 +193,66 @@ func merge[T any](in []T, alike func(a, b T) bool, add func(into *T, item T)) []
 // tells says that a problem has all of another in it, as that of a run does of the destinations that failed it.
 func tells(p Problem, of *Problem) bool { return strings.Contains(p.Message, of.Message) }
 
-func volumeFailures(v Volume, justMade bool) []failure {
+// fails says that a copy is not there for the very reason for which its destination failed.
+func (d Destination) fails(c Copy) bool {
+	return c.Destination == d.Name && c.Error != nil && d.Error != nil && tells(*c.Error, d.Error)
+}
+
+// absent says of a destination that failed how many volumes are not there for that reason, and where they are instead.
+func (r Run) absent(d Destination) string {
+	var lacking, elsewhere int64
+	var on map[string]bool // destinations that have all of them
+	for _, v := range r.Volumes {
+		if !slices.ContainsFunc(v.Copies, d.fails) {
+			continue
+		}
+		has := map[string]bool{}
+		for _, c := range v.Copies {
+			if c.Error == nil && c.Path != "" && (on == nil || on[c.Destination]) {
+				has[c.Destination] = v.Error == nil
+			}
+		}
+		lacking++
+		if v.Error == nil && slices.ContainsFunc(v.Copies, func(c Copy) bool { return c.Error == nil && c.Path != "" }) {
+			elsewhere++
+		}
+		on = has
+	}
+	switch names := slices.Sorted(maps.Keys(on)); {
+	case lacking == 0:
+		return ""
+	case elsewhere == lacking && len(names) > 0:
+		return fmt.Sprintf("not there: %s; good on %s", plural(lacking, "volume"), strings.Join(names, ", "))
+	default:
+		return fmt.Sprintf("not there: %s, %s of them good on another destination", plural(lacking, "volume"), formatCount(elsewhere))
+	}
+}
+
+// toldAlready says that the failure of a copy is told with its destination.
+func (r Run) toldAlready(c Copy) bool {
+	return slices.ContainsFunc(r.Destinations, func(d Destination) bool { return d.fails(c) })
+}
+
+func volumeFailures(v Volume, run Run) []failure {
 	var list []failure
+	told := false
 	if v.Error != nil {
 		list = append(list, failure{v.Name, v.Error.Message, v.Error.Hint})
 	}
 	for _, c := range v.Copies {
+		if c.Error != nil && run.toldAlready(c) {
+			told = true
+			continue
+		}
 		if c.Error != nil && (v.Error == nil || !tells(*v.Error, c.Error)) {
 			list = append(list, failure{v.Name, "destination " + c.Destination + ": " + c.Error.Message, c.Error.Hint})
 		}
 	}
 	if v.DamagedCount > 0 || len(v.DamagedFiles) > 0 {
-		list = append(list, damaged(v, justMade))
+		list = append(list, damaged(v, run.makesBackups()))
+	}
+	if told && len(list) == 0 {
+		return nil
 	}
 	if len(list) == 0 && v.Status == VolumeSkipped {
 		list = append(list, failure{v.Name, "not done: the run ended before its turn", ""})

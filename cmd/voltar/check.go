@@ -214,7 +214,7 @@ func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []str
 	if d.recipientsErr != nil {
 		return store.Usage{}, nil, d.recipientsErr
 	}
-	if prober, ok := d.store.(store.Prober); ok {
+	if prober, ok := store.As[store.Prober](d.store); ok {
 		if notes, err = prober.Probe(ctx); err != nil {
 			return store.Usage{}, nil, err
 		}

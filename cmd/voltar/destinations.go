@@ -62,6 +62,7 @@ func (s *setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Optio
 		StorageClass: d.StorageClass, Encryption: d.SSE, Checksum: s3.Checksum(d.Checksum),
 		NoTags: d.Tags != nil && !*d.Tags, Lock: s3.Lock{Mode: d.ObjectLock.Mode, Days: d.ObjectLock.Days},
 		UploadLimit: d.UploadLimit.Bytes(), Memory: memory, StateDir: s.bucketStateDir(),
+		Timeout: s.patience(d), RetryFor: s.patience(d),
 	}
 	if d.SecretKey.Set() {
 		var err error

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -62,17 +64,15 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	if err != nil {
 		return err
 	}
-	lines, failed, damage := []backupLine{}, false, s.damage()
-	for _, d := range stores {
-		listing, err := catalog.List(c.Context, d.store, s.hostOf(c), catalog.Filter{
-			Match: refMatcher(c.Args().Slice()), Damage: damage, Now: s.now(),
-		})
-		if err != nil {
-			s.log.Error(err.Error(), "destination", d.name)
+	lines, failed := []backupLine{}, false
+	filter := catalog.Filter{Match: refMatcher(c.Args().Slice()), Damage: s.damage(), Now: s.now()}
+	for i, listing := range listAll(c.Context, stores, s.hostOf(c), filter) {
+		if listing.err != nil {
+			s.log.Error(listing.err.Error(), "destination", stores[i].name)
 			failed = true
 			continue
 		}
-		lines = append(lines, backupLines(d.name, listing)...)
+		lines = append(lines, backupLines(stores[i].name, listing.Listing)...)
 	}
 	if c.Bool("json") {
 		err = a.printJSON(lines)
@@ -87,6 +87,25 @@ func (a *app) list(c *cli.Context, s *setup) error {
 		err = exitWith(exitAttention)
 	}
 	return err
+}
+
+// listed is what a destination holds, or why that cannot be told.
+type listed struct {
+	*catalog.Listing
+	err error
+}
+
+// listAll lists all destinations at once, so that one that does not answer keeps nobody waiting for the others.
+func listAll(ctx context.Context, stores []namedStore, host string, filter catalog.Filter) []listed {
+	listings := make([]listed, len(stores))
+	var group sync.WaitGroup
+	for i, d := range stores {
+		group.Go(func() {
+			listings[i].Listing, listings[i].err = catalog.List(ctx, d.store, host, filter)
+		})
+	}
+	group.Wait()
+	return listings
 }
 
 // ofThat says in a message that only some volumes were looked for.

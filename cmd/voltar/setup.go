@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +28,7 @@ import (
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
+	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
 	"voltar/lvm"
 	"voltar/partmap"
@@ -41,6 +44,7 @@ type setup struct {
 	now    func() time.Time
 	atEnd  func(func() error) // runs something when the program ends
 
+	watched      bool                 // somebody waits for what is looked up, which must not take long
 	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
 	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
 }
@@ -65,7 +69,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd}
+	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, watched: slices.Contains(lookups, c.Command.Name)}
 	if s.log, err = a.logger(c, cfg); err != nil {
 		return nil, err
 	}
@@ -81,6 +85,21 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		folder = c.String("to")
 	}
 	return s, s.openStores(folder)
+}
+
+// lookups are the commands that only look something up.
+var lookups = []string{"list", "ls", "cat", "report", "check"}
+
+// lookupPatience bounds how long a destination may take to answer those.
+const lookupPatience = 30 * time.Second
+
+// patience is for how long a destination may give no answer.
+func (s *setup) patience(d config.Destination) time.Duration {
+	patience := cmp.Or(time.Duration(d.Patience), patient.Default)
+	if s.watched {
+		return min(patience, lookupPatience)
+	}
+	return patience
 }
 
 // openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
@@ -100,13 +119,13 @@ func (s *setup) openStores(folder string) error {
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
-		opened := s.openStore(d, memory)
+		opened := patient.Wrap(s.openStore(d, memory), s.patience(d))
 		recipients, err := recipientsOf(d)
 		s.stores = append(s.stores, namedStore{
 			name: d.Name, store: opened, keep: keep, recipients: recipients, recipientsErr: err,
 			catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
-		if closer, ok := opened.(io.Closer); ok {
+		if closer, ok := store.As[io.Closer](opened); ok {
 			s.atEnd(closer.Close)
 		}
 	}

@@ -36,7 +36,7 @@ func (r *run) inCatchUp(patterns []string) func(catalog.Ref) bool {
 func (r *run) catchUp(ctx context.Context, wanted func(catalog.Ref) bool) {
 	var group sync.WaitGroup
 	for _, t := range r.targets {
-		if t.CatchUp && t.err == nil && len(r.targets) > 1 && ctx.Err() == nil {
+		if t.CatchUp && t.out() == nil && len(r.targets) > 1 && ctx.Err() == nil {
 			group.Go(func() { r.catchUpOn(ctx, t, wanted) })
 		}
 	}
@@ -48,7 +48,7 @@ func (r *run) catchUpOn(ctx context.Context, to *target, wanted func(catalog.Ref
 	lock, err := r.locks.TryLock(journal.ScopeConfig, copyLock(to.Destination))
 	var held *journal.HeldError
 	if errors.As(err, &held) {
-		to.notes = append(to.notes, "what it lacks is not made up tonight: "+held.Error())
+		to.note("what it lacks is not made up tonight: " + held.Error())
 		return
 	}
 	if err != nil {
@@ -62,7 +62,7 @@ func (r *run) catchUpOn(ctx context.Context, to *target, wanted func(catalog.Ref
 	}()
 	began := r.Now()
 	for _, from := range r.targets {
-		if from == to || from.err != nil {
+		if from == to || from.out() != nil {
 			continue
 		}
 		if err := r.catchUpFrom(ctx, from, to, wanted, began.Add(catchUpTime)); err != nil {
@@ -88,7 +88,7 @@ func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(cat
 			continue
 		}
 		if r.Now().After(until) {
-			to.notes = append(to.notes, fmt.Sprintf("yet to be made up from %s: %d; the next run goes on, or `voltar copy`",
+			to.note(fmt.Sprintf("yet to be made up from %s: %d; the next run goes on, or `voltar copy`",
 				from.Name, len(lacking)-i))
 			break
 		}
@@ -103,7 +103,7 @@ func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(cat
 		}
 	}
 	for reason, count := range refused {
-		to.notes = append(to.notes, fmt.Sprintf("not made up from %s: %d, which cannot be copied: %s",
+		to.note(fmt.Sprintf("not made up from %s: %d, which cannot be copied: %s",
 			from.Name, count, reason))
 	}
 	if failed > 1 {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"voltar/internal/durable"
+	"voltar/internal/store"
 	"voltar/lvm"
 )
 
@@ -39,7 +40,7 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 	}
 	places := e.places()
 	for _, d := range e.opts.Destinations {
-		place, ok := d.Store.(located)
+		place, ok := store.As[located](d.Store)
 		if !ok {
 			for _, uuid := range places[d.Store.String()] {
 				uses[uuid] = hostUse{RuleDestination, fmt.Sprintf("destination %s, which is not there now, lay on it", d.Name)}
@@ -78,8 +79,8 @@ func (e *Engine) places() map[string][]string {
 func (r *run) rememberPlaces(inventory lvm.Inventory) {
 	known, changed := r.places(), false
 	for _, t := range r.targets {
-		place, ok := t.Store.(located)
-		if !ok || t.err != nil {
+		place, ok := store.As[located](t.Store)
+		if !ok || t.out() != nil {
 			continue
 		}
 		under, err := r.LVM.VolumesUnderPath(inventory, place.Folder())

@@ -52,34 +52,41 @@ func (b *branch) drop(err error) {
 	}
 }
 
-// openOutput begins the backup of a volume, of one and the same time, on every destination that can be written to.
-func (v *volumeRun) openOutput(ctx context.Context) error {
-	var stores []store.Store
+// prepareOutput makes room on every destination that can be written to, before there is a snapshot to wait for that.
+func (v *volumeRun) prepareOutput(ctx context.Context) error {
 	for _, t := range v.run.targets {
-		stores = append(stores, t.Store)
-	}
-	at, failed := catalog.FreeTime(ctx, stores, v.run.opts.Host, v.ref(), v.time)
-	v.id = catalog.ID{Ref: v.ref(), Time: at}
-	for i, t := range v.run.targets {
 		b := &branch{target: t, copy: report.Copy{Destination: t.Name}}
 		v.out.branches = append(v.out.branches, b)
-		if err := errors.Join(t.err, failed[i]); err != nil {
-			b.drop(err)
-			continue
+		err := t.out()
+		if err == nil {
+			err = v.makeRoom(ctx, b)
 		}
-		if err := v.begin(ctx, b); err != nil {
+		if err != nil {
 			b.drop(err)
 		}
 	}
 	return v.out.failure()
 }
 
-// begin makes sure of room on a destination and begins the backup there.
-func (v *volumeRun) begin(ctx context.Context, b *branch) error {
-	if err := v.makeRoom(ctx, b); err != nil {
-		return err
+// openOutput begins the backup of a volume, of one and the same time, on every destination that was prepared.
+func (v *volumeRun) openOutput(ctx context.Context) error {
+	prepared := v.out.alive()
+	var stores []store.Store
+	for _, b := range prepared {
+		stores = append(stores, b.target.Store)
 	}
-	return v.run.beginOn(ctx, b, v.id, v.run.id)
+	at, failed := catalog.FreeTime(ctx, stores, v.run.opts.Host, v.ref(), v.time)
+	v.id = catalog.ID{Ref: v.ref(), Time: at}
+	for i, b := range prepared {
+		err := failed[i]
+		if err == nil {
+			err = v.run.beginOn(ctx, b, v.id, v.run.id)
+		}
+		if err != nil {
+			b.drop(err)
+		}
+	}
+	return v.out.failure()
 }
 
 // beginOn journals the folder of a backup on a destination and begins it. The tags name the run that made it.
@@ -132,7 +139,12 @@ func (o *output) close(ctx context.Context, r *run) error {
 			continue
 		}
 		if !b.stands {
-			if err := b.draft.Abort(ctx); err != nil {
+			err := b.draft.Abort(ctx)
+			if errors.Is(err, store.ErrDown) {
+				b.target.note(unfinishedNote)
+				continue
+			}
+			if err != nil {
 				all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
 				continue
 			}

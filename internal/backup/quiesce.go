@@ -12,6 +12,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/quiesce"
+	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -477,7 +478,7 @@ func (r *run) refuseFreeze(mountpoints []string) error {
 		{r.opts.RunDir, "this program keeps its locks there"},
 	}
 	for _, d := range r.opts.Destinations {
-		if place, ok := d.Store.(located); ok {
+		if place, ok := store.As[located](d.Store); ok {
 			needed = append(needed, struct{ path, why string }{place.Folder(), fmt.Sprintf("destination %s lies there", d.Name)})
 		}
 	}

@@ -168,12 +168,14 @@ func (v *volumeRun) finish(ctx context.Context) {
 	v.run.hand(*r)
 }
 
-// explainCopy says how a copy failed. Of a destination that is full it leaves out which file was the first without room,
+// explainCopy says how a copy failed. Of a destination that is full or was given up it leaves out which file met that first,
 // so that the report tells it once for all volumes.
 func explainCopy(err error) *report.Problem {
 	problem := explain(err)
-	if at := strings.Index(problem.Message, store.ErrNoSpace.Error()); at > 0 && errors.Is(err, store.ErrNoSpace) {
-		problem.Message = problem.Message[at:]
+	for _, common := range []error{store.ErrNoSpace, store.ErrDown} {
+		if at := strings.Index(problem.Message, common.Error()); at > 0 && errors.Is(err, common) {
+			problem.Message = problem.Message[at:]
+		}
 	}
 	return problem
 }

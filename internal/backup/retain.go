@@ -115,7 +115,7 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 		named[v.String()] = true
 	}
 	for _, t := range r.targets {
-		if t.err != nil {
+		if t.out() != nil {
 			continue
 		}
 		gone := catalog.Gone(t.histories(), live)

@@ -220,6 +220,9 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	if s.exclude, err = archive.NewMatcher(s.settings.Exclude); err != nil {
 		return err
 	}
+	if err := s.prepareOutput(ctx); err != nil {
+		return err
+	}
 	s.time = s.run.Now().UTC()
 	if err := s.openOutput(ctx); err != nil {
 		return err

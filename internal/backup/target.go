@@ -47,6 +47,27 @@ func (r *run) openTarget(ctx context.Context, d Destination) *target {
 	return t
 }
 
+// out returns why nothing can be written to the destination: it could not be claimed, or was given up since. Nil while it
+// can.
+func (t *target) out() error {
+	if patient, ok := store.As[interface{ Down() error }](t.Store); ok && patient.Down() != nil {
+		return patient.Down()
+	}
+	return t.err
+}
+
+// unfinishedNote is on a destination that was given up while something was written to it.
+const unfinishedNote = "what was begun there and has no manifest is removed by the next run that it answers to"
+
+// note says something of the destination in the report, once.
+func (t *target) note(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !slices.Contains(t.notes, text) {
+		t.notes = append(t.notes, text)
+	}
+}
+
 func (t *target) add(b catalog.Backup) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,8 +100,11 @@ func (t *target) history(identity catalog.Identity) []catalog.Backup {
 // describe is the destination's part of the report.
 func (t *target) describe(ctx context.Context) report.Destination {
 	d := report.Destination{Name: t.Name, Where: t.Store.String(), TotalBytes: -1, FreeBytes: -1}
+	if err := t.out(); err != nil {
+		d.Error = explainCopy(err)
+	}
 	if t.err != nil {
-		d.Error, d.BackupBytes = explain(t.err), -1
+		d.BackupBytes = -1
 		return d
 	}
 	for _, b := range t.backups {
@@ -96,11 +120,14 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	for _, u := range t.unreadable {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s cannot be read and is kept: %v", u.Path, u.Err))
 	}
-	if noter, ok := t.Store.(store.Noter); ok {
+	if noter, ok := store.As[store.Noter](t.Store); ok {
 		d.Notes = append(d.Notes, noter.Notes()...)
 	}
 	d.CaughtUp, d.Notes = t.caughtUp, append(d.Notes, t.notes...)
 	usage, err := t.Store.Usage(ctx)
+	if errors.Is(err, store.ErrDown) {
+		return d // its error says so
+	}
 	if err != nil {
 		d.Notes = append(d.Notes, fmt.Sprintf("how much room there is cannot be told: %v", err))
 		return d

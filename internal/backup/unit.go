@@ -70,10 +70,14 @@ func (v *volumeRun) start(ctx context.Context) {
 	v.fail(err)
 }
 
-// prepareSnapshot takes the lock, makes the volume active, runs its hooks and reserves room.
+// prepareSnapshot takes the lock, makes room for the backup, makes the volume active, runs its hooks and reserves room for the
+// snapshot.
 func (v *volumeRun) prepareSnapshot(ctx context.Context) error {
 	if v.kept == "" {
 		if err := v.lock(ctx); err != nil {
+			return err
+		}
+		if err := v.prepareOutput(ctx); err != nil {
 			return err
 		}
 	}

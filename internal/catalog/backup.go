@@ -264,7 +264,7 @@ func Delete(ctx context.Context, s store.Store, folder string) (freedBytes int64
 }
 
 func checkDelete(ctx context.Context, s store.Store, objects []store.Object) error {
-	checker, isChecker := s.(store.DeleteChecker)
+	checker, isChecker := store.As[store.DeleteChecker](s)
 	if !isChecker {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 
 // lockEnd is until when a store is to hold what is locked now, or the zero time where it holds nothing.
 func lockEnd(s store.Store, now time.Time) time.Time {
-	if locker, ok := s.(store.Locker); ok && locker.LockFor() > 0 {
+	if locker, ok := store.As[store.Locker](s); ok && locker.LockFor() > 0 {
 		return now.Add(locker.LockFor())
 	}
 	return time.Time{}
@@ -26,7 +26,8 @@ func lockFiles(ctx context.Context, s store.Store, folder string, files []File, 
 	for _, file := range files {
 		keys = append(keys, path.Join(folder, file.Name))
 	}
-	return s.(store.Locker).Lock(ctx, keys, until) // as lockEnd found
+	locker, _ := store.As[store.Locker](s) // as lockEnd found
+	return locker.Lock(ctx, keys, until)
 }
 
 // Hold sees to it that a backup that is to be kept stays locked, in a store that locks: when less than half of the time
@@ -36,7 +37,8 @@ func Hold(ctx context.Context, s store.Store, b Backup, now time.Time) error {
 	if until.IsZero() {
 		return nil
 	}
-	locker, manifest := s.(store.Locker), path.Join(b.Path(), ManifestName) // as lockEnd found
+	locker, _ := store.As[store.Locker](s) // as lockEnd found
+	manifest := path.Join(b.Path(), ManifestName)
 	held, err := locker.LockedUntil(ctx, manifest)
 	if err != nil {
 		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)

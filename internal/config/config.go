@@ -150,6 +150,7 @@ type Destination struct {
 	RequireMount string     `toml:"require_mount"` // disk: a mountpoint that must be mounted; "path" itself unless set, "none" for none
 	Retention    *Retention `toml:"retention"`     // instead of the general one
 	CatchUp      *bool      `toml:"catch_up"`      // runs make up what it lacks of the others; true when not set
+	Patience     Duration   `toml:"patience"`      // without an answer for so long, it is given up for the run; 0 for the default
 
 	// Public keys of age for whom everything that goes there is encrypted; none stores it as it is.
 	Recipients     []string `toml:"recipients"`

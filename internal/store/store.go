@@ -21,6 +21,10 @@ var (
 	ErrLocked = errors.New("object is locked")
 	// ErrNoLock is wrapped by the error of a write that was to be held against deletion by a store that does not do that.
 	ErrNoLock = errors.New("this destination does not lock objects")
+	// ErrUnreachable is wrapped by the error of a call that got no answer for as long as the store tries again.
+	ErrUnreachable = errors.New("it cannot be reached")
+	// ErrDown is wrapped by the error of every call on a store that was given up; see package patient.
+	ErrDown = errors.New("given up")
 	// ErrBadKey is wrapped by the error of a key, or prefix, that no store takes.
 	ErrBadKey = errors.New("not a valid key")
 )
@@ -94,6 +98,23 @@ type Store interface {
 	Usage(ctx context.Context) (Usage, error)
 	// String names the store for people, without secrets: "/backups", "s3://bucket/prefix".
 	String() string
+}
+
+// As returns what a store, or one that it wraps, can do beside the contract: T is one of the interfaces below. A store
+// that wraps another has a method Unwrap.
+func As[T any](s Store) (_ T, found bool) {
+	for s != nil {
+		if as, ok := s.(T); ok {
+			return as, true
+		}
+		wrapper, ok := s.(interface{ Unwrap() Store })
+		if !ok {
+			break
+		}
+		s = wrapper.Unwrap()
+	}
+	var none T
+	return none, false
 }
 
 // DeleteChecker is implemented by stores that can tell beforehand whether their own retention forbids a deletion, so

@@ -47,6 +47,9 @@ func (s *Store) explain(err error, tried time.Duration) error {
 	f := s.failure(err)
 	if tried > 0 {
 		f.text += fmt.Sprintf(" (tried again for %s)", tried.Round(time.Second))
+		if f.kind == nil {
+			f.kind = store.ErrUnreachable
+		}
 	}
 	return f
 }

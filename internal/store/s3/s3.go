@@ -29,7 +29,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultTimeout  = 2 * time.Minute
-	DefaultRetryFor = 5 * time.Minute
+	DefaultRetryFor = 2 * time.Minute
 	DefaultParallel = 4
 )
 

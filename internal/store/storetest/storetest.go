@@ -673,7 +673,7 @@ func testSweep(t *testing.T, s store.Store) {
 
 // A store that does not lock, or is not told to, refuses what must be locked instead of storing it without.
 func testLockUntil(t *testing.T, s store.Store) {
-	if locker, ok := s.(store.Locker); ok && locker.LockFor() > 0 {
+	if locker, ok := store.As[store.Locker](s); ok && locker.LockFor() > 0 {
 		t.Fatal("the suite is for stores that are not told to lock")
 	}
 	w, err := s.Create(context.Background(), "a", store.PutOptions{LockUntil: time.Now().Add(time.Hour)})

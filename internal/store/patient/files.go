@@ -1,0 +1,114 @@
+package patient
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"voltar/internal/store"
+)
+
+// writer is a store's writer with a bound on every call.
+type writer struct {
+	store  *Store
+	mu     sync.Mutex // over inner: a call that was left behind may still be at work when the next one comes
+	inner  store.Writer
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	buffer []byte // what the inner writer is given: a call that was left behind reads on from it
+	bytes  int64
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	buffer := append(w.buffer[:0], p...)
+	w.buffer = nil
+	n, err := within(w.ctx, w.cancel, w.store, w.store.patience, func() (int, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.inner.Write(buffer)
+	}, nil)
+	if err == nil {
+		w.buffer = buffer
+	}
+	w.bytes += int64(n)
+	return n, err
+}
+
+func (w *writer) Commit(ctx context.Context) (store.Object, error) {
+	defer w.cancel(nil)
+	limit := w.store.patience + time.Duration(min(w.bytes, commitMaxBytes)/commitBytesASecond)*time.Second
+	return call(ctx, w.store, limit, func(ctx context.Context) (store.Object, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.inner.Commit(ctx)
+	}, nil)
+}
+
+func (w *writer) Abort() error {
+	defer w.cancel(nil)
+	return w.store.act(context.Background(), w.store.patience, func(context.Context) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.inner.Abort()
+	})
+}
+
+// SetTag adds to the tags of the object where the store keeps them; see store.TagWriter.
+func (w *writer) SetTag(name, value string) {
+	if tagger, ok := w.inner.(store.TagWriter); ok {
+		tagger.SetTag(name, value)
+	}
+}
+
+// reader is a store's reader with a bound on every call.
+type reader struct {
+	store     *Store
+	reading   sync.RWMutex // held by reads, so that a close waits for those that were left behind
+	inner     store.Reader
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	sizeBytes int64
+	buffer    []byte // of Read
+}
+
+func (r *reader) SizeBytes() int64 { return r.sizeBytes }
+
+// Read reads into a buffer of the reader's own, as a call that is left behind may still write to it.
+func (r *reader) Read(p []byte) (int, error) {
+	buffer := r.buffer
+	r.buffer = nil
+	if cap(buffer) < len(p) {
+		buffer = make([]byte, len(p))
+	}
+	n, err := r.bounded(func() (int, error) { return r.inner.Read(buffer[:len(p)]) })
+	copy(p, buffer[:n])
+	if err == nil {
+		r.buffer = buffer
+	}
+	return n, err
+}
+
+// ReadAt may be called by several at once; each call has a buffer of its own.
+func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
+	buffer := make([]byte, len(p))
+	n, err := r.bounded(func() (int, error) { return r.inner.ReadAt(buffer, offset) })
+	copy(p, buffer[:n])
+	return n, err
+}
+
+func (r *reader) bounded(read func() (int, error)) (int, error) {
+	return within(r.ctx, r.cancel, r.store, r.store.patience, func() (int, error) {
+		r.reading.RLock()
+		defer r.reading.RUnlock()
+		return read()
+	}, nil)
+}
+
+func (r *reader) Close() error {
+	defer r.cancel(nil)
+	return r.store.act(context.Background(), r.store.patience, func(context.Context) error {
+		r.reading.Lock()
+		defer r.reading.Unlock()
+		return r.inner.Close()
+	})
+}

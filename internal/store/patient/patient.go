@@ -1,0 +1,217 @@
+// Package patient puts a bound on what any store may take. A call that makes no progress for as long as the patience lasts
+// is given up, and the store is then down: every later call fails at once, with the first cause, until the program ends. So
+// a destination that hangs, or refuses every connection, costs a run its patience once, and not once for each volume.
+//
+// A call that hangs in the kernel, as one on a dead NFS mount does, cannot be ended. It is left behind in a goroutine
+// of its own, which works on copies of the caller's buffers and closes what it may still come back with.
+package patient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"voltar/internal/say"
+	"voltar/internal/store"
+)
+
+// Default is for how long a destination may give no answer.
+const Default = 2 * time.Minute
+
+// Some calls make progress that cannot be seen from outside. They get more than the patience.
+const (
+	listFactor         = 5       // a listing may be many requests
+	commitBytesASecond = 4 << 20 // what even a slow disk makes durable
+	commitMaxBytes     = 8 << 30 // more is not left to the end
+)
+
+// lastWord is for how long a call that was told to end may take to say why.
+const lastWord = 2 * time.Second
+
+// errSilent is the cause with which a call is ended.
+var errSilent = errors.New("it does not answer")
+
+// Store is a store with a bound on every call.
+type Store struct {
+	inner    store.Store
+	patience time.Duration
+
+	mu   sync.Mutex
+	down error
+}
+
+// locking is a Store over one that holds objects against deletion.
+type locking struct {
+	*Store
+	locker
+}
+
+type locker interface {
+	store.Locker
+	store.DeleteChecker
+}
+
+// Wrap bounds every call on a store. The patience is Default when 0.
+func Wrap(inner store.Store, patience time.Duration) store.Store {
+	if patience == 0 {
+		patience = Default
+	}
+	s := &Store{inner: inner, patience: patience}
+	if l, ok := inner.(locker); ok {
+		return &locking{s, l}
+	}
+	return s
+}
+
+// Unwrap returns the store itself, for what it can do beside; see store.As.
+func (s *Store) Unwrap() store.Store { return s.inner }
+
+// Down returns why the store was given up, an error that wraps store.ErrDown, or nil.
+func (s *Store) Down() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
+// giveUp takes the store as down. The first cause counts.
+func (s *Store) giveUp(cause error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down == nil {
+		s.down = say.WithHint(fmt.Errorf("%w: %w", store.ErrDown, cause),
+			"the next run copies what is missing there as soon as it answers again")
+	}
+	return s.down
+}
+
+// judge takes the store as down when a call came to an error that says so.
+func (s *Store) judge(err error) error {
+	if err == nil || errors.Is(err, store.ErrDown) || !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, errSilent) {
+		return err
+	}
+	return s.giveUp(err)
+}
+
+// call makes one call, which must return within the limit. What comes back later goes to drop.
+func call[T any](ctx context.Context, s *Store, limit time.Duration, do func(context.Context) (T, error), drop func(T)) (T, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	return within(ctx, cancel, s, limit, func() (T, error) { return do(ctx) }, drop)
+}
+
+// within is call for calls whose context is that of a reader or writer, which lives on.
+func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store, limit time.Duration,
+	do func() (T, error), drop func(T)) (value T, err error) {
+	if err := s.Down(); err != nil {
+		return value, err
+	}
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := do()
+		done <- outcome{value, err}
+	}()
+	silent := time.AfterFunc(limit, func() {
+		cancel(fmt.Errorf("%w for %s", errSilent, limit))
+	})
+	defer silent.Stop()
+	select {
+	case o := <-done:
+		return o.value, s.judge(o.err)
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done:
+		return o.value, s.judge(o.err)
+	case <-time.After(min(lastWord, limit)):
+	}
+	go func() {
+		if o := <-done; o.err == nil && drop != nil {
+			drop(o.value)
+		}
+	}()
+	return value, s.judge(context.Cause(ctx))
+}
+
+// Create begins an object; see store.Store.
+func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	inner, err := within(ctx, cancel, s, s.patience, func() (store.Writer, error) { return s.inner.Create(ctx, key, opts) },
+		func(w store.Writer) { _ = w.Abort() }) // nobody waits for it any more
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	return &writer{store: s, inner: inner, ctx: ctx, cancel: cancel}, nil
+}
+
+// Open opens an object for reading; see store.Store.
+func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	inner, err := within(ctx, cancel, s, s.patience, func() (store.Reader, error) { return s.inner.Open(ctx, key) },
+		func(r store.Reader) { _ = r.Close() })
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	return &reader{store: s, inner: inner, ctx: ctx, cancel: cancel, sizeBytes: inner.SizeBytes()}, nil
+}
+
+// Stat describes an object; see store.Store.
+func (s *Store) Stat(ctx context.Context, key string) (store.Object, error) {
+	return call(ctx, s, s.patience, func(ctx context.Context) (store.Object, error) { return s.inner.Stat(ctx, key) }, nil)
+}
+
+// List yields objects; see store.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) ([]store.Object, error) { return s.inner.List(ctx, prefix) }, nil)
+}
+
+// Folders yields names of folders; see store.Store.
+func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) ([]string, error) { return s.inner.Folders(ctx, prefix) }, nil)
+}
+
+// Delete removes an object; see store.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	return s.act(ctx, s.patience, func(ctx context.Context) error { return s.inner.Delete(ctx, key) })
+}
+
+// Sweep removes what unfinished writers left; see store.Store.
+func (s *Store) Sweep(ctx context.Context, prefix string) (int64, error) {
+	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) (int64, error) { return s.inner.Sweep(ctx, prefix) }, nil)
+}
+
+// Usage tells the room there is; see store.Store.
+func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
+	return call(ctx, s, s.patience, s.inner.Usage, nil)
+}
+
+// String names the store; see store.Store.
+func (s *Store) String() string { return s.inner.String() }
+
+// act is call for calls that return nothing but an error.
+func (s *Store) act(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	_, err := call(ctx, s, limit, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) }, nil)
+	return err
+}
+
+// CheckDelete asks for locks; see store.DeleteChecker.
+func (l *locking) CheckDelete(ctx context.Context, keys []string) error {
+	return l.act(ctx, listFactor*l.patience, func(ctx context.Context) error { return l.locker.CheckDelete(ctx, keys) })
+}
+
+// Lock holds objects; see store.Locker.
+func (l *locking) Lock(ctx context.Context, keys []string, until time.Time) error {
+	return l.act(ctx, listFactor*l.patience, func(ctx context.Context) error { return l.locker.Lock(ctx, keys, until) })
+}
+
+// LockedUntil returns when a lock ends; see store.Locker.
+func (l *locking) LockedUntil(ctx context.Context, key string) (time.Time, error) {
+	return call(ctx, l.Store, l.patience, func(ctx context.Context) (time.Time, error) { return l.locker.LockedUntil(ctx, key) }, nil)
+}

@@ -1,0 +1,227 @@
+package patient_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"voltar/internal/store"
+	"voltar/internal/store/disk"
+	"voltar/internal/store/patient"
+	"voltar/internal/store/storetest"
+)
+
+func onDisk(t *testing.T) store.Store {
+	t.Helper()
+	s, err := disk.Open(disk.Options{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestItIsTheSameStore runs the conformance suite: whoever has patience notices nothing of it.
+func TestItIsTheSameStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return patient.Wrap(onDisk(t), 0) })
+}
+
+// stuck is a store of which one kind of call hangs, whatever its context says, until it is freed.
+type stuck struct {
+	store.Store
+	call  string
+	calls atomic.Int64
+	free  chan struct{} // closed to let go of the calls that hang
+	ended chan struct{} // gets one for each of them
+}
+
+// newStuck returns a store that hangs until the test ends.
+func newStuck(t *testing.T, call string) *stuck {
+	t.Helper()
+	s := &stuck{Store: onDisk(t), call: call, free: make(chan struct{}), ended: make(chan struct{}, 10)}
+	t.Cleanup(func() { // before the folder goes
+		close(s.free)
+		for range s.calls.Load() {
+			<-s.ended
+		}
+	})
+	return s
+}
+
+func (s *stuck) hang(call string) {
+	if call != s.call {
+		return
+	}
+	s.calls.Add(1)
+	<-s.free
+	s.ended <- struct{}{}
+}
+
+func (s *stuck) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	s.hang("create")
+	w, err := s.Store.Create(ctx, key, opts)
+	return &stuckWriter{w, s}, err
+}
+
+func (s *stuck) Open(ctx context.Context, key string) (store.Reader, error) {
+	s.hang("open")
+	r, err := s.Store.Open(ctx, key)
+	return &stuckReader{r, s}, err
+}
+
+func (s *stuck) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	s.hang("list")
+	return s.Store.List(ctx, prefix)
+}
+
+func (s *stuck) Usage(ctx context.Context) (store.Usage, error) {
+	s.hang("usage")
+	return s.Store.Usage(ctx)
+}
+
+type stuckWriter struct {
+	store.Writer
+	store *stuck
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	w.store.hang("write")
+	return w.Writer.Write(p)
+}
+
+func (w *stuckWriter) Commit(ctx context.Context) (store.Object, error) {
+	w.store.hang("commit")
+	return w.Writer.Commit(ctx)
+}
+
+type stuckReader struct {
+	store.Reader
+	store *stuck
+}
+
+func (r *stuckReader) Read(p []byte) (int, error) {
+	r.store.hang("read")
+	return r.Reader.Read(p)
+}
+
+// use makes every kind of call until one fails.
+func use(ctx context.Context, s store.Store) error {
+	if _, err := s.Usage(ctx); err != nil {
+		return err
+	}
+	w, err := s.Create(ctx, "a/b", store.PutOptions{})
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, "text"); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	if _, err := w.Commit(ctx); err != nil {
+		return err
+	}
+	if _, err := s.List(ctx, ""); err != nil {
+		return err
+	}
+	r, err := s.Open(ctx, "a/b")
+	if err != nil {
+		return err
+	}
+	_, err = io.ReadAll(r)
+	return errors.Join(err, r.Close())
+}
+
+// TestAStoreThatHangsIsDown hangs each kind of call: it ends, and no later call reaches the store.
+func TestAStoreThatHangsIsDown(t *testing.T) {
+	for _, call := range []string{"usage", "create", "write", "commit", "list", "open", "read"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			inner := newStuck(t, call)
+			s := patient.Wrap(inner, 50*time.Millisecond)
+			if err := use(t.Context(), s); !errors.Is(err, store.ErrDown) {
+				t.Fatalf("a %s that hangs ended with %v", call, err)
+			}
+			for range 3 {
+				if err := use(t.Context(), s); !errors.Is(err, store.ErrDown) {
+					t.Fatalf("after that, use ended with %v", err)
+				}
+			}
+			if n := inner.calls.Load(); n != 1 {
+				t.Errorf("%d calls reached a store that is down, want the first alone", n)
+			}
+		})
+	}
+}
+
+// failing is a store whose listing fails in a way of its own.
+type failing struct {
+	store.Store
+	err error
+}
+
+func (s failing) List(context.Context, string) ([]store.Object, error) { return nil, s.err }
+
+func TestOnlyWhatCannotBeReachedIsDown(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		down bool
+	}{
+		{store.ErrUnreachable, true},
+		{store.ErrNoSpace, false},
+		{store.ErrNotExist, false},
+		{errors.New("access denied"), false},
+	} {
+		s := patient.Wrap(failing{onDisk(t), test.err}, 0)
+		if _, err := s.List(t.Context(), ""); !errors.Is(err, test.err) || errors.Is(err, store.ErrDown) != test.down {
+			t.Errorf("%v: the listing ended with %v", test.err, err)
+		}
+		if _, err := s.Usage(t.Context()); errors.Is(err, store.ErrDown) != test.down {
+			t.Errorf("%v: the next call ended with %v", test.err, err)
+		}
+	}
+}
+
+// TestWhoCancelsDoesNotBlameTheStore cancels a call that hangs.
+func TestWhoCancelsDoesNotBlameTheStore(t *testing.T) {
+	inner := newStuck(t, "list")
+	s := patient.Wrap(inner, time.Hour)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped by hand")
+	time.AfterFunc(10*time.Millisecond, func() { cancel(stopped) })
+	if _, err := s.List(ctx, ""); !errors.Is(err, stopped) || errors.Is(err, store.ErrDown) {
+		t.Errorf("a listing that was cancelled ended with %v", err)
+	}
+	if _, err := s.Usage(t.Context()); err != nil {
+		t.Errorf("the next call ended with %v", err)
+	}
+}
+
+// TestLockingShowsThrough asks for what stores can do beside: a store has it through its patience, or has it not.
+func TestLockingShowsThrough(t *testing.T) {
+	if _, found := store.As[store.Locker](patient.Wrap(onDisk(t), 0)); found {
+		t.Error("a disk that has patience locks objects")
+	}
+	if _, found := store.As[interface{ Folder() string }](patient.Wrap(onDisk(t), 0)); !found {
+		t.Error("a disk that has patience has no folder")
+	}
+	locks := patient.Wrap(lockingStore{onDisk(t)}, 0)
+	locker, found := store.As[store.Locker](locks)
+	if !found {
+		t.Fatal("a bucket that has patience does not lock objects")
+	}
+	if err := locker.Lock(t.Context(), nil, time.Time{}); !errors.Is(err, store.ErrDown) {
+		t.Errorf("a lock on a store that cannot be reached ended with %v", err)
+	}
+	if _, err := locks.List(t.Context(), ""); !errors.Is(err, store.ErrDown) {
+		t.Errorf("the next call ended with %v", err)
+	}
+}
+
+// lockingStore cannot be reached when it is to lock.
+type lockingStore struct{ store.Store }
+
+func (lockingStore) LockFor() time.Duration                                 { return time.Hour }
+func (lockingStore) Lock(context.Context, []string, time.Time) error        { return store.ErrUnreachable }
+func (lockingStore) CheckDelete(context.Context, []string) error            { return nil }
+func (lockingStore) LockedUntil(context.Context, string) (time.Time, error) { return time.Time{}, nil }
