@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // Errors that callers decide on.
@@ -142,8 +143,8 @@ func (c *Client) resumeAfter(ctx context.Context, failure error, vg, name string
 		_, err = c.change(ctx, "lvchange", "--refresh", v.String())
 	}
 	if err != nil {
-		err = fmt.Errorf("make sure that %s/%s is not suspended: %w\nhint: dmsetup resume %s",
-			vg, name, err, DMName(vg, name))
+		err = say.WithHint(fmt.Errorf("make sure that %s/%s is not suspended: %w", vg, name, err),
+			fmt.Sprintf("dmsetup resume %s", DMName(vg, name)))
 	}
 	return errors.Join(failure, err)
 }

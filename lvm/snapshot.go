@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // SnapshotRequest says how to make a snapshot.
@@ -391,8 +392,8 @@ func (c *Client) explainBusy(ctx context.Context, v Volume, err error) error {
 	if n, countErr := c.openCount(ctx, dev); countErr == nil {
 		count = fmt.Sprintf(" (open count %d)", n)
 	}
-	return fmt.Errorf("%w%s: held by %s\nhint: end what holds it, then let voltar cleanup try again\n%w",
-		ErrBusy, count, strings.Join(words, ", "), err)
+	return say.WithHint(fmt.Errorf("%w%s: held by %s\n%w", ErrBusy, count, strings.Join(words, ", "), err),
+		"end what holds it, then let `voltar cleanup` try again")
 }
 
 // Merge is how a merge ended.

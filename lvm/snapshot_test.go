@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // fakeHost is a folder of shell scripts that stand for lvm2's commands. Each notes its arguments in `log`. `lvs` shows
@@ -279,7 +280,7 @@ func TestRemoveSnapshotGivesUpAndNamesTheHolder(t *testing.T) {
 		t.Fatalf("%v after %d tries", err, len(h.calls("lvremove")))
 	}
 	for _, want := range []string{"open count 2", "device dm-12 (vg0-snap1)", "mount /mnt/with space (seen by process 77)", "hint:", "after 3 tries"} {
-		if !strings.Contains(err.Error(), want) {
+		if !strings.Contains(say.Text(err), want) {
 			t.Errorf("error %q lacks %q", err, want)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"sync"
+
+	"voltar/internal/say"
 )
 
 // lvm2's own chunk size for classic snapshots, unless told otherwise; its largest is 512 KiB.
@@ -81,8 +83,8 @@ func grant(want, floor, free, extent int64) (int64, error) {
 		free -= free % extent
 	}
 	if free < floor || free <= 0 {
-		return 0, fmt.Errorf("%w: %d bytes are free, at least %d are needed\nhint: extend the volume group, or lower "+
-			"the size or floor of snapshots", ErrNoSpace, max(free, 0), max(floor, 1))
+		return 0, say.WithHint(fmt.Errorf("%w: %d bytes are free, at least %d are needed", ErrNoSpace, max(free, 0), max(floor, 1)),
+			"extend the volume group, or lower the size or floor of snapshots")
 	}
 	return min(want, free), nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"voltar/internal/say"
 )
 
 func TestSnapshotSize(t *testing.T) {
@@ -135,7 +137,7 @@ func TestThinPoolCheck(t *testing.T) {
 			p := good
 			tt.change(&p)
 			err := p.Check(80, 70)
-			if !errors.Is(err, tt.err) || (err != nil && !strings.Contains(err.Error(), tt.words)) {
+			if !errors.Is(err, tt.err) || (err != nil && !strings.Contains(say.Text(err), tt.words)) {
 				t.Errorf("%v, want %v with %q", err, tt.err, tt.words)
 			}
 		})

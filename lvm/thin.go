@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"voltar/internal/say"
 )
 
 // ThinPool is the state of a thin pool. Whoever fills one harms every volume in it.
@@ -43,8 +45,8 @@ func poolOf(v Volume) ThinPool {
 func (p ThinPool) Check(limitData, limitMetadata float64) error {
 	switch {
 	case p.CheckNeeded:
-		return fmt.Errorf("%w: lvm2 reports that the metadata of %s/%s needs a check\nhint: lvconvert --repair %s/%s",
-			ErrPoolUnhealthy, p.VG, p.Name, p.VG, p.Name)
+		return say.WithHint(fmt.Errorf("%w: lvm2 reports that the metadata of %s/%s needs a check", ErrPoolUnhealthy, p.VG, p.Name),
+			fmt.Sprintf("lvconvert --repair %s/%s", p.VG, p.Name))
 	case p.DataPercent == Unknown || p.MetadataPercent == Unknown:
 		return fmt.Errorf("%w: the use of %s/%s is unknown, as it is not active", ErrPoolUnhealthy, p.VG, p.Name)
 	case p.DataPercent < limitData && p.MetadataPercent < limitMetadata:
@@ -61,8 +63,8 @@ func (p ThinPool) Check(limitData, limitMetadata float64) error {
 		full = append(full, fmt.Sprintf("metadata %.2f %% of %d bytes used, limit %g %%",
 			p.MetadataPercent, p.MetadataBytes, limitMetadata))
 	}
-	return fmt.Errorf("%w: %s/%s: %s\nhint: extend it with lvextend (--poolmetadatasize for its metadata), or remove "+
-		"what is no longer needed", ErrPoolFull, p.VG, p.Name, strings.Join(full, "; "))
+	return say.WithHint(fmt.Errorf("%w: %s/%s: %s", ErrPoolFull, p.VG, p.Name, strings.Join(full, "; ")),
+		"extend it with lvextend (--poolmetadatasize for its metadata), or remove what is no longer needed")
 }
 
 // CheckThinPool reads a thin pool and checks it against both limits, in percent.

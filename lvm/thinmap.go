@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // Which blocks of a thin volume its pool has allocated, as the pool's metadata has it. The kernel lets them be read while
@@ -175,8 +176,8 @@ func (c *Client) HeldMetadata(ctx context.Context, p PoolDevice) (string, error)
 func (c *Client) CheckUnheld(ctx context.Context, p PoolDevice) error {
 	root, err := c.HeldMetadata(ctx, p)
 	if err == nil && root != "" {
-		err = fmt.Errorf("%w (block %s)\nhint: unless something is reading it, `dmsetup message %s 0 release_metadata_snap`",
-			ErrMetadataHeld, root, p.Name)
+		err = say.WithHint(fmt.Errorf("%w (block %s)", ErrMetadataHeld, root),
+			fmt.Sprintf("unless something is reading it, `dmsetup message %s 0 release_metadata_snap`", p.Name))
 	}
 	return err
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // WatchPolicy says how a running snapshot is looked after.
@@ -150,9 +152,9 @@ func (w *Watch) judge(st Status) error {
 	r.PeakBytes = max(r.PeakBytes, st.UsedBytes)
 	r.PeakPercent = max(r.PeakPercent, st.UsedPercent)
 	if st.Invalid {
-		return fmt.Errorf("%w: all %d bytes of %s were used before it was read\nhint: give snapshots of %s more space: "+
-			"size in [snapshot], or snapshot_size in a [[volume]]",
-			ErrSnapshotOverflow, st.SizeBytes, w.snap, w.snap.Origin)
+		return say.WithHint(fmt.Errorf("%w: all %d bytes of %s were used before it was read",
+			ErrSnapshotOverflow, st.SizeBytes, w.snap),
+			fmt.Sprintf("give snapshots of %s more space: size in [snapshot], or snapshot_size in a [[volume]]", w.snap.Origin))
 	}
 	return nil
 }

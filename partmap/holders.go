@@ -26,9 +26,11 @@ func (e *BusyError) Error() string {
 	if len(e.Holders) > 0 {
 		who = strings.Join(e.Holders, "; ")
 	}
-	return fmt.Sprintf("cannot unmap %s: it is in use (open count %d) by %s\nhint: end what uses it, then run `voltar cleanup`",
-		e.Name, e.OpenCount, who)
+	return fmt.Sprintf("cannot unmap %s: it is in use (open count %d) by %s", e.Name, e.OpenCount, who)
 }
+
+// Hint says what a person can do about it.
+func (e *BusyError) Hint() string { return "end what uses it, then run `voltar cleanup`" }
 
 func (e *BusyError) Unwrap() error { return e.Err }
 

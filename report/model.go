@@ -2,7 +2,12 @@
 // pure: no clock, no files, no network.
 package report
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"voltar/internal/say"
+)
 
 // Schema is the version of the JSON form. Fields may be added within a version; none changes its meaning.
 const Schema = 1
@@ -43,7 +48,21 @@ type Run struct {
 // Problem is a cause and what to do about it.
 type Problem struct {
 	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
+	Hint    string `json:"hint,omitempty"` // one line for each thing that can be done
+}
+
+// ProblemOf turns an error into one problem with all hints that it carries.
+func ProblemOf(err error) *Problem {
+	return &Problem{Message: err.Error(), Hint: strings.Join(say.Hints(err), "\n")}
+}
+
+// ProblemsOf turns an error into a problem for each cause that is joined in it, each with its own hints.
+func ProblemsOf(err error) []Problem {
+	var problems []Problem
+	for _, cause := range say.Causes(err) {
+		problems = append(problems, Problem{Message: cause.Message, Hint: strings.Join(cause.Hints, "\n")})
+	}
+	return problems
 }
 
 // VolumeStatus is what became of one volume tonight.

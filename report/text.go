@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"voltar/internal/say"
 )
 
 // textWidth is the number of columns that the text keeps to; only single words that are longer stand out.
@@ -99,8 +101,8 @@ func (t *textWriter) problems(title string, list []failure) {
 		for _, l := range lines[1:] {
 			t.wrapped(indent+"| ", l) // marked, so that no line of a command's output passes for one of ours
 		}
-		if f.Hint != "" {
-			t.wrapped(indent+"hint: ", strings.ReplaceAll(f.Hint, "\n", " "))
+		for _, hint := range f.Hints() {
+			t.wrapped(indent+say.HintLabel, hint)
 		}
 	}
 }

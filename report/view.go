@@ -45,6 +45,11 @@ type failure struct {
 	Hint    string
 }
 
+// Hints are the lines of the hint: each cause may have its own.
+func (f failure) Hints() []string {
+	return strings.FieldsFunc(f.Hint, func(r rune) bool { return r == '\n' })
+}
+
 type volumeView struct {
 	Name     string
 	Status   VolumeStatus

@@ -16,6 +16,7 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/clock"
+	"voltar/internal/say"
 )
 
 // errNoDestination is for commands that have nowhere to look.
@@ -60,7 +61,7 @@ func hinted(err error, backup catalog.Backup) error {
 	var damaged *archive.MemberError
 	var hint string
 	switch {
-	case err == nil || strings.Contains(err.Error(), "\nhint: "):
+	case err == nil || len(say.Hints(err)) > 0:
 		return err
 	case errors.As(err, &unmatched), errors.Is(err, fs.ErrNotExist):
 		hint = "`voltar ls` shows what it holds"
@@ -71,7 +72,7 @@ func hinted(err error, backup catalog.Backup) error {
 	default:
 		return fmt.Errorf("%s: %w", backup.ID, err)
 	}
-	return fmt.Errorf("%s: %w\nhint: %s", backup.ID, err, hint)
+	return say.WithHint(fmt.Errorf("%s: %w", backup.ID, err), hint)
 }
 
 // findBackup finds what "VOLUME[@TIME]" means on the destinations of --from: the newest of them all without a time. Where
@@ -113,7 +114,7 @@ func (s *setup) findBackup(c *cli.Context) (namedStore, catalog.Backup, error) {
 	}
 	for _, err := range failed {
 		if !errors.Is(err, catalog.ErrNotFound) {
-			s.log.Warn(err.Error())
+			say.Log(s.log.Warn, err)
 		}
 	}
 	if found.Damage != "" {
@@ -161,7 +162,7 @@ func noBackups(ctx context.Context, d namedStore, host string) error {
 	if len(hosts) == 0 {
 		hint = "nor of any other host: what is wanted is the folder that holds a folder for each host"
 	}
-	return fmt.Errorf("%w: %s holds none of host %s\nhint: %s", catalog.ErrNotFound, d.store, host, hint)
+	return say.WithHint(fmt.Errorf("%w: %s holds none of host %s", catalog.ErrNotFound, d.store, host), hint)
 }
 
 // listFor lists what is needed to tell which backup is meant: the volumes that the name can mean; when there are none,

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
+	"voltar/internal/say"
 )
 
 // cancelTimeout is more than all that a run may take to let go of a volume.
@@ -29,7 +30,7 @@ func (a *app) cancelCommand() *cli.Command {
 				return usageError{err}
 			}
 			ctx, cancel := context.WithTimeoutCause(c.Context, cancelTimeout,
-				fmt.Errorf("the run has not let go of it in %s\nhint: look at its log", cancelTimeout))
+				say.WithHint(fmt.Errorf("the run has not let go of it in %s", cancelTimeout), "look at its log"))
 			defer cancel()
 			done, err := backup.Cancel(ctx, cfg.RunDir, cfg.Path(), c.Args().First())
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -35,6 +36,12 @@ type finding struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 	Hint   string `json:"hint,omitempty"`
+}
+
+// failed is the outcome of a check that met an error, with its own hints and one that is of the check.
+func failed(check string, err error, hint string) finding {
+	problem := report.ProblemOf(say.WithHint(err, hint))
+	return finding{Check: check, Detail: problem.Message, Hint: problem.Hint}
 }
 
 // tools are the commands of the host that voltar runs, with the Debian package that has each.
@@ -79,7 +86,9 @@ func (a *app) printFindings(findings []finding) error {
 		}
 		fmt.Fprintf(a.stdout, "%s  %-14s %s\n", mark, f.Check, report.Clean(f.Detail))
 		if f.Hint != "" {
-			fmt.Fprintf(a.stdout, "      %-14s hint: %s\n", "", f.Hint)
+			for hint := range strings.Lines(f.Hint) {
+				fmt.Fprintf(a.stdout, "      %-14s %s%s\n", "", say.HintLabel, report.Clean(strings.TrimSuffix(hint, "\n")))
+			}
 		}
 	}
 	return nil
@@ -116,7 +125,7 @@ func (s *setup) checkHost() []finding {
 func checkKernel() finding {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		return finding{"kernel", false, err.Error(), ""}
+		return failed("kernel", err, "")
 	}
 	release := unix.ByteSliceToString(name.Release[:])
 	var major, minor int
@@ -133,12 +142,12 @@ func checkKernel() finding {
 func (s *setup) checkVolumes(ctx context.Context) []finding {
 	engine, closeEngine, err := s.engine(nil)
 	if err != nil {
-		return []finding{{"volumes", false, err.Error(), ""}}
+		return []finding{failed("volumes", err, "")}
 	}
 	defer closeEngine()
 	plan, err := engine.Plan(ctx, nil)
 	if err != nil {
-		return []finding{{"volumes", false, err.Error(), ""}}
+		return []finding{failed("volumes", err, "")}
 	}
 	selected := len(plan.Selected())
 	f := finding{"volumes", selected > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
@@ -165,8 +174,7 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 		}
 		switch {
 		case err != nil:
-			why, hint, _ := strings.Cut(err.Error(), "\nhint: ")
-			list = append(list, finding{check, false, fmt.Sprintf("%s (%s): %s", d.name, d.store, why), hint})
+			list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.name, d.store, err), ""))
 		case usage.TotalBytes < 0:
 			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.name, d.store), ""})
 		default:
@@ -188,23 +196,23 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 	}
 	if c.Bool("send-test-mail") {
 		if err := s.sendTestMail(c.Context); err != nil {
-			return []finding{{"mail", false, err.Error(), "look at [mail] in the configuration"}}
+			return []finding{failed("mail", err, "look at [mail] in the configuration")}
 		}
 		return []finding{{"mail", true, "a test mail went to " + strings.Join(m.To, ", "), ""}}
 	}
 	if m.Server == "" {
 		if _, err := os.Stat(m.Sendmail); err != nil {
-			return []finding{{"mail", false, err.Error(), "set mail.server, or install a package that has sendmail"}}
+			return []finding{failed("mail", err, "set mail.server, or install a package that has sendmail")}
 		}
 		return []finding{{"mail", true, "through " + m.Sendmail, ""}}
 	}
 	address := net.JoinHostPort(m.Server, strconv.Itoa(smtpPort(m)))
 	connection, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(c.Context, "tcp", address)
 	if err != nil {
-		return []finding{{"mail", false, err.Error(), "look at mail.server and mail.port"}}
+		return []finding{failed("mail", err, "look at mail.server and mail.port")}
 	}
 	if err := connection.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return []finding{{"mail", false, err.Error(), ""}}
+		return []finding{failed("mail", err, "")}
 	}
 	return []finding{{"mail", true, address + " answers; --send-test-mail sends one", ""}}
 }

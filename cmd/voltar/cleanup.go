@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/say"
 	"voltar/internal/store/s3"
 )
 
@@ -65,7 +66,7 @@ func (a *app) cleanup(c *cli.Context) error {
 		}
 	}
 	if problem != nil {
-		s.log.Error(problem.Message, "hint", problem.Hint)
+		s.log.Error(problem.Message, say.HintAttr(problem.Hint))
 		return exitWith(exitAttention)
 	}
 	return nil

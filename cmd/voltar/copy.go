@@ -11,6 +11,7 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -64,7 +65,7 @@ func (a *app) copy(c *cli.Context) error {
 		return err
 	}
 	if err != nil {
-		s.log.Error(err.Error())
+		say.Log(s.log.Error, err)
 	}
 	return exitWith(copyExitCode(c.Context, lines, named, err))
 }
@@ -150,9 +151,9 @@ func (a *app) printCopies(c *cli.Context, lines []backup.CopyLine) error {
 		if word == "" {
 			word = string(line.State)
 		}
-		reason, hint, hasHint := strings.Cut(line.Reason, "\nhint: ")
-		if hasHint {
-			reason += " (" + hint + ")"
+		reason := line.Reason
+		if line.Hint != "" {
+			reason += " (" + strings.ReplaceAll(line.Hint, "\n", "; ") + ")"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", line.Backup, report.FormatSize(line.SizeBytes), word, report.Clean(reason))
 	}

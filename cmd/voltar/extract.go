@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -125,7 +124,7 @@ func (a *app) printExtracted(c *cli.Context, done []browse.Extracted, failure er
 		}
 	}
 	if failure != nil && !errors.Is(failure, archive.ErrIncomplete) {
-		fmt.Fprintln(a.stderr, "voltar:", failure)
+		a.printError(failure)
 	}
 	if !good {
 		return exitWith(exitAttention)
@@ -176,7 +175,7 @@ func (a *app) printExtractedLine(line extractedLine) {
 		fmt.Fprintln(a.stdout, "  "+report.Clean(text))
 	}
 	for _, note := range line.Notes {
-		fmt.Fprintln(a.stdout, "  "+report.Clean(firstLine(note)))
+		fmt.Fprintln(a.stdout, "  "+report.Clean(note))
 	}
 	for _, lost := range line.Lost {
 		fmt.Fprintf(a.stdout, "  not restored: %s: %s\n", report.Clean(lost.Path), report.Clean(lost.Reason))
@@ -184,10 +183,4 @@ func (a *app) printExtractedLine(line extractedLine) {
 	if line.LostOmitted > 0 {
 		fmt.Fprintf(a.stdout, "  and %d more\n", line.LostOmitted)
 	}
-}
-
-// firstLine leaves a hint out.
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }

@@ -15,6 +15,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -126,7 +127,7 @@ func (s *setup) newestOfAll(c *cli.Context, filter catalog.Filter) (found []host
 		return nil, false, errors.Join(all...)
 	}
 	for _, err := range all {
-		s.log.Error(err.Error())
+		say.Log(s.log.Error, err)
 	}
 	return found, len(all) > 0, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"voltar/internal/agefile"
 	"voltar/internal/browse"
+	"voltar/internal/say"
 )
 
 // identityFlag names the secret keys that open encrypted backups. They come by this flag alone, never by the
@@ -55,8 +56,8 @@ func (a *app) addIdentity(s *setup, identities *agefile.Identities, path string)
 func askPassphrase(prompt string) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return "", fmt.Errorf("cannot ask for the passphrase: there is no terminal: %w\n"+
-			"hint: open the identity elsewhere and hand it over: age -d IDENTITY | voltar … --identity -", err)
+		return "", say.WithHint(fmt.Errorf("cannot ask for the passphrase: there is no terminal: %w", err),
+			"open the identity elsewhere and hand it over: age -d IDENTITY | voltar … --identity -")
 	}
 	defer tty.Close()
 	fmt.Fprint(tty, prompt)

@@ -14,6 +14,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/clock"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -68,7 +69,7 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	filter := catalog.Filter{Match: refMatcher(c.Args().Slice()), Damage: s.damage(), Now: s.now()}
 	for i, listing := range listAll(c.Context, stores, s.hostOf(c), filter) {
 		if listing.err != nil {
-			s.log.Error(listing.err.Error(), "destination", stores[i].name)
+			say.Log(s.log.Error, listing.err, "destination", stores[i].name)
 			failed = true
 			continue
 		}
@@ -79,8 +80,8 @@ func (a *app) list(c *cli.Context, s *setup) error {
 	} else {
 		err = a.printBackups(lines, false)
 		if len(lines) == 0 && !failed {
-			fmt.Fprintf(a.stderr, "voltar: there is no backup of host %s%s\nhint: `voltar list --all-hosts` looks at other hosts, too\n",
-				s.hostOf(c), ofThat(c))
+			a.printError(say.WithHint(fmt.Errorf("there is no backup of host %s%s", s.hostOf(c), ofThat(c)),
+				"`voltar list --all-hosts` looks at other hosts, too"))
 		}
 	}
 	if err == nil && failed {

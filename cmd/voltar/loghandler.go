@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"voltar/internal/say"
 )
 
 // lineHandler writes one plain line for each record: "voltar: warning: message key=value".
@@ -27,23 +28,18 @@ func newLineHandler(out io.Writer, level slog.Level) *lineHandler {
 func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
 func (h *lineHandler) Handle(_ context.Context, record slog.Record) error {
-	var line bytes.Buffer
-	line.WriteString("voltar: ")
+	message, attrs, below := words(h.attrs, record)
+	line := "voltar: "
 	if record.Level != slog.LevelInfo {
-		line.WriteString(strings.ToLower(record.Level.String()) + ": ")
+		line += strings.ToLower(record.Level.String()) + ": "
 	}
-	message, more, _ := strings.Cut(quoteControls(record.Message), "\n") // of a hint, which what follows is no part of
-	line.WriteString(message)
-	forEachAttr(h.attrs, record, func(a slog.Attr) {
-		fmt.Fprintf(&line, " %s=%s", a.Key, quoteControls(a.Value.String()))
-	})
-	line.WriteByte('\n')
-	if more != "" {
-		line.WriteString(more + "\n")
+	line += message
+	for _, a := range attrs {
+		line += fmt.Sprintf(" %s=%s", a.Key, quoteControls(a.Value.String()))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err := h.out.Write(line.Bytes())
+	_, err := io.WriteString(h.out, line+below+"\n")
 	return err
 }
 
@@ -65,17 +61,14 @@ func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool { ret
 
 func (h *journalHandler) Handle(_ context.Context, record slog.Record) error {
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "voltar"}
-	text, more, _ := strings.Cut(quoteControls(record.Message), "\n")
-	forEachAttr(h.attrs, record, func(a slog.Attr) {
+	text, attrs, below := words(h.attrs, record)
+	for _, a := range attrs {
 		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.Key))] = a.Value.String()
 		if a.Key != "run" {
 			text += fmt.Sprintf(" %s=%s", a.Key, quoteControls(a.Value.String()))
 		}
-	})
-	if more != "" {
-		text += "\n" + more
 	}
-	return journal.Send(text, journalPriority(record.Level), fields)
+	return journal.Send(text+below, journalPriority(record.Level), fields)
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
@@ -104,11 +97,27 @@ func fieldRune(r rune) rune {
 	return '_'
 }
 
-func forEachAttr(held []slog.Attr, record slog.Record, do func(slog.Attr)) {
-	for _, a := range held {
-		do(a)
+// words takes a record apart: the first line of its message, the attributes that belong behind that, and what comes below:
+// the further lines of the message and the hints of its attributes, which what a line is about is no part of.
+func words(held []slog.Attr, record slog.Record) (message string, attrs []slog.Attr, below string) {
+	message, more, _ := strings.Cut(quoteControls(record.Message), "\n")
+	if more != "" {
+		below = "\n" + more
 	}
-	record.Attrs(func(a slog.Attr) bool { do(a); return true })
+	var hints []string
+	add := func(a slog.Attr) bool {
+		of, nothingElse := say.HintsOf(a)
+		hints = append(hints, of...)
+		if !nothingElse {
+			attrs = append(attrs, a)
+		}
+		return true
+	}
+	for _, a := range held {
+		add(a)
+	}
+	record.Attrs(add)
+	return message, attrs, quoteControls(say.Lines(below, hints...))
 }
 
 // quoteControls makes control characters visible: what a guest named itself must not steer a terminal.

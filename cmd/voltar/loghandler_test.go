@@ -2,15 +2,18 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"testing"
+
+	"voltar/internal/say"
 )
 
 // What a line is about stands in its first line, so that no hint ends in it.
 func TestLineHandler(t *testing.T) {
 	for _, c := range []struct{ message, want string }{
+		{"it failed\nand more", "voltar: error: it failed destination=disk\nand more\n"},
 		{"it failed", "voltar: error: it failed destination=disk\n"},
-		{"it failed\nhint: mount it", "voltar: error: it failed destination=disk\nhint: mount it\n"},
 		{"it \x1b[2Jfailed", "voltar: error: it ?[2Jfailed destination=disk\n"},
 	} {
 		var out bytes.Buffer
@@ -18,5 +21,23 @@ func TestLineHandler(t *testing.T) {
 		if out.String() != c.want {
 			t.Errorf("%q is logged as %q, want %q", c.message, out.String(), c.want)
 		}
+	}
+}
+
+func TestHintsOfLogLines(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(newLineHandler(&out, slog.LevelInfo))
+	refused := say.WithHint(errors.New("nothing listens"), "start the server")
+	log.Warn("it failed", say.HintAttr("mount it"), "destination", "disk")
+	log.Warn("it failed", "err", refused, "destination", "disk")
+	log.Warn("it failed", say.HintAttr())
+	say.Log(log.Error, errors.Join(refused, say.WithHint(errors.New("no room"), "make room")), "run", "r1")
+	const want = "voltar: warn: it failed destination=disk\nhint: mount it\n" +
+		"voltar: warn: it failed err=nothing listens destination=disk\nhint: start the server\n" +
+		"voltar: warn: it failed\n" +
+		"voltar: error: nothing listens run=r1\nhint: start the server\n" +
+		"voltar: error: no room run=r1\nhint: make room\n"
+	if out.String() != want {
+		t.Errorf("the log is\n%swant\n%s", out.String(), want)
 	}
 }

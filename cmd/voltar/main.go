@@ -19,6 +19,7 @@ import (
 
 	"voltar/internal/mount"
 	"voltar/internal/quiesce"
+	"voltar/internal/say"
 )
 
 // version is set when a release is built.
@@ -71,10 +72,13 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	}
 	err = errors.Join(err, a.close())
 	if err != nil && !errors.Is(err, errReported) {
-		fmt.Fprintln(a.stderr, "voltar:", err)
+		a.printError(err)
 	}
 	return exitCode(ctx, err)
 }
+
+// printError says what went wrong, each cause with what can be done about it.
+func (a *app) printError(err error) { fmt.Fprintln(a.stderr, "voltar:", say.Text(err)) }
 
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")

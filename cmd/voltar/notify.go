@@ -12,6 +12,7 @@ import (
 	"voltar/internal/config"
 	"voltar/internal/durable"
 	"voltar/internal/history"
+	"voltar/internal/say"
 	"voltar/report"
 	"voltar/report/notify"
 )
@@ -106,7 +107,7 @@ func (s *setup) pingEnd(ctx context.Context, result *report.Run) {
 	}
 	if err != nil {
 		s.log.Warn("the end of the run could not be told", "err", err)
-		result.Warnings = append(result.Warnings, report.Problem{Message: err.Error(), Hint: "look at [ping] in the configuration"})
+		result.Warnings = append(result.Warnings, *report.ProblemOf(say.WithHint(err, "look at [ping] in the configuration")))
 	}
 }
 

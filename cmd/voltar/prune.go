@@ -10,6 +10,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -70,7 +71,7 @@ func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) b
 		return err
 	}
 	if err != nil {
-		s.log.Error(err.Error())
+		say.Log(s.log.Error, err)
 		return exitWith(exitAttention)
 	}
 	return nil

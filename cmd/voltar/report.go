@@ -15,6 +15,7 @@ import (
 	"voltar/internal/clock"
 	"voltar/internal/durable"
 	"voltar/internal/history"
+	"voltar/internal/say"
 	"voltar/report"
 	"voltar/report/notify"
 )
@@ -110,7 +111,8 @@ func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
 	if id == history.Last {
 		return report.Run{}, nil, fmt.Errorf("%w: the history is empty", history.ErrNotFound)
 	}
-	return report.Run{}, nil, fmt.Errorf("%w: %q\nhint: `voltar report --list` shows what there is", history.ErrNotFound, id)
+	return report.Run{}, nil, say.WithHint(fmt.Errorf("%w: %q", history.ErrNotFound, id),
+		"`voltar report --list` shows what there is")
 }
 
 // showRun renders a run in every form that is asked for; as text when it is none.

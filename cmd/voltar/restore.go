@@ -14,6 +14,7 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/restore"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -170,7 +171,7 @@ func (s *setup) recoverFirst(ctx context.Context) {
 		s.log.Info("removed " + what)
 	}
 	if err != nil {
-		s.log.Warn("what an earlier run left: " + err.Error())
+		say.Log(s.log.Warn, fmt.Errorf("what an earlier run left: %w", err))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -63,7 +64,7 @@ func (a *app) run(c *cli.Context) error {
 		s.log.Error("the report was not delivered", "err", undelivered)
 	}
 	if err != nil {
-		s.log.Error(err.Error())
+		say.Log(s.log.Error, err)
 	}
 	bars.RunEnded(result)
 	if err := a.printRun(c, result); err != nil {

@@ -27,6 +27,7 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
@@ -64,7 +65,7 @@ type namedStore struct {
 func (a *app) setup(c *cli.Context) (*setup, error) {
 	cfg, err := loadConfig(c)
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		err = fmt.Errorf("%w\nhint: run it as root", err)
+		err = say.WithHint(err, "run it as root")
 	}
 	if err != nil {
 		return nil, usageError{err}
@@ -170,7 +171,8 @@ func (a *app) logger(c *cli.Context, cfg *config.Config) (*slog.Logger, error) {
 func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error) {
 	machineID, err := os.ReadFile("/etc/machine-id")
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot tell which machine this is: %w\nhint: run `systemd-machine-id-setup`", err)
+		return nil, nil, say.WithHint(fmt.Errorf("cannot tell which machine this is: %w", err),
+			"run `systemd-machine-id-setup`")
 	}
 	cfg := s.config
 	workers := cfg.Archive.Workers

@@ -11,6 +11,7 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/config"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -75,7 +76,7 @@ func (a *app) snapshotCreate(c *cli.Context) error {
 		}
 		made, problems, err := engine.Keep(c.Context, c.String("name"), c.Args().Slice())
 		for _, p := range problems {
-			s.log.Warn(p.Message, "hint", p.Hint)
+			s.log.Warn(p.Message, say.HintAttr(p.Hint))
 		}
 		if err != nil {
 			return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/urfave/cli/v2"
+
+	"voltar/internal/say"
 )
 
 func (a *app) streamCommand() *cli.Command {
@@ -35,7 +37,7 @@ func (a *app) stream(c *cli.Context) error {
 	}
 	result.ExitCode = runExitCode(c.Context, result, err)
 	if err != nil {
-		s.log.Error(err.Error())
+		say.Log(s.log.Error, err)
 	}
 	// A good one comes many times a day, and says nothing.
 	if result.ExitCode != exitDone {

@@ -15,6 +15,7 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/internal/verify"
 	"voltar/report"
 )
@@ -140,8 +141,8 @@ func (s *setup) chooseBackups(c *cli.Context, run *report.Run) ([]verification, 
 		case errors.As(err, &lacking):
 			missing = append(missing, lacking)
 		case err != nil:
-			where.Error = &report.Problem{Message: err.Error()}
-			s.log.Error(err.Error(), "destination", d.name)
+			where.Error = report.ProblemOf(err)
+			say.Log(s.log.Error, err, "destination", d.name)
 		}
 		list = append(list, chosen...)
 		run.Destinations = append(run.Destinations, where)
@@ -293,7 +294,7 @@ func describeVerification(run *report.Run, list []verification) {
 func copyOf(v verification) report.Copy {
 	copied := report.Copy{Destination: v.on.name, Path: catalog.Place(v.on.store, v.backup.Path())}
 	if v.err != nil {
-		copied.Error = &report.Problem{Message: v.backup.ID.String() + ": " + v.err.Error()}
+		copied.Error = report.ProblemOf(fmt.Errorf("%s: %w", v.backup.ID, v.err))
 		return copied
 	}
 	if v.result.Good() {
@@ -403,6 +404,7 @@ type verifiedLine struct {
 	Destination string        `json:"destination"`
 	Good        bool          `json:"good"`
 	Error       string        `json:"error,omitempty"`
+	Hint        string        `json:"hint,omitempty"` // what to do about the error, a line for each thing
 	Findings    []findingLine `json:"findings"`
 	Lost        []lostLine    `json:"lost"`
 	LostOmitted int64         `json:"lost_omitted,omitempty"`
@@ -422,7 +424,8 @@ func newVerifiedLine(v verification) verifiedLine {
 		LostOmitted: v.result.Omitted, Repaired: v.repaired, Notes: v.result.Notes, ReadBytes: v.result.ReadBytes,
 	}
 	if v.err != nil {
-		line.Error = v.err.Error()
+		problem := report.ProblemOf(v.err)
+		line.Error, line.Hint = problem.Message, problem.Hint
 	}
 	for _, f := range v.result.Findings {
 		line.Findings = append(line.Findings, findingLine{f.File, f.Message})

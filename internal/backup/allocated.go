@@ -8,6 +8,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/lvm"
 )
 
@@ -52,7 +53,7 @@ func (v *volumeRun) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, e
 	var held releases
 	defer func() {
 		if releaseErr := held.run(ctx); releaseErr != nil {
-			v.warn(releaseErr.Error(), "the next run, or `voltar cleanup`, tries again")
+			v.warnOf(say.WithHint(releaseErr, "the next run, or `voltar cleanup`, tries again"))
 		}
 	}()
 	lock, err := v.run.locks.Lock(ctx, journal.ScopeThinPool, thin.Pool.UUID)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"voltar/internal/control"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -25,7 +26,7 @@ func forOthers(cause error) error {
 
 // explainFailure says why the volume failed, and of one that a person stopped how it is backed up after all.
 func (v *volumeRun) explainFailure() *report.Problem {
-	problem := explain(v.failure)
+	problem := report.ProblemOf(v.failure)
 	if errors.Is(v.failure, errCancelled) {
 		problem.Hint = "`voltar run " + v.name() + "` backs it up"
 	}
@@ -80,7 +81,7 @@ func (v *volumeRun) endTurn() {
 func (r *run) listen() (closeControl func()) {
 	server, err := control.Listen(r.opts.RunDir, r.opts.controlName(), r.answer)
 	if err != nil {
-		r.warn(fmt.Sprintf("`voltar cancel` will not reach this run: %v", explain(err).Message), explain(err).Hint)
+		r.warnOf(fmt.Errorf("`voltar cancel` will not reach this run: %w", err))
 		return func() {}
 	}
 	return func() {
@@ -108,8 +109,8 @@ func (r *run) answer(_ context.Context, request control.Request) (string, error)
 	}
 	switch {
 	case len(v.remains) > 0:
-		return "", fmt.Errorf("%s is cancelled but not free: %s\nhint: `voltar cleanup` tries again once the run has ended",
-			v.name(), strings.Join(v.remains, "; "))
+		return "", say.WithHint(fmt.Errorf("%s is cancelled but not free: %s", v.name(), strings.Join(v.remains, "; ")),
+			"`voltar cleanup` tries again once the run has ended")
 	case !errors.Is(v.failure, errCancelled):
 		return "", fmt.Errorf("%s was done before it could be cancelled", v.name())
 	}
@@ -137,7 +138,7 @@ func (r *run) findTurn(wanted string) (*volumeRun, error) {
 	case len(found) == 1:
 		return nil, fmt.Errorf("the run is done with %s already", found[0].name())
 	case len(found) > 1:
-		return nil, fmt.Errorf("%q is in several volume groups\nhint: name one as VG/LV", wanted)
+		return nil, say.WithHint(fmt.Errorf("%q is in several volume groups", wanted), "name one as VG/LV")
 	case len(going) == 0:
 		return nil, fmt.Errorf("%q is not in the run, which is at work on no volume now", wanted)
 	}

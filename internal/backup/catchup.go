@@ -169,13 +169,13 @@ func (r *run) mend(from, to *target, b catalog.Backup) {
 
 // warnCatchUp reports what could not be made up.
 func (r *run) warnCatchUp(to, from *target, err error) {
-	problem := explain(err)
+	problem := report.ProblemOf(err)
 	hint := "the next run tries again"
 	if from != nil {
 		hint += fmt.Sprintf(", or `voltar copy --all --from %s --to %s`", from.Name, to.Name)
 	}
 	if problem.Hint != "" {
-		hint = problem.Hint + "; " + hint
+		hint = problem.Hint + "\n" + hint
 	}
 	r.warn(fmt.Sprintf("what %s lacks could not all be made up: %s", to.Name, strings.TrimSpace(problem.Message)), hint)
 }

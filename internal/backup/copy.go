@@ -12,6 +12,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
 	"voltar/retention"
@@ -49,6 +50,7 @@ type CopyLine struct {
 	SizeBytes int64     `json:"size"`
 	State     CopyState `json:"state"`
 	Reason    string    `json:"reason,omitempty"`
+	Hint      string    `json:"hint,omitempty"` // of one that failed: what to do next
 }
 
 // Copy makes up what one destination lacks of another, the newest backups first, as far as the retention of the one that
@@ -102,7 +104,8 @@ func (r *run) doStep(ctx context.Context, source, target *target, s copyStep, dr
 		err = r.copyShown(ctx, source, target, s.backup)
 	}
 	if err != nil {
-		line.State, line.Reason = CopyFailed, err.Error()
+		problem := report.ProblemOf(err)
+		line.State, line.Reason, line.Hint = CopyFailed, problem.Message, problem.Hint
 	}
 	return line
 }
@@ -119,7 +122,7 @@ func (r *run) copyShown(ctx context.Context, source, target *target, b catalog.B
 		}
 	})
 	if shown.Ended = r.Now().UTC(); err != nil {
-		shown.Status, shown.Error = report.VolumeFailed, explain(err)
+		shown.Status, shown.Error = report.VolumeFailed, report.ProblemOf(err)
 	}
 	if r.Progress != nil {
 		r.Progress.VolumeEnded(shown)
@@ -261,7 +264,8 @@ func checkForm(to Destination, m *catalog.Manifest) error {
 	if keys := keysOf(to); len(keys) > 0 {
 		wants = "is encrypted to " + strings.Join(keys, ", ")
 	}
-	return &FormError{Reason: fmt.Sprintf("it is encrypted to %s, and %s %s", strings.Join(m.Encryption.Recipients, ", "), to.Name, wants)}
+	return &FormError{Reason: fmt.Sprintf("it is encrypted to %s, and %s %s",
+		strings.Join(m.Encryption.Recipients, ", "), to.Name, wants)}
 }
 
 // keysOf returns for whom a destination is encrypted; none for one that is not.
@@ -303,7 +307,8 @@ func (r *run) copyBackup(ctx context.Context, from, to *target, b catalog.Backup
 	defer func() { err = errors.Join(err, r.closeCopy(ctx, &out)) }()
 	if err := r.beginOn(ctx, one, b.ID, b.Manifest.Run); err != nil {
 		if errors.Is(err, catalog.ErrTaken) {
-			err = aloneError{fmt.Errorf("%w, without a manifest\nhint: if nothing is writing there, remove %s/%s", err, to.Store, b.Path())}
+			err = aloneError{say.WithHint(fmt.Errorf("%w, without a manifest", err),
+				fmt.Sprintf("if nothing is writing there, remove %s/%s", to.Store, b.Path()))}
 		}
 		return err
 	}
@@ -389,8 +394,9 @@ func (t *target) fits(ctx context.Context, sizeBytes int64) error {
 		return err
 	}
 	if usage.FreeBytes >= 0 && usage.FreeBytes < sizeBytes {
-		return fmt.Errorf("%w: %s free, and it takes %s\nhint: make room, or keep fewer backups; `voltar prune` removes what the policy "+
-			"no longer keeps", store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(sizeBytes))
+		return say.WithHint(fmt.Errorf("%w: %s free, and it takes %s",
+			store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(sizeBytes)),
+			"make room, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	}
 	return nil
 }
@@ -437,8 +443,8 @@ func writeVerified(w io.Writer, r io.Reader, file catalog.File, progress func(in
 	}
 	got := sums.Sum()
 	if got.SizeBytes != file.SizeBytes || got.SHA1 != file.SHA1 || got.SHA256 != file.SHA256 {
-		return aloneError{fmt.Errorf("%w: it does not have the size and sums of the manifest\n"+
-			"hint: `voltar verify` says what is lost", catalog.ErrDamaged)}
+		return aloneError{say.WithHint(fmt.Errorf("%w: it does not have the size and sums of the manifest", catalog.ErrDamaged),
+			"`voltar verify` says what is lost")}
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func (r *run) rememberPlaces(inventory lvm.Inventory) {
 		}
 		under, err := r.LVM.VolumesUnderPath(inventory, place.Folder())
 		if err != nil {
-			r.warn(fmt.Sprintf("find what holds destination %s: %v", t.Name, err), "")
+			r.warnOf(fmt.Errorf("find what holds destination %s: %w", t.Name, err))
 			continue
 		}
 		var uuids []string

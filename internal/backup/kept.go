@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -60,8 +61,8 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 		return nil, nil, ErrNothing
 	}
 	if taken := keptIn(plan.Inventory, name); len(taken) > 0 {
-		return nil, nil, fmt.Errorf("%w: there are snapshots of the name %q already\nhint: `voltar snapshot remove %s` removes them",
-			ErrUsage, name, name)
+		return nil, nil, say.WithHint(fmt.Errorf("%w: there are snapshots of the name %q already", ErrUsage, name),
+			fmt.Sprintf("`voltar snapshot remove %s` removes them", name))
 	}
 	all := unit{}
 	for _, volume := range plan.Selected() {
@@ -166,7 +167,8 @@ func (e *Engine) keptSet(ctx context.Context, name string) ([]Kept, error) {
 	}
 	set, err := e.ListKept(ctx, name)
 	if err == nil && len(set) == 0 {
-		err = fmt.Errorf("%w: there are no snapshots of the name %q\nhint: `voltar snapshot list` shows what there is", ErrUsage, name)
+		err = say.WithHint(fmt.Errorf("%w: there are no snapshots of the name %q", ErrUsage, name),
+			"`voltar snapshot list` shows what there is")
 	}
 	return set, err
 }
@@ -235,8 +237,8 @@ func (e *Engine) mergeable(ctx context.Context, set []Kept, mayDefer bool) error
 		case k.Invalid:
 			all = append(all, fmt.Errorf("%s: %w", k.Snapshot, lvm.ErrSnapshotOverflow))
 		case (origin.Open || k.volume.Open) && !mayDefer && !k.Merging:
-			all = append(all, fmt.Errorf("%s is in use: it cannot go back now\nhint: unmount it, or stop the guest; "+
-				"or --defer, to have it go back when it is activated next", k.Volume))
+			all = append(all, say.WithHint(fmt.Errorf("%s is in use: it cannot go back now", k.Volume),
+				"unmount it, or stop the guest; or --defer, to have it go back when it is activated next"))
 		}
 	}
 	return errors.Join(all...)

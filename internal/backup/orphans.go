@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/journal"
+	"voltar/internal/say"
 )
 
 // OwnerEnv returns the environment variable that the commands and children of this process carry which change volumes
@@ -39,8 +40,8 @@ func (e *Engine) awaitOrphans(ctx context.Context, pid int) error {
 		case orphan == "":
 			return nil
 		case time.Now().After(deadline):
-			return fmt.Errorf("process %s of that run is still at work: nothing is removed before it ends\n"+
-				"hint: look at it with `ps -fp %s`, then run `voltar cleanup`", orphan, orphan)
+			return say.WithHint(fmt.Errorf("process %s of that run is still at work: nothing is removed before it ends", orphan),
+				fmt.Sprintf("look at it with `ps -fp %s`, then run `voltar cleanup`", orphan))
 		}
 		select {
 		case <-ctx.Done():

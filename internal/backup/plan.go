@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/lvm"
 )
 
@@ -167,9 +168,11 @@ func (e *Engine) checkPatterns(plan *Plan, patterns []string) error {
 		isGlob := strings.ContainsAny(pattern, `*?[\`)
 		switch {
 		case len(found) == 0:
-			return fmt.Errorf("%w: there is no volume %q\nhint: `voltar volumes` lists what there is", ErrUsage, pattern)
+			return say.WithHint(fmt.Errorf("%w: there is no volume %q", ErrUsage, pattern),
+				"`voltar volumes` lists what there is")
 		case !isGlob && len(found) > 1:
-			return fmt.Errorf("%w: %q is in several volume groups: %s\nhint: name one as VG/LV", ErrUsage, pattern, namesOf(found))
+			return say.WithHint(fmt.Errorf("%w: %q is in several volume groups: %s", ErrUsage, pattern, namesOf(found)),
+				"name one as VG/LV")
 		case !isGlob && found[0].Rule != "":
 			return fmt.Errorf("%w: %s is left out by rule %s: %s", ErrUsage, found[0].Name(), found[0].Rule, found[0].Reason)
 		}

@@ -111,7 +111,7 @@ func (e *Engine) previewVolume(ctx context.Context, plan *Plan, v lvm.Volume) Pr
 		line.Problem = reduced.String()
 	}
 	if err != nil {
-		line.Problem = explain(err).Message
+		line.Problem = report.ProblemOf(err).Message
 	}
 	return line
 }
@@ -130,7 +130,7 @@ func previewSource(s source) PreviewSource {
 		_, err = os.ReadDir(s.Path)
 	}
 	if err != nil {
-		line.Problem = explain(err).Message
+		line.Problem = report.ProblemOf(err).Message
 	}
 	return line
 }
@@ -143,7 +143,7 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 		listing, err = catalog.List(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage, Now: e.Now()})
 	}
 	if err != nil {
-		line.Problem = explain(err).Message
+		line.Problem = report.ProblemOf(err).Message
 		return line
 	}
 	if usage, err := d.Store.Usage(ctx); err == nil {

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/report"
 	"voltar/retention"
 )
 
 // errNoBackups is returned to who names volumes of which there is no backup.
-var errNoBackups = fmt.Errorf("%w: there are no backups of what is named\nhint: `voltar list` shows what there is", ErrUsage)
+var errNoBackups = say.WithHint(fmt.Errorf("%w: there are no backups of what is named", ErrUsage),
+	"`voltar list` shows what there is")
 
 // PruneLine is one backup and what becomes of it.
 type PruneLine struct {
@@ -146,7 +148,7 @@ func (e *Engine) Cleanup(ctx context.Context, lost []string) (removed []string, 
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	removed, failed := e.Recover(ctx, lost...)
 	if failed != nil {
-		problem = explain(failed)
+		problem = report.ProblemOf(failed)
 	}
 	return removed, problem, nil
 }

@@ -12,6 +12,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/quiesce"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
@@ -77,7 +78,7 @@ func (v *volumeRun) degrade(err error, must bool) {
 		v.fail(err)
 		return
 	}
-	problem := explain(err)
+	problem := report.ProblemOf(err)
 	v.quiesced.notes = append(v.quiesced.notes, problem.Message)
 	v.quiesced.level = levelCrash
 	hint := problem.Hint
@@ -129,8 +130,9 @@ func (r *run) failTogether(u unit) {
 			continue
 		}
 		for _, v := range u.members {
-			v.fail(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w\n"+
-				"hint: on_failure = \"go-on\" of the group lets the rest go on", u.group, failed.name(), forOthers(failed.failure)))
+			v.fail(say.WithHint(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w",
+				u.group, failed.name(), forOthers(failed.failure)),
+				"on_failure = \"go-on\" of the group lets the rest go on"))
 		}
 		return
 	}
@@ -421,7 +423,7 @@ func (r *run) thawHold(ctx context.Context, h *hold) {
 	}
 	if !h.held {
 		if err := h.close(); err != nil {
-			r.warn(err.Error(), "")
+			r.warnOf(err)
 		}
 		return
 	}
@@ -438,11 +440,11 @@ func (r *run) thawHold(ctx context.Context, h *hold) {
 	h.problem(err)
 	// Closed, it lets go whatever became of the thaw.
 	if closeErr := h.close(); closeErr != nil {
-		r.warn(closeErr.Error(), "look at the guest with `fsfreeze`: writing there must work again")
+		r.warnOf(say.WithHint(closeErr, "look at the guest with `fsfreeze`: writing there must work again"))
 		return // stays in the journal
 	}
 	if err := r.journal.Gone(h.record); err != nil {
-		r.warn(err.Error(), "")
+		r.warnOf(err)
 	}
 }
 
@@ -499,7 +501,8 @@ func (r *run) refuseFreeze(mountpoints []string) error {
 				return fmt.Errorf("find what holds %s: %w", n.path, err)
 			}
 			if slices.ContainsFunc(devices, func(d lvm.Dev) bool { return slices.Contains(frozen, d) }) {
-				return fmt.Errorf("%s is not frozen: %s (%s)\nhint: leave it out, or freeze it from a guest's own hook", point, n.why, n.path)
+				return say.WithHint(fmt.Errorf("%s is not frozen: %s (%s)", point, n.why, n.path),
+					"leave it out, or freeze it from a guest's own hook")
 			}
 		}
 	}
@@ -546,8 +549,7 @@ func (v *volumeRun) runLastHooks(ctx context.Context) {
 			continue
 		}
 		if err := v.run.Quieter.RunHook(ctx, h, v.hookEnv(h.Phase, status)); err != nil {
-			problem := explain(err)
-			v.warn(problem.Message, problem.Hint)
+			v.warnOf(err)
 		}
 	}
 }
@@ -560,7 +562,7 @@ func (v *volumeRun) hookEnv(phase quiesce.Phase, status report.VolumeStatus) []s
 		env = append(env, "VOLTAR_SNAPSHOT="+v.snapshot.DMPath)
 	}
 	if v.failure != nil {
-		env = append(env, "VOLTAR_ERROR="+explain(v.failure).Message)
+		env = append(env, "VOLTAR_ERROR="+report.ProblemOf(v.failure).Message)
 	}
 	return env
 }
@@ -580,8 +582,7 @@ func (r *run) runHooks(ctx context.Context, phase quiesce.Phase) error {
 			if h.Must && phase == quiesce.PhaseBefore {
 				return err
 			}
-			problem := explain(err)
-			r.warn(problem.Message, problem.Hint)
+			r.warnOf(err)
 		}
 	}
 	return nil

@@ -27,8 +27,9 @@ func (e *Engine) Recover(ctx context.Context, lost ...string) (removed []string,
 		if reason == nil {
 			reason = errors.New("as an earlier run has reported")
 		}
-		all = append(all, fmt.Errorf("the journal of an earlier run is damaged and was set aside as %s: %w\n"+
-			"hint: look at `lvs -o name,tags` and `dmsetup ls` for what it left, then remove the file", damaged.Path, reason))
+		all = append(all, say.WithHint(fmt.Errorf("the journal of an earlier run is damaged and was set aside as %s: %w",
+			damaged.Path, reason),
+			"look at `lvs -o name,tags` and `dmsetup ls` for what it left, then remove the file"))
 	}
 	for _, path := range found.Unknown {
 		all = append(all, fmt.Errorf("%s was written by a newer version of voltar: what it names is left alone", path))

@@ -171,7 +171,7 @@ func (v *volumeRun) finish(ctx context.Context) {
 // explainCopy says how a copy failed. Of a destination that is full or was given up it leaves out which file met that first,
 // so that the report tells it once for all volumes.
 func explainCopy(err error) *report.Problem {
-	problem := explain(err)
+	problem := report.ProblemOf(err)
 	for _, common := range []error{store.ErrNoSpace, store.ErrDown} {
 		if at := strings.Index(problem.Message, common.Error()); at > 0 && errors.Is(err, common) {
 			problem.Message = problem.Message[at:]

@@ -8,6 +8,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/clock"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
 	"voltar/retention"
@@ -20,7 +21,7 @@ func (v *volumeRun) retain(ctx context.Context) {
 			continue
 		}
 		if err := v.retainOn(ctx, b); err != nil {
-			v.warn(fmt.Sprintf("old backups on %s: %v", b.target.Name, err), "`voltar prune` tries again")
+			v.warnOf(say.WithHint(fmt.Errorf("old backups on %s: %w", b.target.Name, err), "`voltar prune` tries again"))
 		}
 		b.copy.Kept = len(b.target.history(v.identity()))
 	}
@@ -94,8 +95,9 @@ func (v *volumeRun) makeRoom(ctx context.Context, b *branch) error {
 		}
 	}
 	if usage.FreeBytes < last.SizeBytes {
-		return fmt.Errorf("%w: %s free, and the last backup took %s\nhint: make room, or keep fewer backups",
-			store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(last.SizeBytes))
+		return say.WithHint(fmt.Errorf("%w: %s free, and the last backup took %s",
+			store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(last.SizeBytes)),
+			"make room, or keep fewer backups")
 	}
 	return nil
 }
@@ -147,7 +149,8 @@ func (r *run) endVanished(ctx context.Context, t *target, over []catalog.History
 			decisions = append(decisions, retention.Decision{Backup: b, Reason: "its volume is gone, and vanished_keep is over"})
 		}
 		if _, err := t.prune(ctx, h.Backups, decisions); err != nil {
-			r.warn(fmt.Sprintf("backups of %s, which is gone, on %s: %v", h.Ref, t.Name, err), "`voltar forget` tries again")
+			r.warnOf(say.WithHint(fmt.Errorf("backups of %s, which is gone, on %s: %w",
+				h.Ref, t.Name, err), "`voltar forget` tries again"))
 		}
 		said[h.Identity] = fmt.Sprintf("; %d removed, as vanished_keep is over", len(h.Backups)-len(t.history(h.Identity)))
 	}

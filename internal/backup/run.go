@@ -105,8 +105,7 @@ func (r *run) recover(ctx context.Context) {
 	removed, err := r.Recover(ctx)
 	r.report.Recovered = removed
 	if err != nil {
-		problem := explain(err)
-		r.warn("what an earlier run left: "+problem.Message, problem.Hint)
+		r.warnOf(fmt.Errorf("what an earlier run left: %w", err))
 	}
 }
 
@@ -172,7 +171,7 @@ func (r *run) note(plan *Plan) {
 // finish makes up the report. The error is why the run as a whole came to nothing, or nil.
 func (r *run) finish(ctx context.Context, err error) *report.Run {
 	if err != nil {
-		r.report.Errors = append(r.report.Errors, *explain(err))
+		r.report.Errors = append(r.report.Errors, report.ProblemsOf(err)...)
 	}
 	for _, t := range r.targets {
 		r.report.Destinations = append(r.report.Destinations, t.describe(context.WithoutCancel(ctx)))
@@ -180,6 +179,12 @@ func (r *run) finish(ctx context.Context, err error) *report.Run {
 	slices.SortFunc(r.report.Volumes, func(a, b report.Volume) int { return strings.Compare(a.Name, b.Name) })
 	r.report.Ended = r.Now().UTC()
 	return &r.report
+}
+
+// warnOf warns of an error, with its own hints.
+func (r *run) warnOf(err error) {
+	problem := report.ProblemOf(err)
+	r.warn(problem.Message, problem.Hint)
 }
 
 func (r *run) warn(message, hint string) {

@@ -18,6 +18,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/hostcmd"
 	"voltar/internal/quiesce"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -54,7 +55,7 @@ func (v *volumeRun) storeDumps(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
-		problem := explain(err)
+		problem := report.ProblemOf(err)
 		v.warn(problem.Message, "the backup stands without it; look at the command, and run it by hand")
 		v.missing = append(v.missing, problem.Message)
 	}
@@ -261,7 +262,8 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	x := &extent{}
 	err = v.writeTree(ctx, x, root, 0, func(stats archive.TreeStats) error {
 		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
-			return fmt.Errorf("%s is empty\nhint: is what belongs there mounted? require_mount of the directory looks after it", d.Path)
+			return say.WithHint(fmt.Errorf("%s is empty", d.Path),
+				"is what belongs there mounted? require_mount of the directory looks after it")
 		}
 		return nil
 	})

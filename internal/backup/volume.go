@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/store"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -180,7 +179,7 @@ func (v *volumeRun) closeOutput(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := v.out.close(ctx, v.run); err != nil {
-		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+		v.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
 		v.remains = append(v.remains, err.Error())
 	}
 }
@@ -199,7 +198,7 @@ func (v *volumeRun) fail(err error) {
 func (v *volumeRun) end(ctx context.Context) {
 	v.closeOutput(ctx)
 	if err := v.held.run(ctx); err != nil {
-		v.warn(err.Error(), "the next run, or `voltar cleanup`, tries again")
+		v.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
 		v.remains = append(v.remains, err.Error())
 	}
 	v.endTurn()
@@ -215,11 +214,8 @@ func (v *volumeRun) warn(message, hint string) {
 	v.result.Warnings = append(v.result.Warnings, report.Problem{Message: message, Hint: hint})
 }
 
-// explain turns an error into the words of the report: the lines behind "hint: " are what to do.
-func explain(err error) *report.Problem {
-	message, hint, _ := strings.Cut(err.Error(), "\nhint: ")
-	if hint == "" && errors.Is(err, store.ErrNoSpace) {
-		hint = "make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps"
-	}
-	return &report.Problem{Message: message, Hint: hint}
+// warnOf warns of an error, with its own hints.
+func (v *volumeRun) warnOf(err error) {
+	problem := report.ProblemOf(err)
+	v.warn(problem.Message, problem.Hint)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -123,12 +124,13 @@ func (b *Backup) Parse(text string) (Place, error) {
 	}
 	files := b.FileExtents()
 	if !strings.HasPrefix(text, "/") {
-		return Place{}, fmt.Errorf("%w: %q is neither an extent of %s nor a path in one\nhint: say %s", ErrUsage, text, b.backup.ID,
-			b.examples())
+		return Place{}, say.WithHint(fmt.Errorf("%w: %q is neither an extent of %s nor a path in one", ErrUsage, text, b.backup.ID),
+			"say "+b.examples())
 	}
 	if len(files) != 1 {
-		return Place{}, fmt.Errorf("%w: %q: %s has %d extents that are stored as files\nhint: say %s", ErrUsage, text, b.backup.ID,
-			len(files), b.examples())
+		return Place{}, say.WithHint(fmt.Errorf("%w: %q: %s has %d extents that are stored as files",
+			ErrUsage, text, b.backup.ID, len(files)),
+			"say "+b.examples())
 	}
 	return Place{Extent: files[0], Path: archivePath(text)}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store/disk"
 )
 
@@ -67,7 +68,7 @@ func TestParsePlaces(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := c.b.Parse(c.text)
 			if c.fails {
-				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "hint: say ") {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(say.Text(err), "hint: say ") {
 					t.Fatalf("%+v, error %v, want one of usage with a hint", p, err)
 				}
 				return

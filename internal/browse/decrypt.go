@@ -7,6 +7,7 @@ import (
 
 	"voltar/internal/agefile"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // Decrypt returns a DecryptFunc for those who have identities. A lenient one takes damage for zeros, so that what is
@@ -43,8 +44,8 @@ func (d *decrypted) Close() error { return d.stored.Close() }
 
 // noKey is the error for who has no key.
 func noKey(b catalog.Backup, name string) error {
-	return fmt.Errorf("open %s of %s: %w to %s\nhint: give the secret key of one of them: --identity FILE", name, b.ID, ErrEncrypted,
-		recipients(b))
+	return say.WithHint(fmt.Errorf("open %s of %s: %w to %s", name, b.ID, ErrEncrypted, recipients(b)),
+		"give the secret key of one of them: --identity FILE")
 }
 
 // recipients names those who can read a backup.

@@ -13,6 +13,7 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 )
@@ -95,7 +96,7 @@ func TestEncryptedBackupsWithoutTheKey(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 		for _, word := range test.words {
-			if err == nil || !strings.Contains(err.Error(), word) {
+			if err == nil || !strings.Contains(say.Text(err), word) {
 				t.Errorf("%s: %v lacks %q", test.name, err, word)
 			}
 		}

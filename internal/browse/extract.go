@@ -10,6 +10,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // ExtractOptions of Extract; the zero value stops at the first fault and overwrites nothing.
@@ -47,8 +48,8 @@ func (b *Backup) Extract(ctx context.Context, root *os.Root, places []Place, opt
 	wanted := map[string][]string{}
 	for _, p := range places {
 		if p.Extent.State != catalog.StateFiles {
-			return nil, fmt.Errorf("%w: %s is not stored as files: %s\nhint: `voltar cat` writes an image as it is", ErrUsage,
-				label(p.Extent), reason(p.Extent))
+			return nil, say.WithHint(fmt.Errorf("%w: %s is not stored as files: %s", ErrUsage, label(p.Extent), reason(p.Extent)),
+				"`voltar cat` writes an image as it is")
 		}
 		wanted[p.Extent.Name] = append(wanted[p.Extent.Name], p.Path)
 	}
@@ -105,7 +106,7 @@ func (b *Backup) extractExtent(
 	defer func() { err = errors.Join(err, data.Close()) }()
 	if err := b.checkSize(x.Archive, data); err != nil {
 		if !opts.KeepGoing {
-			return out, fmt.Errorf("%w\nhint: --keep-going takes out what is left", err)
+			return out, say.WithHint(err, "--keep-going takes out what is left")
 		}
 		out.Notes = append(out.Notes, err.Error())
 	}

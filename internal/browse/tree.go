@@ -13,6 +13,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/agefile"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // linksFollowed is how many symbolic links one path may lead through, as in Linux.
@@ -30,16 +31,16 @@ type Tree struct {
 // Tree opens the index of an extent. The error wraps ErrNoIndex when it is lost or damaged. The caller closes the tree.
 func (b *Backup) Tree(ctx context.Context, x catalog.Extent) (*Tree, error) {
 	if x.State != catalog.StateFiles {
-		return nil, fmt.Errorf("%w: %s is not stored as files: %s\nhint: `voltar cat` writes an image as it is, `voltar restore` "+
-			"brings all back", ErrUsage, label(x), reason(x))
+		return nil, say.WithHint(fmt.Errorf("%w: %s is not stored as files: %s", ErrUsage, label(x), reason(x)),
+			"`voltar cat` writes an image as it is, `voltar restore` brings all back")
 	}
 	t := &Tree{b: b, extent: x}
 	if err := t.openIndex(ctx); err != nil {
 		if ctx.Err() != nil || errors.Is(err, ErrEncrypted) || errors.Is(err, agefile.ErrNoKey) {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %w\nhint: `voltar verify --repair-index %s` makes it again from the archive", ErrNoIndex, err,
-			b.backup.ID)
+		return nil, say.WithHint(fmt.Errorf("%w: %w", ErrNoIndex, err),
+			fmt.Sprintf("`voltar verify --repair-index %s` makes it again from the archive", b.backup.ID))
 	}
 	return t, nil
 }
@@ -186,8 +187,8 @@ func Kind(t archive.EntryType) string {
 // had. The caller closes what it gets.
 func (b *Backup) Image(ctx context.Context, x catalog.Extent) (io.ReadCloser, error) {
 	if x.State != catalog.StateImage {
-		return nil, fmt.Errorf("%w: %s is not stored as an image: %s\nhint: name a file in it, like %s", ErrUsage, label(x), reason(x),
-			b.examples())
+		return nil, say.WithHint(fmt.Errorf("%w: %s is not stored as an image: %s", ErrUsage, label(x), reason(x)),
+			fmt.Sprintf("name a file in it, like %s", b.examples()))
 	}
 	file, err := b.openWhole(ctx, x.Archive)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -41,7 +42,7 @@ func Amend(ctx context.Context, s store.Store, b Backup) (*Amendment, error) {
 		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
 	}
 	if m.ID().Compare(b.ID) != 0 || !slices.Equal(m.Files, b.Manifest.Files) {
-		return nil, fmt.Errorf("amend %s: cannot go on: somebody else has changed it\nhint: try again", b.ID)
+		return nil, say.WithHint(fmt.Errorf("amend %s: cannot go on: somebody else has changed it", b.ID), "try again")
 	}
 	tags := map[string]string{"volume": b.ID.Ref.String(), "host": b.Host, "run": m.Run}
 	return &Amendment{store: s, backup: b, tags: tags, Manifest: m}, nil
@@ -53,8 +54,8 @@ func ParseWholeManifest(data []byte) (*Manifest, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(new(Manifest)); err != nil {
-		return nil, fmt.Errorf("cannot write its manifest without losing something: %w\n"+
-			"hint: use the version of voltar that wrote it, or a newer one", err)
+		return nil, say.WithHint(fmt.Errorf("cannot write its manifest without losing something: %w", err),
+			"use the version of voltar that wrote it, or a newer one")
 	}
 	return ParseManifest(data)
 }

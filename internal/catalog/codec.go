@@ -28,8 +28,11 @@ type FormatError struct {
 }
 
 func (e *FormatError) Error() string {
-	return fmt.Sprintf("its format is %q and this version of voltar knows %q\nhint: use a newer voltar", e.Format, Format)
+	return fmt.Sprintf("its format is %q and this version of voltar knows %q", e.Format, Format)
 }
+
+// Hint says what a person can do about it.
+func (e *FormatError) Hint() string { return "use a newer voltar" }
 
 // checkFormat takes "voltar/1" and "voltar/1.x": what is added within a major version, older readers pass over.
 func checkFormat(format string) error {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -21,7 +22,8 @@ func (b Backup) ManifestText(ctx context.Context, s store.Store) ([]byte, error)
 		return nil, fmt.Errorf("read the manifest of %s: %w", b.ID, err)
 	}
 	if m.ID().Compare(b.ID) != 0 || !slices.Equal(m.Files, b.Manifest.Files) {
-		return nil, fmt.Errorf("read the manifest of %s: cannot go on: somebody else has changed it\nhint: try again", b.ID)
+		return nil, say.WithHint(fmt.Errorf("read the manifest of %s: cannot go on: somebody else has changed it", b.ID),
+			"try again")
 	}
 	return data, nil
 }

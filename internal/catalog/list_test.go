@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"voltar/internal/say"
 )
 
 func TestList(t *testing.T) {
@@ -165,7 +167,7 @@ func TestResolve(t *testing.T) {
 			continue
 		}
 		for _, part := range parts {
-			if !strings.Contains(err.Error(), part) {
+			if !strings.Contains(say.Text(err), part) {
 				t.Errorf("Resolve(%q): %q does not say %q", text, err, part)
 			}
 		}

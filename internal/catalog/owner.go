@@ -29,8 +29,13 @@ type ForeignError struct {
 
 func (e *ForeignError) Error() string {
 	return fmt.Sprintf("%s belongs to another machine: its marker names host %q with machine ID %s, this is host %q with "+
-		"machine ID %s\nhint: give this machine a host name of its own in the configuration; if it replaces the other one, "+
-		"remove %s/%s", e.Where, e.Theirs.Host, e.Theirs.MachineID, e.Ours.Name, e.Ours.MachineID, e.Where, MarkerName)
+		"machine ID %s", e.Where, e.Theirs.Host, e.Theirs.MachineID, e.Ours.Name, e.Ours.MachineID)
+}
+
+// Hint says what a person can do about it.
+func (e *ForeignError) Hint() string {
+	return fmt.Sprintf("give this machine a host name of its own in the configuration; if it replaces the other one, remove %s/%s",
+		e.Where, MarkerName)
 }
 
 func markerKey(host string) string { return path.Join(host, MarkerName) }

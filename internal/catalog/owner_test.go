@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -34,7 +35,7 @@ func TestOwner(t *testing.T) {
 			t.Fatalf("error %v, want a ForeignError", err)
 		}
 		for _, part := range []string{"machine-1", "machine-2", testHost, s.String(), "hint:"} {
-			if !strings.Contains(err.Error(), part) {
+			if !strings.Contains(say.Text(err), part) {
 				t.Errorf("%q does not say %q", err, part)
 			}
 		}

@@ -53,9 +53,10 @@ func (l *Listing) resolveRef(name string) (Ref, error) {
 	case 1:
 		return ref, nil
 	case 0:
-		return Ref{}, fmt.Errorf("%w\nhint: there are backups of %s", ErrNotFound, some(all))
+		return Ref{}, say.WithHint(ErrNotFound, fmt.Sprintf("there are backups of %s", some(all)))
 	default:
-		return Ref{}, fmt.Errorf("%w: the name fits more than one volume\nhint: say which: %s", ErrNotFound, some(found))
+		return Ref{}, say.WithHint(fmt.Errorf("%w: the name fits more than one volume", ErrNotFound),
+			fmt.Sprintf("say which: %s", some(found)))
 	}
 }
 
@@ -85,9 +86,11 @@ func (l *Listing) resolveTime(ref Ref, when string) (Backup, error) {
 	case len(fit) == 0 && len(bad) == 1:
 		return Backup{}, unreadable(bad[0])
 	case len(fit)+len(bad) > 1:
-		return Backup{}, fmt.Errorf("%w: the time fits more than one\nhint: say which: %s", ErrNotFound, some(ids(fit)))
+		return Backup{}, say.WithHint(fmt.Errorf("%w: the time fits more than one", ErrNotFound),
+			fmt.Sprintf("say which: %s", some(ids(fit))))
 	default:
-		return Backup{}, fmt.Errorf("%w of that time\nhint: there are %s", ErrNotFound, some(ids(others)))
+		return Backup{}, say.WithHint(fmt.Errorf("%w of that time", ErrNotFound),
+			fmt.Sprintf("there are %s", some(ids(others))))
 	}
 }
 
@@ -102,14 +105,15 @@ func (l *Listing) newest(backups []Backup, bad []Unreadable) (Backup, error) {
 			"is the clock right? To take one that is, say which: "+some(ids(backups)))
 	case len(bad) > 0 && bad[len(bad)-1].ID.Time.After(past[len(past)-1].ID.Time):
 		last := bad[len(bad)-1]
-		return Backup{}, fmt.Errorf("read the manifest of %s, the newest: %w\nhint: for an older one say which: %s",
-			last.ID, last.Err, some(ids(past)))
+		return Backup{}, say.WithHint(fmt.Errorf("read the manifest of %s, the newest: %w", last.ID, last.Err),
+			fmt.Sprintf("for an older one say which: %s", some(ids(past))))
 	}
 	return past[len(past)-1], nil
 }
 
 func unreadable(u Unreadable) error {
-	return fmt.Errorf("read the manifest of %s: %w\nhint: RESTORE.txt in its folder brings it back by hand, or take another copy", u.ID, u.Err)
+	return say.WithHint(fmt.Errorf("read the manifest of %s: %w", u.ID, u.Err),
+		"RESTORE.txt in its folder brings it back by hand, or take another copy")
 }
 
 func ids(backups []Backup) []string {

@@ -16,10 +16,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 // ErrNobody says that nobody listens: what was to be spoken to has ended, or has not begun.
@@ -38,8 +41,9 @@ type Request struct {
 
 // answer is what comes back. Exactly one field is set.
 type answer struct {
-	Done  string `json:"done,omitempty"`  // what was done, in words
-	Error string `json:"error,omitempty"` // why it was not
+	Done  string   `json:"done,omitempty"`  // what was done, in words
+	Error string   `json:"error,omitempty"` // why it was not
+	Hints []string `json:"hints,omitempty"` // what can be done about that
 }
 
 // Handler does what is asked for and says in words what it did. Its context ends with the server.
@@ -116,7 +120,7 @@ func serve(ctx context.Context, conn *net.UnixConn, handle Handler) {
 		a.Done, err = handle(ctx, request)
 	}
 	if err != nil {
-		a = answer{Error: err.Error()}
+		a = answer{Error: err.Error(), Hints: say.Hints(err)}
 	}
 	line, err := json.Marshal(a)
 	if err != nil {
@@ -178,7 +182,8 @@ func checkFolder(dir string) error {
 		return err
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("cannot use %s: others may write to it (%s)\nhint: chmod 700 %s", dir, info.Mode(), dir)
+		return say.WithHint(fmt.Errorf("cannot use %s: others may write to it (%s)", dir, info.Mode()),
+			fmt.Sprintf("chmod 700 %s", dir))
 	}
 	return nil
 }
@@ -217,7 +222,11 @@ func Ask(ctx context.Context, dir, name string, r Request) (string, error) {
 	case err != nil:
 		return "", err
 	case a.Error != "":
-		return "", errors.New(a.Error)
+		err := errors.New(a.Error)
+		for _, hint := range slices.Backward(a.Hints) { // the first is the outermost
+			err = say.WithHint(err, hint)
+		}
+		return "", err
 	}
 	return a.Done, nil
 }
@@ -227,7 +236,8 @@ func socketPath(dir, name string) (string, error) {
 	sum := sha256.Sum256([]byte(name))
 	path := filepath.Join(dir, "control-"+hex.EncodeToString(sum[:6])+".sock")
 	if len(path) > maxPathBytes {
-		return "", fmt.Errorf("cannot use the socket %s: its path is longer than %d bytes\nhint: give run_dir a shorter one", path, maxPathBytes)
+		return "", say.WithHint(fmt.Errorf("cannot use the socket %s: its path is longer than %d bytes", path, maxPathBytes),
+			"give run_dir a shorter one")
 	}
 	return path, nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"voltar/internal/say"
 )
 
 // folder makes one that nobody else may write to, whatever the umask is, and whose path is short enough for a socket,
@@ -37,7 +39,7 @@ func listen(t *testing.T, dir, name string, handle Handler) *Server {
 
 func echo(_ context.Context, r Request) (string, error) {
 	if r.Cancel == "" {
-		return "", errors.New("nothing to cancel")
+		return "", say.WithHint(say.WithHint(errors.New("nothing to cancel"), "or none"), "name a volume")
 	}
 	return "cancelled " + r.Cancel, nil
 }
@@ -45,6 +47,10 @@ func echo(_ context.Context, r Request) (string, error) {
 func TestAskAndAnswer(t *testing.T) {
 	dir := folder(t)
 	s := listen(t, dir, "/etc/voltar/voltar.toml", echo)
+	_, err := Ask(t.Context(), dir, "/etc/voltar/voltar.toml", Request{})
+	if err == nil || say.Text(err) != "nothing to cancel\nhint: name a volume\nhint: or none" {
+		t.Errorf("what is refused: %q", say.Text(err))
+	}
 	got, err := Ask(t.Context(), dir, "/etc/voltar/voltar.toml", Request{Cancel: "vg/a\nb"})
 	if err != nil || got != "cancelled vg/a\nb" {
 		t.Errorf("%q %v", got, err)

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // DefaultMemoryBytes is a machine's memory where nothing else is asked for. It is taken as the machine touches it.
@@ -74,7 +75,7 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 	runner := hostcmd.New(hostcmd.Options{})
 	kernel, err := runner.LookPath("linux.uml")
 	if err != nil {
-		return nil, fmt.Errorf("cannot start a lab machine: %w\nhint: apt-get install user-mode-linux", err)
+		return nil, say.WithHint(fmt.Errorf("cannot start a lab machine: %w", err), "apt-get install user-mode-linux")
 	}
 	launcher, err := namespaceCommand(ctx, runner)
 	if err != nil {
@@ -246,8 +247,8 @@ func namespaceCommand(ctx context.Context, runner *hostcmd.Runner) ([]string, er
 	if rootErr == nil {
 		return append([]string{"unshare"}, options...), nil
 	}
-	return nil, fmt.Errorf("cannot start a lab machine: %w\nhint: allow user namespaces, or run as root",
-		errors.Join(userErr, rootErr))
+	return nil, say.WithHint(fmt.Errorf("cannot start a lab machine: %w", errors.Join(userErr, rootErr)),
+		"allow user namespaces, or run as root")
 }
 
 // checkPaths refuses paths that the kernel's command line, mount options or the settings file would take apart.

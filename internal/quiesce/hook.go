@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // Phase says when a hook runs.
@@ -61,7 +62,7 @@ func (q *Quieter) RunHook(ctx context.Context, h Hook, env []string) error {
 			Timeout: cmp.Or(h.Timeout, DefaultHookTimeout),
 		})
 		if err != nil {
-			return fmt.Errorf("%s: %w\nhint: the log has what it wrote (`journalctl -u voltar`)", h, err)
+			return say.WithHint(fmt.Errorf("%s: %w", h, err), "the log has what it wrote (`journalctl -u voltar`)")
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 )
 
 // CanNest tells whether this kernel bears a filesystem that is frozen twice: by FIFREEZE, and by the device-mapper,
@@ -82,7 +83,8 @@ func resume(ctx context.Context, run *hostcmd.Runner, devices []string) (resumed
 		// One that cannot be looked at is resumed: that does nothing to a device that runs.
 		cmd.Args = []string{"resume", device}
 		if _, err := run.Run(ctx, cmd); err != nil {
-			all = append(all, fmt.Errorf("cannot resume %s: %w\nhint: dmsetup resume %s", device, err, device))
+			all = append(all, say.WithHint(fmt.Errorf("cannot resume %s: %w", device, err),
+				fmt.Sprintf("dmsetup resume %s", device)))
 			continue
 		}
 		resumed = true

@@ -29,7 +29,7 @@ func (p *planner) planFolder() error {
 	if err := safedir.Check(path); err != nil {
 		return err
 	}
-	p.plan.mark = fmt.Sprintf("What is in %s is incomplete.", path)
+	p.plan.mark = mark{text: fmt.Sprintf("What is in %s is incomplete.", path)}
 	var holds []string
 	entries, err := os.ReadDir(path)
 	switch {

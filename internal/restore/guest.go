@@ -7,6 +7,7 @@ import (
 
 	"voltar/internal/btrfs"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/partmap"
 )
 
@@ -17,8 +18,8 @@ import (
 func (p *planner) checkGroups() error {
 	for _, x := range p.m.Extents {
 		if x.PV != nil && p.wanted(x) && !p.wantsGroup(x.PV.VGUUID) {
-			return fmt.Errorf("%w: %q holds a part of the guest's volume group %s\nhint: name all partitions of the group: %q",
-				ErrUsage, x.Name, x.PV.VG, p.groupNames(x.PV.VGUUID))
+			return say.WithHint(fmt.Errorf("%w: %q holds a part of the guest's volume group %s", ErrUsage, x.Name, x.PV.VG),
+				fmt.Sprintf("name all partitions of the group: %q", p.groupNames(x.PV.VGUUID)))
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/partmap"
 )
@@ -41,8 +42,8 @@ func (e *Engine) checkUnused(ctx context.Context, device string) error {
 		case <-time.After(useRetry):
 		}
 	}
-	return fmt.Errorf("%w: %s is used by %s\nhint: stop what uses it, or restore to another target", ErrInUse, device,
-		strings.Join(users, ", "))
+	return say.WithHint(fmt.Errorf("%w: %s is used by %s", ErrInUse, device, strings.Join(users, ", ")),
+		"stop what uses it, or restore to another target")
 }
 
 // users names those who use a device.

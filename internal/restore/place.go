@@ -14,6 +14,7 @@ import (
 
 	"voltar/internal/durable"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -22,7 +23,7 @@ import (
 type place struct {
 	what      string // for people: "volume vg/lv"
 	lock      string // name of its lock
-	mark      string // how it shows that it is incomplete, and what to do then
+	mark      mark   // how it shows that it is incomplete, and what to do then
 	sizeBytes int64
 	device    string   // of a target that exists
 	thin      bool     // an existing volume that is thin
@@ -49,7 +50,8 @@ func (p *planner) find(ctx context.Context) (*place, error) {
 
 func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	if _, err := p.Runner.LookPath("lvs"); err != nil {
-		return nil, fmt.Errorf("look for %s/%s: %w\nhint: install lvm2, or give --to-image FILE or --to-device DEVICE", t.VG, t.LV, err)
+		return nil, say.WithHint(fmt.Errorf("look for %s/%s: %w", t.VG, t.LV, err),
+			"install lvm2, or give --to-image FILE or --to-device DEVICE")
 	}
 	inventory, err := p.inventory(ctx)
 	if err != nil {
@@ -60,7 +62,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	case err == nil:
 		return p.claimVolume(ctx, v, inventory)
 	case errors.Is(err, lvm.ErrVGNotFound):
-		return nil, fmt.Errorf("%w: there is no volume group %s on this host\nhint: %s", ErrUsage, t.VG,
+		return nil, say.WithHint(fmt.Errorf("%w: there is no volume group %s on this host", ErrUsage, t.VG),
 			whereElse(inventory))
 	}
 	vg, _ := inventory.VG(t.VG)
@@ -74,9 +76,9 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	}
 	size = roundUp(size, vg.ExtentBytes)
 	if pool == "" && vg.FreeBytes < size {
-		return nil, fmt.Errorf("%w: %s has %s free, and the volume takes %s\nhint: make room (`vgextend`, `lvremove`), or give "+
-			"--to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE", lvm.ErrNoSpace, t.VG,
-			report.FormatSize(vg.FreeBytes), report.FormatSize(size))
+		return nil, say.WithHint(fmt.Errorf("%w: %s has %s free, and the volume takes %s",
+			lvm.ErrNoSpace, t.VG, report.FormatSize(vg.FreeBytes), report.FormatSize(size)),
+			"make room (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
 	}
 	name := t.VG + "/" + t.LV
 	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool { return lvm.ValidTag(tag) != nil })
@@ -102,9 +104,12 @@ func whereElse(inventory lvm.Inventory) string {
 	return "give --to-lv VG/LV, where VG is one of " + strings.Join(names, ", ")
 }
 
-func markOfVolume(name string) string {
-	return fmt.Sprintf("The volume %s is incomplete and carries the tag %s.\nhint: restore again with --force, "+
-		"or remove it with `lvremove %s`", name, journal.TagIncomplete, name)
+// mark says how a target shows that it is incomplete, and what a person can do then.
+type mark struct{ text, hint string }
+
+func markOfVolume(name string) mark {
+	return mark{fmt.Sprintf("The volume %s is incomplete and carries the tag %s.", name, journal.TagIncomplete),
+		fmt.Sprintf("restore again with --force, or remove it with `lvremove %s`", name)}
 }
 
 // poolFor returns the thin pool for a new volume, or "" for a linear one, and whether what is not written to the volume
@@ -122,8 +127,8 @@ func (p *planner) poolFor(t Target, inventory lvm.Inventory) (name string, zeros
 	}
 	v, err := inventory.Volume(t.VG, pool)
 	if err != nil || v.Kind != lvm.KindThinPool {
-		return "", false, fmt.Errorf("%w: there is no thin pool %s/%s\nhint: give --thin-pool NAME or --classic", ErrUsage,
-			t.VG, pool)
+		return "", false, say.WithHint(fmt.Errorf("%w: there is no thin pool %s/%s", ErrUsage, t.VG, pool),
+			"give --thin-pool NAME or --classic")
 	}
 	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
 		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
@@ -148,10 +153,10 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 	}
 	switch {
 	case t.SizeBytes != 0 && t.SizeBytes != v.SizeBytes:
-		return nil, fmt.Errorf("%w: %s exists and has %s\nhint: `lvresize` it first and leave --size out, or "+
-			"restore to a new volume with --to-lv", ErrUsage, v, report.FormatSize(v.SizeBytes))
+		return nil, say.WithHint(fmt.Errorf("%w: %s exists and has %s", ErrUsage, v, report.FormatSize(v.SizeBytes)),
+			"`lvresize` it first and leave --size out, or restore to a new volume with --to-lv")
 	case t.Classic && v.IsThin() || t.ThinPool != "" && v.Pool != t.ThinPool:
-		return nil, fmt.Errorf("%w: %s exists and is %s\nhint: restore to a new volume", ErrUsage, v, v.Kind)
+		return nil, say.WithHint(fmt.Errorf("%w: %s exists and is %s", ErrUsage, v, v.Kind), "restore to a new volume")
 	}
 	if err := p.checkUnused(ctx, v.DMPath); err != nil {
 		return nil, err
@@ -178,9 +183,9 @@ func usable(v lvm.Volume) error {
 	case v.Internal || v.IsPool() || v.IsClassicSnapshot() || v.Merging || v.Converting:
 		return fmt.Errorf("%w: %s is a volume of the kind %s (%s)", ErrUsage, v, v.Kind, v.Attr)
 	case v.ReadOnly:
-		return fmt.Errorf("%w: %s is read-only\nhint: `lvchange -prw %s`", ErrUsage, v, v)
+		return say.WithHint(fmt.Errorf("%w: %s is read-only", ErrUsage, v), fmt.Sprintf("`lvchange -prw %s`", v))
 	case !v.Active:
-		return fmt.Errorf("%w: %s is not active\nhint: `lvchange -ay %s`", ErrUsage, v, v)
+		return say.WithHint(fmt.Errorf("%w: %s is not active", ErrUsage, v), fmt.Sprintf("`lvchange -ay %s`", v))
 	}
 	return nil
 }
@@ -227,7 +232,7 @@ func (p *planner) findDevice(ctx context.Context, t Target) (*place, error) {
 	}
 	return &place{
 		what: "device " + t.Path, lock: t.Path, sizeBytes: size, device: t.Path, holds: holds,
-		mark:  fmt.Sprintf("What is on %s is incomplete.\nhint: restore again with --force", t.Path),
+		mark:  mark{fmt.Sprintf("What is on %s is incomplete.", t.Path), "restore again with --force"},
 		open:  []Step{&claimDevice{path: t.Path}},
 		close: []Step{&letGoDevice{path: t.Path}},
 	}, nil
@@ -240,8 +245,8 @@ func (p *planner) findImage(t Target) (*place, error) {
 		return nil, err
 	}
 	place := &place{what: "image file " + path, lock: path, sizeBytes: t.SizeBytes, zeros: true}
-	place.mark = fmt.Sprintf("The file %s is incomplete.\nhint: restore again, which replaces it, or remove it",
-		path+incompleteSuffix)
+	place.mark = mark{fmt.Sprintf("The file %s is incomplete.", path+incompleteSuffix),
+		"restore again, which replaces it, or remove it"}
 	if t.SizeBytes == 0 {
 		place.sizeBytes = p.m.Source.SizeBytes
 	}
@@ -254,7 +259,8 @@ func (p *planner) findImage(t Target) (*place, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %s is no ordinary file\nhint: --to-device is for block devices", ErrUsage, path)
+		return nil, say.WithHint(fmt.Errorf("%w: %s is no ordinary file", ErrUsage, path),
+			"--to-device is for block devices")
 	default:
 		place.holds = []string{"a file of " + report.FormatSize(info.Size())}
 	}
@@ -517,5 +523,6 @@ func (p *place) refuse(force bool) error {
 	if len(p.holds) == 0 || force {
 		return nil
 	}
-	return fmt.Errorf("%w: %s holds %s\nhint: --force overwrites it", ErrOccupied, p.what, strings.Join(p.holds, " and "))
+	return say.WithHint(fmt.Errorf("%w: %s holds %s", ErrOccupied, p.what, strings.Join(p.holds, " and ")),
+		"--force overwrites it")
 }

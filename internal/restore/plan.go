@@ -13,6 +13,7 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -32,7 +33,7 @@ type Plan struct {
 
 	run         string
 	lock        string // "" for a folder
-	mark        string
+	mark        mark
 	targetBytes int64
 	zeros       bool
 	keepGoing   bool
@@ -110,7 +111,8 @@ func (p *planner) note(format string, args ...any) {
 // check refuses requests that make no sense.
 func (p *planner) check() error {
 	if p.m.Source.Kind != catalog.SourceVolume && p.req.Target.Kind != ToFolder {
-		return fmt.Errorf("%w: it is of a %s, not of a volume\nhint: give --to-dir DIR", ErrUsage, p.m.Source.Kind)
+		return say.WithHint(fmt.Errorf("%w: it is of a %s, not of a volume", ErrUsage, p.m.Source.Kind),
+			"give --to-dir DIR")
 	}
 	if t := &p.req.Target; t.Kind == ToVolume && t.LV == "" {
 		t.VG, t.LV = p.m.Source.VG, p.m.Source.Name
@@ -140,7 +142,8 @@ func (p *planner) check() error {
 	}
 	for _, name := range p.req.Partitions {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("%w: there is no partition %q\nhint: the backup has %q", ErrUsage, name, names)
+			return say.WithHint(fmt.Errorf("%w: there is no partition %q", ErrUsage, name),
+				fmt.Sprintf("the backup has %q", names))
 		}
 	}
 	return p.checkGroups()
@@ -211,7 +214,7 @@ func (p *planner) planDisk(ctx context.Context) error {
 	if within {
 		// Only some partitions of a disk that is otherwise kept: it must be the same disk.
 		if err := layout.holdsLayout(place.device, place.sizeBytes, p.m.Table); err != nil {
-			return fmt.Errorf("%w: %w\nhint: without --partition all of it is overwritten", ErrUsage, err)
+			return say.WithHint(fmt.Errorf("%w: %w", ErrUsage, err), "without --partition all of it is overwritten")
 		}
 	}
 	if err := place.refuse(p.req.Force); err != nil {

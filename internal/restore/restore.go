@@ -148,6 +148,7 @@ type Result struct {
 	Notes       []string     `json:"notes,omitempty"` // what differs from the original
 	Losses      []string     `json:"losses,omitempty"`
 	Error       string       `json:"error,omitempty"`
+	Hint        string       `json:"hint,omitempty"` // what to do about the error, a line for each thing
 }
 
 // PartResult is what became of one extent.

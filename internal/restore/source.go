@@ -13,6 +13,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/verify"
 	"voltar/report"
@@ -43,8 +44,8 @@ func (s *source) use(ctx context.Context, name string) error {
 	}
 	stored, err := s.open(ctx, name)
 	if errors.Is(err, store.ErrNotExist) || errors.Is(err, catalog.ErrDamaged) {
-		return fmt.Errorf("%w: %w\nhint: restore another backup, see what `voltar verify` says of this one, or "+
-			"give --keep-going for what is left of it", ErrSums, err)
+		return say.WithHint(fmt.Errorf("%w: %w", ErrSums, err),
+			"restore another backup, see what `voltar verify` says of this one, or give --keep-going for what is left of it")
 	}
 	if err != nil {
 		return err
@@ -255,8 +256,8 @@ func (v *verifySums) do(ctx context.Context, w *work) error {
 	}
 	err := group.Wait()
 	if errors.Is(err, ErrSums) {
-		return fmt.Errorf("%w\nhint: restore another backup, see what `voltar verify` says of this one, or "+
-			"give --keep-going for what is left of it", err)
+		return say.WithHint(err,
+			"restore another backup, see what `voltar verify` says of this one, or give --keep-going for what is left of it")
 	}
 	return err
 }

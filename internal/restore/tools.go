@@ -7,6 +7,7 @@ import (
 
 	"voltar/internal/mount"
 	"voltar/internal/probe"
+	"voltar/internal/say"
 )
 
 // packages are where Debian has the tools that make filesystems.
@@ -20,14 +21,14 @@ var packages = map[string]string{
 func (p *planner) checkTools(fsType string, recipe probe.Recipe) error {
 	for _, argv := range slices.Concat(recipe.Commands, recipe.Last) {
 		if _, err := p.Runner.LookPath(argv[0]); err != nil {
-			return fmt.Errorf("%w: %s is made by %s, which this host lacks\nhint: install the package %s", ErrUsage, fsType, argv[0],
-				packages[argv[0]])
+			return say.WithHint(fmt.Errorf("%w: %s is made by %s, which this host lacks", ErrUsage, fsType, argv[0]),
+				fmt.Sprintf("install the package %s", packages[argv[0]]))
 		}
 	}
 	if mount.Optional(fsType) {
 		if err := mount.Available(fsType); errors.Is(err, mount.ErrNoDriver) {
-			return fmt.Errorf("%w: %s cannot be mounted: %w\nhint: restore it on a host whose kernel has the module, or its files with --to-dir",
-				ErrUsage, fsType, err)
+			return say.WithHint(fmt.Errorf("%w: %s cannot be mounted: %w", ErrUsage, fsType, err),
+				"restore it on a host whose kernel has the module, or its files with --to-dir")
 		}
 	}
 	return nil

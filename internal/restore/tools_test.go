@@ -9,6 +9,7 @@ import (
 
 	"voltar/internal/hostcmd"
 	"voltar/internal/probe"
+	"voltar/internal/say"
 )
 
 // A tool that is missing ends a restore before anything is touched, with the package that has it.
@@ -22,7 +23,7 @@ func TestMissingTools(t *testing.T) {
 		t.Errorf("all is there, but: %v", err)
 	}
 	err := p.checkTools("jfs", probe.Recipe{Commands: [][]string{{"mkfs.jfs"}}, Last: [][]string{{"jfs_tune"}}})
-	if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "install the package jfsutils") {
+	if !errors.Is(err, ErrUsage) || !strings.Contains(say.Text(err), "install the package jfsutils") {
 		t.Errorf("without jfs_tune: %v", err)
 	}
 }

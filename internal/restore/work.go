@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"voltar/internal/journal"
+	"voltar/internal/say"
 )
 
 // releaseTimeout bounds all the releases of a restore, which go on after it was interrupted.
@@ -85,7 +87,8 @@ func (w *work) begin() error {
 func hintHeld(err error) error {
 	var held *journal.HeldError
 	if errors.As(err, &held) && held.Holder.Command == "voltar run" {
-		return fmt.Errorf("%w\nhint: wait for it, or take the volume out of that run with `voltar cancel %s`", err, held.Name)
+		return say.WithHint(err,
+			fmt.Sprintf("wait for it, or take the volume out of that run with `voltar cancel %s`", held.Name))
 	}
 	return err
 }
@@ -152,7 +155,7 @@ func (w *work) finish(err error) *Result {
 		w.result.Status = StatusRestored
 	}
 	if err != nil {
-		w.result.Error = err.Error()
+		w.result.Error, w.result.Hint = err.Error(), strings.Join(say.Hints(err), "\n")
 	}
 	return &w.result
 }
@@ -163,10 +166,11 @@ func (w *work) explain(err error) error {
 	case err == nil:
 		return nil
 	case w.stands:
-		return fmt.Errorf("%s is restored to %s, but what came after that failed: %w\nhint: `voltar cleanup` removes what may be left",
-			w.plan.Backup, w.plan.Target, err)
+		return say.WithHint(fmt.Errorf("%s is restored to %s, but what came after that failed: %w",
+			w.plan.Backup, w.plan.Target, err),
+			"`voltar cleanup` removes what may be left")
 	case w.touched:
-		return fmt.Errorf("restore %s to %s: %w\n%s", w.plan.Backup, w.plan.Target, err, w.plan.mark)
+		return say.WithHint(fmt.Errorf("restore %s to %s: %w\n%s", w.plan.Backup, w.plan.Target, err, w.plan.mark.text), w.plan.mark.hint)
 	}
 	return fmt.Errorf("restore %s to %s: %w", w.plan.Backup, w.plan.Target, err)
 }

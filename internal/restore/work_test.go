@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"voltar/internal/journal"
+	"voltar/internal/say"
 )
 
 // A volume that a run has is had from it by `voltar cancel`; from another restore there is no such way.
@@ -22,7 +23,7 @@ func TestHintHeld(t *testing.T) {
 		{"by nobody", fmt.Errorf("cannot lock"), ""},
 	} {
 		got := hintHeld(c.err)
-		if _, hint, _ := strings.Cut(got.Error(), "\nhint: "); !errors.Is(got, c.err) || !strings.Contains(hint, c.hint) || (hint == "") != (c.hint == "") {
+		if hint := strings.Join(say.Hints(got), "; "); !errors.Is(got, c.err) || !strings.Contains(hint, c.hint) || (hint == "") != (c.hint == "") {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store/disk"
 )
 
@@ -125,7 +126,7 @@ func TestRepairMakesAnEncryptedIndexAgain(t *testing.T) {
 	for lacking, keys := range map[string]Keys{
 		"--identity": {Recipients: recipients}, "recipients of the destination": {Decrypt: decrypt},
 	} {
-		if written, _, err := RepairIndexes(t.Context(), s, b, keys); err == nil || !strings.Contains(err.Error(), lacking) || len(written) > 0 {
+		if written, _, err := RepairIndexes(t.Context(), s, b, keys); err == nil || !strings.Contains(say.Text(err), lacking) || len(written) > 0 {
 			t.Errorf("without %s: %q, %v", lacking, written, err)
 		}
 	}

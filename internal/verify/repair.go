@@ -11,6 +11,7 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -121,8 +122,8 @@ func (lent) Close() error { return nil }
 // rebuild makes one index. The archive is summed up while it is read; one that is not what was stored gives no index.
 func rebuild(ctx context.Context, s store.Store, b catalog.Backup, a *catalog.Amendment, x *catalog.Extent, keys Keys) (err error) {
 	if browse.Encrypted(x.Index.Name) && keys.Recipients == nil {
-		return fmt.Errorf("cannot make %s again: its destination has no recipients to encrypt it for\n"+
-			"hint: set recipients of the destination, as they were when the backup was made", x.Index.Name)
+		return say.WithHint(fmt.Errorf("cannot make %s again: its destination has no recipients to encrypt it for", x.Index.Name),
+			"set recipients of the destination, as they were when the backup was made")
 	}
 	stored, err := b.OpenFile(ctx, s, x.Archive)
 	if err != nil {

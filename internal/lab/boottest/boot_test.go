@@ -120,7 +120,7 @@ func aptSource(t *testing.T) (suite, line string) {
 			return fields[0], fmt.Sprintf("deb %s %s main", fields[2], fields[1])
 		}
 	}
-	t.Fatalf("apt has no release of Debian; it knows\n%s\nhint: apt-get update", out)
+	t.Fatalf("apt has no release of Debian; it knows\n%s\n`apt-get update` may help", out)
 	return "", ""
 }
 
@@ -184,9 +184,9 @@ func command(t *testing.T, cmd hostcmd.Cmd) string {
 	if err != nil {
 		var failed *hostcmd.Error
 		if errors.As(err, &failed) {
-			t.Fatalf("%v\n%s\nhint: make test-boot installs what is missing", err, failed.Stderr)
+			t.Fatalf("%v\n%s\n`make test-boot` installs what is missing", err, failed.Stderr)
 		}
-		t.Fatalf("%v\nhint: make test-boot installs what is missing", err)
+		t.Fatalf("%v: `make test-boot` installs what is missing", err)
 	}
 	return string(result.Stdout)
 }

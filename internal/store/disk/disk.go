@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/durable"
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -98,8 +99,8 @@ func (s *Store) checkMount() error {
 		return fmt.Errorf("look whether %s is mounted: %w", s.requireMount, err)
 	}
 	if !mounted {
-		return fmt.Errorf("%w: nothing is mounted at %s\nhint: mount it; where it is not meant to be a mountpoint, "+
-			"require_mount in the configuration names another, or \"none\"", ErrNotMounted, s.requireMount)
+		return say.WithHint(fmt.Errorf("%w: nothing is mounted at %s", ErrNotMounted, s.requireMount),
+			"mount it; where it is not meant to be a mountpoint, require_mount in the configuration names another, or \"none\"")
 	}
 	return nil
 }
@@ -454,7 +455,8 @@ func (s *Store) wrap(op, key string, err error) error {
 		if errors.As(err, &temporary) {
 			err = temporary.Err
 		}
-		return fmt.Errorf("%s %s: %w%s: %w", op, where, store.ErrNoSpace, s.room(), err)
+		return say.WithHint(fmt.Errorf("%s %s: %w%s: %w", op, where, store.ErrNoSpace, s.room(), err),
+			"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	default:
 		return fmt.Errorf("%s %s: %w", op, where, err)
 	}

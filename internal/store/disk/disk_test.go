@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"voltar/internal/durable"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/storetest"
 )
@@ -267,7 +268,7 @@ func TestUnmountedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	isMounted = false
-	if err := put(s, "b", "x"); !errors.Is(err, ErrNotMounted) || !strings.Contains(err.Error(), "hint:") {
+	if err := put(s, "b", "x"); !errors.Is(err, ErrNotMounted) || !strings.Contains(say.Text(err), "hint:") {
 		t.Errorf("after it was unmounted: %v", err)
 	}
 }

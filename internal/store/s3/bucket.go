@@ -10,6 +10,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -90,7 +91,8 @@ func (s *Store) askLock(ctx context.Context, b *bucket) error {
 			*validity, strings.ToLower(unit.String()), strings.ToLower(mode.String())))
 	}
 	if s.opts.Lock.Mode != "" && !b.locking {
-		return errors.New("cannot lock objects: the bucket was made without object lock\nhint: make one with it, or remove object_lock")
+		return say.WithHint(errors.New("cannot lock objects: the bucket was made without object lock"),
+			"make one with it, or remove object_lock")
 	}
 	return nil
 }
@@ -100,9 +102,10 @@ func (l Lock) check() error {
 	case l == Lock{}:
 		return nil
 	case l.Mode != "governance" && l.Mode != "compliance":
-		return fmt.Errorf("cannot lock objects in mode %q\nhint: object_lock.mode is \"governance\" or \"compliance\"", l.Mode)
+		return say.WithHint(fmt.Errorf("cannot lock objects in mode %q", l.Mode),
+			"object_lock.mode is \"governance\" or \"compliance\"")
 	case l.Days < 1:
-		return errors.New("cannot lock objects for less than a day\nhint: set object_lock.days")
+		return say.WithHint(errors.New("cannot lock objects for less than a day"), "set object_lock.days")
 	}
 	return nil
 }

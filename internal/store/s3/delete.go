@@ -9,6 +9,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -209,8 +210,8 @@ func (s *Store) abandon(ctx context.Context, object, id string) error {
 			return context.Cause(ctx)
 		}
 	}
-	return fmt.Errorf("cannot end the upload of %s: parts are still there\nhint: `voltar cleanup` tries again; a lifecycle "+
-		"rule that aborts incomplete uploads helps where this happens often", object)
+	return say.WithHint(fmt.Errorf("cannot end the upload of %s: parts are still there", object),
+		"`voltar cleanup` tries again; a lifecycle rule that aborts incomplete uploads helps where this happens often")
 }
 
 // sweepHidden removes versions below a prefix whose object is deleted: what a plain deletion only hid.

@@ -28,12 +28,10 @@ type failure struct {
 	kind  error // of package store, or nil
 }
 
-func (f *failure) Error() string {
-	if f.hint == "" {
-		return f.text
-	}
-	return f.text + "\nhint: " + f.hint
-}
+func (f *failure) Error() string { return f.text }
+
+// Hint says what a person can do about it.
+func (f *failure) Hint() string { return f.hint }
 
 func (f *failure) Unwrap() []error {
 	if f.kind == nil {
@@ -100,7 +98,8 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 	}
 	switch {
 	case isFull(a):
-		return "the store is full: " + said, "make room, or raise the quota", store.ErrNoSpace
+		return "the store is full: " + said,
+			"make room, raise the quota, or keep fewer backups; `voltar prune` removes what the policy no longer keeps", store.ErrNoSpace
 	case isLockedAnswer(a):
 		return "the object is held by object lock: " + said, "", store.ErrLocked
 	case a.StatusCode == http.StatusForbidden && s.clock.skew() != "": // an answer to HEAD has no more to say

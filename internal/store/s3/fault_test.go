@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/s3/s3test"
 )
@@ -194,7 +195,7 @@ func TestFaultsThatStay(t *testing.T) {
 				t.Fatal("it was stored")
 			}
 			for _, want := range append(test.want, s.String(), "h/v/a") {
-				if !strings.Contains(err.Error(), want) {
+				if !strings.Contains(say.Text(err), want) {
 					t.Errorf("error %q lacks %q", err, want)
 				}
 			}
@@ -244,7 +245,7 @@ func TestPrivateCertificate(t *testing.T) {
 	opts := optionsFor(t, server, "bucket")
 	opts.Endpoint = proxy.Endpoint
 	if _, err := put(openStore(t, opts), "a", noise(10)); err == nil || !strings.Contains(err.Error(), "does not trust") ||
-		!strings.Contains(err.Error(), "`ca_file`") {
+		!strings.Contains(say.Text(err), "`ca_file`") {
 		t.Errorf("without the certificate: %v", err)
 	}
 	opts.CAFile = proxy.CAFile

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 // DefaultMemoryBytes is what parts that are filled and sent take of memory, all together. What has no room there is
@@ -182,8 +184,8 @@ const (
 func (s *Store) partBytes(maxBytes int64) (int64, error) {
 	switch {
 	case maxBytes > maxObjectBytes:
-		return 0, fmt.Errorf("cannot store an object of up to %d bytes: S3 takes %d\nhint: exclude something, or back this "+
-			"volume up to a disk", maxBytes, int64(maxObjectBytes))
+		return 0, say.WithHint(fmt.Errorf("cannot store an object of up to %d bytes: S3 takes %d", maxBytes, int64(maxObjectBytes)),
+			"exclude something, or back this volume up to a disk")
 	case maxBytes <= 0:
 		return unknownPartBytes, nil
 	}

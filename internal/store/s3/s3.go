@@ -23,6 +23,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -192,7 +193,8 @@ func (s *Store) transport() (*http.Transport, error) {
 		return nil, fmt.Errorf("cannot read the system's certificates: %w", err)
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("cannot find a certificate in ca_file %s\nhint: it must be PEM", s.opts.CAFile)
+		return nil, say.WithHint(fmt.Errorf("cannot find a certificate in ca_file %s", s.opts.CAFile),
+			"it must be PEM")
 	}
 	t.TLSClientConfig.RootCAs = pool
 	return t, nil
@@ -207,8 +209,8 @@ func (c Credentials) provider() (*credentials.Credentials, error) {
 	case c.AccessKey != "" || c.SecretKey != "":
 		return nil, errors.New("cannot use one of access_key and secret_key without the other")
 	case os.Getenv("AWS_ACCESS_KEY_ID") == "" || os.Getenv("AWS_SECRET_ACCESS_KEY") == "":
-		return nil, errors.New("cannot find credentials\nhint: set access_key and secret_key, or instance_role, or " +
-			"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
+		return nil, say.WithHint(errors.New("cannot find credentials"),
+			"set access_key and secret_key, or instance_role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
 	}
 	return credentials.NewEnvAWS(), nil
 }
@@ -223,7 +225,8 @@ func encryption(setting string) (encrypt.ServerSide, error) {
 	case isKMS && key != "":
 		return encrypt.NewSSEKMS(key, nil)
 	}
-	return nil, fmt.Errorf("cannot use %q as server-side encryption\nhint: sse is \"s3\" or \"kms:KEY\"", setting)
+	return nil, say.WithHint(fmt.Errorf("cannot use %q as server-side encryption", setting),
+		"sse is \"s3\" or \"kms:KEY\"")
 }
 
 // String is the name for people, "s3://host/bucket/prefix": buckets of two servers may have one name.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 
 	"github.com/minio/minio-go/v7"
+
+	"voltar/internal/say"
 )
 
 // Checksum names the sum by which the server checks what it takes.
@@ -45,7 +47,8 @@ func sumOf(name Checksum) (sum, error) {
 	case MD5:
 		return sum{name, minio.ChecksumNone}, nil
 	}
-	return sum{}, fmt.Errorf("cannot use %q as a checksum\nhint: it is %q, %q or %q", name, CRC64NVME, CRC32C, MD5)
+	return sum{}, say.WithHint(fmt.Errorf("cannot use %q as a checksum", name),
+		fmt.Sprintf("it is %q, %q or %q", CRC64NVME, CRC32C, MD5))
 }
 
 func (s sum) isCRC() bool { return s.name != MD5 }

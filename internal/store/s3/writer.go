@@ -421,7 +421,8 @@ func (w *writer) difference(info minio.ObjectInfo, done stored) error {
 	case done.sum:
 		return nil
 	case "":
-		return fmt.Errorf("cannot compare what was stored: the server keeps no %s\nhint: set checksum = %q", w.store.sum.name, MD5)
+		return say.WithHint(fmt.Errorf("cannot compare what was stored: the server keeps no %s", w.store.sum.name),
+			fmt.Sprintf("set checksum = %q", MD5))
 	default:
 		return fmt.Errorf("cannot take what the server holds for what was sent: its %s is %s, not %s", w.store.sum.name, held, done.sum)
 	}

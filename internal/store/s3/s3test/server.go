@@ -78,7 +78,7 @@ func Binary(t testing.TB, kind Kind) string {
 	}
 	binary := filepath.Join(dir, ".cache", "bin", string(kind)+"-"+version)
 	if _, err := os.Stat(binary); err != nil {
-		t.Fatalf("%v\nhint: `make setup` builds it", err)
+		t.Fatalf("%v: `make setup` builds it", err)
 	}
 	return binary
 }
