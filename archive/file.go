@@ -12,7 +12,6 @@ import (
 const (
 	retryBytes  = 4096      // what is read at once around a read error
 	maxRead     = 1 << 20   // what is read at once otherwise
-	maxSegments = 64 << 10  // of a sparse file, before the smallest holes are taken for data
 	minJoinHole = 128 << 10 // the first size of holes that are then taken for data
 )
 
@@ -95,27 +94,31 @@ func retry(read readerAt, block []byte, offset int64, lost *losses) (int, error)
 	return len(block), nil
 }
 
-// dataSegments finds out where a file holds data, with SEEK_DATA and SEEK_HOLE. It returns one segment of the whole
-// file where there are no holes, or where the filesystem cannot tell.
-func dataSegments(fd int, sizeBytes int64) []segment {
+// dataSegments finds out where a file holds data, with SEEK_DATA and SEEK_HOLE, in about maxPieces at most: beyond that
+// the smallest holes are taken for data. It returns one segment of the whole file where there are no holes, or where the
+// filesystem cannot tell.
+func dataSegments(ctx context.Context, fd int, sizeBytes int64, maxPieces int) ([]segment, error) {
 	whole := []segment{{0, sizeBytes}}
 	var found []segment
 	minHole := int64(0)
 	for pos := int64(0); pos < sizeBytes; {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		data, err := unix.Seek(fd, pos, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) || err == nil && data >= sizeBytes {
 			break // nothing but a hole up to the end
 		}
 		if err != nil || data < pos {
-			return whole
+			return whole, nil
 		}
 		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
 		if err != nil || hole <= data {
-			return whole
+			return whole, nil
 		}
 		hole = min(hole, sizeBytes)
 		found = joinSegment(found, segment{data, hole - data}, minHole)
-		if len(found) > maxSegments {
+		if len(found) > maxPieces {
 			minHole = max(2*minHole, minJoinHole)
 			joined := found[:0]
 			for _, s := range found {
@@ -126,9 +129,9 @@ func dataSegments(fd int, sizeBytes int64) []segment {
 		pos = hole
 	}
 	if len(found) == 1 && found[0] == whole[0] {
-		return whole
+		return whole, nil
 	}
-	return found
+	return found, nil
 }
 
 // joinSegment adds a segment, to the last one when the hole between them is smaller than minHole.

@@ -14,6 +14,9 @@ import (
 // ImageMemberBytes is how much of an extent each member of an image holds, but for the last.
 const ImageMemberBytes = 4 << 20
 
+// imageDamaged is how many unreadable ranges are listed, of all that are counted.
+const imageDamaged = 1000
+
 // Range is a part of an extent.
 type Range struct {
 	OffsetBytes int64
@@ -160,7 +163,7 @@ func (w *imageWriter) damage(offset, length int64, err error) {
 		}
 	}
 	s.DamagedCount++
-	if len(s.Damaged) == maxDamaged {
+	if len(s.Damaged) == imageDamaged {
 		return
 	}
 	reason := err.Error()

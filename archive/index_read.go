@@ -16,9 +16,6 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// blockLimitBytes is the most that one gzip member of an index may inflate to.
-const blockLimitBytes = 128 << 20
-
 // Index reads the index of an archive: what is in it and where. It reads the list of blocks when it is opened, and then
 // only those blocks that a question needs. It is safe for concurrent use when its source is.
 type Index struct {
@@ -42,7 +39,7 @@ func OpenIndex(ctx context.Context, src io.ReaderAt, sizeBytes, blocksOffset int
 		return nil, fmt.Errorf("open index: cannot find the list of blocks at byte %d of %d", blocksOffset, sizeBytes)
 	}
 	x.end = blocksOffset
-	text, err := readMember(ctx, src, blocksOffset, sizeBytes-blocksOffset, blockLimitBytes)
+	text, err := readMember(ctx, src, blocksOffset, sizeBytes-blocksOffset, IndexListMaxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("open index: list of blocks at byte %d: %w", blocksOffset, err)
 	}
@@ -63,7 +60,7 @@ func lastMember(ctx context.Context, src io.ReaderAt, sizeBytes int64) (int64, e
 			return 0, fmt.Errorf("cannot read the header at byte %d: %w", offset, unexpected(err))
 		}
 		header, err := parseMemberHeader(head)
-		if err == nil && !header.declares {
+		if err == nil && header.storedBytes < memberLeastBytes {
 			err = errors.New("does not declare its length")
 		}
 		if err != nil {
@@ -85,7 +82,7 @@ func readMember(ctx context.Context, src io.ReaderAt, offset, lengthBytes, limit
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if lengthBytes < gzipFixedBytes+gzipTrailerBytes || lengthBytes > blockLimitBytes {
+	if lengthBytes < gzipFixedBytes+gzipTrailerBytes || lengthBytes > limit+limit/1000+1<<10 { // where nothing shrinks
 		return nil, fmt.Errorf("cannot read a member of %d bytes", lengthBytes)
 	}
 	stored := make([]byte, lengthBytes)
@@ -170,7 +167,7 @@ func (x *Index) Blocks() []Block { return x.blocks }
 // block inflates one block.
 func (x *Index) block(ctx context.Context, i int) ([]byte, error) {
 	b := x.blocks[i]
-	text, err := readMember(ctx, x.src, b.Offset, b.LengthBytes, blockLimitBytes)
+	text, err := readMember(ctx, x.src, b.Offset, b.LengthBytes, IndexBlockMaxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("index block at byte %d (first entry %q): %w", b.Offset, b.FirstPath, err)
 	}

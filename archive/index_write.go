@@ -7,10 +7,14 @@ import (
 
 const indexLevel = LevelDefault
 
+// indexEndsBytes is more than the first and the last line of an index's list of blocks take.
+const indexEndsBytes = 512
+
 // indexWriter writes the index of an archive as docs/format.md describes it. It holds one block and, for each block
 // before it, one line.
 type indexWriter struct {
 	out    io.Writer
+	limits *Limits
 	enc    memberEncoder
 	offset int64 // in the index
 
@@ -23,14 +27,16 @@ type indexWriter struct {
 	total   indexTotal
 }
 
-func newIndexWriter(out io.Writer) *indexWriter {
-	return &indexWriter{out: out, lines: appendFormat(nil)}
+func newIndexWriter(out io.Writer, limits *Limits) *indexWriter {
+	return &indexWriter{out: out, limits: limits, lines: appendFormat(nil)}
 }
 
-// member adds a member, and the entries that end in it.
+// member adds a member, and the entries that end in it. One of no bytes is none: its entries are not in the stream.
 func (w *indexWriter) member(m Member, entries []Entry) error {
-	w.pending = append(w.pending, m)
-	w.total.Members++
+	if m.TarBytes > 0 {
+		w.pending = append(w.pending, m)
+		w.total.Members++
+	}
 	w.total.TarBytes += m.TarBytes
 	w.total.ArchiveBytes += m.LengthBytes
 	for i := range entries {
@@ -42,7 +48,7 @@ func (w *indexWriter) member(m Member, entries []Entry) error {
 }
 
 func (w *indexWriter) entry(e *Entry) error {
-	if w.block.Entries == BlockEntries {
+	if w.block.Entries == w.limits.BlockEntries || w.block.Entries > 0 && len(w.lines) >= w.limits.BlockBytes {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -80,12 +86,18 @@ func (w *indexWriter) flushPending() {
 // flush writes the block as a gzip member.
 func (w *indexWriter) flush() error {
 	w.block.Offset = w.offset
+	if len(w.lines) > IndexBlockMaxBytes {
+		return &LimitError{What: LimitBlockBytes, Limit: IndexBlockMaxBytes, Got: int64(len(w.lines)), Path: w.block.FirstPath}
+	}
 	length, err := w.writeMember(w.lines)
 	if err != nil {
 		return err
 	}
 	w.block.LengthBytes = length
 	w.blocks = appendBlock(w.blocks, w.block)
+	if most := w.limits.IndexListBytes; len(w.blocks)+indexEndsBytes > most {
+		return &LimitError{What: LimitIndexBytes, Limit: int64(most), Got: int64(len(w.blocks) + indexEndsBytes), Path: w.block.FirstPath}
+	}
 	w.block, w.lines = Block{}, w.lines[:0]
 	return nil
 }

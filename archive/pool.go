@@ -37,7 +37,12 @@ type job struct {
 	length  int   // of what the member inflates to
 	offset  int64 // in the stream
 	entries []Entry
+
+	indexBytes int // what the entries take in the index
 }
+
+// isBare tells a job with nothing but entries that are not in the stream, for which there is no member.
+func (j *job) isBare() bool { return j.length == 0 && len(j.entries) > 0 }
 
 // NewPool starts workers; 0 or less means one for each CPU. Close ends them.
 func NewPool(workers int) *Pool {
@@ -172,6 +177,11 @@ func (w *memberWriter) end(ctx context.Context) error {
 		j.length = len(j.plain)
 	}
 	w.queue <- j // there is room: the queue is as long as there are slots
+	if j.isBare() {
+		w.pool.freePlain(j.plain)
+		close(j.done)
+		return nil
+	}
 	select {
 	case w.pool.jobs <- j:
 		return nil
@@ -268,6 +278,13 @@ func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written 
 		}
 		if j.err != nil {
 			return fmt.Errorf("compress: %w", j.err)
+		}
+		if j.isBare() {
+			if err := written(Member{Offset: offset}, j.entries); err != nil {
+				return err
+			}
+			<-w.slots
+			continue
 		}
 		if err := writeAll(out, j.packed); err != nil {
 			return fmt.Errorf("write archive: %w", err)

@@ -71,8 +71,8 @@ func (t *tarReader) sparse10(e *tarEntry, pax paxRecords) error {
 	if err != nil {
 		return err
 	}
-	if count > pieceLimit {
-		return fmt.Errorf("cannot read a sparse map of %d pieces, the limit is %d", count, pieceLimit)
+	if count > SparseMaxPieces {
+		return fmt.Errorf("cannot read a sparse map of %d pieces, the limit is %d", count, SparseMaxPieces)
 	}
 	e.pieces = make([]segment, 0, min(count, 1024))
 	for range count {
@@ -144,7 +144,7 @@ func (e *tarEntry) sparse0(pax paxRecords) error {
 			}
 		}
 	}
-	if len(numbers)%2 != 0 || len(numbers) > 2*pieceLimit {
+	if len(numbers)%2 != 0 || len(numbers) > 2*SparseMaxPieces {
 		return fmt.Errorf("cannot read a sparse map of %d numbers", len(numbers))
 	}
 	e.pieces = make([]segment, len(numbers)/2)
@@ -193,8 +193,8 @@ func (e *tarEntry) addOldPieces(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if len(e.pieces) == pieceLimit {
-			return fmt.Errorf("cannot read a sparse map of more than %d pieces", pieceLimit)
+		if len(e.pieces) == SparseMaxPieces {
+			return fmt.Errorf("cannot read a sparse map of more than %d pieces", SparseMaxPieces)
 		}
 		e.pieces = append(e.pieces, segment{offset, length})
 	}

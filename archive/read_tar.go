@@ -11,14 +11,6 @@ import (
 	"time"
 )
 
-const (
-	// headerLimitBytes bounds a pax header or a long name, which are held in memory. Linux allows 64 KiB for one
-	// extended attribute.
-	headerLimitBytes = 8 << 20
-	// pieceLimit bounds the pieces of a sparse file, which are held in memory.
-	pieceLimit = 1 << 20
-)
-
 // errNoHeader says that a block is no header of an entry.
 var errNoHeader = errors.New("no tar header")
 
@@ -276,9 +268,9 @@ func (t *tarReader) entry() (*tarEntry, error) {
 
 // extension reads the data of a header that extends the next one.
 func (t *tarReader) extension(h header) ([]byte, error) {
-	if h.size > headerLimitBytes {
+	if h.size > PAXMaxBytes {
 		return nil, fmt.Errorf("tar stream at byte %d: %w: extended header of %d bytes, the limit is %d",
-			t.r.offset, errNoHeader, h.size, int64(headerLimitBytes))
+			t.r.offset, errNoHeader, h.size, int64(PAXMaxBytes))
 	}
 	text := make([]byte, h.size)
 	if err := t.r.readFull(text); err != nil {

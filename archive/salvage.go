@@ -17,7 +17,7 @@ func RebuildIndex(ctx context.Context, src io.ReaderAt, sizeBytes int64, out io.
 	if err != nil {
 		return 0, fmt.Errorf("rebuild index: %w", err)
 	}
-	b := rebuilder{out: newIndexWriter(out), seed: maphash.MakeSeed(), files: make(map[uint64]int64)}
+	b := rebuilder{out: newIndexWriter(out, defaultLimits()), seed: maphash.MakeSeed(), files: make(map[uint64]int64)}
 	r.began = func(m Member) { b.members = append(b.members, m) }
 	b.t = &tarReader{r: r, whole: true}
 	blocksOffset, err = b.run()

@@ -227,7 +227,7 @@ func TestClaimsOfSharingAreHeldAgainstTheData(t *testing.T) {
 			must(t, err)
 			defer root.Close()
 			var lines bytes.Buffer
-			w := newIndexWriter(&lines)
+			w := newIndexWriter(&lines, defaultLimits())
 			members, err := index.Members(t.Context())
 			must(t, err)
 			var all []Entry

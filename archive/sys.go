@@ -81,9 +81,10 @@ func readLink(dirFD int, name string) (string, error) {
 	}
 }
 
-// isFatal tells errors that are this process's own trouble from those of the tree: they end the whole archive.
+// isFatal tells errors that are this process's own trouble, and bounds, from those of the tree: they end the whole archive.
 func isFatal(err error) bool {
-	return errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+	var limit *LimitError
+	return errors.As(err, &limit) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
 // dirent is one name of a folder.
@@ -117,12 +118,11 @@ type attributes struct {
 	aclAccess, aclDefault string
 	xattrs                []xattr           // for the tar stream, sorted by name
 	odd                   map[string][]byte // for the index
+	tooLarge              int64             // how many are in neither
 	flags                 uint32
-}
 
-// maxXattrBytes bounds the attributes of one entry in the tar stream: readers bound the length of pax headers, Go's at
-// 1 MiB.
-const maxXattrBytes = 512 << 10
+	tarBytes, oddBytes int
+}
 
 // chattrFlags are the flags that chattr sets and lsattr shows; others, like that of extents, are the filesystem's own.
 const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c S i a d A
@@ -131,6 +131,7 @@ const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c
 
 // attrReader reads the attributes of entries. It is for one goroutine at a time.
 type attrReader struct {
+	limits   *Limits
 	unlisted []string       // of files and folders, asked for by name, as no list has them
 	names    [64 << 10]byte // the most that the kernel gives
 	value    [64 << 10]byte
@@ -169,27 +170,32 @@ func (r *attrReader) read(
 	names := unlisted
 	if n > 0 {
 		names = slices.Concat(strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00"), unlisted)
+		slices.Sort(names)
+		names = slices.Compact(names)
 	}
 	var failed error
-	for i, name := range names {
+	for _, name := range names {
+		if a.tooLarge > 0 { // nor is what follows read: it may be gigabytes
+			a.tooLarge++
+			continue
+		}
 		n, err := get(name, r.value[:])
 		switch {
 		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
 			continue
-		case i >= len(names)-len(unlisted) && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)):
+		case slices.Contains(unlisted, name) && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)):
 			continue // this one has none
 		case err != nil:
 			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
 			continue
 		}
-		a.add(name, r.value[:n])
+		a.add(name, r.value[:n], r.limits)
 	}
-	a.sort()
 	return a, failed
 }
 
-// add puts an attribute where it belongs.
-func (a *attributes) add(name string, value []byte) {
+// add puts an attribute where it belongs. They come sorted by name.
+func (a *attributes) add(name string, value []byte, limits *Limits) {
 	if name == xfsACLAccessName || name == xfsACLDefaultName {
 		return
 	}
@@ -203,33 +209,20 @@ func (a *attributes) add(name string, value []byte) {
 			return
 		}
 	}
-	value = append([]byte{}, value...)
-	if strings.Contains(name, "=") || strings.HasPrefix(name, "system.") {
-		a.addOdd(name, value)
-		return
-	}
-	a.xattrs = append(a.xattrs, xattr{name, value})
-}
-
-func (a *attributes) addOdd(name string, value []byte) {
-	if a.odd == nil {
-		a.odd = make(map[string][]byte)
-	}
-	a.odd[name] = value
-}
-
-// sort brings the attributes into their order, and puts those that are too much for a pax header into the index.
-func (a *attributes) sort() {
-	slices.SortFunc(a.xattrs, func(x, y xattr) int { return strings.Compare(x.name, y.name) })
-	total := 0
-	for i, x := range a.xattrs {
-		total += len(x.name) + len(x.value)
-		if total > maxXattrBytes {
-			for _, x := range a.xattrs[i:] {
-				a.addOdd(x.name, x.value)
-			}
-			a.xattrs = a.xattrs[:i]
-			return
+	const recordBytes = 24 // of a pax record beside name and value, or more
+	cost := len(name) + len(value) + recordBytes
+	expressible := !strings.Contains(name, "=") && !strings.HasPrefix(name, "system.")
+	switch {
+	case expressible && a.tarBytes+cost <= limits.AttributeBytes:
+		a.tarBytes += cost
+		a.xattrs = append(a.xattrs, xattr{name, append([]byte{}, value...)})
+	case a.oddBytes+cost <= limits.OddAttributeBytes:
+		a.oddBytes += cost
+		if a.odd == nil {
+			a.odd = make(map[string][]byte)
 		}
+		a.odd[name] = append([]byte{}, value...)
+	default:
+		a.tooLarge++
 	}
 }

@@ -154,25 +154,48 @@ func TestACLText(t *testing.T) {
 	}
 }
 
+// readAttributes reads attributes as if an entry had them.
+func readAttributes(t *testing.T, limits Limits, of map[string][]byte) (attributes, error) {
+	t.Helper()
+	limits = limits.withDefaults()
+	r := attrReader{limits: &limits}
+	return r.read(
+		func(buf []byte) (n int, _ error) {
+			for name := range of {
+				n += copy(buf[n:], name+"\x00")
+			}
+			return n, nil
+		},
+		func(name string, buf []byte) (int, error) { return copy(buf, of[name]), nil }, nil)
+}
+
 func TestAttributesThatTarCannotHoldAreForTheIndex(t *testing.T) {
-	var a attributes
-	a.add("user.b", []byte("2"))
-	a.add("user.a", []byte("1"))
-	a.add(xfsACLAccessName, []byte("an ACL once more"))
-	a.add("user.x=y", []byte("odd"))
-	a.add("system.nfs4_acl", []byte("n"))
-	a.add(aclAccessName, []byte("no ACL"))
-	a.add(aclDefaultName, rawACL(aclOther, 0, 0))
-	a.add("user.large", make([]byte, maxXattrBytes))
-	a.add("user.zz", []byte("behind it"))
-	a.sort()
-	if len(a.xattrs) != 2 || a.xattrs[0].name != "user.a" || a.aclDefault != "other::---" || a.aclAccess != "" {
+	a, err := readAttributes(t, Limits{AttributeBytes: 1000}, map[string][]byte{
+		"user.b": []byte("2"), "user.a": []byte("1"), xfsACLAccessName: []byte("an ACL once more"), "user.x=y": []byte("odd"),
+		"system.nfs4_acl": []byte("n"), aclAccessName: []byte("no ACL"), aclDefaultName: rawACL(aclOther, 0, 0),
+		"user.large": make([]byte, 1000), "user.zz": []byte("behind it"),
+	})
+	must(t, err)
+	if len(a.xattrs) != 3 || a.xattrs[0].name != "user.a" || a.xattrs[2].name != "user.zz" || a.aclDefault != "other::---" ||
+		a.aclAccess != "" || a.tooLarge != 0 {
 		t.Errorf("%+v", a)
 	}
-	want := []string{aclAccessName, "system.nfs4_acl", "user.large", "user.x=y", "user.zz"}
+	want := []string{aclAccessName, "system.nfs4_acl", "user.large", "user.x=y"}
 	slices.Sort(want)
 	if got := sortedKeys(a.odd); !slices.Equal(got, want) {
 		t.Errorf("for the index: %q", got)
+	}
+}
+
+func TestAttributesThatAreTooLargeAreCounted(t *testing.T) {
+	of := map[string][]byte{}
+	for i := range 30 {
+		of[fmt.Sprintf("user.%02d", i)] = make([]byte, 64<<10)
+	}
+	a, err := readAttributes(t, Limits{}, of)
+	must(t, err)
+	if len(a.xattrs) != 7 || len(a.odd) != 3 || a.tooLarge != 20 {
+		t.Errorf("%d in the tar stream, %d in the index, %d nowhere; want 7, 3 and 20", len(a.xattrs), len(a.odd), a.tooLarge)
 	}
 }
 

@@ -19,10 +19,9 @@ const (
 	NotStoredFlags  = "flags"  // entries with chattr flags; they are in the index
 	NotStoredXattr  = "xattr"  // attributes that tar cannot express; they are in the index
 	NotStoredMount  = "mount"  // entries on which another filesystem is mounted, whose content is nowhere
+	// NotStoredXattrSize counts attributes that are nowhere, as their entries have too much of them.
+	NotStoredXattrSize = "xattr_size"
 )
-
-// maxDamaged is how many damaged entries or ranges are listed, of all that are counted.
-const maxDamaged = 1000
 
 // TreeOptions say how WriteTree works; the zero value is good for one archive alone.
 type TreeOptions struct {
@@ -34,6 +33,8 @@ type TreeOptions struct {
 	// Xattrs are names of attributes to ask files and folders for, as the filesystem does not list them. Those that they
 	// have are stored as if it did.
 	Xattrs []string
+	// Limits of the tree and of what is made of it.
+	Limits Limits
 
 	sys      *system // nil means the host's; tests set faults
 	openDirs int     // 0 means maxOpenDirs
@@ -71,7 +72,7 @@ type TreeStats struct {
 	ExcludedBytes   int64 // of files, without holes
 
 	NotStored    map[string]int64 // by the NotStored names
-	Damaged      []Damage         // the first 1,000
+	Damaged      []Damage         // the first, as many as Limits allow
 	DamagedCount int64
 }
 
@@ -80,7 +81,7 @@ type TreeStats struct {
 //
 // Entries that cannot be read as they should are damage, listed in the stats, and no error: the archive is then
 // well-formed without them, or with zeros in their place. An error (of writing, of memory, or the cause of ctx) leaves
-// out and index unfinished and useless. A Write of out or index that hangs is the caller's to interrupt.
+// out and index unfinished and useless; it wraps a *LimitError when the tree is beyond a bound. A Write of out or index that hangs is the caller's to interrupt.
 func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
 	if err := opts.Level.check(); err != nil {
 		return TreeStats{}, err
@@ -97,6 +98,13 @@ func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts Tr
 	}
 	if opts.openDirs == 0 {
 		opts.openDirs = maxOpenDirs
+	}
+	opts.Limits = opts.Limits.withDefaults()
+	if d := opts.Limits.Duration; d > 0 {
+		var cancel context.CancelFunc
+		seconds := int64(d.Seconds())
+		ctx, cancel = context.WithTimeoutCause(ctx, d, &LimitError{What: LimitDuration, Limit: seconds, Got: seconds})
+		defer cancel()
 	}
 	conn, err := root.SyscallConn()
 	if err != nil {
@@ -116,18 +124,18 @@ func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts Tr
 
 func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
 	w := &walker{
-		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs,
+		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs, limits: &opts.Limits,
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
 	w.shares = opts.sys.canShare(rootFD)
-	w.attrs.unlisted = opts.Xattrs
+	w.attrs.unlisted, w.attrs.limits = opts.Xattrs, &opts.Limits
 	items := newItems()
 	for _, it := range items {
 		w.free <- it
 	}
 	t := &treeWriter{
-		sys: opts.sys, walker: w, members: newMemberWriter(opts.Pool, opts.Level), links: make(map[inodeKey]firstName),
-		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index),
+		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level), links: make(map[inodeKey]firstName),
+		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}
 	t.stats.NotStored = make(map[string]int64)
 
@@ -135,7 +143,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	g.Go(func() error { return w.walk(ctx, rootFD) })
 	for range readers {
 		p := &preparer{sys: opts.sys, limit: opts.Pool.limit, walker: w}
-		p.attrs.unlisted = opts.Xattrs
+		p.attrs = attrReader{unlisted: opts.Xattrs, limits: &opts.Limits}
 		g.Go(func() error { return p.run(ctx) })
 	}
 	g.Go(func() error { return t.collect(ctx) })
@@ -161,6 +169,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 // treeWriter turns entries into the tar stream, in their order.
 type treeWriter struct {
 	sys     *system
+	limits  *Limits
 	walker  *walker
 	members *memberWriter
 	shares  *shareMap              // nil while nothing was shared
@@ -168,6 +177,8 @@ type treeWriter struct {
 	stats   TreeStats
 	head    []byte // of the entry at hand
 	sparse  []byte // map of the entry at hand
+
+	damagedBytes int // of the list in stats
 
 	onProgress  func(Progress)
 	indexWriter *indexWriter
@@ -235,6 +246,9 @@ func (t *treeWriter) add(ctx context.Context, it *item) error {
 	var err error
 	if e.Type == TypeSocket || it.mounted && e.Type != TypeDir {
 		e.TarOffset, e.SizeBytes, e.StoredBytes = -1, 0, 0
+		if !t.fitsIndex(e) {
+			err = t.members.begin(ctx)
+		}
 	} else {
 		err = t.store(ctx, it)
 	}
@@ -254,6 +268,9 @@ func (t *treeWriter) note(it *item) {
 	if n := len(e.OddXattrs); n > 0 {
 		t.stats.NotStored[NotStoredXattr] += int64(n)
 	}
+	if n := it.attrs.tooLarge; n > 0 && e.Type != TypeHardlink {
+		t.stats.NotStored[NotStoredXattrSize] += n
+	}
 	switch e.Type {
 	case TypeFile:
 		t.stats.Files++
@@ -269,11 +286,30 @@ func (t *treeWriter) note(it *item) {
 		t.damage(e.Path, e.Damaged)
 	}
 	t.members.cur.entries = append(t.members.cur.entries, *e)
+	t.members.cur.indexBytes += indexCost(e)
 }
 
+// indexCost is what an entry takes in the index, or near enough.
+func indexCost(e *Entry) int {
+	const otherFieldsBytes, sharedRangeBytes = 300, 80
+	n := otherFieldsBytes + len(e.Path) + len(e.Linkname) + sharedRangeBytes*len(e.Shared)
+	for name, value := range e.OddXattrs {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
+// fitsIndex tells whether the index can take one more entry for the open member. What it needs is held in memory until the
+// member is written.
+func (t *treeWriter) fitsIndex(e *Entry) bool {
+	return t.members.cur.indexBytes+indexCost(e) <= t.limits.MemberIndexBytes
+}
+
+// damage counts damage, and lists what there is room for.
 func (t *treeWriter) damage(path, reason string) {
 	t.stats.DamagedCount++
-	if len(t.stats.Damaged) < maxDamaged {
+	t.damagedBytes += len(path) + len(reason)
+	if len(t.stats.Damaged) < t.limits.Damaged && t.damagedBytes <= t.limits.DamagedBytes {
 		t.stats.Damaged = append(t.stats.Damaged, Damage{Path: path, Reason: reason})
 	}
 }
@@ -312,7 +348,13 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 		return fmt.Errorf("cannot store an entry of type %q", e.Type)
 	}
 	t.head = appendTarHeader(t.head[:0], &h)
+	if len(t.head) > PAXMaxBytes {
+		return &LimitError{What: LimitHeaderBytes, Limit: PAXMaxBytes, Got: int64(len(t.head)), Path: e.Path}
+	}
 	e.TarBytes = int64(len(t.head)) + h.size + padding(h.size)
+	if most := t.limits.StreamBytes; most > 0 && e.TarBytes > most-t.members.pos {
+		return &LimitError{What: LimitStreamBytes, Limit: most, Got: t.members.pos + e.TarBytes, Path: e.Path}
+	}
 	if err := t.place(ctx, e, h.size); err != nil {
 		return err
 	}
@@ -329,7 +371,7 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 // place begins a new member where the rules of docs/format.md want one.
 func (t *treeWriter) place(ctx context.Context, e *Entry, dataBytes int64) error {
 	n := int64(t.members.length())
-	if n > 0 && dataBytes <= FileMemberBytes && n+e.TarBytes <= MemberMaxBytes &&
+	if n > 0 && dataBytes <= FileMemberBytes && n+e.TarBytes <= MemberMaxBytes && t.fitsIndex(e) &&
 		(n < MemberCutBytes || pathHash(e.Path)%MemberCutBytes >= uint64(e.TarBytes)) {
 		return nil
 	}

@@ -390,7 +390,8 @@ func describeData(t testing.TB, path string, size int64) string {
 	must(t, err)
 	defer f.Close()
 	sum := sha256.New()
-	segments := dataSegments(int(f.Fd()), size)
+	segments, err := dataSegments(t.Context(), int(f.Fd()), size, Limits{}.withDefaults().SparsePieces)
+	must(t, err)
 	for _, s := range segments {
 		_, err := io.Copy(sum, io.NewSectionReader(f, s.offset, s.length))
 		must(t, err)

@@ -27,7 +27,7 @@ func TestUnlistedAttributes(t *testing.T) {
 		{"a listed one that is not supported", "user.b\x00", unix.EOPNOTSUPP, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a, err := new(attrReader).read(func(buf []byte) (int, error) {
+			a, err := (&attrReader{limits: defaultLimits()}).read(func(buf []byte) (int, error) {
 				if c.list == "" {
 					return 0, unix.EOPNOTSUPP
 				}

@@ -94,6 +94,7 @@ type walker struct {
 	log      *slog.Logger
 	openDirs int
 	shares   bool // files of this filesystem may share their data
+	limits   *Limits
 
 	free  chan *item // not in use
 	prep  chan *item // for the readers
@@ -104,6 +105,8 @@ type walker struct {
 	path  []byte // of the folder on top of the stack, then of the entry in it
 	attrs attrReader
 	buf   []byte
+
+	entries int64 // names found
 
 	excludedEntries, excludedBytes int64
 }
@@ -164,6 +167,9 @@ func (w *walker) step(ctx context.Context) error {
 	if top.excluded {
 		return w.count(ctx, top.dir, d.name)
 	}
+	if most := w.limits.PathBytes; len(w.path) > most {
+		return w.beyond(LimitPathBytes, int64(most), int64(len(w.path)))
+	}
 	isDir := d.kind == unix.DT_DIR
 	var st unix.Statx_t
 	if isDir || d.kind == unix.DT_UNKNOWN {
@@ -178,6 +184,9 @@ func (w *walker) step(ctx context.Context) error {
 		return w.count(ctx, top.dir, d.name)
 	}
 	if isDir {
+		if most := w.limits.Depth; len(w.stack) > most {
+			return w.beyond(LimitDepth, int64(most), int64(len(w.stack)))
+		}
 		return w.descend(ctx, top.dir, d.name, &st)
 	}
 	it, err := w.take(ctx)
@@ -189,6 +198,11 @@ func (w *walker) step(ctx context.Context) error {
 		return err
 	}
 	return w.send(ctx, w.prep, it)
+}
+
+// beyond is the error that the entry at path is beyond a bound.
+func (w *walker) beyond(what string, limit, got int64) error {
+	return &LimitError{What: what, Limit: limit, Got: got, Path: string(w.path)}
 }
 
 // descend stores a folder and makes it the top of the stack.
@@ -297,8 +311,13 @@ func (w *walker) list(ctx context.Context, fd int) (names []dirent, err error) {
 		if n, err = w.sys.getdents(fd, string(w.path), w.buf); err != nil || n == 0 {
 			break
 		}
+		before := len(names)
 		if names, err = parseDirents(names, w.buf[:n]); err != nil {
 			break
+		}
+		w.entries += int64(len(names) - before)
+		if most := w.limits.Entries; most > 0 && w.entries > most {
+			return nil, w.beyond(LimitEntries, most, w.entries)
 		}
 	}
 	slices.SortFunc(names, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
@@ -324,6 +343,10 @@ func (w *walker) count(ctx context.Context, parent *dirHandle, name string) erro
 		return nil
 	}
 	if w.isMount(&st) {
+		return nil
+	}
+	if len(w.path) > w.limits.PathBytes || len(w.stack) > w.limits.Depth {
+		w.log.Debug("what is excluded is not counted this deep", "path", string(w.path))
 		return nil
 	}
 	fd, err := openBeneath(parent.fd, name, unix.O_DIRECTORY)
@@ -521,7 +544,9 @@ func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
 	size := it.entry.SizeBytes
 	it.segments = []segment{{0, size}}
 	if it.st.Blocks*512 < it.st.Size {
-		it.segments = dataSegments(it.fd, size)
+		if it.segments, err = dataSegments(ctx, it.fd, size, p.attrs.limits.SparsePieces); err != nil {
+			return err
+		}
 		it.sparse = len(it.segments) != 1 || it.segments[0].length != size
 	}
 	it.entry.StoredBytes = storedBytes(it.segments)

@@ -43,11 +43,17 @@ func (v *volumeRun) store(ctx context.Context, x *extent) error {
 		x.State, x.Reason = catalog.StateSwap, "a swap area: its UUID and label"
 		return nil
 	}
-	err := v.storeFiles(ctx, x)
+	err := hintBounds(v.storeFiles(ctx, x))
 	var unmountable *unmountableError
 	var left *leftAloneError
 	if errors.As(err, &left) && v.settings.As != AsFiles {
 		return v.storeImage(ctx, x, left.Error())
+	}
+	if limit, beyond := beyondBounds(err); beyond && v.settings.As != AsFiles {
+		reason := limit.Error() + ": stored as an image"
+		v.warn(fmt.Sprintf("%s has %s (met at %.200q)", x.label(), reason, limit.Path),
+			"look in the guest at what makes it so large; `exclude` leaves such folders out, and `as = \"files\"` fails instead of making an image")
+		return v.storeImage(ctx, x, reason)
 	}
 	if errors.As(err, &unmountable) && v.settings.As != AsFiles {
 		v.warn(fmt.Sprintf("%s cannot be mounted: %v", x.label(), unmountable.error),
@@ -149,7 +155,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
-	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), func(stats archive.TreeStats) error {
+	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), treeLimits(use), func(stats archive.TreeStats) error {
 		if err := checkNotEmpty(stats, x.found.Type, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
@@ -157,6 +163,10 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	})
 	if err != nil {
 		return err
+	}
+	if n := x.NotStored[archive.NotStoredXattrSize]; n > 0 {
+		v.warn(fmt.Sprintf("%s: %d extended attributes are not stored: their files have more of them than an archive takes", x.label(), n),
+			"768 KiB on one file; docs/format.md, Limits. `as = \"image\"` stores all")
 	}
 	kernelErrors, err := mounted.Errors()
 	if err != nil {
@@ -166,10 +176,10 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	return v.storeBootArea(ctx, x)
 }
 
-// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index. What check refuses does not
-// count.
+// writeTree archives a tree, of at most maxBytes (0 when nothing is known) and within limits, with its index. What check
+// refuses does not count.
 func (v *volumeRun) writeTree(
-	ctx context.Context, x *extent, root *os.File, maxBytes int64, check func(archive.TreeStats) error,
+	ctx context.Context, x *extent, root *os.File, maxBytes int64, limits archive.Limits, check func(archive.TreeStats) error,
 ) error {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
@@ -181,7 +191,7 @@ func (v *volumeRun) writeTree(
 	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
-			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Xattrs: x.unlisted(),
+			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Xattrs: x.unlisted(), Limits: limits,
 		})
 		return err
 	})

@@ -260,7 +260,7 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	}
 	defer root.Close()
 	x := &extent{}
-	err = v.writeTree(ctx, x, root, 0, func(stats archive.TreeStats) error {
+	err = v.writeTree(ctx, x, root, 0, archive.Limits{}, func(stats archive.TreeStats) error {
 		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
 			return say.WithHint(fmt.Errorf("%s is empty", d.Path),
 				"is what belongs there mounted? require_mount of the directory looks after it")
@@ -268,7 +268,7 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, hintBounds(err)
 	}
 	x.SizeBytes = x.ContentBytes + x.ExcludedBytes
 	x.UsedBytes = x.SizeBytes

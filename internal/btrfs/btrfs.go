@@ -59,7 +59,9 @@ const (
 
 	// MaxSubvolumes is how many are listed; a filesystem with more is refused.
 	MaxSubvolumes = 100_000
-	maxDepth      = 1000
+	// MaxPathBytes bounds the paths of all that List returns, together: they go into the manifest.
+	MaxPathBytes = 8 << 20
+	maxDepth     = 1000
 )
 
 // errOdd is wrapped by the error of a tree that makes no sense.
@@ -125,8 +127,12 @@ func readList(root *os.File) ([]Subvolume, error) {
 		return lookup(root, tree, inode)
 	}}
 	var list []Subvolume
+	pathBytes := 0
 	for id := range links {
 		where, err := paths.find(id, 0)
+		if pathBytes += len(where); err == nil && pathBytes > MaxPathBytes {
+			return nil, fmt.Errorf("cannot list paths of more than %d bytes together", MaxPathBytes)
+		}
 		if err != nil {
 			odd = errors.Join(odd, err)
 			break

@@ -33,7 +33,7 @@ type Amendment struct {
 // Amend begins an amendment. The manifest is read again; one that has changed since the backup was listed, or that holds
 // fields of a newer version, which would be lost, is refused.
 func Amend(ctx context.Context, s store.Store, b Backup) (*Amendment, error) {
-	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), maxManifestBytes)
+	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), MaxManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("amend %s: %w", b.ID, err)
 	}

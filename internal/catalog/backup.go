@@ -13,10 +13,10 @@ import (
 	"voltar/internal/store"
 )
 
-// Bounds of what is read into memory whole. A manifest that lists a thousand damaged files of the longest names has
-// a tenth of this.
+// Bounds of what is read into memory whole. What is written keeps to them.
 const (
-	maxManifestBytes = 64 << 20
+	// MaxManifestBytes bounds a manifest: Encode refuses what would be longer, and readers refuse what is.
+	MaxManifestBytes = 64 << 20
 	maxMarkerBytes   = 64 << 10
 )
 

@@ -75,8 +75,8 @@ func (m *Manifest) FileBytes() int64 {
 	return sum
 }
 
-// Encode writes a manifest. One that no reader would take, or that calls a backup complete which lacks something, is
-// refused.
+// Encode writes a manifest. Lists of damage are cut short where they would make it longer than readers take; the counts
+// stay. One that no reader would take all the same, or that calls a backup complete which lacks something, is refused.
 func (m *Manifest) Encode() ([]byte, error) {
 	written := *m
 	written.Time, written.Started, written.Ended = m.Time.UTC(), m.Started.UTC(), m.Ended.UTC()
@@ -89,7 +89,41 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err := errors.Join(written.Check(), written.checkStatus(), written.checkSecrecy()); err != nil {
 		return nil, fmt.Errorf("write the manifest of %s: %w", m.ID(), err)
 	}
-	return encodeJSON(&written)
+	if err := written.cutDamage(maxDamageBytes); err != nil {
+		return nil, err
+	}
+	data, err := encodeJSON(&written)
+	if err == nil && len(data) > MaxManifestBytes {
+		err = fmt.Errorf("write the manifest of %s: it would have %d bytes, and readers take %d", m.ID(), len(data), MaxManifestBytes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// maxDamageBytes bounds the lists of damage of all extents together, as they are in a manifest.
+const maxDamageBytes = MaxManifestBytes / 4
+
+// cutDamage ends the lists of damage where together they are longer than maxBytes.
+func (m *Manifest) cutDamage(maxBytes int) error {
+	m.Extents = slices.Clone(m.Extents)
+	for i := range m.Extents {
+		x := &m.Extents[i]
+		for j := range x.Damaged {
+			line, err := encodeJSON(x.Damaged[j])
+			if err != nil {
+				return err
+			}
+			const indentBytes = 64 // more than the lines of one entry are set in, together
+			if maxBytes -= len(line) + indentBytes; maxBytes < 0 {
+				x.DamagedCount = max(x.DamagedCount, int64(len(x.Damaged)))
+				x.Damaged = x.Damaged[:j]
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // ParseManifest reads a manifest and checks it. The error wraps ErrDamaged, or is a *FormatError.

@@ -213,3 +213,38 @@ func FuzzParseManifest(f *testing.F) {
 		}
 	})
 }
+
+// Names of damaged files are a guest's to choose. However long they are, the manifest is one that readers take.
+func TestManifestOfLongDamageIsReadable(t *testing.T) {
+	m := full()
+	x := &m.Extents[1]
+	x.DamagedCount, x.Damaged = 5000, nil
+	for range 1000 {
+		x.Damaged = append(x.Damaged, Damage{Path: strings.Repeat("\x01", 100<<10), Reason: "EIO"})
+	}
+	data, err := m.Encode()
+	if err != nil || len(data) > MaxManifestBytes {
+		t.Fatalf("%d bytes, %v", len(data), err)
+	}
+	got, err := ParseManifest(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got.Extents[1].Damaged); n == 0 || n > 30 || got.Extents[1].DamagedCount != 5000 {
+		t.Errorf("%d listed of %d, want some of 5000", n, got.Extents[1].DamagedCount)
+	}
+	if len(x.Damaged) != 1000 {
+		t.Error("Encode changed the manifest that it was to write")
+	}
+	x.DamagedCount = 0 // by whoever fills in the list alone
+	if data, err = m.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = ParseManifest(data); err != nil || got.Extents[1].DamagedCount != 1000 {
+		t.Errorf("%d damaged, want 1000; %v", got.Extents[1].DamagedCount, err)
+	}
+	m.Warnings = []string{strings.Repeat("w", MaxManifestBytes)}
+	if _, err := m.Encode(); err == nil {
+		t.Error("a manifest is written that no reader takes")
+	}
+}

@@ -13,7 +13,7 @@ import (
 // ManifestText returns the manifest of a backup as it is stored, for CommitText in another store. One that has changed
 // since the backup was listed is refused.
 func (b Backup) ManifestText(ctx context.Context, s store.Store) ([]byte, error) {
-	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), maxManifestBytes)
+	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), MaxManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read the manifest of %s: %w", b.ID, err)
 	}

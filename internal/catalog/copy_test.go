@@ -14,7 +14,7 @@ func TestCommitTextKeepsEveryByte(t *testing.T) {
 	from, to := newStore(t), newStore(t)
 	b := add(t, from, volume("v"), night)
 	key := path.Join(b.Path(), ManifestName)
-	text, _, err := read(context.Background(), from, key, maxManifestBytes)
+	text, _, err := read(context.Background(), from, key, MaxManifestBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestCommitTextKeepsEveryByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored, size, err := read(context.Background(), to, key, maxManifestBytes)
+	stored, size, err := read(context.Background(), to, key, MaxManifestBytes)
 	if err != nil || !bytes.Equal(stored, text) || copied.SizeBytes != size+b.Manifest.FileBytes() {
 		t.Errorf("%s, %v; %d bytes in all", stored, err, copied.SizeBytes)
 	}

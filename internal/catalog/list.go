@@ -189,7 +189,7 @@ func (l *lister) add(backup Backup, id ID, err error) {
 
 // readBackup reads the manifest of one folder, which must be of what the path says.
 func readBackup(ctx context.Context, s store.Store, host string, id ID) (Backup, error) {
-	data, size, err := read(ctx, s, path.Join(id.Path(host), ManifestName), maxManifestBytes)
+	data, size, err := read(ctx, s, path.Join(id.Path(host), ManifestName), MaxManifestBytes)
 	if err != nil {
 		return Backup{}, err
 	}

@@ -154,7 +154,7 @@ type Extent struct {
 	ExcludedEntries int64            `json:"excluded_entries,omitempty"`
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
 	Damaged         []Damage         `json:"damaged,omitempty"`
-	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000
+	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000 at most
 }
 
 // GuestPV is a physical volume of the guest's LVM. Archive is the image of its first HeadBytes: label and metadata of the

@@ -1,0 +1,53 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTreeBeyondABound(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 50 {
+		writeFile(t, filepath.Join(dir, "many", fmt.Sprint(i)), []byte("x"), 0o644)
+	}
+	writeFile(t, filepath.Join(dir, strings.Repeat("d/", 20)+"f"), []byte("deep"), 0o644)
+	writeFile(t, filepath.Join(dir, strings.Repeat("n", 200)), []byte("long"), 0o644)
+	writeFile(t, filepath.Join(dir, "size"), make([]byte, 2<<20), 0o644)
+	for _, c := range []struct {
+		limits Limits
+		want   LimitError
+	}{
+		{Limits{Entries: 60}, LimitError{What: LimitEntries, Limit: 60}},
+		{Limits{StreamBytes: 1 << 20}, LimitError{What: LimitStreamBytes, Limit: 1 << 20, Path: "size"}},
+		{Limits{Depth: 19}, LimitError{What: LimitDepth, Limit: 19, Path: strings.Repeat("d/", 19) + "d"}},
+		{Limits{PathBytes: 199}, LimitError{What: LimitPathBytes, Limit: 199, Path: strings.Repeat("n", 200)}},
+		{Limits{IndexListBytes: 5000, BlockEntries: 1}, LimitError{What: LimitIndexBytes, Limit: 5000}},
+		{Limits{Duration: time.Nanosecond}, LimitError{What: LimitDuration}},
+	} {
+		t.Run(c.want.What, func(t *testing.T) {
+			_, err := writeTreeTo(t, t.Context(), dir, io.Discard, io.Discard, TreeOptions{Limits: c.limits})
+			var got *LimitError
+			if !errors.As(err, &got) || got.What != c.want.What || got.Limit != c.want.Limit || got.Got < got.Limit ||
+				c.want.Path != "" && got.Path != c.want.Path {
+				t.Errorf("%v: %+v, want %+v", err, got, c.want)
+			}
+		})
+	}
+	within := Limits{Entries: 80, StreamBytes: 4 << 20, Depth: 20, PathBytes: 200, IndexListBytes: 20_000, BlockEntries: 1, Duration: time.Hour}
+	m := writeTreeOf(t, dir, TreeOptions{Limits: within})
+	if entries, _ := readIndex(t, m); int64(len(entries)) != m.stats.Entries {
+		t.Errorf("%d entries in the index, want %d", len(entries), m.stats.Entries)
+	}
+}
+
+func TestLimitErrorSaysTheNumber(t *testing.T) {
+	err := &LimitError{What: LimitEntries, Limit: 1_000_000, Got: 1_000_001}
+	if want := "more than 1,000,000 entries"; err.Error() != want {
+		t.Errorf("%q, want %q", err, want)
+	}
+}
