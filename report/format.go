@@ -7,44 +7,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"voltar/internal/say"
 )
-
-// Clean makes a string that came from a guest, a command or a configuration safe to show anywhere: everything that is
-// not a visible character or a plain space is written as its Go escape. That covers control characters and with them
-// terminal escapes and line breaks, marks that change the direction of text, invisible characters and bytes that are no
-// UTF-8. What is visible stays as it is. Cleaning twice changes nothing more.
-func Clean(s string) string {
-	return clean(s, func(r rune) bool { return r == ' ' || unicode.IsPrint(r) })
-}
-
-// cleanLines is Clean for text that may have several lines, such as the output of a command.
-func cleanLines(s string) string {
-	return clean(strings.TrimSpace(s), func(r rune) bool { return r == ' ' || r == '\n' || unicode.IsPrint(r) })
-}
-
-func clean(s string, visible func(rune) bool) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case visible(r):
-			b.WriteRune(r)
-		default:
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		}
-		s = s[size:]
-	}
-	return b.String()
-}
 
 // cleaned returns a copy of run in which every string is clean. It goes by the type's shape, so that a field added
 // later cannot be forgotten. Only the texts of a Problem keep their line breaks.
 func cleaned(run Run) Run {
-	return cleanedValue(reflect.ValueOf(run), Clean).Interface().(Run)
+	return cleanedValue(reflect.ValueOf(run), say.Clean).Interface().(Run)
 }
 
 func cleanedValue(v reflect.Value, cleanText func(string) string) reflect.Value {
@@ -57,7 +28,7 @@ func cleanedValue(v reflect.Value, cleanText func(string) string) reflect.Value 
 			return v
 		}
 		if v.Type() == reflect.TypeFor[Problem]() {
-			cleanText = cleanLines
+			cleanText = func(s string) string { return say.CleanLines(strings.TrimSpace(s)) }
 		}
 		for i := range v.NumField() {
 			out.Field(i).Set(cleanedValue(v.Field(i), cleanText))

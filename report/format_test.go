@@ -2,10 +2,8 @@ package report
 
 import (
 	"math"
-	"strings"
 	"testing"
 	"time"
-	"unicode"
 )
 
 func TestFormatDuration(t *testing.T) {
@@ -111,43 +109,4 @@ func TestFormatCountAndAge(t *testing.T) {
 			t.Errorf("%v: %q, want %q", ago, got, want)
 		}
 	}
-}
-
-func TestClean(t *testing.T) {
-	tests := []struct{ in, want string }{
-		{"volume-00000001", "volume-00000001"},
-		{"Übung 写真 🙂", "Übung 写真 🙂"},
-		{"a\nb\r\tc", `a\nb\r\tc`},
-		{"\x1b[31mred\x07", `\x1b[31mred\a`},
-		{"\u202egpj.exe", `\u202egpj.exe`},
-		{"a\u200bb\ufeff\u2028", `a\u200bb\ufeff\u2028`},
-		{"no\u00a0break", `no\u00a0break`},
-		{"\xff\xfe", `\xff\xfe`},
-		{"\u009b31m", `\u009b31m`},
-		{"\U000e0041", `\U000e0041`},
-		{`back\slash 'quoted'`, `back\slash 'quoted'`},
-	}
-	for _, tt := range tests {
-		if got := Clean(tt.in); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
-		}
-	}
-}
-
-func FuzzClean(f *testing.F) {
-	f.Add(hostileText)
-	f.Fuzz(func(t *testing.T, s string) {
-		got := Clean(s)
-		for _, r := range got {
-			if r != ' ' && !unicode.IsPrint(r) {
-				t.Errorf("%q leaves %q", s, r)
-			}
-		}
-		if Clean(got) != got {
-			t.Errorf("cleaning %q twice changes it", s)
-		}
-		if strings.ContainsFunc(strings.ReplaceAll(cleanLines(s), "\n", ""), func(r rune) bool { return r != ' ' && !unicode.IsPrint(r) }) {
-			t.Errorf("lines of %q are not clean", s)
-		}
-	})
 }

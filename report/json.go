@@ -1,12 +1,11 @@
 package report
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"unicode"
-	"unicode/utf16"
+
+	"voltar/internal/say"
 )
 
 // document is the JSON form of a run: the model, and what is worked out from it.
@@ -30,28 +29,11 @@ func JSON(run Run) ([]byte, error) {
 	if run.Destinations == nil {
 		run.Destinations = []Destination{}
 	}
-	data, err := json.MarshalIndent(document{run, run.Verdict(), Subject(run)}, "", "  ")
+	data, err := say.JSON(document{run, run.Verdict(), Subject(run)}, "  ")
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the report: %w", err)
 	}
-	return append(escapeInvisible(data), '\n'), nil
-}
-
-// escapeInvisible works on whole documents, as outside of strings JSON is plain ASCII.
-func escapeInvisible(data []byte) []byte {
-	var out bytes.Buffer
-	for _, r := range string(data) {
-		switch {
-		case r < 0x7f || unicode.IsPrint(r):
-			out.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	return out.Bytes()
+	return append(data, '\n'), nil
 }
 
 // ParseJSON reads what JSON wrote. Unknown fields are ignored.

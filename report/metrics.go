@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // MetricsOptions hold what a run itself does not know.
@@ -40,7 +42,7 @@ func Metrics(run Run, opts MetricsOptions) []byte {
 	}
 	for _, name := range slices.Sorted(maps.Keys(opts.LastSuccess)) {
 		if !slices.ContainsFunc(run.Volumes, func(v Volume) bool { return v.Name == name }) {
-			m.lastSuccess(Clean(name), opts.LastSuccess[name])
+			m.lastSuccess(say.Clean(name), opts.LastSuccess[name])
 		}
 	}
 	for _, d := range run.Destinations {

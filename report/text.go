@@ -167,14 +167,14 @@ func TrendText(points []Point, opts Options) string {
 	t.raw(fmt.Sprintf(row, "STARTED", "VERDICT", "DURATION", "SIZE", ""))
 	for _, p := range shown {
 		bar := strings.Repeat("#", int(float64(max(p.StoredBytes, 0))/float64(mostBytes)*barWidth))
-		t.raw(strings.TrimRight(fmt.Sprintf(row, p.Time.In(loc).Format("2006-01-02 15:04"), Clean(string(p.Verdict)),
+		t.raw(strings.TrimRight(fmt.Sprintf(row, p.Time.In(loc).Format("2006-01-02 15:04"), say.Clean(string(p.Verdict)),
 			FormatDuration(p.Duration), FormatSize(p.StoredBytes), bar), " "))
 	}
 	t.blank()
 	t.wrapped("", trendWords(shown))
 	for _, room := range shown[len(shown)-1].Destinations {
 		if forecast := Forecast(points, room.Name, loc); forecast != "" {
-			t.wrapped("", Clean(room.Name)+": "+forecast)
+			t.wrapped("", say.Clean(room.Name)+": "+forecast)
 		}
 	}
 	return t.b.String()

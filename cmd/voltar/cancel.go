@@ -39,7 +39,7 @@ func (a *app) cancelCommand() *cli.Command {
 			if c.Bool("json") {
 				return a.printJSON(map[string]string{"done": done})
 			}
-			fmt.Fprintln(a.stdout, done)
+			say.Println(a.stdout, done)
 			return nil
 		},
 	}

@@ -2,13 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/archive"
 	"voltar/internal/browse"
+	"voltar/internal/say"
 )
 
 func (a *app) catCommand() *cli.Command {
@@ -41,7 +41,7 @@ func (a *app) cat(c *cli.Context) error {
 			return hinted(err, meta)
 		}
 		if entry.Damaged != "" {
-			fmt.Fprintf(a.stderr, "voltar: %q was damaged when it was backed up: %s\n", text, entry.Damaged)
+			say.Printf(a.stderr, "voltar: %q was damaged when it was backed up: %s\n", text, entry.Damaged)
 			damaged = true
 		}
 	}
@@ -68,6 +68,6 @@ func (a *app) catPlace(c *cli.Context, b *browse.Backup, place browse.Place) (en
 		return archive.Entry{}, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	_, err = io.Copy(a.stdout, r)
+	_, err = io.Copy(a.rawOut, r)
 	return entry, err
 }

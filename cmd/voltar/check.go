@@ -84,10 +84,10 @@ func (a *app) printFindings(findings []finding) error {
 		if !f.OK {
 			mark = "FAIL"
 		}
-		fmt.Fprintf(a.stdout, "%s  %-14s %s\n", mark, f.Check, report.Clean(f.Detail))
+		say.Printf(a.stdout, "%s  %-14s %s\n", mark, f.Check, f.Detail)
 		if f.Hint != "" {
 			for hint := range strings.Lines(f.Hint) {
-				fmt.Fprintf(a.stdout, "      %-14s %s%s\n", "", say.HintLabel, report.Clean(strings.TrimSuffix(hint, "\n")))
+				say.Printf(a.stdout, "      %-14s %s%s\n", "", say.HintLabel, strings.TrimSuffix(hint, "\n"))
 			}
 		}
 	}

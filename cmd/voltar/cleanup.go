@@ -59,10 +59,10 @@ func (a *app) cleanup(c *cli.Context) error {
 		}
 	} else {
 		for _, what := range removed {
-			fmt.Fprintln(a.stdout, "removed:", what)
+			say.Println(a.stdout, "removed:", what)
 		}
 		if len(removed) == 0 && problem == nil {
-			fmt.Fprintln(a.stdout, "There was nothing to clean up.")
+			say.Println(a.stdout, "There was nothing to clean up.")
 		}
 	}
 	if problem != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"text/tabwriter"
 
@@ -44,7 +43,7 @@ func (a *app) copy(c *cli.Context) error {
 		return err
 	}
 	s.giveWay()
-	bars := newProgress(a.stderr, s.log)
+	bars := newProgress(a.rawErr, s.log)
 	bars.doing = "copying"
 	engine, closeEngine, err := s.engine(bars)
 	if err != nil {
@@ -155,11 +154,11 @@ func (a *app) printCopies(c *cli.Context, lines []backup.CopyLine) error {
 		if line.Hint != "" {
 			reason += " (" + strings.ReplaceAll(line.Hint, "\n", "; ") + ")"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", line.Backup, report.FormatSize(line.SizeBytes), word, report.Clean(reason))
+		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Backup, report.FormatSize(line.SizeBytes), word, reason)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s has %d of %d already.\n", c.String("to"), there, len(lines))
+	_, err := say.Printf(a.stdout, "%s has %d of %d already.\n", c.String("to"), there, len(lines))
 	return err
 }

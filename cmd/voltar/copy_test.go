@@ -27,7 +27,7 @@ import (
 func voltarAt(t *testing.T, now time.Time, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, now: func() time.Time { return now }}
+	a := newApp(strings.NewReader(""), &out, &errs, func() time.Time { return now })
 	code = a.execute(context.WithoutCancel(t.Context()), append([]string{"voltar"}, args...))
 	return code, out.String(), errs.String()
 }

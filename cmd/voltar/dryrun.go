@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -23,13 +23,13 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 		return a.printJSON(preview)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "VOLUME\tSIZE\tSNAPSHOT\tNOTE")
+	say.Printf(table, "VOLUME\tSIZE\tSNAPSHOT\tNOTE\n")
 	for _, v := range preview.Volumes {
 		snapshot := "thin"
 		if v.SnapshotBytes > 0 {
 			snapshot = report.FormatSize(v.SnapshotBytes)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", v.Name, report.FormatSize(v.SizeBytes), snapshot, v.Problem)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, report.FormatSize(v.SizeBytes), snapshot, v.Problem)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -38,22 +38,22 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 		return err
 	}
 	for _, g := range preview.Groups {
-		fmt.Fprintf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
+		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
 			report.FormatSize(g.FreeBytes), s.config.Parallel, report.FormatSize(g.WantedBytes))
 	}
 	for _, d := range preview.Destinations {
-		fmt.Fprintf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)
+		say.Printf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)
 		if d.Problem != "" {
-			fmt.Fprintf(a.stdout, ": %s", d.Problem)
+			say.Printf(a.stdout, ": %s", d.Problem)
 		} else if d.FreeBytes >= 0 {
-			fmt.Fprintf(a.stdout, " has %s free", report.FormatSize(d.FreeBytes))
+			say.Printf(a.stdout, " has %s free", report.FormatSize(d.FreeBytes))
 		}
-		fmt.Fprintln(a.stdout)
+		say.Println(a.stdout)
 		for _, removed := range d.Remove {
-			fmt.Fprintf(a.stdout, "  would remove %s: %s\n", removed.Path, removed.Reason)
+			say.Printf(a.stdout, "  would remove %s: %s\n", removed.Path, removed.Reason)
 		}
 	}
-	fmt.Fprintf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
+	say.Printf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
 	return nil
 }
 
@@ -62,9 +62,9 @@ func (a *app) printSources(sources []backup.PreviewSource) error {
 	if len(sources) == 0 {
 		return nil
 	}
-	fmt.Fprintln(a.stdout)
+	say.Println(a.stdout)
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SOURCE\tREAD FROM\tNOTE")
+	say.Printf(table, "SOURCE\tREAD FROM\tNOTE\n")
 	for _, s := range sources {
 		from, note := s.Path, s.Problem
 		switch {
@@ -79,7 +79,7 @@ func (a *app) printSources(sources []backup.PreviewSource) error {
 		if name, isStream := strings.CutPrefix(s.Name, "@stream/"); isStream {
 			note = "not by this run: voltar stream " + name
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", s.Name, from, note)
+		say.Printf(table, "%s\t%s\t%s\n", s.Name, from, note)
 	}
 	return table.Flush()
 }

@@ -10,6 +10,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/safedir"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -170,17 +171,17 @@ func (a *app) printExtractedLine(line extractedLine) {
 	if name == "" {
 		name = "the volume"
 	}
-	fmt.Fprintf(a.stdout, "%s: %s, %s of data\n", report.Clean(name), countedEntries(line.Entries), report.FormatSize(line.Bytes))
+	say.Printf(a.stdout, "%s: %s, %s of data\n", name, countedEntries(line.Entries), report.FormatSize(line.Bytes))
 	for _, text := range line.Damage {
-		fmt.Fprintln(a.stdout, "  "+report.Clean(text))
+		say.Println(a.stdout, "  "+text)
 	}
 	for _, note := range line.Notes {
-		fmt.Fprintln(a.stdout, "  "+report.Clean(note))
+		say.Println(a.stdout, "  "+note)
 	}
 	for _, lost := range line.Lost {
-		fmt.Fprintf(a.stdout, "  not restored: %s: %s\n", report.Clean(lost.Path), report.Clean(lost.Reason))
+		say.Printf(a.stdout, "  not restored: %s: %s\n", lost.Path, lost.Reason)
 	}
 	if line.LostOmitted > 0 {
-		fmt.Fprintf(a.stdout, "  and %d more\n", line.LostOmitted)
+		say.Printf(a.stdout, "  and %d more\n", line.LostOmitted)
 	}
 }

@@ -201,7 +201,7 @@ func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
 			continue
 		}
 		if late == 0 {
-			fmt.Fprintln(table, "HOST\tVOLUME\tNEWEST GOOD BACKUP\tAGE\tON\tNOTE")
+			say.Printf(table, "HOST\tVOLUME\tNEWEST GOOD BACKUP\tAGE\tON\tNOTE\n")
 		}
 		late++
 		lateHosts[l.Host] = true
@@ -209,17 +209,17 @@ func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
 		if !l.Good.IsZero() {
 			good, age, on = shortTime(l.Good), fleetAgeWords(time.Duration(l.AgeSeconds)*time.Second), strings.Join(l.On, ", ")
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", report.Clean(l.Host), report.Clean(cmp.Or(l.Volume, "-")), good, age, on, l.note())
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, cmp.Or(l.Volume, "-"), good, age, on, l.note())
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	if late == 0 {
-		_, err := fmt.Fprintf(a.stdout, "All %s on %s have a good backup younger than %s.\n", counted(len(lines), "volume"),
+		_, err := say.Printf(a.stdout, "All %s on %s have a good backup younger than %s.\n", counted(len(lines), "volume"),
 			counted(len(hosts), "host"), fleetAgeWords(limit))
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\n%d of %s, on %d of %s, have no good backup younger than %s.\n", late,
+	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, have no good backup younger than %s.\n", late,
 		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), fleetAgeWords(limit))
 	return err
 }

@@ -60,9 +60,9 @@ func askPassphrase(prompt string) (string, error) {
 			"open the identity elsewhere and hand it over: age -d IDENTITY | voltar … --identity -")
 	}
 	defer tty.Close()
-	fmt.Fprint(tty, prompt)
+	say.Printf(tty, "%s", prompt)
 	text, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
+	say.Println(tty)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the passphrase: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/config"
+	"voltar/internal/say"
 )
 
 func (a *app) initCommand() *cli.Command {
@@ -39,6 +40,6 @@ func (a *app) init(c *cli.Context) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(file))
 	}
-	fmt.Fprintf(a.stdout, "Wrote %s.\nSet where backups go and who gets the mail, then try:\n  voltar check\n  voltar run --dry-run\n", file)
+	say.Printf(a.stdout, "Wrote %s.\nSet where backups go and who gets the mail, then try:\n  voltar check\n  voltar run --dry-run\n", file)
 	return nil
 }

@@ -119,7 +119,9 @@ func ofThat(c *cli.Context) string {
 
 // listHosts lists the newest backups of all hosts.
 func (a *app) listHosts(c *cli.Context, s *setup) error {
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true, Damage: s.damage(), Now: s.now()})
+	found, failed, err := s.newestOfAll(c, catalog.Filter{
+		Match: refMatcher(c.Args().Slice()), Newest: 1, Good: true, Damage: s.damage(), Now: s.now(),
+	})
 	if err != nil {
 		return err
 	}
@@ -194,21 +196,21 @@ func (l *backupLine) note(text string) {
 func (a *app) printBackups(lines []backupLine, withHost bool) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	if withHost {
-		fmt.Fprint(table, "HOST\t")
+		say.Printf(table, "HOST\t")
 	}
-	fmt.Fprintln(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS")
+	say.Printf(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS\n")
 	for _, line := range lines {
 		status := line.Status
 		if line.Encrypted {
 			status += ", encrypted"
 		}
 		if line.Note != "" {
-			status += ": " + report.Clean(line.Note)
+			status += ": " + line.Note
 		}
 		if withHost {
-			fmt.Fprint(table, report.Clean(line.Host)+"\t")
+			say.Printf(table, "%s\t", line.Host)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
+		say.Printf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
 			report.FormatSize(line.SizeBytes), line.Entries, status)
 	}
 	return table.Flush()

@@ -35,7 +35,7 @@ func (h *lineHandler) Handle(_ context.Context, record slog.Record) error {
 	}
 	line += message
 	for _, a := range attrs {
-		line += fmt.Sprintf(" %s=%s", a.Key, quoteControls(a.Value.String()))
+		line += fmt.Sprintf(" %s=%s", a.Key, say.Clean(a.Value.String()))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,9 +63,9 @@ func (h *journalHandler) Handle(_ context.Context, record slog.Record) error {
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "voltar"}
 	text, attrs, below := words(h.attrs, record)
 	for _, a := range attrs {
-		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.Key))] = a.Value.String()
+		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.Key))] = say.Clean(a.Value.String())
 		if a.Key != "run" {
-			text += fmt.Sprintf(" %s=%s", a.Key, quoteControls(a.Value.String()))
+			text += fmt.Sprintf(" %s=%s", a.Key, say.Clean(a.Value.String()))
 		}
 	}
 	return journal.Send(text+below, journalPriority(record.Level), fields)
@@ -100,10 +100,6 @@ func fieldRune(r rune) rune {
 // words takes a record apart: the first line of its message, the attributes that belong behind that, and what comes below:
 // the further lines of the message and the hints of its attributes, which what a line is about is no part of.
 func words(held []slog.Attr, record slog.Record) (message string, attrs []slog.Attr, below string) {
-	message, more, _ := strings.Cut(quoteControls(record.Message), "\n")
-	if more != "" {
-		below = "\n" + more
-	}
 	var hints []string
 	add := func(a slog.Attr) bool {
 		of, nothingElse := say.HintsOf(a)
@@ -117,15 +113,9 @@ func words(held []slog.Attr, record slog.Record) (message string, attrs []slog.A
 		add(a)
 	}
 	record.Attrs(add)
-	return message, attrs, quoteControls(say.Lines(below, hints...))
-}
-
-// quoteControls makes control characters visible: what a guest named itself must not steer a terminal.
-func quoteControls(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
+	message, below, more := strings.Cut(say.CleanLines(say.Lines(record.Message, hints...)), "\n")
+	if more {
+		below = "\n" + below
+	}
+	return message, attrs, below
 }

@@ -12,9 +12,9 @@ import (
 // What a line is about stands in its first line, so that no hint ends in it.
 func TestLineHandler(t *testing.T) {
 	for _, c := range []struct{ message, want string }{
-		{"it failed\nand more", "voltar: error: it failed destination=disk\nand more\n"},
+		{"it failed\nand more", "voltar: error: it failed destination=disk\n| and more\n"},
 		{"it failed", "voltar: error: it failed destination=disk\n"},
-		{"it \x1b[2Jfailed", "voltar: error: it ?[2Jfailed destination=disk\n"},
+		{"it \x1b[2Jfailed", "voltar: error: it \\x1b[2Jfailed destination=disk\n"},
 	} {
 		var out bytes.Buffer
 		slog.New(newLineHandler(&out, slog.LevelInfo)).Error(c.message, "destination", "disk")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -17,6 +16,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -60,7 +60,7 @@ func (a *app) ls(c *cli.Context) error {
 		}
 	}
 	if l.json {
-		fmt.Fprintln(l.out, "\n]")
+		say.Printf(l.out, "\n]\n")
 	}
 	return out.Flush()
 }
@@ -90,13 +90,13 @@ func (a *app) listExtents(c *cli.Context, b catalog.Backup) error {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "EXTENT\tSTATE\tHOLDS\tLABEL\tSIZE\tFILES\tREASON")
+	say.Printf(table, "EXTENT\tSTATE\tHOLDS\tLABEL\tSIZE\tFILES\tREASON\n")
 	for _, l := range lines {
 		if l.Extent == "" {
 			l.Extent = "-"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", report.Clean(l.Extent), report.Clean(l.State), report.Clean(l.Filesystem),
-			report.Clean(l.Label), report.FormatSize(l.SizeBytes), l.Entries, report.Clean(l.Reason))
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.Extent, l.State, l.Filesystem,
+			l.Label, report.FormatSize(l.SizeBytes), l.Entries, l.Reason)
 	}
 	return table.Flush()
 }
@@ -169,9 +169,8 @@ func (l *lister) print(place browse.Place, e archive.Entry, name string) error {
 	if l.json {
 		return l.printJSON(place, e)
 	}
-	name = report.Clean(name)
 	if !l.long {
-		_, err := fmt.Fprintln(l.out, name)
+		_, err := say.Println(l.out, name)
 		return err
 	}
 	if e.Linkname != "" {
@@ -179,16 +178,16 @@ func (l *lister) print(place browse.Place, e archive.Entry, name string) error {
 		if e.Type == archive.TypeHardlink {
 			arrow = " link to "
 		}
-		name += arrow + report.Clean(e.Linkname)
+		name += arrow + e.Linkname
 	}
 	if e.Damaged != "" {
-		name += " (damaged when it was backed up: " + report.Clean(e.Damaged) + ")"
+		name += " (damaged when it was backed up: " + e.Damaged + ")"
 	}
 	size := fmt.Sprint(e.SizeBytes)
 	if e.Type == archive.TypeChar || e.Type == archive.TypeBlock {
 		size = fmt.Sprintf("%d, %d", e.DevMajor, e.DevMinor)
 	}
-	_, err := fmt.Fprintf(l.out, "%s %5d %5d %12s %s %s\n", modeText(e), e.UID, e.GID, size, shortTime(e.MTime), name)
+	_, err := say.Printf(l.out, "%s %5d %5d %12s %s %s\n", modeText(e), e.UID, e.GID, size, shortTime(e.MTime), name)
 	return err
 }
 
@@ -201,7 +200,7 @@ func (l *lister) printJSON(place browse.Place, e archive.Entry) error {
 	if !utf8.ValidString(e.Linkname) {
 		line.Link, line.LinkB64 = "", []byte(e.Linkname)
 	}
-	data, err := json.Marshal(line)
+	data, err := say.JSON(line, "")
 	if err != nil {
 		return err
 	}
@@ -209,7 +208,7 @@ func (l *lister) printJSON(place browse.Place, e archive.Entry) error {
 		l.out.WriteByte(',')
 	}
 	l.printed = true
-	_, err = fmt.Fprintf(l.out, "\n  %s", data)
+	_, err = say.Printf(l.out, "\n  %s", data)
 	return err
 }
 

@@ -57,8 +57,7 @@ func boundMemory() {
 
 // run is the whole program but the exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now}
-	return a.execute(ctx, args)
+	return newApp(stdin, stdout, stderr, time.Now).execute(ctx, args)
 }
 
 // execute runs the command line and returns the exit code.
@@ -78,7 +77,7 @@ func (a *app) execute(ctx context.Context, args []string) int {
 }
 
 // printError says what went wrong, each cause with what can be done about it.
-func (a *app) printError(err error) { fmt.Fprintln(a.stderr, "voltar:", say.Text(err)) }
+func (a *app) printError(err error) { _, _ = io.WriteString(a.stderr, "voltar: "+say.Text(err)+"\n") }
 
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
@@ -106,9 +105,16 @@ func interruptible(parent context.Context) (context.Context, func()) {
 // app is what the subcommands share.
 type app struct {
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr *say.Writer // clean whatever is printed
+	rawOut, rawErr io.Writer   // for what is no text: contents of files, documents, progress bars
 	now            func() time.Time
 	closers        []func() error
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer, now func() time.Time) *app {
+	a := &app{stdin: stdin, stdout: say.NewWriter(stdout), stderr: say.NewWriter(stderr), rawOut: stdout, rawErr: stderr, now: now}
+	a.atEnd(a.stdout.Close)
+	return a
 }
 
 // atEnd has something done when the program ends, last in first out.

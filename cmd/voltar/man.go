@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -22,7 +23,7 @@ func (a *app) manCommand() *cli.Command {
 			default:
 				return usageError{fmt.Errorf("no manual page %q: there is voltar.toml, or none for the program's own", c.Args().First())}
 			}
-			_, err := fmt.Fprint(a.stdout, page)
+			_, err := io.WriteString(a.rawOut, page)
 			return err
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	_ "embed"
 	"fmt"
+	"io"
 
 	"github.com/urfave/cli/v2"
 )
@@ -34,7 +35,7 @@ func (a *app) completionCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(a.stdout, script)
+			_, err = io.WriteString(a.rawOut, script)
 			return err
 		},
 	}

@@ -1,16 +1,20 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // printJSON writes a result for programs.
 func (a *app) printJSON(value any) error {
-	encoder := json.NewEncoder(a.stdout)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
+	data, err := say.JSON(value, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = a.stdout.Write(append(data, '\n'))
+	return err
 }
 
 // shortTime is a time for people, in the clock of this host.

@@ -9,6 +9,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -55,7 +56,7 @@ func (p *progress) VolumeStarted(name string, sizeBytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.byVol[name] = p.bars.AddBar(sizeBytes,
-		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)),
+		mpb.PrependDecorators(decor.Name(say.Clean(name), decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)),
 		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8})),
 	)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -87,7 +86,7 @@ func (a *app) printPruneLines(lines []backup.PruneLine, dryRun bool) error {
 		case dryRun:
 			verdict = "would remove"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, report.FormatSize(line.SizeBytes), verdict, line.Reason)
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, report.FormatSize(line.SizeBytes), verdict, line.Reason)
 	}
 	return table.Flush()
 }

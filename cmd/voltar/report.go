@@ -90,13 +90,13 @@ func (a *app) listRuns(c *cli.Context, runs []report.Run) error {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "RUN\tLOCAL TIME\tVERDICT\tSUBJECT")
+	say.Printf(table, "RUN\tLOCAL TIME\tVERDICT\tSUBJECT\n")
 	for _, l := range lines {
 		when := shortTime(l.Started)
 		if l.Ahead {
 			when += " (ahead of this clock)"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", l.Run, when, l.Verdict, l.Subject)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", l.Run, when, l.Verdict, l.Subject)
 	}
 	return table.Flush()
 }
@@ -157,7 +157,7 @@ func (a *app) showRun(c *cli.Context, s *setup, run report.Run, earlier []report
 
 func (a *app) writeReport(file string, data []byte) error {
 	if file == "-" {
-		_, err := a.stdout.Write(data)
+		_, err := a.rawOut.Write(data)
 		return err
 	}
 	path, err := filepath.Abs(file)

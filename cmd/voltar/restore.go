@@ -71,7 +71,7 @@ func (a *app) restore(c *cli.Context) error {
 		return err
 	}
 	req.Backup, req.Store, req.Destination = found, d.store, d.name
-	progress := newRestoreProgress(a.stderr, s.log)
+	progress := newRestoreProgress(a.rawErr, s.log)
 	engine := s.restoreEngine(progress)
 	if !c.Bool("dry-run") {
 		s.recoverFirst(c.Context)
@@ -95,7 +95,7 @@ func (a *app) restore(c *cli.Context) error {
 	switch result.Status {
 	case restore.StatusRestored, restore.StatusLosses:
 		if err != nil {
-			fmt.Fprintln(a.stderr, "voltar:", err)
+			a.printError(err)
 		}
 		if err != nil || result.Status == restore.StatusLosses {
 			return exitWith(exitAttention)
@@ -195,28 +195,28 @@ func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
 	if c.Bool("json") {
 		return a.printJSON(out)
 	}
-	fmt.Fprintf(a.stdout, "Restore %s from destination %s to %s:\n", out.Backup, out.Destination, out.Target)
+	say.Printf(a.stdout, "Restore %s from destination %s to %s:\n", out.Backup, out.Destination, out.Target)
 	for _, what := range out.Overwrites {
-		fmt.Fprintf(a.stdout, "  overwrites %s\n", report.Clean(what))
+		say.Printf(a.stdout, "  overwrites %s\n", what)
 	}
 	for i, step := range out.Steps {
-		fmt.Fprintf(a.stdout, "%3d. %s\n", i+1, report.Clean(step))
+		say.Printf(a.stdout, "%3d. %s\n", i+1, step)
 	}
 	a.printNotes(out.Notes)
 	a.printLosses(out.Losses)
-	_, err := fmt.Fprintln(a.stdout, "Nothing was done.")
+	_, err := say.Println(a.stdout, "Nothing was done.")
 	return err
 }
 
 func (a *app) printNotes(notes []string) {
 	for _, note := range notes {
-		fmt.Fprintln(a.stdout, "note:", report.Clean(note))
+		say.Println(a.stdout, "note:", note)
 	}
 }
 
 func (a *app) printLosses(losses []string) {
 	for _, loss := range losses {
-		fmt.Fprintln(a.stdout, "lost:", report.Clean(loss))
+		say.Println(a.stdout, "lost:", loss)
 	}
 }
 
@@ -231,16 +231,16 @@ func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
 		}
 		switch part.As {
 		case "files":
-			fmt.Fprintf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), report.FormatSize(part.Bytes))
+			say.Printf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), report.FormatSize(part.Bytes))
 		case "image":
-			fmt.Fprintf(a.stdout, "%s: image, %s\n", name, report.FormatSize(part.Bytes))
+			say.Printf(a.stdout, "%s: image, %s\n", name, report.FormatSize(part.Bytes))
 		default:
-			fmt.Fprintf(a.stdout, "%s: %s\n", name, part.As)
+			say.Printf(a.stdout, "%s: %s\n", name, part.As)
 		}
 	}
 	a.printNotes(result.Notes)
 	a.printLosses(result.Losses)
-	_, err := fmt.Fprintf(a.stdout, "%s: %s to %s in %s.\n", result.Status, result.Backup, result.Target,
+	_, err := say.Printf(a.stdout, "%s: %s to %s in %s.\n", result.Status, result.Backup, result.Target,
 		report.FormatDuration(result.Ended.Sub(result.Started)))
 	return err
 }

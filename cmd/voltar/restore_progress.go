@@ -46,7 +46,7 @@ func (p *restoreProgress) Started(totalBytes int64) {
 }
 
 // Step logs what is done next.
-func (p *restoreProgress) Step(text string) { p.log.Info(report.Clean(text)) }
+func (p *restoreProgress) Step(text string) { p.log.Info(text) }
 
 // Done moves on.
 func (p *restoreProgress) Done(bytes int64) {

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -40,7 +40,7 @@ func (a *app) run(c *cli.Context) error {
 		return usageError{errors.New("there is no destination: add one to the configuration, or give --to DIR")}
 	}
 	s.giveWay()
-	bars := newProgress(a.stderr, s.log)
+	bars := newProgress(a.rawErr, s.log)
 	engine, closeEngine, err := s.engine(bars)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (a *app) printRun(c *cli.Context, result *report.Run) error {
 		_, err = a.stdout.Write(text)
 		return err
 	}
-	_, err := fmt.Fprint(a.stdout, report.Text(*result, report.Options{Location: time.Local}))
+	_, err := io.WriteString(a.stdout, report.Text(*result, report.Options{Location: time.Local}))
 	return err
 }
 

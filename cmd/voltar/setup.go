@@ -159,7 +159,7 @@ func (a *app) logger(c *cli.Context, cfg *config.Config) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(name)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)}
 	}
-	if file, ok := a.stderr.(*os.File); ok {
+	if file, ok := a.rawErr.(*os.File); ok {
 		if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && file == os.Stderr {
 			return slog.New(newJournalHandler(level)), nil
 		}

@@ -20,7 +20,7 @@ import (
 func (s site) runAt(t *testing.T, now time.Time, wantCode int, args ...string) report.Run {
 	t.Helper()
 	var out, errs bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, now: func() time.Time { return now }}
+	a := newApp(strings.NewReader(""), &out, &errs, func() time.Time { return now })
 	args = append([]string{"voltar", "run", "--json", "--config", s.config}, args...)
 	code := a.execute(context.WithoutCancel(t.Context()), args)
 	return parseRun(t, code, wantCode, out.Bytes(), errs.String())

@@ -102,7 +102,7 @@ func (a *app) snapshotRemove(c *cli.Context) error {
 			err = errors.Join(a.printJSON(removed), err)
 		} else {
 			for _, k := range removed {
-				fmt.Fprintln(a.stdout, "removed:", k.Snapshot)
+				say.Println(a.stdout, "removed:", k.Snapshot)
 			}
 		}
 		return err
@@ -117,9 +117,9 @@ func (a *app) snapshotMerge(c *cli.Context) error {
 		}
 		for _, m := range merged {
 			if m.Deferred {
-				fmt.Fprintf(a.stdout, "%s goes back to %s when it is activated next; until then it shows what it holds now\n", m.Volume, m.Snapshot)
+				say.Printf(a.stdout, "%s goes back to %s when it is activated next; until then it shows what it holds now\n", m.Volume, m.Snapshot)
 			} else {
-				fmt.Fprintf(a.stdout, "%s is back at %s\n", m.Volume, shortTime(m.Made))
+				say.Printf(a.stdout, "%s is back at %s\n", m.Volume, shortTime(m.Made))
 			}
 		}
 		return err
@@ -132,9 +132,9 @@ func (a *app) printKept(c *cli.Context, kept []backup.Kept) error {
 		return a.printJSON(kept)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tVOLUME\tSNAPSHOT\tAGE\tSIZE\tFILL\tSTATE")
+	say.Printf(table, "NAME\tVOLUME\tSNAPSHOT\tAGE\tSIZE\tFILL\tSTATE\n")
 	for _, k := range kept {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Volume, k.Device, keptAge(k), report.FormatSize(k.SizeBytes),
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Volume, k.Device, keptAge(k), report.FormatSize(k.SizeBytes),
 			keptFill(k), keptState(k))
 	}
 	return table.Flush()

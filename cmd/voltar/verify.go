@@ -453,9 +453,9 @@ func (a *app) printVerification(c *cli.Context, list []verification, run report.
 	}
 	switch {
 	case len(lines) == 0 && !slices.ContainsFunc(run.Destinations, func(d report.Destination) bool { return d.Error != nil }):
-		fmt.Fprintln(a.stdout, "There are no backups to check.")
+		say.Println(a.stdout, "There are no backups to check.")
 	case bad > 0:
-		fmt.Fprintf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
+		say.Printf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
 	}
 	return nil
 }
@@ -465,23 +465,23 @@ func (a *app) printVerified(line verifiedLine) {
 	if !line.Good {
 		verdict = "NOT GOOD"
 	}
-	fmt.Fprintf(a.stdout, "%s on %s: %s, %s read\n", line.Backup, line.Destination, verdict, report.FormatSize(line.ReadBytes))
+	say.Printf(a.stdout, "%s on %s: %s, %s read\n", line.Backup, line.Destination, verdict, report.FormatSize(line.ReadBytes))
 	if line.Error != "" {
-		fmt.Fprintln(a.stdout, "  "+report.Clean(line.Error))
+		say.Println(a.stdout, "  "+line.Error)
 	}
 	for _, name := range line.Repaired {
-		fmt.Fprintln(a.stdout, "  written anew: "+report.Clean(name))
+		say.Println(a.stdout, "  written anew: "+name)
 	}
 	for _, f := range line.Findings {
-		fmt.Fprintln(a.stdout, "  "+report.Clean(join(verify.Finding{File: f.File, Message: f.Message})))
+		say.Println(a.stdout, "  "+join(verify.Finding{File: f.File, Message: f.Message}))
 	}
 	for _, l := range line.Lost {
-		fmt.Fprintf(a.stdout, "  lost: %s: %s\n", report.Clean(l.Path), report.Clean(l.Reason))
+		say.Printf(a.stdout, "  lost: %s: %s\n", l.Path, l.Reason)
 	}
 	if line.LostOmitted > 0 {
-		fmt.Fprintf(a.stdout, "  lost: %d more\n", line.LostOmitted)
+		say.Printf(a.stdout, "  lost: %d more\n", line.LostOmitted)
 	}
 	for _, note := range line.Notes {
-		fmt.Fprintln(a.stdout, "  note: "+report.Clean(note))
+		say.Println(a.stdout, "  note: "+note)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -51,13 +52,13 @@ func (a *app) volumes(c *cli.Context) error {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "VOLUME\tSIZE\tKIND\tBACKED UP")
+	say.Printf(table, "VOLUME\tSIZE\tKIND\tBACKED UP\n")
 	for _, line := range lines {
 		verdict := "yes"
 		if !line.Selected {
 			verdict = fmt.Sprintf("no: %s (%s)", line.Reason, line.Rule)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", line.Name, report.FormatSize(line.SizeBytes), line.Kind, verdict)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Name, report.FormatSize(line.SizeBytes), line.Kind, verdict)
 	}
 	return table.Flush()
 }

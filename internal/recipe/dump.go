@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // dumpStep is one dump to bring back.
@@ -28,7 +29,7 @@ func (d dumpStep) Title() string {
 	case "postgresql":
 		return "Feed the dump to PostgreSQL, as who may do everything there; best to a new cluster. It makes roles and databases anew."
 	}
-	return fmt.Sprintf("Unpack what the command of %q wrote.", printable(d.Name))
+	return fmt.Sprintf("Unpack what the command of %q wrote.", say.Clean(d.Name))
 }
 
 // Commands are for the shell, one on each line.
@@ -51,12 +52,12 @@ func (v view) Held() []string {
 	var notes []string
 	for _, guest := range slices.Sorted(maps.Keys(v.Quiesce.Databases)) {
 		said := v.Quiesce.Databases[guest]
-		note := fmt.Sprintf("The database of %s was held meanwhile; its binary log ended at: %s", printable(guest),
-			printable(strings.Join(strings.Fields(said), " ")))
+		note := fmt.Sprintf("The database of %s was held meanwhile; its binary log ended at: %s", say.Clean(guest),
+			say.Clean(strings.Join(strings.Fields(said), " ")))
 		if strings.Contains(said, "START WAL LOCATION") {
 			note = fmt.Sprintf("The database of %s was in backup mode. It starts as it is, as after a power cut. To go on with archived\n"+
 				"   write-ahead log, or where that lay on another volume, first put the text of quiesce.databases in manifest.json\n"+
-				"   into the file backup_label in its data directory, and set restore_command.", printable(guest))
+				"   into the file backup_label in its data directory, and set restore_command.", say.Clean(guest))
 		}
 		notes = append(notes, note)
 	}

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // IsEncrypted says that the files have to be decrypted first.
 func (v view) IsEncrypted() bool { return v.Encryption != nil }
 
 // Recipients names the public keys for which the backup is encrypted.
-func (v view) Recipients() string { return printable(strings.Join(v.Encryption.Recipients, ", ")) }
+func (v view) Recipients() string { return say.Clean(strings.Join(v.Encryption.Recipients, ", ")) }
 
 // Command is what does all that the page says.
 func (v view) Command() string {
@@ -37,7 +38,7 @@ func (v view) AlsoNeeded() string {
 // Details names the file that says what is damaged.
 func (v view) Details() string {
 	if v.Encryption != nil && v.Encryption.Details != "" {
-		return printable(v.Encryption.Details)
+		return say.Clean(v.Encryption.Details)
 	}
 	return catalog.ManifestName
 }

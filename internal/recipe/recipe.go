@@ -13,6 +13,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/probe"
+	"voltar/internal/say"
 )
 
 // Text returns the recipe of a backup.
@@ -86,7 +87,7 @@ func (v view) TableIsWhole() bool {
 }
 
 // TableLosses says what sfdisk cannot write.
-func (v view) TableLosses() string { return printable(strings.Join(v.Table.Losses, "; ")) }
+func (v view) TableLosses() string { return say.Clean(strings.Join(v.Table.Losses, "; ")) }
 
 // Steps are the extents, in the order in which they are written: images outside of partitions first, because the table
 // is written over them.
@@ -122,16 +123,16 @@ func (s step) Title() string {
 		title = s.Name
 	}
 	if s.Filesystem != nil {
-		title += ": " + printable(s.Filesystem.Type)
+		title += ": " + say.Clean(s.Filesystem.Type)
 		if s.Filesystem.Label != "" {
-			title += ", label " + printable(fmt.Sprintf("%q", s.Filesystem.Label))
+			title += ", label " + say.Clean(fmt.Sprintf("%q", s.Filesystem.Label))
 		}
 	}
 	if s.LV != nil {
-		title += fmt.Sprintf(", the guest's logical volume %s/%s", printable(s.LV.VG), printable(s.LV.Name))
+		title += fmt.Sprintf(", the guest's logical volume %s/%s", say.Clean(s.LV.VG), say.Clean(s.LV.Name))
 	}
 	if s.Reason != "" {
-		title += " (" + printable(s.Reason) + ")"
+		title += " (" + say.Clean(s.Reason) + ")"
 	}
 	return title
 }
@@ -158,7 +159,7 @@ func (s step) Notes() []string {
 	var notes []string
 	if s.Filesystem != nil && (s.IsFiles() || s.IsSwap()) {
 		for _, note := range s.Filesystem.MkfsNotes {
-			notes = append(notes, printable(note))
+			notes = append(notes, say.Clean(note))
 		}
 	}
 	return notes
@@ -332,15 +333,5 @@ func octal(s string) string {
 }
 
 func isControl(r rune) bool { return r < ' ' || r >= 0x7f }
-
-// printable shows a guest's text in a comment without letting it end the line.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if isControl(r) && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
 
 var page = template.Must(template.New("RESTORE.txt").Parse(pageText))

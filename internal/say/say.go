@@ -120,10 +120,11 @@ func Text(err error) string {
 	return strings.Join(parts, "\n")
 }
 
-// Lines is a message with its hints on lines of their own under it.
+// Lines is a message with its hints on lines of their own under it. Further lines of the message are marked, so that no line
+// of a command's output or a guest's name passes for one of ours.
 func Lines(message string, hints ...string) string {
 	var b strings.Builder
-	b.WriteString(message)
+	b.WriteString(strings.ReplaceAll(strings.TrimSpace(message), "\n", "\n| "))
 	for _, hint := range hints {
 		b.WriteString("\n" + HintLabel + hint)
 	}

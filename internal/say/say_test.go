@@ -59,7 +59,7 @@ func TestTextPutsHintsUnderTheirCauses(t *testing.T) {
 		{"joined with a hint for all", say.WithHint(errors.Join(full, refused), "run again"),
 			"no room\nhint: make room\nrefused\nhint: start the server\nhint: run again"},
 		{"wrapped", fmt.Errorf("run: %w", both),
-			"run: destination a: no room\ndestination b: refused\nhint: make room\nhint: or wait\nhint: start the server"},
+			"run: destination a: no room\n| destination b: refused\nhint: make room\nhint: or wait\nhint: start the server"},
 		{"of several kinds", fmt.Errorf("%w: %w", full, refused), "no room: refused\nhint: make room\nhint: start the server"},
 	} {
 		if got := say.Text(c.err); got != c.want {

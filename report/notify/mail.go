@@ -9,6 +9,7 @@ import (
 
 	"github.com/wneessen/go-mail"
 
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -45,7 +46,7 @@ func newMail(msg Message, addresses Addresses) (*mail.Msg, error) {
 		return nil, Permanent(fmt.Errorf("cannot use the recipients of mails: %w", err))
 	}
 	host := hostToken(msg.Run.Host)
-	m.Subject(report.Clean(msg.Subject))
+	m.Subject(say.Clean(msg.Subject))
 	m.SetDateWithValue(msg.Created)
 	m.SetMessageIDWithValue(hostToken(msg.ID) + "@" + host)
 	m.SetGenHeader("Auto-Submitted", "auto-generated")

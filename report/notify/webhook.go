@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -211,7 +212,7 @@ func (w *Webhook) render(msg Message) ([]byte, error) {
 	}
 	run := msg.Run
 	data := WebhookData{
-		Run: run, ID: msg.ID, Host: report.Clean(run.Host), Subject: report.Clean(msg.Subject), Text: msg.Text,
+		Run: run, ID: msg.ID, Host: say.Clean(run.Host), Subject: say.Clean(msg.Subject), Text: msg.Text,
 		JSON: string(document), Verdict: run.Verdict(), Failed: OnFailure.wants(run, nil), NotGood: run.NotGood(),
 		StoredBytes: report.PointOf(run).StoredBytes, DurationSeconds: run.Ended.Sub(run.Started).Seconds(),
 	}
@@ -262,7 +263,7 @@ func send(client *http.Client, request *http.Request, host string, redact *strin
 	if response.StatusCode/100 == 2 {
 		return nil // the receiver has it; the rest of its answer is of no interest
 	}
-	text := report.Clean(redact.Replace(strings.TrimSpace(string(excerpt))))
+	text := say.Clean(redact.Replace(strings.TrimSpace(string(excerpt))))
 	if err := errors.Join(readErr, closeErr); err != nil {
 		text += " (answer cut short)"
 	}
