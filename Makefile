@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # What the tests use of Debian. The race detector needs the C compiler.
 PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs thin-provisioning-tools \
-	exfatprogs ntfs-3g f2fs-tools jfsutils \
+	exfatprogs ntfs-3g \
 	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus
 
@@ -37,7 +37,7 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot test-types \
+.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot \
 	test-faults test-mutations fuzz fuzz-long clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
@@ -146,12 +146,6 @@ test-lab: ## run the tests that need one, two machines at a time
 test-boot: PACKAGES += mmdebstrap qemu-system-x86 ovmf
 test-boot: packages ## boot restored Debian guests in an emulated PC, which takes a while
 	go test -tags boot -count 1 -timeout 2h -v ./internal/lab/boottest
-
-test-types: PACKAGES += flex bison bc xz-utils
-test-types: packages ## bring NTFS and exFAT back, with drivers built for the kernel of the lab, which takes a while
-	folder=$$(internal/lab/modules.sh)
-	VOLTAR_MODULES=$$folder GOFLAGS="$${GOFLAGS-} -tags=types" \
-		go test -count 1 -timeout 40m -v -run '^TestLabTypes' ./cmd/voltar
 
 test-lockstep: ## look 50 times, and not 6, whether the snapshots of a group are of one moment
 	VOLTAR_LOCKSTEP_ROUNDS=50 go test -count 1 -timeout 40m -run '^TestLabGroupIsOfOneMoment$$' ./cmd/voltar

@@ -71,12 +71,9 @@ type ExtractOptions struct {
 	// Privileges restores set-user-id and set-group-id bits, capabilities and all else in the attributes of the system
 	// (security.* and trusted.*). Without, they are left out and counted as Withheld.
 	Privileges bool
-	// NoOwner, NoMode, NoXattrs, NoACLs and NoFlags leave those out. Otherwise what the system refuses for want of
+	// NoOwner, NoXattrs, NoACLs and NoFlags leave those out. Otherwise what the system refuses for want of
 	// privileges or support is counted as a shortfall.
-	NoOwner, NoMode, NoXattrs, NoACLs, NoFlags bool
-	// Unbidden names extended attributes that the filesystem gives to what is made on it. They are taken away from entries
-	// that have none of that name in the archive.
-	Unbidden []string
+	NoOwner, NoXattrs, NoACLs, NoFlags bool
 	// OnProgress is called a few times a second, one call at a time.
 	OnProgress func(ExtractStats)
 

@@ -54,9 +54,6 @@ func (x *extractor) finishOpen(fd int, e *tarEntry) error {
 	if err := x.setXattrs(path, e); err != nil {
 		return err
 	}
-	if x.opts.NoMode {
-		return nil
-	}
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return fmt.Errorf("cannot set mode %o: %w", mode, err)
 	}
@@ -71,9 +68,7 @@ func (x *extractor) withhold(e *tarEntry) uint32 {
 	}
 	const setID = unix.S_ISUID | unix.S_ISGID
 	mode, attributes := e.Mode, len(e.xattrs)
-	if !x.opts.NoMode {
-		mode &^= setID
-	}
+	mode &^= setID
 	if !x.opts.NoXattrs {
 		e.xattrs = slices.DeleteFunc(e.xattrs, func(a xattr) bool {
 			return strings.HasPrefix(a.name, "security.") || strings.HasPrefix(a.name, "trusted.")
@@ -123,9 +118,6 @@ func (x *extractor) finishNode(f *folder, name string, e *tarEntry) error {
 	if err := x.setXattrs(path, e); err != nil {
 		return err
 	}
-	if x.opts.NoMode {
-		return nil
-	}
 	if err := unix.Chmod(path, mode); err != nil {
 		return fmt.Errorf("cannot set mode %o: %w", mode, err)
 	}
@@ -160,9 +152,6 @@ func (x *extractor) setXattrs(path string, e *tarEntry) error {
 			}
 		}
 	}
-	if err := x.removeUnbidden(path, e); err != nil {
-		return err
-	}
 	if !x.opts.NoACLs && e.Type != TypeSymlink {
 		if err := x.setACLs(path, e); err != nil {
 			return err
@@ -173,23 +162,6 @@ func (x *extractor) setXattrs(path string, e *tarEntry) error {
 			if a.name == capabilityName {
 				return x.setXattr(path, "xattr", a.name, a.value, e)
 			}
-		}
-	}
-	return nil
-}
-
-// removeUnbidden takes attributes away that come from the filesystem and not from the archive.
-func (x *extractor) removeUnbidden(path string, e *tarEntry) error {
-	for _, name := range x.opts.Unbidden {
-		if slices.ContainsFunc(e.xattrs, func(a xattr) bool { return a.name == name }) {
-			continue
-		}
-		remove := unix.Removexattr
-		if e.Type == TypeSymlink {
-			remove = unix.Lremovexattr
-		}
-		if err := remove(path, name); err != nil && !errors.Is(err, unix.ENODATA) && !refused(err) {
-			return fmt.Errorf("cannot remove attribute %q: %w", name, err)
 		}
 	}
 	return nil

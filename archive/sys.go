@@ -131,17 +131,16 @@ const chattrFlags = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | // s u c
 
 // attrReader reads the attributes of entries. It is for one goroutine at a time.
 type attrReader struct {
-	limits   *Limits
-	unlisted []string       // of files and folders, asked for by name, as no list has them
-	names    [64 << 10]byte // the most that the kernel gives
-	value    [64 << 10]byte
+	limits *Limits
+	names  [64 << 10]byte // the most that the kernel gives
+	value  [64 << 10]byte
 }
 
 // ofFile reads those of an open file or folder.
 func (r *attrReader) ofFile(fd int) (attributes, error) {
 	a, err := r.read(
 		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
-		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) }, r.unlisted)
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
 	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil {
 		a.flags = flags & chattrFlags
 	} // others have no flags
@@ -153,11 +152,11 @@ func (r *attrReader) ofName(dirFD int, name string) (attributes, error) {
 	path := "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name
 	return r.read(
 		func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) },
-		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) }, nil)
+		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) })
 }
 
 func (r *attrReader) read(
-	list func([]byte) (int, error), get func(string, []byte) (int, error), unlisted []string,
+	list func([]byte) (int, error), get func(string, []byte) (int, error),
 ) (attributes, error) {
 	var a attributes
 	n, err := list(r.names[:])
@@ -167,9 +166,9 @@ func (r *attrReader) read(
 	case err != nil:
 		return a, fmt.Errorf("cannot list extended attributes: %w", err)
 	}
-	names := unlisted
+	var names []string
 	if n > 0 {
-		names = slices.Concat(strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00"), unlisted)
+		names = strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00")
 		slices.Sort(names)
 		names = slices.Compact(names)
 	}
@@ -183,8 +182,6 @@ func (r *attrReader) read(
 		switch {
 		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
 			continue
-		case slices.Contains(unlisted, name) && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)):
-			continue // this one has none
 		case err != nil:
 			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
 			continue

@@ -166,7 +166,7 @@ func readAttributes(t *testing.T, limits Limits, of map[string][]byte) (attribut
 			}
 			return n, nil
 		},
-		func(name string, buf []byte) (int, error) { return copy(buf, of[name]), nil }, nil)
+		func(name string, buf []byte) (int, error) { return copy(buf, of[name]), nil })
 }
 
 func TestAttributesThatTarCannotHoldAreForTheIndex(t *testing.T) {

@@ -30,9 +30,6 @@ type TreeOptions struct {
 	Exclude    *Matcher       // nil leaves out nothing
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 	Log        *slog.Logger   // nil discards
-	// Xattrs are names of attributes to ask files and folders for, as the filesystem does not list them. Those that they
-	// have are stored as if it did.
-	Xattrs []string
 	// Limits of the tree and of what is made of it.
 	Limits Limits
 
@@ -128,7 +125,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
 	w.shares = opts.sys.canShare(rootFD)
-	w.attrs.unlisted, w.attrs.limits = opts.Xattrs, &opts.Limits
+	w.attrs.limits = &opts.Limits
 	items := newItems()
 	for _, it := range items {
 		w.free <- it
@@ -143,7 +140,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	g.Go(func() error { return w.walk(ctx, rootFD) })
 	for range readers {
 		p := &preparer{sys: opts.sys, limit: opts.Pool.limit, walker: w}
-		p.attrs = attrReader{unlisted: opts.Xattrs, limits: &opts.Limits}
+		p.attrs = attrReader{limits: &opts.Limits}
 		g.Go(func() error { return p.run(ctx) })
 	}
 	g.Go(func() error { return t.collect(ctx) })

@@ -58,7 +58,7 @@ func (a *app) check(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	findings := append(s.checkHost(), s.checkMountTypes()...)
+	findings := s.checkHost()
 	findings = append(findings, s.checkVolumes(c.Context)...)
 	findings = append(findings, s.checkDestinations(c.Context)...)
 	findings = append(findings, s.checkMail(c)...)
@@ -239,4 +239,9 @@ func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []str
 	}
 	usage, err = d.store.Usage(ctx)
 	return usage, nil, err
+}
+
+func (s *setup) hasTool(name string) bool {
+	_, err := s.runner.LookPath(name)
+	return err == nil
 }

@@ -16,9 +16,6 @@ import (
 	"voltar/report"
 )
 
-// modulesVariable in the environment is the folder of the drivers that `make test-types` has built.
-const modulesVariable = "VOLTAR_MODULES"
-
 func TestMain(m *testing.M) {
 	if status, handled := mount.RunChild(os.Args); handled {
 		os.Exit(status)
@@ -32,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(lab.Main(m, lab.Options{
 		MemoryBytes: 3 << 30,
 		Machines:    2,
-		Env:         []string{roundsVariable, modulesVariable},
+		Env:         []string{roundsVariable},
 		Layers: func(ctx context.Context) ([]string, error) {
 			return lab.Debs(ctx, "openssh-server", "age", "mariadb-server-core", "mariadb-client", "postgresql", "mdadm")
 		},

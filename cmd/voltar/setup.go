@@ -234,7 +234,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 	cfg := s.config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
-	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...), MountTypes: cfg.Archive.MountTypes}
+	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
 	var freeze []string
 	for _, rule := range cfg.Volumes {
 		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
@@ -244,9 +244,6 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 			settings.As = backup.As(rule.As)
 		}
 		settings.Exclude = append(settings.Exclude, rule.Exclude...)
-		if rule.MountTypes != nil {
-			settings.MountTypes = *rule.MountTypes
-		}
 		freeze = append(freeze, rule.Freeze...)
 		if rule.SnapshotSize != nil {
 			size = *rule.SnapshotSize

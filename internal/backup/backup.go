@@ -97,7 +97,6 @@ const (
 type Settings struct {
 	As           As
 	Exclude      []string
-	MountTypes   []string // types that are mounted only where they stand here, in blkid's words
 	Level        archive.Level
 	SnapshotSize lvm.SizePolicy
 	Group        string // consistency group; "" for none

@@ -90,9 +90,6 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		return fmt.Errorf("%s: %w", x.label(), err)
 	}
 	held.push(func(context.Context) error { return mounted.Close() })
-	if err := x.checkAwake(mounted.Root()); err != nil {
-		return err
-	}
 	v.noteSubvolumes(x, mounted.Root())
 	return v.storeTree(ctx, x, mounted)
 }
@@ -149,14 +146,14 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
 	}
-	if err := checkNotEmpty(peek(root), x.found.Type, use); err != nil {
+	if err := checkNotEmpty(peek(root), use); err != nil {
 		v.warn(fmt.Sprintf("%s: %v", x.label(), err), "check the filesystem in the guest; its image has what a repair may find")
 		return &leftAloneError{err.Error()}
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
 	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), treeLimits(use), func(stats archive.TreeStats) error {
-		if err := checkNotEmpty(stats, x.found.Type, use); err != nil {
+		if err := checkNotEmpty(stats, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
 		return nil
@@ -191,7 +188,7 @@ func (v *volumeRun) writeTree(
 	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
-			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Xattrs: x.unlisted(), Limits: limits,
+			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Limits: limits,
 		})
 		return err
 	})
@@ -212,10 +209,10 @@ func (v *volumeRun) writeTree(
 }
 
 // treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share
-// what it uses, and those of btrfs and NTFS be compressed: they have no bound.
+// what it uses, and be compressed: they have no bound.
 func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 	const headerBytes = 4 << 10
-	if x.found.Type == typeBtrfs || x.found.Type == typeNTFS {
+	if x.found.Type == typeBtrfs {
 		return 0
 	}
 	return int64(use.Blocks-use.Bfree)*use.Bsize + int64(use.Files-use.Ffree)*headerBytes + 64<<20
@@ -245,7 +242,7 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 		return nil
 	}
 	name := v.names.BootArea(x.Name)
-	_, stats, err := v.writeImage(ctx, x, name, 0, x.bootBytes)
+	_, stats, err := v.writeImage(ctx, x, imageRange{name, 0, x.bootBytes, false})
 	if err != nil {
 		return fmt.Errorf("boot area of %s: %w", x.label(), err)
 	}
@@ -258,11 +255,11 @@ func (v *volumeRun) storeBootArea(ctx context.Context, x *extent) error {
 func (v *volumeRun) storeImage(ctx context.Context, x *extent, reason string) error {
 	x.Archive = v.imageName(x)
 	x.Index, x.UsedBytes = nil, 0
-	file, stats, err := v.writeImage(ctx, x, x.Archive, 0, x.SizeBytes)
+	file, stats, err := v.writeImage(ctx, x, imageRange{x.Archive, 0, x.SizeBytes, true})
 	if err != nil {
 		return fmt.Errorf("image of %s: %w", x.label(), err)
 	}
-	x.State, x.Reason = catalog.StateImage, reason
+	x.State, x.Reason = catalog.StateImage, reason+x.unused
 	x.noteImage(stats)
 	v.stored[x.Name] = file.SizeBytes
 	return nil
@@ -276,9 +273,17 @@ func (v *volumeRun) imageName(x *extent) string {
 	return v.names.Image(x.Name)
 }
 
+// imageRange is a part of an extent that is stored as it is.
+type imageRange struct {
+	name       string // of the file
+	offset     int64  // within the extent
+	sizeBytes  int64
+	filesystem bool // it is the whole extent, with whatever filesystem lies there
+}
+
 // writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
 func (v *volumeRun) writeImage(
-	ctx context.Context, x *extent, name string, offsetBytes, sizeBytes int64,
+	ctx context.Context, x *extent, part imageRange,
 ) (_ catalog.File, _ archive.ImageStats, err error) {
 	var held releases
 	defer func() { err = errors.Join(err, held.run(ctx)) }()
@@ -286,17 +291,21 @@ func (v *volumeRun) writeImage(
 	if err != nil {
 		return catalog.File{}, archive.ImageStats{}, err
 	}
-	offsetBytes += offset
+	offset += part.offset
 	device, err := os.Open(path)
 	if err != nil {
 		return catalog.File{}, archive.ImageStats{}, err
 	}
 	held.push(func(context.Context) error { return device.Close() })
-	allocated := v.allocated(ctx, path, offsetBytes, sizeBytes)
+	source := io.NewSectionReader(device, offset, part.sizeBytes)
+	allocated := v.allocated(ctx, path, offset, part.sizeBytes)
+	if part.filesystem {
+		allocated = x.inUse(source, allocated)
+	}
 	var stats archive.ImageStats
-	maxBytes := sizeBytes + sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
-	file, err := v.out.write(ctx, name, maxBytes, func(w io.Writer) (err error) {
-		stats, err = archive.WriteImage(ctx, io.NewSectionReader(device, offsetBytes, sizeBytes), sizeBytes, w, archive.ImageOptions{
+	maxBytes := part.sizeBytes + part.sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
+	file, err := v.out.write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
+		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
 			Allocated: allocated,
 		})

@@ -17,19 +17,8 @@ import (
 // freshInodes is the most inodes that an empty filesystem uses: 11 on ext, where the first ten are reserved.
 const freshInodes = 11
 
-// freshBytes is the most that an empty filesystem without a count of inodes uses: btrfs's own trees, the log, tables and
-// map of clusters of NTFS, the map of exFAT; FAT has one cluster.
-func freshBytes(fsType string, use unix.Statfs_t) int64 {
-	const mib, clusterBits = 1 << 20, 4096 * 8 // of the smallest clusters in use, one bit each
-	sizeBytes := int64(use.Blocks) * use.Bsize
-	switch fsType {
-	case typeNTFS:
-		return 4*mib + min(sizeBytes/128, 64*mib) + sizeBytes/clusterBits
-	case "exfat":
-		return mib + sizeBytes/clusterBits
-	}
-	return mib
-}
+// freshBytes is the most that an empty filesystem without a count of inodes uses: btrfs's own trees; FAT has one cluster.
+const freshBytes = 1 << 20
 
 // peek counts the top of a tree as an archive would, as far as it takes to know that the tree is not empty: its entries, and
 // what lies in the folder that is its only entry, lost+found as a rule.
@@ -71,12 +60,12 @@ func readNames(root *os.File, folder string) ([]string, error) {
 }
 
 // checkNotEmpty refuses an archive of nothing where the filesystem says that it holds something.
-func checkNotEmpty(stats archive.TreeStats, fsType string, use unix.Statfs_t) error {
+func checkNotEmpty(stats archive.TreeStats, use unix.Statfs_t) error {
 	if stats.Files+stats.ExcludedEntries > 0 || stats.Entries > 2 || stats.DamagedCount > 0 {
 		return nil // more than the root and lost+found
 	}
-	if use.Files == 0 { // FAT, exFAT, NTFS and btrfs do not count inodes
-		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > freshBytes(fsType, use) {
+	if use.Files == 0 { // FAT and btrfs do not count inodes
+		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > freshBytes {
 			return fmt.Errorf("no file can be found, but the filesystem has %d bytes in use", used)
 		}
 		return nil

@@ -193,7 +193,7 @@ func (x *extent) noteMap(device string, held *releases) {
 // back the volume group and its logical volumes with their names and UUIDs.
 func (v *volumeRun) storePV(ctx context.Context, x *extent) error {
 	x.Archive = v.names.Image(partName(x, "pv"))
-	file, stats, err := v.writeImage(ctx, x, x.Archive, 0, x.pv.HeadBytes)
+	file, stats, err := v.writeImage(ctx, x, imageRange{x.Archive, 0, x.pv.HeadBytes, false})
 	if err != nil {
 		return fmt.Errorf("head of %s: %w", x.label(), err)
 	}
@@ -201,7 +201,7 @@ func (v *volumeRun) storePV(ctx context.Context, x *extent) error {
 	v.stored[x.Name] = file.SizeBytes
 	if x.pv.TailBytes > 0 {
 		x.pv.Tail = v.names.Image(partName(x, "pvtail"))
-		file, stats, err := v.writeImage(ctx, x, x.pv.Tail, x.pv.tailOffset, x.pv.TailBytes)
+		file, stats, err := v.writeImage(ctx, x, imageRange{x.pv.Tail, x.pv.tailOffset, x.pv.TailBytes, false})
 		if err != nil {
 			return fmt.Errorf("tail of %s: %w", x.label(), err)
 		}

@@ -117,7 +117,12 @@ func addToLedger(ledger *report.Ledger, x *extent) {
 		ledger.ExcludedBytes += excluded
 		ledger.FreeBytes += size - used
 	case catalog.StateImage:
-		ledger.ImageBytes += size
+		used := size
+		if x.UsedBytes > 0 { // its filesystem has told
+			used = min(x.UsedBytes, size)
+		}
+		ledger.ImageBytes += used
+		ledger.FreeBytes += size - used
 	case catalog.StateSwap:
 		ledger.FreeBytes += size
 	case catalog.StateExcluded:

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/catalog"
-	"voltar/internal/mount"
 	"voltar/internal/probe"
 	"voltar/partmap"
 )
@@ -40,6 +39,7 @@ type extent struct {
 	catalog.Extent
 	found     probe.Result
 	image     string // why it is stored as an image; "" for a filesystem to mount
+	unused    string // what its image leaves out, or why it has all: the end of that reason
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
 	readBytes int64  // of it that were read for the backup
 	pv        *guestPV
@@ -135,11 +135,11 @@ func tableExtents(table *partmap.Table) []*extent {
 
 // probe finds out what an extent, which begins at an offset of a device, holds and whether it can be mounted.
 func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int64, x *extent) error {
-	if v.settings.As == AsImage {
-		x.image = "the configuration says so"
-		return nil
-	}
 	found, err := v.run.Prober.Probe(ctx, device.Name(), offsetBytes, x.SizeBytes)
+	if v.settings.As == AsImage {
+		x.image, x.found = "the configuration says so", found
+		return nil //nolint:nilerr // of what blkid cannot read, the image says more
+	}
 	switch {
 	case err != nil:
 		return err
@@ -152,9 +152,6 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int6
 	}
 	x.found = found
 	x.Filesystem = &catalog.Filesystem{Type: found.Type, UUID: found.UUID, Label: found.Label}
-	if !v.mayMount(x) {
-		return nil
-	}
 	fs, err := probe.ReadFilesystem(io.NewSectionReader(device, offsetBytes, x.SizeBytes), x.SizeBytes, found.Type)
 	switch {
 	case errors.Is(err, probe.ErrUnsupported):
@@ -173,32 +170,7 @@ func (v *volumeRun) probe(ctx context.Context, device *os.File, offsetBytes int6
 	if ok, reason := fs.Mountable(); !ok {
 		x.image = reason
 	}
-	if err := x.describe(fs); err != nil {
-		if !mount.Optional(found.Type) {
-			return err
-		}
-		x.image = err.Error()
-	}
-	return nil
-}
-
-// mayMount says whether a filesystem of this type may be mounted at all, where that is for the operator to say and for the
-// kernel to be able to; the extent becomes an image otherwise.
-func (v *volumeRun) mayMount(x *extent) bool {
-	if !mount.Optional(x.found.Type) {
-		return true
-	}
-	if !slices.Contains(v.settings.MountTypes, x.found.Type) {
-		x.image = x.found.Type + " is not mounted, as mount_types does not name it"
-		return false
-	}
-	if err := mount.Available(x.found.Type); err != nil {
-		x.image = "the kernel cannot mount it: " + err.Error()
-		v.warn(fmt.Sprintf("%s (%s) is to be stored as files, but %s", x.label(), x.found.Type, x.image),
-			"install the kernel's module, or take the type out of mount_types; until then it is stored as an image")
-		return false
-	}
-	return true
+	return x.describe(fs)
 }
 
 // describe enters in the manifest what makes the filesystem again.

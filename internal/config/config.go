@@ -89,13 +89,7 @@ type Archive struct {
 	Workers int      `toml:"workers"` // compression workers, shared by all volumes; 0 means one for each CPU
 	Exclude []string `toml:"exclude"` // anchored patterns
 
-	// MountTypes are filesystems that are mounted beside those that always are: MountableTypes names what there is.
-	MountTypes []string `toml:"mount_types"`
 }
-
-// MountableTypes are what mount_types may name, in blkid's words: filesystems of which the kernel has a driver, and which
-// standard tools make again.
-func MountableTypes() []string { return []string{"exfat", "ntfs", "f2fs", "jfs"} }
 
 // Limits say how a run gives way to whatever else the host does.
 type Limits struct {
@@ -175,7 +169,6 @@ type Volume struct {
 	Match        string        `toml:"match"`
 	As           string        `toml:"as"` // auto, files, image or skip
 	Exclude      []string      `toml:"exclude"`
-	MountTypes   *[]string     `toml:"mount_types"`
 	SnapshotSize *SnapshotSize `toml:"snapshot_size"`
 	Level        string        `toml:"level"`
 	Freeze       []string      `toml:"freeze"` // names of guests; "local" for what this host has mounted of the volume
@@ -232,7 +225,7 @@ func Default() *Config {
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),
 			ThinDataPercent: 95, ThinMetadataPercent: 90,
 		},
-		Archive:   Archive{Level: "default", Exclude: []string{"/lost+found/*"}, MountTypes: []string{}},
+		Archive:   Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
 		Limits:    Limits{Nice: 10, IONice: "best-effort"},
 		Retention: Retention{Days: 7},
 		Mail:      Mail{TLS: "starttls", Sendmail: "/usr/sbin/sendmail", Notify: "always", Timeout: Duration(time.Minute)},

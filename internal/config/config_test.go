@@ -73,8 +73,6 @@ func TestParseRefuses(t *testing.T) {
 		{"not toml", "[select\n", []string{"line 1"}},
 		{"all problems at once", "parallel = 0\n[archive]\nlevel = \"11\"\nexclude = [\"tmp\"]\n[mail]\nto = [\"nobody at all\"]\n",
 			[]string{"parallel", "archive.level", "archive.exclude", "mail.to"}},
-		{"filesystems that are not mounted", "[archive]\nmount_types = [\"ext4\", \"hfsplus\"]\n[[volume]]\nmatch = \"x\"\nmount_types = [\"NTFS\"]\n",
-			[]string{`archive.mount_types: "ext4" is none of exfat, ntfs, f2fs, jfs`, `"hfsplus"`, `(match "x"): mount_types: "NTFS"`}},
 		{"bad size", "[snapshot]\nsize = \"lots\"\n", []string{`cannot read "lots"`, "line 2"}},
 		{"size of nothing", "[snapshot]\nsize = \"0\"\n", []string{"more than 0 bytes"}},
 		{"bad glob", "[select]\ninclude = [\"vol[\"]\n", []string{"select.include"}},

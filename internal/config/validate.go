@@ -76,7 +76,6 @@ func (c *Config) validate() error {
 		p.add("archive.workers", "%d is not between 0 and 256", c.Archive.Workers)
 	}
 	validateExcludes(&p, "archive.exclude", c.Archive.Exclude)
-	validateMountTypes(&p, "archive.mount_types", c.Archive.MountTypes)
 	c.Limits.validate(&p)
 	c.Retention.validate(&p, "retention")
 	c.Mail.validate(&p)
@@ -231,15 +230,6 @@ func (v Volume) validate(p *problems, key string) {
 		p.level(key+": level", v.Level)
 	}
 	validateExcludes(p, key+": exclude", v.Exclude)
-	if v.MountTypes != nil {
-		validateMountTypes(p, key+": mount_types", *v.MountTypes)
-	}
-}
-
-func validateMountTypes(p *problems, key string, types []string) {
-	for _, t := range types {
-		p.oneOf(key, t, MountableTypes()...)
-	}
 }
 
 func validateExcludes(p *problems, key string, patterns []string) {

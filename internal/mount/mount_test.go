@@ -39,7 +39,7 @@ func hold(device, fsType string) {
 }
 
 func TestMountRefusesTypes(t *testing.T) {
-	for _, fsType := range []string{"", "ntfs3", "fuse", "reiserfs", "squashfs", "nfs", "proc", "ext4 ", "LVM2_member", "swap"} {
+	for _, fsType := range []string{"", "ntfs", "exfat", "f2fs", "jfs", "fuse", "reiserfs", "squashfs", "nfs", "proc", "ext4 ", "LVM2_member", "swap"} {
 		if Allowed(fsType) {
 			t.Errorf("%q is allowed", fsType)
 		}
@@ -51,13 +51,8 @@ func TestMountRefusesTypes(t *testing.T) {
 		}
 	}
 	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "vfat", "btrfs"} {
-		if !Allowed(fsType) || Optional(fsType) {
-			t.Errorf("%s is allowed: %v, optional: %v", fsType, Allowed(fsType), Optional(fsType))
-		}
-	}
-	for _, fsType := range []string{"exfat", "ntfs", "f2fs", "jfs"} {
-		if !Allowed(fsType) || !Optional(fsType) {
-			t.Errorf("%s is allowed: %v, optional: %v", fsType, Allowed(fsType), Optional(fsType))
+		if !Allowed(fsType) {
+			t.Errorf("%s is not allowed", fsType)
 		}
 	}
 }

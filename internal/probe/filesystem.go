@@ -30,10 +30,10 @@ const (
 )
 
 // Filesystem is what the superblock tells: enough to make an empty filesystem of the same features and geometry. Exactly
-// one of Ext, XFS, FAT, Btrfs, ExFAT, NTFS, F2FS, JFS and Swap is set. Strings are as the guest wrote them, up to the first NUL.
+// one of Ext, XFS, FAT, Btrfs and Swap is set. Strings are as the guest wrote them, up to the first NUL.
 type Filesystem struct {
-	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, btrfs, exfat, ntfs, f2fs, jfs, swap
-	UUID        string `param:"uuid"` // FAT and exFAT: the volume id as XXXX-XXXX; NTFS: the serial number
+	Type        string // as blkid names it: ext2, ext3, ext4, xfs, vfat, btrfs, swap
+	UUID        string `param:"uuid"` // FAT: the volume id as XXXX-XXXX
 	Label       string `param:"label"`
 	SizeBytes   int64  `param:"size_bytes"` // of the filesystem, which may be less than the extent
 	BlockBytes  int64  `param:"block_bytes"`
@@ -45,10 +45,6 @@ type Filesystem struct {
 	XFS   *XFS
 	FAT   *FAT
 	Btrfs *Btrfs
-	ExFAT *ExFAT
-	NTFS  *NTFS
-	F2FS  *F2FS
-	JFS   *JFS
 	Swap  *Swap
 }
 
@@ -67,14 +63,6 @@ func ReadFilesystem(r io.ReaderAt, sizeBytes int64, fsType string) (*Filesystem,
 		fs, err = readFAT(bounded)
 	case "btrfs":
 		fs, err = readBtrfs(bounded)
-	case "exfat":
-		fs, err = readExFAT(bounded)
-	case "ntfs":
-		fs, err = readNTFS(bounded)
-	case "f2fs":
-		fs, err = readF2FS(bounded)
-	case "jfs":
-		fs, err = readJFS(bounded)
 	case "swap":
 		fs, err = readSwap(bounded)
 	default:
@@ -106,18 +94,13 @@ func (f *Filesystem) UsedBytes() int64 {
 }
 
 // BootAreaBytes is how much at the beginning belongs to boot loaders and no file: the first 1 KiB of ext, the reserved
-// sectors of FAT (which hold the superblock too), the first 8 KiB of NTFS (likewise), the boot
-// region of exFAT (likewise), the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
+// sectors of FAT (which hold the superblock too), the first 64 KiB of btrfs. 0 means that there is nothing of the kind.
 func (f *Filesystem) BootAreaBytes() int64 {
 	switch {
 	case f.Ext != nil:
 		return extSuperOffset
 	case f.FAT != nil:
 		return int64(f.FAT.ReservedSectors) * int64(f.FAT.SectorBytes)
-	case f.NTFS != nil:
-		return ntfsBootBytes
-	case f.ExFAT != nil:
-		return exfatBootSectors / 2 * int64(f.ExFAT.SectorBytes)
 	case f.Btrfs != nil:
 		return btrfsSuperOffset
 	}
@@ -129,15 +112,13 @@ type Range struct{ OffsetBytes, SizeBytes int64 }
 
 // BootCodeRanges lists the parts of the boot area that hold boot code alone: what may be written over a filesystem that
 // mkfs has just made, whatever its size. The superblock in FAT's boot sector is not among them, nor are the copy of that
-// sector and the count of free clusters. That of exFAT, which has a sum, is not written by ranges: see ExFAT.WriteBootCode.
+// sector and the count of free clusters.
 func (f *Filesystem) BootCodeRanges() []Range {
 	switch {
 	case f.Ext != nil:
 		return []Range{{0, extSuperOffset}}
 	case f.FAT != nil:
 		return f.FAT.bootCodeRanges()
-	case f.NTFS != nil:
-		return f.NTFS.bootCodeRanges()
 	}
 	return nil
 }
@@ -152,14 +133,6 @@ func (f *Filesystem) Mountable() (ok bool, reason string) {
 		reason = f.XFS.whyNotMountable()
 	case f.Btrfs != nil:
 		reason = f.Btrfs.whyNotMountable()
-	case f.ExFAT != nil:
-		reason = f.ExFAT.whyNotMountable()
-	case f.NTFS != nil:
-		reason = f.NTFS.whyNotMountable()
-	case f.F2FS != nil:
-		reason = f.F2FS.whyNotMountable()
-	case f.JFS != nil:
-		reason = f.JFS.whyNotMountable()
 	case f.Swap != nil:
 		reason = "swap space has no files"
 	}
@@ -203,14 +176,6 @@ func (f *Filesystem) Mkfs(opts MkfsOptions) (Recipe, error) {
 		return f.mkfsFAT(opts)
 	case f.Btrfs != nil:
 		return f.mkfsBtrfs(opts)
-	case f.ExFAT != nil:
-		return f.mkfsExFAT(opts)
-	case f.NTFS != nil:
-		return f.mkfsNTFS(opts)
-	case f.F2FS != nil:
-		return f.mkfsF2FS(opts)
-	case f.JFS != nil:
-		return f.mkfsJFS(opts)
 	case f.Swap != nil:
 		return f.mkfsSwap(opts)
 	}
@@ -228,14 +193,6 @@ func (f *Filesystem) details() any {
 		return f.FAT
 	case f.Btrfs != nil:
 		return f.Btrfs
-	case f.ExFAT != nil:
-		return f.ExFAT
-	case f.NTFS != nil:
-		return f.NTFS
-	case f.F2FS != nil:
-		return f.F2FS
-	case f.JFS != nil:
-		return f.JFS
 	}
 	return f.Swap
 }
@@ -254,14 +211,6 @@ func (f *Filesystem) validate() error {
 		return f.FAT.validate()
 	case f.Btrfs != nil:
 		return f.Btrfs.validate()
-	case f.ExFAT != nil:
-		return f.ExFAT.validate()
-	case f.NTFS != nil:
-		return f.NTFS.validate()
-	case f.F2FS != nil:
-		return f.F2FS.validate()
-	case f.JFS != nil:
-		return f.JFS.validate()
 	}
 	return f.Swap.validate()
 }
@@ -309,14 +258,6 @@ func FromParams(fsType string, params map[string]string) (*Filesystem, error) {
 		f.FAT = &FAT{}
 	case "btrfs":
 		f.Btrfs = &Btrfs{}
-	case "exfat":
-		f.ExFAT = &ExFAT{}
-	case "ntfs":
-		f.NTFS = &NTFS{}
-	case "f2fs":
-		f.F2FS = &F2FS{}
-	case "jfs":
-		f.JFS = &JFS{}
 	case "swap":
 		f.Swap = &Swap{}
 	default:

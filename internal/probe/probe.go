@@ -2,7 +2,7 @@
 //
 // Two readers share the work. Prober asks libblkid through `blkid -p`, which knows several hundred signatures and says
 // which one it is. ReadFilesystem then reads the superblocks of the few types that voltar makes again (ext2, ext3, ext4,
-// xfs, vfat, btrfs, exfat, ntfs, f2fs, jfs and swap), since mkfs needs far more than blkid tells. Both see
+// xfs, vfat, btrfs and swap), since mkfs needs far more than blkid tells. Both see
 // what a guest wrote: no value is trusted.
 package probe
 

@@ -148,9 +148,6 @@ func (s step) Inflated() string { return inflated(s.Archive) }
 
 // Type is the kernel's word for it.
 func (s step) Type() string {
-	if s.Filesystem.Type == "ntfs" {
-		return "ntfs3"
-	}
 	return quote(s.Filesystem.Type)
 }
 
@@ -172,22 +169,18 @@ func (s step) MountOptions() string {
 		return " -o nouuid"
 	case "vfat":
 		return " -o utf8,tz=UTC,umask=022"
-	case "exfat", "ntfs":
-		return " -o iocharset=utf8,umask=022"
 	case "btrfs":
 		return " -o subvolid=5" // whatever its default will be
 	}
 	return ""
 }
 
-// Tar is the command that brings the files back. FAT and exFAT have no owners and attributes, and tar would fail to set
-// them; on NTFS the driver would note owners and modes in a way of its own.
+// Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set
+// them.
 func (s step) Tar() string {
 	switch s.Filesystem.Type {
-	case "vfat", "exfat":
+	case "vfat":
 		return unpacked(`tar --no-same-owner -C "$MNT" -xzpf`, s.Archive)
-	case "ntfs":
-		return unpacked(`tar --xattrs --xattrs-include='*' --no-same-owner --no-same-permissions -C "$MNT" -xzf`, s.Archive)
 	}
 	return unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
 }

@@ -39,9 +39,6 @@ type restoreFilesystem struct {
 func (s *restoreFilesystem) Describe() []string {
 	label := s.piece.label()
 	lines := describeCommands(label, s.recipe.Commands, s.recipe.Env, s.device)
-	if s.fs.NTFS != nil {
-		lines = append(lines, fmt.Sprintf("%s: make room for %d entries in $MFT", label, s.piece.Entries))
-	}
 	if s.hasBootCode() {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
@@ -96,9 +93,6 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 	if err := w.makeFilesystem(ctx, device, s.piece, s.recipe); err != nil {
 		return err
 	}
-	if err := s.makeRoom(device); err != nil {
-		return err
-	}
 	if err := s.writeBootCode(ctx, w, device); err != nil {
 		return err
 	}
@@ -106,22 +100,6 @@ func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
 		return err
 	}
 	return w.runCommands(ctx, device, s.piece, s.recipe.Last, s.recipe.Env)
-}
-
-// makeRoom has an NTFS hold as many files as are to come, which the driver of some kernels cannot do for itself.
-func (s *restoreFilesystem) makeRoom(device string) (err error) {
-	if s.fs.NTFS == nil {
-		return nil
-	}
-	file, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if err := probe.MakeRoom(file, s.piece.Entries); err != nil {
-		return err
-	}
-	return file.Sync()
 }
 
 // fill mounts a filesystem that was just made, and extracts the files.
@@ -181,7 +159,7 @@ func (w *work) runCommands(ctx context.Context, device string, p piece, commands
 
 // hasBootCode says whether there is any to write.
 func (s *restoreFilesystem) hasBootCode() bool {
-	return s.piece.BootArea != "" && (s.fs.ExFAT != nil || len(s.fs.BootCodeRanges()) > 0)
+	return s.piece.BootArea != "" && len(s.fs.BootCodeRanges()) > 0
 }
 
 // writeBootCode writes the parts of the boot area that mkfs does not make.
@@ -198,11 +176,6 @@ func (s *restoreFilesystem) writeBootCode(ctx context.Context, w *work, device s
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	if s.fs.ExFAT != nil {
-		if err := s.fs.ExFAT.WriteBootCode(file, code); err != nil {
-			return err
-		}
-	}
 	for _, r := range s.fs.BootCodeRanges() {
 		if r.OffsetBytes+r.SizeBytes > int64(len(code)) {
 			return fmt.Errorf("cannot find boot code up to byte %d in %s: it holds %d", r.OffsetBytes+r.SizeBytes,
@@ -225,13 +198,8 @@ func (s *restoreFilesystem) extract(ctx context.Context, w *work, root *os.Root)
 		return err
 	}
 	opts := archive.ExtractOptions{Paths: s.paths, Index: index, Rebuild: true}
-	switch {
-	case s.fs.FAT != nil, s.fs.ExFAT != nil:
+	if s.fs.FAT != nil {
 		opts.NoOwner, opts.NoXattrs, opts.NoACLs, opts.NoFlags = true, true, true, true
-	case s.fs.NTFS != nil:
-		// What it has of these is in attributes. The driver notes owner and mode of what it makes, which WSL then follows.
-		opts.NoOwner, opts.NoMode, opts.NoACLs, opts.NoFlags = true, true, true, true
-		opts.Unbidden = []string{"$LXUID", "$LXGID", "$LXMOD"}
 	}
 	return w.extract(ctx, s.piece, root, opts)
 }
