@@ -208,7 +208,7 @@ func (x *Index) plan(ctx context.Context, s *selection) (*plan, error) {
 					return nil, err
 				}
 			}
-			if err := x.planParents(ctx, p, l.Entry.Path); err != nil {
+			if err := x.planParents(ctx, p, s, l.Entry.Path); err != nil {
 				return nil, err
 			}
 		}
@@ -300,10 +300,12 @@ func (x *Index) planLink(ctx context.Context, p *plan, members map[Member]struct
 	return nil
 }
 
-// planParents looks up the folders above a selected entry.
-func (x *Index) planParents(ctx context.Context, p *plan, path string) error {
+// planParents looks up the folders above a selected entry that are not selected themselves.
+func (x *Index) planParents(ctx context.Context, p *plan, s *selection, path string) error {
 	for path != rootPath {
-		path, _ = splitPath(path)
+		if path, _ = splitPath(path); s.matches(path) {
+			return nil
+		}
 		if _, known := p.dirs[path]; known {
 			return nil
 		}

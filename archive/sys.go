@@ -84,8 +84,14 @@ func readLink(dirFD int, name string) (string, error) {
 // isFatal tells errors that are this process's own trouble, and bounds, from those of the tree: they end the whole archive.
 func isFatal(err error) bool {
 	var limit *LimitError
-	return errors.As(err, &limit) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+	var own *ownTrouble
+	return errors.As(err, &limit) || errors.As(err, &own) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
+
+// ownTrouble is an error of what a walk needs for itself.
+type ownTrouble struct{ error }
+
+func (e *ownTrouble) Unwrap() error { return e.error }
 
 // dirent is one name of a folder.
 type dirent struct {

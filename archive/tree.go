@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -32,6 +33,8 @@ type TreeOptions struct {
 	Log        *slog.Logger   // nil discards
 	// Limits of the tree and of what is made of it.
 	Limits Limits
+	// TempDir is where temporary files go when a tree is too much for memory; os.TempDir() when empty.
+	TempDir string
 
 	sys      *system // nil means the host's; tests set faults
 	openDirs int     // 0 means maxOpenDirs
@@ -120,8 +123,10 @@ func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts Tr
 }
 
 func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
+	temp := &spill{dir: cmp.Or(opts.TempDir, os.TempDir()), limit: opts.Limits.SpillBytes}
 	w := &walker{
-		sys: opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs, limits: &opts.Limits,
+		names: nameStack{spill: temp, budget: opts.Limits.NameBytes},
+		sys:   opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs, limits: &opts.Limits,
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
 	w.shares = opts.sys.canShare(rootFD)
@@ -131,9 +136,10 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		w.free <- it
 	}
 	t := &treeWriter{
-		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level), links: make(map[inodeKey]firstName),
+		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level), links: newLinkTable(temp, opts.Limits.LinkBytes),
 		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}
+	defer t.links.close()
 	t.stats.NotStored = make(map[string]int64)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -169,8 +175,8 @@ type treeWriter struct {
 	limits  *Limits
 	walker  *walker
 	members *memberWriter
-	shares  *shareMap              // nil while nothing was shared
-	links   map[inodeKey]firstName // of inodes with further names to come
+	shares  *shareMap  // nil while nothing was shared
+	links   *linkTable // of inodes with further names to come
 	stats   TreeStats
 	head    []byte // of the entry at hand
 	sparse  []byte // map of the entry at hand
@@ -319,7 +325,9 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 		devMajor: e.DevMajor, devMinor: e.DevMinor,
 		aclAccess: it.attrs.aclAccess, aclDefault: it.attrs.aclDefault, xattrs: it.attrs.xattrs,
 	}
-	t.resolveLink(it, &h)
+	if err := t.resolveLink(it, &h); err != nil {
+		return err
+	}
 	t.sparse = t.sparse[:0]
 	switch e.Type {
 	case TypeFile:
@@ -356,7 +364,9 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 		return err
 	}
 	e.TarOffset = t.members.pos
-	t.rememberLink(it)
+	if err := t.rememberLink(it); err != nil {
+		return err
+	}
 	t.members.write(t.head)
 	if e.Type == TypeFile {
 		t.noteShared(it)
@@ -382,19 +392,13 @@ func pathHash(path string) uint64 {
 }
 
 // resolveLink makes an entry whose inode is stored already a hard link.
-func (t *treeWriter) resolveLink(it *item, h *tarHeader) {
+func (t *treeWriter) resolveLink(it *item, h *tarHeader) error {
 	if it.st.Nlink < 2 || it.entry.Type == TypeDir {
-		return
+		return nil
 	}
-	key := keyOf(&it.st)
-	first, ok := t.links[key]
-	if !ok {
-		return
-	}
-	if first.left--; first.left == 0 {
-		delete(t.links, key)
-	} else {
-		t.links[key] = first
+	first, ok, err := t.links.take(keyOf(&it.st))
+	if err != nil || !ok {
+		return err
 	}
 	e := &it.entry
 	e.Type, e.Linkname, e.DataOffset = TypeHardlink, first.path, first.tarOffset
@@ -403,14 +407,15 @@ func (t *treeWriter) resolveLink(it *item, h *tarHeader) {
 	h.aclAccess, h.aclDefault, h.xattrs = "", "", nil
 	e.Flags, e.OddXattrs = 0, nil
 	it.closeFile()
+	return nil
 }
 
 // rememberLink keeps the entry that holds the data of an inode until its last name has come.
-func (t *treeWriter) rememberLink(it *item) {
+func (t *treeWriter) rememberLink(it *item) error {
 	if it.st.Nlink < 2 || it.entry.Type == TypeDir || it.entry.Type == TypeHardlink {
-		return
+		return nil
 	}
-	t.links[keyOf(&it.st)] = firstName{it.entry.Path, it.entry.TarOffset, it.st.Nlink - 1}
+	return t.links.put(keyOf(&it.st), firstName{it.entry.Path, it.entry.TarOffset, it.st.Nlink - 1})
 }
 
 // storeData writes what follows the header of a file: the map of a sparse file, the data, zeros up to the next block.

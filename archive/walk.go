@@ -1,12 +1,11 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,9 +80,9 @@ type frame struct {
 	dir      *dirHandle // nil while it is closed because the walk is deep below
 	key      inodeKey
 	pathLen  int // of the walk's path up to here
-	names    []dirent
-	next     int
-	excluded bool // what is below is counted, not stored
+	names    nameList
+	last     string // the name that was visited last
+	excluded bool   // what is below is counted, not stored
 }
 
 // walker goes through a tree in the order of archives. It never leaves the tree: names are looked up in open folders,
@@ -105,6 +104,9 @@ type walker struct {
 	path  []byte // of the folder on top of the stack, then of the entry in it
 	attrs attrReader
 	buf   []byte
+	some  []dirent // of one getdents call
+	names nameStack
+	visit func(path []byte, inode uint64) error // of what is not stored; nil for nobody
 
 	entries int64 // names found
 
@@ -147,17 +149,21 @@ func (w *walker) closeAll() {
 		}
 	}
 	w.stack = nil
+	w.names.close()
 }
 
 // step goes on to the next name of the folder on top of the stack, or leaves the folder.
 func (w *walker) step(ctx context.Context) error {
 	top := w.stack[len(w.stack)-1]
-	if top.next == len(top.names) {
+	d, more, err := w.names.pop(&top.names)
+	if err != nil {
+		return err
+	}
+	if !more {
 		return w.leave()
 	}
-	d := top.names[top.next]
-	top.names[top.next].name = "" // for the collector: the folder may be large
-	top.next++
+	twice := d.name == top.last
+	top.last = d.name
 	w.path = w.path[:top.pathLen]
 	if len(w.path) > 0 {
 		w.path = append(w.path, '/')
@@ -167,13 +173,15 @@ func (w *walker) step(ctx context.Context) error {
 	if top.excluded {
 		return w.count(ctx, top.dir, d.name)
 	}
+	if twice {
+		return w.sendFailed(ctx, errors.New("its folder has the name a second time: what that leads to cannot be reached"))
+	}
 	if most := w.limits.PathBytes; len(w.path) > most {
 		return w.beyond(LimitPathBytes, int64(most), int64(len(w.path)))
 	}
 	isDir := d.kind == unix.DT_DIR
 	var st unix.Statx_t
 	if isDir || d.kind == unix.DT_UNKNOWN {
-		var err error
 		if st, err = w.sys.statx(top.dir.fd, d.name, 0, string(w.path)); err != nil {
 			return w.sendFailed(ctx, fmt.Errorf("cannot look at it: %w", err))
 		}
@@ -263,9 +271,9 @@ func (w *walker) enter(ctx context.Context, dir *dirHandle, st *unix.Statx_t) er
 	return nil
 }
 
-// park closes a folder far above, so that depth does not use up descriptors.
+// park closes a folder far above, so that depth does not use up descriptors. The root stays open.
 func (w *walker) park() {
-	if i := len(w.stack) - 1 - w.openDirs; i >= 0 && w.stack[i].dir != nil {
+	if i := len(w.stack) - 1 - w.openDirs; i > 0 && w.stack[i].dir != nil {
 		w.stack[i].dir.release()
 		w.stack[i].dir = nil
 	}
@@ -276,6 +284,9 @@ func (w *walker) leave() error {
 	top := w.stack[len(w.stack)-1]
 	w.stack = w.stack[:len(w.stack)-1]
 	defer top.dir.release()
+	if err := w.names.drop(&top.names); err != nil {
+		return err
+	}
 	if len(w.stack) == 0 {
 		return nil
 	}
@@ -283,45 +294,84 @@ func (w *walker) leave() error {
 	if parent.dir != nil {
 		return nil
 	}
-	fd, err := openBeneath(top.dir.fd, "..", unix.O_DIRECTORY)
-	if err == nil {
-		parent.dir = newDirHandle(fd)
-		var st unix.Statx_t
-		st, err = w.sys.statx(fd, "", unix.AT_EMPTY_PATH, string(w.path[:parent.pathLen]))
-		if err == nil && keyOf(&st) != parent.key {
-			err = errors.New("the folder was moved while it was read")
-		}
+	// A folder that hangs in several others has one of them above it.
+	if err := w.reopen(parent, func() (int, error) { return openBeneath(top.dir.fd, "..", unix.O_DIRECTORY) }); err == nil {
+		return nil
 	}
-	if err != nil {
+	if err := w.reopen(parent, func() (int, error) { return w.openFromRoot(w.path[:parent.pathLen]) }); err != nil {
 		return fmt.Errorf("go back to %q: %w", w.path[:parent.pathLen], err)
 	}
 	return nil
 }
 
-// list reads the names in a folder, sorted. With an error it returns those that it got.
-func (w *walker) list(ctx context.Context, fd int) (names []dirent, err error) {
+// reopen opens a folder of the stack again that had been closed.
+func (w *walker) reopen(f *frame, open func() (int, error)) error {
+	fd, err := open()
+	if err != nil {
+		return err
+	}
+	st, err := w.sys.statx(fd, "", unix.AT_EMPTY_PATH, string(w.path[:f.pathLen]))
+	if err == nil && keyOf(&st) != f.key {
+		err = errors.New("the folder was moved while it was read")
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	f.dir = newDirHandle(fd)
+	return nil
+}
+
+// openFromRoot opens a folder by its path, name by name.
+func (w *walker) openFromRoot(path []byte) (int, error) {
+	at := w.stack[0].dir.fd
+	for name := range bytes.SplitSeq(path, []byte("/")) {
+		fd, err := openBeneath(at, string(name), unix.O_DIRECTORY)
+		if at != w.stack[0].dir.fd {
+			_ = unix.Close(at)
+		}
+		if err != nil {
+			return -1, err
+		}
+		at = fd
+	}
+	return at, nil
+}
+
+// list reads the names in a folder, sorted. With an error of the folder's own it returns those that it got.
+func (w *walker) list(ctx context.Context, fd int) (nameList, error) {
 	if w.buf == nil {
 		w.buf = make([]byte, direntBytes)
 	}
+	names := w.names.begin()
+	var failed error
 	for {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nameList{}, context.Cause(ctx)
 		}
 		var n int
-		if n, err = w.sys.getdents(fd, string(w.path), w.buf); err != nil || n == 0 {
+		if n, failed = w.sys.getdents(fd, string(w.path), w.buf); failed != nil || n == 0 {
 			break
 		}
-		before := len(names)
-		if names, err = parseDirents(names, w.buf[:n]); err != nil {
-			break
-		}
-		w.entries += int64(len(names) - before)
+		var some []dirent
+		some, failed = parseDirents(w.some[:0], w.buf[:n])
+		w.some = some
+		w.entries += int64(len(some))
 		if most := w.limits.Entries; most > 0 && w.entries > most {
-			return nil, w.beyond(LimitEntries, most, w.entries)
+			return nameList{}, w.beyond(LimitEntries, most, w.entries)
+		}
+		if err := names.add(some); err != nil {
+			return nameList{}, &ownTrouble{err}
+		}
+		if failed != nil {
+			break
 		}
 	}
-	slices.SortFunc(names, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
-	return names, err
+	list, err := names.finish()
+	if err != nil {
+		return nameList{}, &ownTrouble{err}
+	}
+	return list, failed
 }
 
 // count counts an excluded entry, and goes into it when it is a folder.
@@ -333,6 +383,11 @@ func (w *walker) count(ctx context.Context, parent *dirHandle, name string) erro
 	st, err := w.sys.statx(parent.fd, name, 0, string(w.path))
 	if err != nil {
 		return w.uncounted(err)
+	}
+	if w.visit != nil {
+		if err := w.visit(w.path, st.Ino); err != nil {
+			return err
+		}
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -349,11 +404,16 @@ func (w *walker) count(ctx context.Context, parent *dirHandle, name string) erro
 		w.log.Debug("what is excluded is not counted this deep", "path", string(w.path))
 		return nil
 	}
-	fd, err := openBeneath(parent.fd, name, unix.O_DIRECTORY)
+	return w.enterExcluded(ctx, parent.fd, name, &st)
+}
+
+// enterExcluded goes into a folder of which nothing is stored.
+func (w *walker) enterExcluded(ctx context.Context, parentFD int, name string, st *unix.Statx_t) error {
+	fd, err := openBeneath(parentFD, name, unix.O_DIRECTORY)
 	if err != nil {
 		return w.uncounted(err)
 	}
-	f := &frame{dir: newDirHandle(fd), key: keyOf(&st), pathLen: len(w.path), excluded: true}
+	f := &frame{dir: newDirHandle(fd), key: keyOf(st), pathLen: len(w.path), excluded: true}
 	w.stack = append(w.stack, f)
 	if f.names, err = w.list(ctx, fd); err != nil {
 		if ctx.Err() != nil {

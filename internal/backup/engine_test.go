@@ -390,7 +390,7 @@ func TestKernelErrorsGetTheirNames(t *testing.T) {
 	}
 	defer root.Close()
 	var x extent
-	x.noteKernelErrors(root, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
+	x.noteKernelErrors(t.Context(), root, archive.TreeOptions{}, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
 	if x.DamagedCount != 3 || x.Damaged[0].Path != "a/b" || x.Damaged[1].Path != "" || x.Damaged[2].Path != "" {
 		t.Errorf("%+v", x.Damaged)
 	}

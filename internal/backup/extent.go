@@ -169,7 +169,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err != nil {
 		return err
 	}
-	x.noteKernelErrors(root, kernelErrors)
+	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use), TempDir: v.run.opts.StateDir}, kernelErrors)
 	return v.storeBootArea(ctx, x)
 }
 
@@ -188,7 +188,8 @@ func (v *volumeRun) writeTree(
 	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
-			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress, Limits: limits,
+			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
+			Limits: limits, TempDir: v.run.opts.StateDir,
 		})
 		return err
 	})
