@@ -53,7 +53,7 @@ func (a *app) copy(c *cli.Context) error {
 	q := backup.CopyRequest{From: c.String("from"), To: c.String("to"), DryRun: c.Bool("dry-run")}
 	named := map[string]bool{}
 	if !c.Bool("all") {
-		q.Pick = func(l *catalog.Listing) ([]catalog.Backup, error) { return pickBackups(l, c.Args().Slice(), named) }
+		q.Pick = func(l *catalog.Stock) ([]catalog.Entry, error) { return pickBackups(l, c.Args().Slice(), named) }
 	}
 	lines, err := engine.Copy(c.Context, q)
 	bars.Close()
@@ -71,7 +71,7 @@ func (a *app) copy(c *cli.Context) error {
 
 // pickBackups returns the backups that arguments name: all of a volume, or of those that a pattern fits, or that of one
 // time, which it notes in named.
-func pickBackups(l *catalog.Listing, args []string, named map[string]bool) (picked []catalog.Backup, err error) {
+func pickBackups(l *catalog.Stock, args []string, named map[string]bool) (picked []catalog.Entry, err error) {
 	seen := map[string]bool{}
 	for _, arg := range args {
 		fit, err := fitting(l, arg, named)
@@ -88,18 +88,13 @@ func pickBackups(l *catalog.Listing, args []string, named map[string]bool) (pick
 	return picked, nil
 }
 
-func fitting(l *catalog.Listing, arg string, named map[string]bool) (fit []catalog.Backup, err error) {
+func fitting(l *catalog.Stock, arg string, named map[string]bool) (fit []catalog.Entry, err error) {
 	if strings.LastIndexByte(arg, '@') > 0 { // one at the beginning belongs to the name
 		b, err := l.Resolve(arg)
 		named[b.ID.String()] = true
-		return []catalog.Backup{b}, err
+		return []catalog.Entry{b}, err
 	}
-	matches := refMatcher([]string{arg})
-	for _, b := range l.Backups {
-		if matches(b.ID.Ref) {
-			fit = append(fit, b)
-		}
-	}
+	fit = l.Entries(refMatcher([]string{arg}))
 	if len(fit) == 0 {
 		_, err = l.Resolve(arg) // whose message says what there is
 	}

@@ -9,6 +9,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/keep"
 	"voltar/internal/say"
 	"voltar/report"
 )
@@ -20,7 +21,7 @@ func (a *app) pruneCommand() *cli.Command {
 			"backup of a volume always stays.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print the reason for each backup, and remove nothing"}},
 		Action: func(c *cli.Context) error {
-			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]backup.PruneLine, error) {
+			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
 				return e.Prune(c.Context, wanted, dryRun)
 			})
 		},
@@ -29,14 +30,15 @@ func (a *app) pruneCommand() *cli.Command {
 
 func (a *app) forgetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "forget", Usage: "remove the backups of a volume that is gone", ArgsUsage: "VG/LV...",
-		Description: "Removes all backups of a volume that is no longer on this host. Those of one that is are kept.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would go, and remove nothing"}},
+		Name: "forget", Usage: "remove the backups of what is gone", ArgsUsage: "VG/LV|@KIND/NAME...",
+		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
+			"in the configuration. Those of what is there are kept.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would go, and remove nothing"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
-				return usageError{errors.New("name a volume as VG/LV")}
+				return usageError{errors.New("name a volume as VG/LV, or a source as @KIND/NAME")}
 			}
-			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]backup.PruneLine, error) {
+			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
 				return e.Forget(c.Context, wanted, dryRun)
 			})
 		},
@@ -44,7 +46,7 @@ func (a *app) forgetCommand() *cli.Command {
 }
 
 // remove runs what prune and forget have in common and prints a line for each backup.
-func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) bool, bool) ([]backup.PruneLine, error)) error {
+func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) bool, bool) ([]keep.Line, error)) error {
 	s, err := a.setup(c)
 	if err != nil {
 		return err
@@ -61,7 +63,7 @@ func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) b
 	}
 	if c.Bool("json") {
 		if lines == nil {
-			lines = []backup.PruneLine{}
+			lines = []keep.Line{}
 		}
 		if err := a.printJSON(lines); err != nil {
 			return err
@@ -76,7 +78,7 @@ func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) b
 	return nil
 }
 
-func (a *app) printPruneLines(lines []backup.PruneLine, dryRun bool) error {
+func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
 		verdict := "removed"

@@ -165,7 +165,9 @@ func wantPreview(t *testing.T, s site) {
 func TestLabRetentionOverNights(t *testing.T) {
 	lab.VG(t, "vg", 100<<20)
 	lab.Do(t, "mke2fs", "-q", lab.LV(t, "vg", "little", 8<<20))
-	s := newSite(t, "[snapshot]\nmin_size = \"4MiB\"\n[retention]\ndays = 3\n")
+	tree := t.TempDir()
+	writeFile(t, filepath.Join(tree, "file"), []byte("text"))
+	s := newSite(t, "[snapshot]\nmin_size = \"4MiB\"\n[retention]\ndays = 3\n[[directory]]\nname = \"tree\"\npath = \""+tree+"\"\n")
 	today := time.Now().Truncate(24 * time.Hour).Add(-30 * 24 * time.Hour).Add(13 * time.Hour) // noon, whatever the time zone
 	night := func(daysAgo int) time.Time { return today.AddDate(0, 0, -daysAgo) }
 	wantNights := func(what string, daysAgo ...int) {
@@ -221,7 +223,7 @@ func TestLabRetentionOverNights(t *testing.T) {
 	if code, out, errs := voltar(t, "verify", "--config", s.config); code != exitAttention {
 		t.Errorf("verify of a damaged archive: %d %s %s", code, out, errs)
 	}
-	if code, out, errs := voltar(t, "prune", "--config", s.config); code != 0 || strings.Count(out, "removed") != 0 {
+	if code, out, errs := voltar(t, "prune", "vg/little", "--config", s.config); code != 0 || strings.Count(out, "removed") != 0 {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	wantNights("after prune with a damaged one", 2, 0)
@@ -231,11 +233,11 @@ func TestLabRetentionOverNights(t *testing.T) {
 	}
 
 	code, out, errs := voltar(t, "prune", "--dry-run", "--config", s.config)
-	if code != 0 || strings.Count(out, "would remove") != 1 || strings.Count(out, "kept") != 1 {
+	if code != 0 || strings.Count(out, "would remove") != 2 || strings.Count(out, "kept") != 2 { // of the volume and of the tree
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	wantNights("after prune --dry-run", 2, 0)
-	if code, out, errs = voltar(t, "prune", "--config", s.config); code != 0 || strings.Count(out, "removed") != 1 {
+	if code, out, errs = voltar(t, "prune", "--config", s.config); code != 0 || strings.Count(out, "removed") != 2 {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	wantNights("after prune", 0)
@@ -244,6 +246,12 @@ func TestLabRetentionOverNights(t *testing.T) {
 		t.Errorf("forget of a volume that is there: %d %s", code, out)
 	}
 	wantNights("after forget", 0)
+	for _, name := range []string{"tree", "*"} {
+		code, out, _ = voltar(t, "forget", name, "--config", s.config)
+		if code != 0 || !strings.Contains(out, "kept") || strings.Contains(out, "removed") || len(s.backupsOf(t, "@directory/tree")) == 0 {
+			t.Errorf("forget %s, where a directory is configured: %d %s", name, code, out)
+		}
+	}
 	lab.Do(t, "lvremove", "--yes", "vg/little")
 	lab.Do(t, "mke2fs", "-q", lab.LV(t, "vg", "little", 12<<20)) // another volume under the old name
 	result = s.run(t, 0)

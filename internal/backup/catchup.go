@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
-	"voltar/internal/clock"
 	"voltar/internal/journal"
+	"voltar/internal/keep"
 	"voltar/report"
 )
 
@@ -75,7 +75,7 @@ func (r *run) catchUpOn(ctx context.Context, to *target, wanted func(catalog.Ref
 // catchUpFrom makes up what one destination lacks of another, until it is too late to begin with more. A failure that
 // concerns one backup alone does not keep it from the rest; any other would befall the rest as well.
 func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(catalog.Ref) bool, until time.Time) error {
-	lacking, err := r.lackingOn(to, from.all(wanted))
+	lacking, err := r.lackingOn(ctx, to, from.stock.Entries(wanted))
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(cat
 	failed, refused := 0, map[string]int{}
 	for i, b := range lacking {
 		var form *FormError
-		if err := checkForm(to.Destination, b.Manifest); errors.As(err, &form) {
+		if err := checkForm(to.Destination, b.Encryption); errors.As(err, &form) {
 			refused[form.Reason]++
 			continue
 		}
@@ -115,13 +115,13 @@ func (r *run) catchUpFrom(ctx context.Context, from, to *target, wanted func(cat
 // lackingOn returns what a destination lacks of some backups and would keep, the newest first. Where nothing is ever
 // pruned that is what is newer than the good ones that it had before tonight: one that is new does not get all of the
 // past by itself.
-func (r *run) lackingOn(to *target, backups []catalog.Backup) (lacking []catalog.Backup, err error) {
-	steps, err := planCopy(r.Now(), backups, to)
+func (r *run) lackingOn(ctx context.Context, to *target, backups []catalog.Entry) (lacking []catalog.Entry, err error) {
+	steps, err := r.planCopy(ctx, backups, to)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range steps {
-		if s.state == CopyMissing && (!isZero(to.Policy) || to.isBehind(s.backup, r.id)) {
+		if s.state == CopyMissing && (!keep.IsEmpty(to.Policy) || to.isBehind(s.backup, r.id)) {
 			lacking = append(lacking, s.backup)
 		}
 	}
@@ -129,7 +129,7 @@ func (r *run) lackingOn(to *target, backups []catalog.Backup) (lacking []catalog
 }
 
 // catchUpBackup copies one backup and enters it in the report.
-func (r *run) catchUpBackup(ctx context.Context, from, to *target, b catalog.Backup) error {
+func (r *run) catchUpBackup(ctx context.Context, from, to *target, b catalog.Entry) error {
 	r.Log.Info("copying what a destination lacks", "run", r.id, "backup", b.ID.String(), "from", from.Name, "to", to.Name,
 		"size", report.FormatSize(b.SizeBytes))
 	if err := r.copyBackup(ctx, from, to, b, func(int64) {}); err != nil {
@@ -141,7 +141,7 @@ func (r *run) catchUpBackup(ctx context.Context, from, to *target, b catalog.Bac
 }
 
 // mend says in the result of a volume that tonight's backup stands after all on a destination on which it had failed.
-func (r *run) mend(from, to *target, b catalog.Backup) {
+func (r *run) mend(from, to *target, b catalog.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.report.Volumes {
@@ -180,25 +180,12 @@ func (r *run) warnCatchUp(to, from *target, err error) {
 	r.warn(fmt.Sprintf("what %s lacks could not all be made up: %s", to.Name, strings.TrimSpace(problem.Message)), hint)
 }
 
-// all returns the backups of the sources that are wanted.
-func (t *target) all(wanted func(catalog.Ref) bool) []catalog.Backup {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var list []catalog.Backup
-	for _, b := range t.backups {
-		if wanted(b.ID.Ref) {
-			list = append(list, b)
-		}
-	}
-	return list
-}
-
 // isBehind tells whether a backup is newer than all good ones that the destination had of the source before tonight.
-func (t *target) isBehind(b catalog.Backup, tonight string) bool {
-	for _, held := range t.history(b.Identity()) {
-		if held.Manifest.Run != tonight && held.Manifest.Status == catalog.StatusComplete && !clock.IsAhead(held.ID.Time, t.run.Now()) {
+func (t *target) isBehind(b catalog.Entry, tonight string) bool {
+	for _, held := range t.stock.History(b.Identity) {
+		if held.Run != tonight && held.Status == catalog.StatusComplete && !held.IsAhead(t.run.Now()) {
 			return b.ID.Time.After(held.ID.Time)
 		}
 	}
-	return b.Manifest.Run == tonight
+	return b.Run == tonight
 }

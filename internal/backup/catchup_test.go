@@ -127,7 +127,7 @@ func TestCatchUpBehindTonight(t *testing.T) {
 	s.make(t, "far", "v1", 0, nil)
 	r := s.catchUpNow(t, func(r *run) {
 		b := s.make(t, "far", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
-		r.targets[1].add(b)
+		r.targets[1].stock.Add(b)
 	})
 	if got, want := caughtUp(r, "far"), "v1@2026-11-22 from near, v1@2026-11-21 from near"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -139,7 +139,7 @@ func TestCatchUpMendsTonight(t *testing.T) {
 	s := newCopySite(t, "near", "far")
 	r := s.catchUpNow(t, func(r *run) {
 		b := s.make(t, "near", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
-		r.targets[0].add(b)
+		r.targets[0].stock.Add(b)
 		r.hand(report.Volume{Name: "vg/v1", Status: report.VolumePartial, Backup: b.ID.String(), Copies: []report.Copy{
 			{Destination: "near", Path: "somewhere"}, {Destination: "far", Error: &report.Problem{Message: "the line was cut"}},
 		}})

@@ -7,15 +7,14 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/keep"
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
-	"voltar/retention"
 )
 
 // Backups are copied from one destination to another as they are: every file byte for byte, with the sums of the
@@ -26,7 +25,7 @@ import (
 type CopyRequest struct {
 	From, To string // names of destinations
 	// Pick chooses among what From holds; nil takes all.
-	Pick   func(*catalog.Listing) ([]catalog.Backup, error)
+	Pick   func(*catalog.Stock) ([]catalog.Entry, error)
 	DryRun bool
 }
 
@@ -73,14 +72,13 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []CopyLine, err
 	if err != nil {
 		return nil, err
 	}
-	picked := source.backups
+	picked := source.stock.Entries(nil)
 	if q.Pick != nil {
-		picked, err = q.Pick(&catalog.Listing{Host: e.opts.Host, Backups: source.backups, Unreadable: source.unreadable, Now: e.Now()})
-		if err != nil {
+		if picked, err = q.Pick(source.stock); err != nil {
 			return nil, err
 		}
 	}
-	steps, err := planCopy(e.Now(), picked, target)
+	steps, err := r.planCopy(ctx, picked, target)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +96,7 @@ func (r *run) doStep(ctx context.Context, source, target *target, s copyStep, dr
 	if s.state != CopyMissing {
 		return line
 	}
-	err := checkForm(target.Destination, s.backup.Manifest)
+	err := checkForm(target.Destination, s.backup.Encryption)
 	if err == nil && !dryRun {
 		line.State = CopyDone
 		err = r.copyShown(ctx, source, target, s.backup)
@@ -111,7 +109,7 @@ func (r *run) doStep(ctx context.Context, source, target *target, s copyStep, dr
 }
 
 // copyShown copies a backup and tells the one who watches.
-func (r *run) copyShown(ctx context.Context, source, target *target, b catalog.Backup) error {
+func (r *run) copyShown(ctx context.Context, source, target *target, b catalog.Entry) error {
 	shown := report.Volume{Name: b.ID.String(), StoredBytes: b.SizeBytes, Status: report.VolumeOK, Started: r.Now().UTC()}
 	if r.Progress != nil {
 		r.Progress.VolumeStarted(shown.Name, b.SizeBytes)
@@ -135,7 +133,7 @@ func unreadableLines(source, target *target, q CopyRequest) (lines []CopyLine) {
 	if q.Pick != nil {
 		return nil
 	}
-	for _, u := range source.unreadable {
+	for _, u := range source.stock.Unreadable {
 		lines = append(lines, CopyLine{
 			Backup: u.ID.String(), From: source.Name, To: target.Name, State: CopyFailed,
 			Reason: fmt.Sprintf("its manifest cannot be read: %v", u.Err),
@@ -187,65 +185,44 @@ func (r *run) openCopy(ctx context.Context, from, to Destination, dryRun bool) (
 
 // copyStep is one backup and what is to be done with it.
 type copyStep struct {
-	backup catalog.Backup
+	backup catalog.Entry
 	state  CopyState // missing, there or left
 	reason string
 }
 
 // planCopy decides on each backup whether a destination lacks it and would keep it, the newest first.
-func planCopy(now time.Time, backups []catalog.Backup, to *target) (steps []copyStep, err error) {
-	have := to.holds()
-	for _, h := range catalog.Histories(backups) {
-		lacking := slices.DeleteFunc(slices.Clone(h.Backups), func(b catalog.Backup) bool { return have[b.ID.String()] })
-		condemned, err := to.condemned(now, h.Identity, lacking)
-		if err != nil {
-			return nil, err
+func (r *run) planCopy(ctx context.Context, backups []catalog.Entry, to *target) (steps []copyStep, err error) {
+	lacking := map[catalog.Identity][]catalog.Entry{}
+	for _, b := range backups {
+		if !to.stock.Holds(b) {
+			lacking[b.Identity] = append(lacking[b.Identity], b)
 		}
-		for _, b := range h.Backups {
-			s := copyStep{backup: b, state: CopyMissing}
-			reason, goes := condemned[b.ID.String()]
-			switch {
-			case have[b.ID.String()]:
-				s.state = CopyThere
-			case goes:
-				s.state, s.reason = CopyLeft, reason
+	}
+	condemned := map[string]string{} // what the policy would remove if it were there, and why
+	if !keep.IsEmpty(to.Policy) {
+		for source, entries := range lacking {
+			verdicts, err := r.keeper().Decide(ctx, to.kept(), source, entries...)
+			if err != nil {
+				return nil, err
 			}
-			steps = append(steps, s)
+			for _, v := range verdicts.Condemned() {
+				condemned[v.Entry.ID.String()] = v.Reason
+			}
 		}
+	}
+	for _, b := range backups {
+		s := copyStep{backup: b, state: CopyMissing}
+		reason, goes := condemned[b.ID.String()]
+		switch {
+		case to.stock.Holds(b):
+			s.state = CopyThere
+		case goes:
+			s.state, s.reason = CopyLeft, reason
+		}
+		steps = append(steps, s)
 	}
 	slices.SortStableFunc(steps, func(a, b copyStep) int { return b.backup.ID.Time.Compare(a.backup.ID.Time) })
 	return steps, nil
-}
-
-// holds returns the identities of what is on a destination, unreadable or not.
-func (t *target) holds() map[string]bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	have := map[string]bool{}
-	for _, b := range t.backups {
-		have[b.ID.String()] = true
-	}
-	for _, u := range t.unreadable {
-		have[u.ID.String()] = true
-	}
-	return have
-}
-
-// condemned returns which backups the policy would remove if they were on the destination, and why.
-func (t *target) condemned(now time.Time, identity catalog.Identity, more []catalog.Backup) (map[string]string, error) {
-	if isZero(t.Policy) || len(more) == 0 {
-		return nil, nil
-	}
-	all := forRetention(append(slices.Clone(t.history(identity)), more...))
-	decisions, err := retention.Condemned(now, time.Local, all, t.Policy)
-	if err != nil {
-		return nil, err
-	}
-	reasons := map[string]string{}
-	for _, d := range decisions {
-		reasons[d.Backup.ID] = d.Reason
-	}
-	return reasons, nil
 }
 
 // FormError tells that a backup cannot be copied, because it is encrypted and would have to be so in another way.
@@ -256,8 +233,8 @@ func (e *FormError) Error() string { return "cannot copy it: " + e.Reason }
 // checkForm returns a *FormError unless a backup can be copied to a destination: as it is, where both are encrypted for
 // the same or not at all, or encrypted on the way. Nothing can be decrypted here, and what is for some must not be lost
 // to them.
-func checkForm(to Destination, m *catalog.Manifest) error {
-	if m.Encryption == nil || sameKeys(m.Encryption.Recipients, keysOf(to)) {
+func checkForm(to Destination, e *catalog.Encryption) error {
+	if e == nil || sameKeys(e.Recipients, keysOf(to)) {
 		return nil
 	}
 	wants := "is not encrypted"
@@ -265,7 +242,7 @@ func checkForm(to Destination, m *catalog.Manifest) error {
 		wants = "is encrypted to " + strings.Join(keys, ", ")
 	}
 	return &FormError{Reason: fmt.Sprintf("it is encrypted to %s, and %s %s",
-		strings.Join(m.Encryption.Recipients, ", "), to.Name, wants)}
+		strings.Join(e.Recipients, ", "), to.Name, wants)}
 }
 
 // keysOf returns for whom a destination is encrypted; none for one that is not.
@@ -288,14 +265,14 @@ type aloneError struct{ error }
 func (e aloneError) Unwrap() error { return e.error }
 
 // copyBackup copies one backup. Whatever fails, nothing of it stays behind; what cannot be removed stays in the journal.
-func (r *run) copyBackup(ctx context.Context, from, to *target, b catalog.Backup, progress func(int64)) (err error) {
+func (r *run) copyBackup(ctx context.Context, from, to *target, e catalog.Entry, progress func(int64)) (err error) {
 	if ctx.Err() != nil {
 		return fmt.Errorf("stopped before its turn: %w", context.Cause(ctx))
 	}
-	if err := errors.Join(checkForm(to.Destination, b.Manifest), r.unused(b.ID.Ref)); err != nil {
+	if err := errors.Join(checkForm(to.Destination, e.Encryption), r.unused(e.ID.Ref)); err != nil {
 		return aloneError{err}
 	}
-	text, err := b.ManifestText(ctx, from.Store)
+	b, text, err := e.LoadText(ctx, from.Store)
 	if err != nil {
 		return aloneError{err}
 	}
@@ -325,7 +302,7 @@ func (r *run) copyBackup(ctx context.Context, from, to *target, b catalog.Backup
 		return err
 	}
 	one.stands = true
-	to.add(copied)
+	to.stock.Add(copied)
 	return nil
 }
 

@@ -3,15 +3,13 @@ package backup
 import (
 	"context"
 	"os"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/keep"
 	"voltar/lvm"
 	"voltar/report"
-	"voltar/retention"
 )
 
 // Preview is what a run would do.
@@ -138,9 +136,9 @@ func previewSource(s source) PreviewSource {
 func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen choice) PreviewDestination {
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
 	err := catalog.CheckOwner(ctx, d.Store, e.us())
-	var listing *catalog.Listing
+	var stock *catalog.Stock
 	if err == nil {
-		listing, err = catalog.List(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage, Now: e.Now()})
+		stock, err = e.readStock(ctx, d)
 	}
 	if err != nil {
 		line.Problem = report.ProblemOf(err).Message
@@ -151,40 +149,38 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 	} else {
 		line.Problem = err.Error()
 	}
-	if isZero(d.Policy) {
+	if keep.IsEmpty(d.Policy) {
 		return line
 	}
-	var identities []catalog.Identity
+	var tonight []catalog.Entry
 	for _, v := range chosen.plan.Selected() {
-		identities = append(identities, catalog.VolumeIdentity(v.VGUUID, v.UUID))
+		tonight = append(tonight, catalog.Entry{
+			Identity: catalog.VolumeIdentity(v.VGUUID, v.UUID), ID: catalog.ID{Ref: catalog.VolumeRef(v.VG, v.Name)},
+		})
 	}
 	for _, s := range chosen.sources {
-		identities = append(identities, s.Identity())
+		tonight = append(tonight, catalog.Entry{Identity: s.Identity(), ID: catalog.ID{Ref: s.Ref()}})
 	}
-	line.Remove = e.previewRetention(d, listing, identities)
+	kept := keep.Destination{Name: d.Name, Store: d.Store, Policy: d.Policy, Stock: stock}
+	if line.Remove, err = e.previewRetention(ctx, kept, tonight); err != nil {
+		line.Problem = report.ProblemOf(err).Message
+	}
 	return line
 }
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.
-func (e *Engine) previewRetention(d Destination, listing *catalog.Listing, identities []catalog.Identity) []report.Removed {
-	tonight := retention.Backup{ID: "tonight", Time: e.Now().UTC().Truncate(time.Second), Complete: true}
-	var removed []report.Removed
-	for _, h := range catalog.Histories(listing.Backups) {
-		if !slices.Contains(identities, h.Identity) {
-			continue
-		}
-		decisions, err := retention.Apply(e.Now(), time.Local, append(forRetention(h.Backups), tonight), d.Policy)
+func (e *Engine) previewRetention(ctx context.Context, d keep.Destination, tonight []catalog.Entry) (removed []report.Removed, err error) {
+	k := (&run{Engine: e}).keeper()
+	for _, made := range tonight {
+		made.Host, made.MachineID, made.Status = e.opts.Host, e.opts.MachineID, catalog.StatusComplete
+		made.ID.Time = e.Now().UTC().Truncate(time.Second)
+		verdicts, err := k.Decide(ctx, d, made.Identity, made)
 		if err != nil {
-			return nil // an empty policy, which was passed over before
+			return removed, err
 		}
-		for _, decision := range decisions {
-			if !decision.Keep {
-				_, when, _ := strings.Cut(decision.Backup.ID, "@")
-				removed = append(removed, report.Removed{
-					Path: catalog.Place(d.Store, path.Join(e.opts.Host, h.Ref.String(), when)), Reason: decision.Reason,
-				})
-			}
+		for _, v := range verdicts.Condemned() {
+			removed = append(removed, report.Removed{Path: catalog.Place(d.Store, v.Entry.Path()), Reason: v.Reason})
 		}
 	}
-	return removed
+	return removed, nil
 }

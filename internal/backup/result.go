@@ -11,7 +11,6 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/clock"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -136,10 +135,8 @@ func addToLedger(ledger *report.Ledger, x *extent) {
 func (v *volumeRun) compare() {
 	before := int64(0)
 	for _, b := range v.out.alive() {
-		if last := v.lastComplete(b.target); last != nil {
-			for _, x := range last.Manifest.Extents {
-				before += x.Entries
-			}
+		if last, ok := v.lastComplete(b.target); ok {
+			before = last.Entries
 			break
 		}
 	}
@@ -196,9 +193,9 @@ func (v *volumeRun) lastGood() *time.Time {
 		if newest == nil {
 			newest = &time.Time{}
 		}
-		for _, b := range t.all(func(ref catalog.Ref) bool { return ref == v.ref() }) {
-			if b.ID != v.id && b.IsGood() && !clock.IsAhead(b.ID.Time, v.run.Now()) && b.ID.Time.After(*newest) {
-				newest = &b.ID.Time
+		for _, e := range t.stock.Entries(func(ref catalog.Ref) bool { return ref == v.ref() }) {
+			if e.ID != v.id && e.IsGood() && !e.IsAhead(v.run.Now()) && e.ID.Time.After(*newest) {
+				newest = &e.ID.Time
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/keep"
 	"voltar/report"
 )
 
@@ -79,7 +80,7 @@ func (e *Engine) policyInWords() string {
 	var words []string
 	for _, d := range e.opts.Destinations {
 		policy := d.Policy.String()
-		if isZero(d.Policy) {
+		if keep.IsEmpty(d.Policy) {
 			policy = "everything"
 		}
 		if !slices.Contains(words, policy) {

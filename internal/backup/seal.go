@@ -96,7 +96,7 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 		return catalog.Backup{}, err
 	}
 	b.stands = true
-	b.target.add(backup)
+	b.target.stock.Add(backup)
 	return backup, nil
 }
 

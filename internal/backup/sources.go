@@ -114,6 +114,15 @@ func (e *Engine) configuredSources() []source {
 	return list
 }
 
+// allSources are those that a run takes, and those that have runs of their own.
+func (e *Engine) allSources() []source {
+	list := e.configuredSources()
+	for _, d := range e.opts.Sources.Streams {
+		list = append(list, dumpSource(catalog.SourceStream, d))
+	}
+	return list
+}
+
 // sourceRun is one source that is no volume, on its way into the catalog.
 type sourceRun struct {
 	*volumeRun

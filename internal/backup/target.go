@@ -7,44 +7,56 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"voltar/internal/catalog"
-	"voltar/internal/clock"
-	"voltar/internal/journal"
+	"voltar/internal/keep"
 	"voltar/internal/store"
 	"voltar/report"
-	"voltar/retention"
 )
 
-// target is a destination during a run: whether it can be written to, and what it holds of this host. The listing is
-// read once; what the run adds and removes is kept up to date in it.
+// target is a destination during a run: whether it can be written to, and what it holds of this host. The stock is read
+// once; what the run adds and removes is kept up to date in it.
 type target struct {
 	Destination
-	run *run
-	err error // why nothing can be written to it
+	run   *run
+	err   error          // why nothing can be written to it
+	stock *catalog.Stock // nil where it could not be read
 
-	mu         sync.Mutex
-	backups    []catalog.Backup
-	unfinished []catalog.Unfinished
-	unreadable []catalog.Unreadable
-	caughtUp   []report.CaughtUp // made up from other destinations
-	notes      []string
+	mu       sync.Mutex
+	caughtUp []report.CaughtUp // made up from other destinations
+	notes    []string
 }
 
 // openTarget claims the host's folder on a destination and reads what is there.
 func (r *run) openTarget(ctx context.Context, d Destination) *target {
 	t := &target{Destination: d, run: r}
-	if t.err = catalog.Claim(ctx, d.Store, r.us(), r.Now()); t.err != nil {
-		return t
+	if t.err = catalog.Claim(ctx, d.Store, r.us(), r.Now()); t.err == nil {
+		t.stock, t.err = r.readStock(ctx, d)
 	}
-	listing, err := catalog.List(ctx, d.Store, r.opts.Host, catalog.Filter{Damage: r.opts.Damage, Now: r.Now()})
-	if err != nil {
-		t.err = err
-		return t
-	}
-	t.backups, t.unfinished, t.unreadable = listing.Backups, listing.Unfinished, listing.Unreadable
 	return t
+}
+
+// openExisting reads what a destination holds of this host, without claiming it.
+func (r *run) openExisting(ctx context.Context, d Destination) (*target, error) {
+	if err := catalog.CheckOwner(ctx, d.Store, r.us()); err != nil {
+		return nil, err
+	}
+	stock, err := r.readStock(ctx, d)
+	return &target{Destination: d, run: r, stock: stock}, err
+}
+
+func (e *Engine) readStock(ctx context.Context, d Destination) (*catalog.Stock, error) {
+	return catalog.ReadStock(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage, Now: e.Now()})
+}
+
+// kept is the destination as package keep has it.
+func (t *target) kept() keep.Destination {
+	return keep.Destination{Name: t.Name, Store: t.Store, Policy: t.Policy, Stock: t.stock}
+}
+
+// keeper decides on backups, and removes them in the name of the run.
+func (r *run) keeper() *keep.Keeper {
+	return &keep.Keeper{MachineID: r.opts.MachineID, Now: r.Now, Locks: r.locks, Journal: r.journal}
 }
 
 // out returns why nothing can be written to the destination: it could not be claimed, or was given up since. Nil while it
@@ -68,35 +80,6 @@ func (t *target) note(text string) {
 	}
 }
 
-func (t *target) add(b catalog.Backup) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.backups = append(t.backups, b)
-}
-
-func (t *target) forget(id catalog.ID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.backups = slices.DeleteFunc(t.backups, func(b catalog.Backup) bool { return b.ID == id })
-}
-
-// histories returns the backups by what they are of.
-func (t *target) histories() []catalog.History {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return catalog.Histories(t.backups)
-}
-
-// history returns the backups of one source, the newest first.
-func (t *target) history(identity catalog.Identity) []catalog.Backup {
-	for _, h := range t.histories() {
-		if h.Identity == identity {
-			return h.Backups
-		}
-	}
-	return nil
-}
-
 // describe is the destination's part of the report.
 func (t *target) describe(ctx context.Context) report.Destination {
 	d := report.Destination{Name: t.Name, Where: t.Store.String(), TotalBytes: -1, FreeBytes: -1}
@@ -107,17 +90,12 @@ func (t *target) describe(ctx context.Context) report.Destination {
 		d.BackupBytes = -1
 		return d
 	}
-	for _, b := range t.backups {
-		d.BackupBytes += b.SizeBytes
-	}
-	for _, u := range t.unfinished {
+	d.BackupBytes = t.stock.SizeBytes()
+	for _, u := range t.stock.Unfinished {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s is unfinished: no manifest; it is no backup, and no dead run of this host owns it", u.Path))
 	}
-	if ahead := t.ahead(); len(ahead) > 0 {
-		d.Notes = append(d.Notes, fmt.Sprintf("dated ahead of this host's clock, and counted for nothing: %s; is the clock right? "+
-			"Remove the folder of what is of no use", someOf(ahead)))
-	}
-	for _, u := range t.unreadable {
+	d.Notes = append(d.Notes, t.oddNotes()...)
+	for _, u := range t.stock.Unreadable {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s cannot be read and is kept: %v", u.Path, u.Err))
 	}
 	if noter, ok := store.As[store.Noter](t.Store); ok {
@@ -136,14 +114,26 @@ func (t *target) describe(ctx context.Context) report.Destination {
 	return d
 }
 
-// ahead returns the names of the backups that are dated ahead.
-func (t *target) ahead() (names []string) {
-	for _, b := range t.backups {
-		if clock.IsAhead(b.ID.Time, t.run.Now()) {
-			names = append(names, b.ID.String())
+// oddNotes tell of backups that count for nothing.
+func (t *target) oddNotes() (notes []string) {
+	var ahead, foreign []string
+	for _, e := range t.stock.Entries(nil) {
+		if e.IsAhead(t.run.Now()) {
+			ahead = append(ahead, e.ID.String())
+		}
+		if e.MachineID != t.run.opts.MachineID {
+			foreign = append(foreign, e.ID.String())
 		}
 	}
-	return names
+	if len(ahead) > 0 {
+		notes = append(notes, fmt.Sprintf("dated ahead of this host's clock, and counted for nothing: %s; is the clock right? "+
+			"Remove the folder of what is of no use", someOf(ahead)))
+	}
+	if len(foreign) > 0 {
+		notes = append(notes, fmt.Sprintf("made by another machine under this host's name: %s; they take no place of this machine's backups, "+
+			"and go as those come", someOf(foreign)))
+	}
+	return notes
 }
 
 // someOf writes a list for a report, and not more of it than is read there.
@@ -154,69 +144,3 @@ func someOf(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
-
-// remove deletes one backup, under the destination's lock and in the journal, so that a crash in between leaves
-// nothing that nobody owns.
-func (t *target) remove(ctx context.Context, b catalog.Backup, reason string) (report.Removed, error) {
-	record, err := t.run.journal.Intend(journal.Thing{Kind: journal.KindBackup, Destination: t.Store.String(), Path: b.Path()})
-	if err != nil {
-		return report.Removed{}, err
-	}
-	freed, err := catalog.Delete(ctx, t.Store, b.Path())
-	if err != nil {
-		return report.Removed{}, err
-	}
-	t.forget(b.ID)
-	removed := report.Removed{Path: catalog.Place(t.Store, b.Path()), Reason: reason, FreedBytes: freed}
-	return removed, t.run.journal.Gone(record)
-}
-
-// prune removes what decisions condemn, and returns what went.
-func (t *target) prune(ctx context.Context, backups []catalog.Backup,
-	decisions []retention.Decision) (removed []report.Removed, err error) {
-	byID := map[string]catalog.Backup{}
-	for _, b := range backups {
-		byID[b.ID.String()] = b
-	}
-	if !slices.ContainsFunc(decisions, func(d retention.Decision) bool { return !d.Keep }) {
-		return nil, nil
-	}
-	lock, err := t.run.locks.Lock(ctx, journal.ScopeDestination, t.Store.String())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	var all []error
-	for _, d := range decisions {
-		if d.Keep {
-			continue
-		}
-		gone, err := t.remove(ctx, byID[d.Backup.ID], d.Reason)
-		switch {
-		case err == nil:
-			removed = append(removed, gone)
-		case errors.Is(err, store.ErrLocked):
-			all = append(all, fmt.Errorf("%s stays, as its store holds it: %w", d.Backup.ID, err))
-		default:
-			all = append(all, fmt.Errorf("remove %s: %w", d.Backup.ID, err))
-		}
-	}
-	return removed, errors.Join(all...)
-}
-
-// forRetention is what a decision needs to know of backups.
-func forRetention(backups []catalog.Backup) []retention.Backup {
-	var list []retention.Backup
-	for _, b := range backups {
-		list = append(list, retention.Backup{
-			ID: b.ID.String(), Time: b.ID.Time, Complete: b.IsGood(),
-		})
-	}
-	return list
-}
-
-// isZero tells whether a policy prunes nothing because it says nothing.
-func isZero(p retention.Policy) bool { return errors.Is(p.Validate(), retention.ErrEmptyPolicy) }
-
-// pruneTimeout bounds what one volume's retention may take on one destination.
-const pruneTimeout = 30 * time.Minute

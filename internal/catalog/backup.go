@@ -69,12 +69,9 @@ func (b Backup) OpenStored(ctx context.Context, s store.Store, name string) (sto
 	return r, nil
 }
 
-// CheckFiles looks whether every file of a backup is there in its size. The error wraps ErrDamaged when one is not.
-func (b Backup) CheckFiles(ctx context.Context, s store.Store) error {
-	objects, err := s.List(ctx, b.Path())
-	if err != nil {
-		return fmt.Errorf("list the files of %s: %w", b.ID, err)
-	}
+// checkHeld looks whether every file of a backup is among the objects of its folder, in its size. The error wraps
+// ErrDamaged when one is not.
+func (b Backup) checkHeld(objects []store.Object) error {
 	held := map[string]int64{}
 	for _, o := range objects {
 		held[o.Key] = o.SizeBytes

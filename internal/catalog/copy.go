@@ -4,28 +4,22 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"slices"
 
-	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
-// ManifestText returns the manifest of a backup as it is stored, for CommitText in another store. One that has changed
-// since the backup was listed is refused.
-func (b Backup) ManifestText(ctx context.Context, s store.Store) ([]byte, error) {
-	data, _, err := read(ctx, s, path.Join(b.Path(), ManifestName), MaxManifestBytes)
+// LoadText reads a backup, and its manifest as it is stored, for CommitText in another store.
+func (e Entry) LoadText(ctx context.Context, s store.Store) (Backup, []byte, error) {
+	text, size, err := read(ctx, s, path.Join(e.Path(), ManifestName), MaxManifestBytes)
 	if err != nil {
-		return nil, fmt.Errorf("read the manifest of %s: %w", b.ID, err)
+		return Backup{}, nil, fmt.Errorf("read the manifest of %s: %w", e.ID, err)
 	}
-	m, err := ParseManifest(data)
+	b, err := parseBackup(e.Host, e.ID, text, size)
 	if err != nil {
-		return nil, fmt.Errorf("read the manifest of %s: %w", b.ID, err)
+		return Backup{}, nil, fmt.Errorf("read the manifest of %s: %w", e.ID, err)
 	}
-	if m.ID().Compare(b.ID) != 0 || !slices.Equal(m.Files, b.Manifest.Files) {
-		return nil, say.WithHint(fmt.Errorf("read the manifest of %s: cannot go on: somebody else has changed it", b.ID),
-			"try again")
-	}
-	return data, nil
+	b.Damage = e.Damage
+	return b, text, nil
 }
 
 // CommitText is Commit for a copy of a backup of another store: the manifest is taken over byte for byte, fields of

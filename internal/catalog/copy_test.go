@@ -20,8 +20,8 @@ func TestCommitTextKeepsEveryByte(t *testing.T) {
 	}
 	text = bytes.Replace(text, []byte("{"), []byte(`{ "of_tomorrow": [1, 2],`), 1)
 	raw(t, from, key, string(text))
-	got, err := b.ManifestText(context.Background(), from)
-	if err != nil || !bytes.Equal(got, text) {
+	loaded, got, err := EntryOf(b).LoadText(context.Background(), from)
+	if err != nil || !bytes.Equal(got, text) || loaded.ID != b.ID {
 		t.Fatalf("%s, %v", got, err)
 	}
 
@@ -47,7 +47,7 @@ func TestCommitTextRefuses(t *testing.T) {
 	s := newStore(t)
 	b := add(t, s, volume("v"), night)
 	other := add(t, s, volume("w"), night)
-	text, err := other.ManifestText(context.Background(), s)
+	_, text, err := EntryOf(other).LoadText(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +58,8 @@ func TestCommitTextRefuses(t *testing.T) {
 	if _, err := d.CommitText(context.Background(), []byte("garbage")); !errors.Is(err, ErrDamaged) {
 		t.Errorf("garbage: %v", err)
 	}
-	b.Manifest.Files[0].SizeBytes++ // as if somebody had amended it since
-	if _, err := b.ManifestText(context.Background(), s); err == nil {
-		t.Error("a manifest that has changed was taken")
+	raw(t, s, path.Join(b.Path(), ManifestName), string(text)) // as if somebody had put it there since
+	if _, _, err := EntryOf(b).LoadText(context.Background(), s); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a manifest of another backup in its place: %v", err)
 	}
 }

@@ -32,25 +32,29 @@ func lockFiles(ctx context.Context, s store.Store, folder string, files []File, 
 
 // Hold sees to it that a backup that is to be kept stays locked, in a store that locks: when less than half of the time
 // is left, it is locked for the whole of it again, the manifest last.
-func Hold(ctx context.Context, s store.Store, b Backup, now time.Time) error {
+func Hold(ctx context.Context, s store.Store, e Entry, now time.Time) error {
 	until := lockEnd(s, now)
 	if until.IsZero() {
 		return nil
 	}
 	locker, _ := store.As[store.Locker](s) // as lockEnd found
-	manifest := path.Join(b.Path(), ManifestName)
+	manifest := path.Join(e.Path(), ManifestName)
 	held, err := locker.LockedUntil(ctx, manifest)
 	if err != nil {
-		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
 	}
 	if held.Sub(now) >= locker.LockFor()/2 {
 		return nil
 	}
+	b, err := e.Load(ctx, s)
+	if err != nil {
+		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
+	}
 	if err := lockFiles(ctx, s, b.Path(), b.Manifest.Files, until); err != nil {
-		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
 	}
 	if err := locker.Lock(ctx, []string{manifest}, until); err != nil {
-		return fmt.Errorf("hold %s in %s: %w", b.ID, s, err)
+		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func TestHold(t *testing.T) {
 	} {
 		s.log = nil
 		at := now.AddDate(0, 0, test.days)
-		if err := Hold(context.Background(), s, b, at); err != nil {
+		if err := Hold(context.Background(), s, EntryOf(b), at); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(s.log, test.want) {
@@ -122,7 +122,7 @@ func TestHold(t *testing.T) {
 			t.Errorf("%s: locked until %s", test.name, s.until[b.Path()+"/"+ManifestName])
 		}
 	}
-	if err := Hold(context.Background(), s.Store, b, now); err != nil {
+	if err := Hold(context.Background(), s.Store, EntryOf(b), now); err != nil {
 		t.Errorf("a store that does not lock: %v", err)
 	}
 }

@@ -194,6 +194,12 @@ func VolumeIdentity(vgUUID, lvUUID string) Identity {
 	return Identity(vgUUID + "/" + lvUUID)
 }
 
+// VGUUID is that of the group of a volume; of other sources it is the kind.
+func (i Identity) VGUUID() string {
+	vg, _, _ := strings.Cut(string(i), "/")
+	return vg
+}
+
 // Identity of what was backed up. All but volumes have none but their name.
 func (s Source) Identity() Identity {
 	if s.Kind == SourceVolume {

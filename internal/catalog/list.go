@@ -59,13 +59,25 @@ const listLimit = 8
 // List lists the backups of a host. Only a store that does not answer makes it fail; a manifest that cannot be used is
 // in Unreadable. A host without a folder has no backups.
 func List(ctx context.Context, s store.Store, host string, filter Filter) (*Listing, error) {
+	var backups []Backup
+	listing, err := list(ctx, s, host, filter, func(b Backup) { backups = append(backups, b) })
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(backups, func(a, b Backup) int { return a.ID.Compare(b.ID) })
+	listing.Backups = backups
+	return listing, nil
+}
+
+// list hands each backup to take, one at a time and in any order, and returns what else there is.
+func list(ctx context.Context, s store.Store, host string, filter Filter, take func(Backup)) (*Listing, error) {
 	if err := CheckHost(host); err != nil {
 		return nil, err
 	}
 	if filter.Now.IsZero() {
 		filter.Now = time.Now()
 	}
-	l := &lister{store: s, filter: filter, listing: &Listing{Host: host, Now: filter.Now}}
+	l := &lister{store: s, filter: filter, listing: &Listing{Host: host, Now: filter.Now}, take: take}
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("list the backups of %s in %s: %w", host, s, err)
 	}
@@ -76,8 +88,9 @@ func List(ctx context.Context, s store.Store, host string, filter Filter) (*List
 type lister struct {
 	store   store.Store
 	filter  Filter
-	mu      sync.Mutex // guards listing
+	mu      sync.Mutex // guards the rest
 	listing *Listing
+	take    func(Backup)
 }
 
 // run goes through groups, volumes and times, and reads the manifests, each step as many at once as the limit allows.
@@ -179,7 +192,7 @@ func (l *lister) add(backup Backup, id ID, err error) {
 	folder := id.Path(l.listing.Host)
 	switch {
 	case err == nil:
-		l.listing.Backups = append(l.listing.Backups, backup)
+		l.take(backup)
 	case errors.Is(err, store.ErrNotExist):
 		l.listing.Unfinished = append(l.listing.Unfinished, Unfinished{ID: id, Path: folder})
 	default:
@@ -187,13 +200,18 @@ func (l *lister) add(backup Backup, id ID, err error) {
 	}
 }
 
-// readBackup reads the manifest of one folder, which must be of what the path says.
+// readBackup reads the manifest of one folder.
 func readBackup(ctx context.Context, s store.Store, host string, id ID) (Backup, error) {
 	data, size, err := read(ctx, s, path.Join(id.Path(host), ManifestName), MaxManifestBytes)
 	if err != nil {
 		return Backup{}, err
 	}
-	m, err := ParseManifest(data)
+	return parseBackup(host, id, data, size)
+}
+
+// parseBackup reads the text of a manifest, which must be of what the path says.
+func parseBackup(host string, id ID, text []byte, size int64) (Backup, error) {
+	m, err := ParseManifest(text)
 	if err != nil {
 		return Backup{}, err
 	}
@@ -204,7 +222,6 @@ func readBackup(ctx context.Context, s store.Store, host string, id ID) (Backup,
 }
 
 func (l *Listing) sort() {
-	slices.SortFunc(l.Backups, func(a, b Backup) int { return a.ID.Compare(b.ID) })
 	slices.SortFunc(l.Unreadable, func(a, b Unreadable) int { return a.ID.Compare(b.ID) })
 	slices.SortFunc(l.Unfinished, func(a, b Unfinished) int { return a.ID.Compare(b.ID) })
 	slices.Sort(l.Unknown)

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -178,50 +177,6 @@ func TestResolve(t *testing.T) {
 	var newer *FormatError
 	if _, err := l.Resolve("v4"); !errors.As(err, &newer) {
 		t.Errorf("error %v, want a FormatError", err)
-	}
-}
-
-func TestHistories(t *testing.T) {
-	s := newStore(t)
-	day := func(n int) time.Time { return night.AddDate(0, 0, n) }
-	anew := volume("v1")
-	anew.LVUUID = "another"
-	renamed := volume("v2")
-	renamed.Name = "v2-renamed"
-	clone := volume("v1")
-	clone.VG, clone.VGUUID = "cloned", "cloned-uuid"
-	add(t, s, volume("v1"), day(0))
-	add(t, s, anew, day(1))
-	add(t, s, volume("v2"), day(0))
-	add(t, s, renamed, day(1))
-	add(t, s, clone, day(0))
-	add(t, s, Source{Kind: SourceDump, Name: "mysql"}, day(0))
-
-	histories := Histories(mustList(t, s, Filter{}).Backups)
-	var got []string
-	for _, h := range histories {
-		got = append(got, fmt.Sprintf("%s %s: %v", h.Ref, h.LVUUID, names(h.Backups)))
-		if h.SizeBytes() < 4*int64(len(h.Backups)) {
-			t.Errorf("%s has %d bytes", h.Ref, h.SizeBytes())
-		}
-	}
-	want := []string{
-		"@dump/mysql : [@dump/mysql@2026-11-20T010001Z]",
-		"cloned/v1 uuid-of-v1: [cloned/v1@2026-11-20T010001Z]",
-		"nova-volumes/v1 another: [nova-volumes/v1@2026-11-21T010001Z]",
-		"nova-volumes/v1 uuid-of-v1: [nova-volumes/v1@2026-11-20T010001Z]",
-		"nova-volumes/v2-renamed uuid-of-v2: [nova-volumes/v2-renamed@2026-11-21T010001Z nova-volumes/v2@2026-11-20T010001Z]",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("histories\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	gone := Gone(histories, map[Identity]bool{anew.Identity(): true, VolumeIdentity("vg-uuid", "uuid-of-v2"): true})
-	var refs []string
-	for _, h := range gone {
-		refs = append(refs, h.Ref.String()+" "+h.LVUUID)
-	}
-	if want := []string{"cloned/v1 uuid-of-v1", "nova-volumes/v1 uuid-of-v1"}; !slices.Equal(refs, want) {
-		t.Errorf("gone %q, want %q", refs, want)
 	}
 }
 

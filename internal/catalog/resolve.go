@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"voltar/internal/clock"
 	"voltar/internal/say"
 )
 
@@ -18,24 +20,56 @@ var ErrNotFound = errors.New("there is no such backup")
 // An error that wraps ErrNotFound says what there is. When the newest cannot be read nothing older is taken in its
 // stead: that must be asked for.
 func (l *Listing) Resolve(text string) (Backup, error) {
-	name, when := cutTime(text)
-	ref, err := l.resolveRef(name)
-	if err != nil {
-		return Backup{}, fmt.Errorf("find backup %q: %w", text, err)
+	r := resolver{bad: l.Unreadable, now: l.Now}
+	for _, b := range l.Backups {
+		r.known = append(r.known, b.ID)
 	}
-	backup, err := l.resolveTime(ref, when)
+	at, err := r.resolve(text)
 	if err != nil {
-		return Backup{}, fmt.Errorf("find backup %q: %w", text, err)
+		return Backup{}, err
 	}
-	return backup, nil
+	return l.Backups[at], nil
 }
 
-func (l *Listing) resolveRef(name string) (Ref, error) {
-	known := map[Ref]bool{}
-	for _, b := range l.Backups {
-		known[b.ID.Ref] = true
+// Resolve is as Listing has it.
+func (x *Stock) Resolve(text string) (Entry, error) {
+	entries := x.Entries(nil)
+	r := resolver{bad: x.Unreadable, now: x.Now}
+	for _, e := range entries {
+		r.known = append(r.known, e.ID)
 	}
-	for _, u := range l.Unreadable {
+	at, err := r.resolve(text)
+	if err != nil {
+		return Entry{}, err
+	}
+	return entries[at], nil
+}
+
+// resolver finds one of the backups there are, in the order of ID.Compare.
+type resolver struct {
+	known []ID
+	bad   []Unreadable
+	now   time.Time
+}
+
+func (r resolver) resolve(text string) (at int, err error) {
+	name, when := cutTime(text)
+	ref, err := r.resolveRef(name)
+	if err == nil {
+		at, err = r.resolveTime(ref, when)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find backup %q: %w", text, err)
+	}
+	return at, nil
+}
+
+func (r resolver) resolveRef(name string) (Ref, error) {
+	known := map[Ref]bool{}
+	for _, id := range r.known {
+		known[id.Ref] = true
+	}
+	for _, u := range r.bad {
 		known[u.ID.Ref] = true
 	}
 	var found, all []string
@@ -60,55 +94,64 @@ func (l *Listing) resolveRef(name string) (Ref, error) {
 	}
 }
 
-func (l *Listing) resolveTime(ref Ref, when string) (Backup, error) {
-	var fit, others []Backup
+func (r resolver) resolveTime(ref Ref, when string) (at int, err error) {
+	var fit []int
+	var others []ID
 	var bad []Unreadable
-	for _, b := range l.Backups {
-		if b.ID.Ref != ref {
+	for i, id := range r.known {
+		if id.Ref != ref {
 			continue
 		}
-		others = append(others, b)
-		if strings.HasPrefix(FormatTime(b.ID.Time), when) {
-			fit = append(fit, b)
+		others = append(others, id)
+		if strings.HasPrefix(FormatTime(id.Time), when) {
+			fit = append(fit, i)
 		}
 	}
-	for _, u := range l.Unreadable {
+	for _, u := range r.bad {
 		if u.ID.Ref == ref && strings.HasPrefix(FormatTime(u.ID.Time), when) {
 			bad = append(bad, u)
 		}
 	}
 	if when == "" {
-		return l.newest(fit, bad)
+		return r.newest(fit, bad)
 	}
 	switch {
 	case len(fit) == 1 && len(bad) == 0:
 		return fit[0], nil
 	case len(fit) == 0 && len(bad) == 1:
-		return Backup{}, unreadable(bad[0])
+		return 0, unreadable(bad[0])
 	case len(fit)+len(bad) > 1:
-		return Backup{}, say.WithHint(fmt.Errorf("%w: the time fits more than one", ErrNotFound),
-			fmt.Sprintf("say which: %s", some(ids(fit))))
+		return 0, say.WithHint(fmt.Errorf("%w: the time fits more than one", ErrNotFound), "say which: "+some(r.newestFirst(fit)))
 	default:
-		return Backup{}, say.WithHint(fmt.Errorf("%w of that time", ErrNotFound),
-			fmt.Sprintf("there are %s", some(ids(others))))
+		slices.Reverse(others)
+		return 0, say.WithHint(fmt.Errorf("%w of that time", ErrNotFound), "there are "+some(idTexts(others)))
 	}
 }
 
-func (l *Listing) newest(backups []Backup, bad []Unreadable) (Backup, error) {
-	bad = slices.DeleteFunc(slices.Clone(bad), func(u Unreadable) bool { return l.IsAhead(u.ID) })
-	past := slices.DeleteFunc(slices.Clone(backups), func(b Backup) bool { return l.IsAhead(b.ID) })
+func (r resolver) newest(fit []int, bad []Unreadable) (at int, err error) {
+	bad = slices.DeleteFunc(slices.Clone(bad), func(u Unreadable) bool { return clock.IsAhead(u.ID.Time, r.now) })
+	past := slices.DeleteFunc(slices.Clone(fit), func(i int) bool { return clock.IsAhead(r.known[i].Time, r.now) })
 	switch {
 	case len(bad) > 0 && len(past) == 0:
-		return Backup{}, unreadable(bad[len(bad)-1])
+		return 0, unreadable(bad[len(bad)-1])
 	case len(past) == 0:
-		return Backup{}, say.WithHint(fmt.Errorf("%w that is not dated ahead of this host's clock", ErrNotFound),
-			"is the clock right? To take one that is, say which: "+some(ids(backups)))
-	case len(bad) > 0 && bad[len(bad)-1].ID.Time.After(past[len(past)-1].ID.Time):
+		return 0, say.WithHint(fmt.Errorf("%w that is not dated ahead of this host's clock", ErrNotFound),
+			"is the clock right? To take one that is, say which: "+some(r.newestFirst(fit)))
+	case len(bad) > 0 && bad[len(bad)-1].ID.Time.After(r.known[past[len(past)-1]].Time):
 		last := bad[len(bad)-1]
-		return Backup{}, say.WithHint(fmt.Errorf("read the manifest of %s, the newest: %w", last.ID, last.Err),
-			fmt.Sprintf("for an older one say which: %s", some(ids(past))))
+		return 0, say.WithHint(fmt.Errorf("read the manifest of %s, the newest: %w", last.ID, last.Err),
+			"for an older one say which: "+some(r.newestFirst(past)))
 	}
 	return past[len(past)-1], nil
+}
+
+// newestFirst returns the names of backups at some positions.
+func (r resolver) newestFirst(positions []int) []string {
+	var list []ID
+	for _, i := range slices.Backward(positions) {
+		list = append(list, r.known[i])
+	}
+	return idTexts(list)
 }
 
 func unreadable(u Unreadable) error {
@@ -116,12 +159,12 @@ func unreadable(u Unreadable) error {
 		"RESTORE.txt in its folder brings it back by hand, or take another copy")
 }
 
-func ids(backups []Backup) []string {
-	var list []string
-	for _, b := range slices.Backward(backups) {
-		list = append(list, b.ID.String())
+func idTexts(list []ID) []string {
+	var names []string
+	for _, id := range list {
+		names = append(names, id.String())
 	}
-	return list
+	return names
 }
 
 // some writes a list for people, and not more of it than they will read.

@@ -1,0 +1,336 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"voltar/internal/clock"
+	"voltar/internal/store"
+)
+
+// Entry is what is kept in mind of one backup: enough to decide what becomes of it, and little enough for the tens of
+// thousands that a host may have. Everything else is in the manifest, which Load reads again.
+type Entry struct {
+	Host       string // the folder's
+	ID         ID
+	Identity   Identity
+	MachineID  string // of the machine that made it
+	Run        string
+	Status     Status
+	Damage     string      // what is known to be wrong with it since it was made, empty for nothing
+	SizeBytes  int64       // of all files, the manifest included
+	Entries    int64       // files and folders in its archives
+	Encryption *Encryption // nil for a backup that everybody can read
+	files      uint64      // digest of the names and sizes of its files, without the manifest
+}
+
+// IsGood tells whether the backup lacks nothing, as far as is known.
+func (e Entry) IsGood() bool { return e.Status == StatusComplete && e.Damage == "" }
+
+// IsAhead tells whether the backup is dated ahead (package clock).
+func (e Entry) IsAhead(now time.Time) bool { return clock.IsAhead(e.ID.Time, now) }
+
+// Path is the key of the backup's folder.
+func (e Entry) Path() string { return e.ID.Path(e.Host) }
+
+// Load reads the backup itself.
+func (e Entry) Load(ctx context.Context, s store.Store) (Backup, error) {
+	b, err := readBackup(ctx, s, e.Host, e.ID)
+	b.Damage = e.Damage
+	return b, err
+}
+
+// digestSeed makes digests that nobody who writes to a store can foresee.
+var digestSeed = maphash.MakeSeed()
+
+// digest is of names and sizes, in any order of the files.
+func digest(names []string, sizeOf func(name string) int64) uint64 {
+	var h maphash.Hash
+	h.SetSeed(digestSeed)
+	slices.Sort(names)
+	for _, name := range names {
+		_, _ = h.WriteString(name) // never fails
+		fmt.Fprintf(&h, "\x00%d\x00", sizeOf(name))
+	}
+	return h.Sum64()
+}
+
+// EntryOf is what is kept in mind of a backup.
+func EntryOf(b Backup) Entry {
+	e := Entry{
+		Host: b.Host, ID: b.ID, Identity: b.Identity(), MachineID: b.Manifest.Host.MachineID, Run: b.Manifest.Run,
+		Status: b.Manifest.Status, Damage: b.Damage, SizeBytes: b.SizeBytes, Encryption: b.Manifest.Encryption,
+	}
+	for _, x := range b.Manifest.Extents {
+		e.Entries += x.Entries
+	}
+	sizes := make(map[string]int64, len(b.Manifest.Files))
+	names := make([]string, 0, len(b.Manifest.Files))
+	for _, file := range b.Manifest.Files {
+		sizes[file.Name] = file.SizeBytes
+		names = append(names, file.Name)
+	}
+	e.files = digest(names, func(name string) int64 { return sizes[name] })
+	return e
+}
+
+// History is all backups of one source, whatever names it had.
+type History struct {
+	Identity Identity
+	Ref      Ref     // the name in the newest backup that is not dated ahead
+	Entries  []Entry // the newest first; never empty, and not to be changed
+}
+
+// Newest returns the newest backup that is not dated ahead; ok is false when all are.
+func (h History) Newest(now time.Time) (_ Entry, ok bool) {
+	for _, e := range h.Entries {
+		if !e.IsAhead(now) {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+// Stock is what one store holds of one host, sorted by what it is of. It is read once; what is added and removed after
+// that is kept up to date in it. It is safe for concurrent use.
+type Stock struct {
+	Host       string
+	Unreadable []Unreadable
+	Unfinished []Unfinished
+	Now        time.Time // as Filter has it
+
+	mu         sync.Mutex
+	histories  map[Identity][]Entry // the newest first; replaced and never changed, so that readers need no lock
+	sizeBytes  int64
+	unreadable map[string]bool // by ID
+}
+
+// ReadStock reads what a store holds of a host. Each manifest is read and let go of again. The filter must not choose.
+func ReadStock(ctx context.Context, s store.Store, host string, filter Filter) (*Stock, error) {
+	x := newStock(host)
+	shared := map[string]string{}
+	listing, err := list(ctx, s, host, filter, func(b Backup) { x.put(EntryOf(b).share(shared)) })
+	if err != nil {
+		return nil, err
+	}
+	x.finish(listing)
+	return x, nil
+}
+
+// NewStock makes the stock of what was listed.
+func NewStock(listing *Listing) *Stock {
+	x := newStock(listing.Host)
+	for _, b := range listing.Backups {
+		x.put(EntryOf(b))
+	}
+	x.finish(listing)
+	return x
+}
+
+func newStock(host string) *Stock {
+	return &Stock{Host: host, histories: map[Identity][]Entry{}, unreadable: map[string]bool{}}
+}
+
+// share has entries hold the same text once.
+func (e Entry) share(texts map[string]string) Entry {
+	one := func(text string) string {
+		if known, ok := texts[text]; ok {
+			return known
+		}
+		text = strings.Clone(text) // and not the manifest that it was cut out of
+		texts[text] = text
+		return text
+	}
+	e.Host, e.MachineID, e.Run = one(e.Host), one(e.MachineID), one(e.Run)
+	e.Identity, e.Status = Identity(one(string(e.Identity))), Status(one(string(e.Status)))
+	e.ID.Ref.VG, e.ID.Ref.Name = one(e.ID.Ref.VG), one(e.ID.Ref.Name)
+	return e
+}
+
+// put takes an entry while the stock is being read.
+func (x *Stock) put(e Entry) {
+	x.histories[e.Identity] = append(x.histories[e.Identity], e)
+	x.sizeBytes += e.SizeBytes
+}
+
+func (x *Stock) finish(listing *Listing) {
+	x.Unreadable, x.Unfinished, x.Now = listing.Unreadable, listing.Unfinished, listing.Now
+	for _, u := range x.Unreadable {
+		x.unreadable[u.ID.String()] = true
+	}
+	for _, entries := range x.histories {
+		slices.SortFunc(entries, newestFirst)
+	}
+}
+
+func newestFirst(a, b Entry) int { return cmp.Or(b.ID.Time.Compare(a.ID.Time), a.ID.Compare(b.ID)) }
+
+// Add enters a backup that was made.
+func (x *Stock) Add(b Backup) {
+	e := EntryOf(b)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old := x.histories[e.Identity]
+	at, _ := slices.BinarySearchFunc(old, e, newestFirst)
+	x.histories[e.Identity] = slices.Insert(slices.Clone(old), at, e)
+	x.sizeBytes += e.SizeBytes
+}
+
+// Remove takes out a backup that was removed.
+func (x *Stock) Remove(e Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(x.histories[e.Identity]), func(have Entry) bool { return have.ID == e.ID })
+	x.sizeBytes -= e.SizeBytes
+	if x.histories[e.Identity] = left; len(left) == 0 {
+		delete(x.histories, e.Identity)
+	}
+}
+
+// MarkDamaged notes what was found wrong with a backup.
+func (x *Stock) MarkDamaged(e Entry, damage string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	marked := slices.Clone(x.histories[e.Identity])
+	if i := slices.IndexFunc(marked, func(have Entry) bool { return have.ID == e.ID }); i >= 0 {
+		marked[i].Damage = damage
+	}
+	x.histories[e.Identity] = marked
+}
+
+// History returns the backups of one source, the newest first. They are not to be changed.
+func (x *Stock) History(identity Identity) []Entry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.histories[identity]
+}
+
+// Histories returns those of which a backup has a name that is wanted, whole; nil takes all. They are in the order of
+// names, and of identities where two share one.
+func (x *Stock) Histories(wanted func(Ref) bool) []History {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var list []History
+	for identity, entries := range x.histories {
+		if wanted == nil || slices.ContainsFunc(entries, func(e Entry) bool { return wanted(e.ID.Ref) }) {
+			h := History{Identity: identity, Ref: entries[0].ID.Ref, Entries: entries}
+			if newest, ok := h.Newest(x.Now); ok {
+				h.Ref = newest.ID.Ref
+			}
+			list = append(list, h)
+		}
+	}
+	slices.SortFunc(list, func(a, b History) int {
+		return cmp.Or(strings.Compare(a.Ref.String(), b.Ref.String()), cmp.Compare(a.Identity, b.Identity))
+	})
+	return list
+}
+
+// Entries returns the backups of the names that are wanted, in the order of ID.Compare; nil takes all.
+func (x *Stock) Entries(wanted func(Ref) bool) []Entry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var list []Entry
+	for _, entries := range x.histories {
+		for _, e := range entries {
+			if wanted == nil || wanted(e.ID.Ref) {
+				list = append(list, e)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Entry) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
+// Holds tells whether there is a backup of that identity and time, readable or not.
+func (x *Stock) Holds(e Entry) bool {
+	if x.unreadable[e.ID.String()] {
+		return true
+	}
+	return slices.ContainsFunc(x.History(e.Identity), func(have Entry) bool { return have.ID == e.ID })
+}
+
+// SizeBytes is that of all backups.
+func (x *Stock) SizeBytes() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.sizeBytes
+}
+
+// CheckFiles looks whether the store still holds the files of the backups of a source that count as good, each of its
+// size: one request for each name that the source had. It marks those of which it does not as damaged, and returns them.
+func (x *Stock) CheckFiles(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
+	entries := x.History(identity)
+	listed := map[Ref]map[string][]store.Object{} // by the time in their path
+	for _, e := range entries {
+		if !e.IsGood() {
+			continue
+		}
+		byTime, isListed := listed[e.ID.Ref]
+		if !isListed {
+			if byTime, err = filesByTime(ctx, s, x.Host, e.ID.Ref); err != nil {
+				return lacking, fmt.Errorf("look after the files of %s in %s: %w", e.ID.Ref, s, err)
+			}
+			listed[e.ID.Ref] = byTime
+		}
+		damage, err := e.compare(ctx, s, byTime[FormatTime(e.ID.Time)])
+		if err != nil {
+			return lacking, err
+		}
+		if damage != "" {
+			x.MarkDamaged(e, damage)
+			e.Damage = damage
+			lacking = append(lacking, e)
+		}
+	}
+	return lacking, nil
+}
+
+// filesByTime lists all files of all backups of a name.
+func filesByTime(ctx context.Context, s store.Store, host string, ref Ref) (map[string][]store.Object, error) {
+	folder := path.Join(host, ref.String())
+	objects, err := s.List(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	byTime := map[string][]store.Object{}
+	for _, o := range objects {
+		when, _, _ := strings.Cut(strings.TrimPrefix(o.Key, folder+"/"), "/")
+		byTime[when] = append(byTime[when], o)
+	}
+	return byTime, nil
+}
+
+// compare says what a backup lacks of its files, given what there is in its folder. Only where the two differ is the
+// manifest read again.
+func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Object) (damage string, err error) {
+	sizes := map[string]int64{}
+	var names []string
+	for _, o := range objects {
+		if name := path.Base(o.Key); name != ManifestName {
+			sizes[name] = o.SizeBytes
+			names = append(names, name)
+		}
+	}
+	if digest(names, func(name string) int64 { return sizes[name] }) == e.files {
+		return "", nil
+	}
+	b, err := e.Load(ctx, s)
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if err == nil {
+		err = b.checkHeld(objects)
+	}
+	if err != nil {
+		return err.Error(), nil
+	}
+	return "", nil // there is more than the manifest has, which harms nobody
+}

@@ -1,0 +1,499 @@
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/journal"
+	"voltar/internal/store"
+	"voltar/internal/store/disk"
+	"voltar/report"
+	"voltar/retention"
+)
+
+const (
+	host    = "volume-host"
+	machine = "machine-1"
+	runID   = "20261101T010001Z-3f9a0c"
+)
+
+var firstNight = time.Date(2026, 11, 1, 1, 0, 1, 0, time.UTC)
+
+func nightAfter(n int) time.Time { return firstNight.AddDate(0, 0, n) }
+
+// site is a host with one destination, and a clock that stands where the test sets it.
+type site struct {
+	*Keeper
+	store store.Store
+	dir   string
+	now   time.Time
+}
+
+func newSite(t *testing.T, night int) *site {
+	t.Helper()
+	s := &site{dir: t.TempDir(), now: nightAfter(night).Add(time.Hour)}
+	opened, err := disk.Open(disk.Options{Path: filepath.Join(s.dir, "store")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = opened.Close() })
+	s.store = opened
+	locks, err := journal.NewLocks(filepath.Join(s.dir, "run"), journal.Holder{Run: runID, Command: "test", Started: s.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := journal.Begin(journal.Options{Dir: filepath.Join(s.dir, "journal")}, journal.Info{Run: runID, Host: host, Started: s.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = record.Close() })
+	s.Keeper = &Keeper{MachineID: machine, Now: func() time.Time { return s.now }, Locks: locks, Journal: record}
+	return s
+}
+
+// with reads what is on the destination, whose policy is given.
+func (s *site) with(t *testing.T, policy retention.Policy) Destination {
+	t.Helper()
+	stock, err := catalog.ReadStock(t.Context(), s.store, host, catalog.Filter{Now: s.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Destination{Name: "disk", Store: s.store, Policy: policy, Stock: stock}
+}
+
+func volume(name string) catalog.Source {
+	return catalog.Source{Kind: catalog.SourceVolume, VG: "vg", VGUUID: "vg-uuid", Name: name, LVUUID: "uuid-" + name, SizeBytes: 1 << 20}
+}
+
+// make makes a backup of a source, as a machine would.
+func (s *site) make(t *testing.T, source catalog.Source, at time.Time, machineID string) catalog.Backup {
+	t.Helper()
+	const text = "what the volume held"
+	sums := archive.NewSums()
+	_, _ = sums.Write([]byte(text)) // never fails
+	d := sums.Sum()
+	m := &catalog.Manifest{
+		Format: catalog.Format, Voltar: "1.0.0", Status: catalog.StatusComplete, Run: "earlier", Source: source, Time: at,
+		Host: catalog.Host{Name: host, MachineID: machineID}, Started: at, Ended: at.Add(time.Minute),
+		Files: []catalog.File{{Name: "data.tar.gz", SizeBytes: d.SizeBytes, SHA1: d.SHA1, SHA256: d.SHA256}},
+	}
+	draft, err := catalog.Begin(t.Context(), s.store, host, m.ID(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := draft.Create(t.Context(), "data.tar.gz", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := draft.Commit(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// hollow leaves nothing of a backup but its manifest.
+func (s *site) hollow(t *testing.T, b catalog.Backup) {
+	t.Helper()
+	if err := s.store.Delete(t.Context(), b.Path()+"/data.tar.gz"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// left names the backups that stand, by the number of their night, the oldest first.
+func (s *site) left(t *testing.T) string {
+	t.Helper()
+	var nights []string
+	for _, e := range s.with(t, retention.Policy{}).Stock.Entries(nil) {
+		nights = append(nights, fmt.Sprint(int(e.ID.Time.Sub(firstNight)/(24*time.Hour))))
+	}
+	return strings.Join(nights, " ")
+}
+
+// Nothing goes on account of a backup of which there is nothing but the manifest.
+func TestRetainCountsOnlyWhatIsThere(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		policy retention.Policy
+		hollow []int // of the nights 0 to 4
+		left   string
+	}{
+		{"all are whole", retention.Policy{KeepLast: 1}, nil, "4"},
+		{"the newest", retention.Policy{KeepLast: 1}, []int{4}, "3 4"},
+		{"all but the oldest", retention.Policy{KeepLast: 1}, []int{1, 2, 3, 4}, "0 4"},
+		{"one that takes a slot", retention.Policy{KeepLast: 3}, []int{3}, "1 2 3 4"},
+		{"by days", retention.Policy{Days: 1}, []int{4}, "3 4"},
+		{"by weeks", retention.Policy{Weekly: 1}, []int{4}, "3 4"},
+		{"one that goes anyway", retention.Policy{KeepLast: 2}, []int{0}, "3 4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t, 4)
+			for n := range 5 {
+				b := s.make(t, volume("v"), nightAfter(n), machine)
+				if slices.Contains(c.hollow, n) {
+					s.hollow(t, b)
+				}
+			}
+			d := s.with(t, c.policy)
+			result, err := s.Retain(t.Context(), d, volume("v").Identity())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.left(t); got != c.left {
+				t.Errorf("left %s, want %s", got, c.left)
+			}
+			if len(result.Warnings) != len(c.hollow) || len(d.Stock.History(volume("v").Identity()))+len(result.Removed) != 5 {
+				t.Errorf("%+v", result)
+			}
+			for _, w := range result.Warnings {
+				if !strings.Contains(w.Message, "data.tar.gz is missing") {
+					t.Errorf("%+v", w)
+				}
+			}
+		})
+	}
+}
+
+// The files are looked after only where something is to go, and with one request.
+func TestRetainAsksNoMoreThanItMust(t *testing.T) {
+	s := newSite(t, 4)
+	for n := range 5 {
+		s.make(t, volume("v"), nightAfter(n), machine)
+	}
+	lists := 0
+	counted := counting{s.store, &lists}
+	for _, c := range []struct {
+		policy retention.Policy
+		want   int
+	}{{retention.Policy{KeepLast: 5}, 0}, {retention.Policy{KeepLast: 4}, 1}} {
+		lists = 0
+		d := s.with(t, c.policy)
+		d.Store = counted
+		if _, err := s.Decide(t.Context(), d, volume("v").Identity()); err != nil || lists != c.want {
+			t.Errorf("%s: %d listings, %v", c.policy, lists, err)
+		}
+	}
+}
+
+type counting struct {
+	store.Store
+	lists *int
+}
+
+func (c counting) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	*c.lists++
+	return c.Store.List(ctx, prefix)
+}
+
+// A store that does not answer removes nothing.
+func TestRetainWithoutAnAnswer(t *testing.T) {
+	s := newSite(t, 2)
+	s.make(t, volume("v"), nightAfter(0), machine)
+	s.make(t, volume("v"), nightAfter(1), machine)
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	d.Store = mute{s.store}
+	if _, err := s.Retain(t.Context(), d, volume("v").Identity()); !errors.Is(err, errMute) {
+		t.Errorf("%v", err)
+	}
+	if got := s.left(t); got != "0 1" {
+		t.Errorf("left %s", got)
+	}
+}
+
+var errMute = errors.New("no answer")
+
+type mute struct{ store.Store }
+
+func (mute) List(context.Context, string) ([]store.Object, error) { return nil, errMute }
+
+// Neither a backup of another machine nor one that is dated ahead costs a real one.
+func TestRetainDoesNotCountStrangers(t *testing.T) {
+	s := newSite(t, 3)
+	s.make(t, volume("v"), nightAfter(0), machine)
+	s.make(t, volume("v"), nightAfter(1), machine)
+	s.make(t, volume("v"), nightAfter(2), "machine-2")
+	s.make(t, volume("v"), nightAfter(7000), machine)
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	if _, err := s.Retain(t.Context(), d, volume("v").Identity()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.left(t); got != "1 2 7000" {
+		t.Errorf("left %s", got)
+	}
+	// The machine was replaced: its backups go as those of its successor come.
+	s.make(t, volume("v"), nightAfter(3), machine)
+	d = s.with(t, retention.Policy{KeepLast: 1})
+	result, err := s.Retain(t.Context(), d, volume("v").Identity())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.left(t); got != "3 7000" || !strings.Contains(fmt.Sprint(result.Removed), "made by another machine") {
+		t.Errorf("left %s, %+v", got, result.Removed)
+	}
+}
+
+func TestMakeRoom(t *testing.T) {
+	s := newSite(t, 3)
+	for n := range 3 {
+		s.make(t, volume("v"), nightAfter(n), machine)
+	}
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	full := &roomy{Store: s.store, freeBytes: 100}
+	d.Store = full
+	if result, err := s.MakeRoom(t.Context(), d, volume("v").Identity(), 100); err != nil || len(result.Removed) != 0 {
+		t.Errorf("where there is room: %+v, %v", result, err)
+	}
+	full.freeBytes = 10
+	result, err := s.MakeRoom(t.Context(), d, volume("v").Identity(), 100)
+	if !errors.Is(err, store.ErrNoSpace) || len(result.Removed) != 2 || !strings.Contains(result.Removed[0].Path, "2026-11-01") {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if got := s.left(t); got != "2" {
+		t.Errorf("left %s", got)
+	}
+}
+
+// roomy is a store that says how much room it has.
+type roomy struct {
+	store.Store
+	freeBytes int64
+}
+
+func (r *roomy) Usage(context.Context) (store.Usage, error) {
+	return store.Usage{TotalBytes: -1, FreeBytes: r.freeBytes}, nil
+}
+
+func TestPruneSaysWhatStays(t *testing.T) {
+	s := newSite(t, 3)
+	for n := range 4 {
+		s.make(t, volume("v"), nightAfter(n), machine)
+	}
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	lines, err := s.Prune(t.Context(), d, nil, true)
+	if err != nil || len(lines) != 4 || s.left(t) != "0 1 2 3" {
+		t.Fatalf("a dry run: %+v, %v", lines, err)
+	}
+	d.Store = held{s.store, []string{nightAfter(0).Format(catalog.TimeLayout)}}
+	lines, err = s.Prune(t.Context(), d, nil, false)
+	var got []string
+	for _, l := range lines {
+		got = append(got, fmt.Sprint(l.Keep, " ", l.Reason))
+	}
+	want := []string{"true last 1", "false not among last 1", "false not among last 1", "true its store holds it: not among last 1"}
+	if !errors.Is(err, store.ErrLocked) || !slices.Equal(got, want) || s.left(t) != "0 3" {
+		t.Errorf("%q, %v; left %s", got, err, s.left(t))
+	}
+}
+
+// held is a store that holds backups of some times against deletion.
+type held struct {
+	store.Store
+	times []string
+}
+
+func (h held) CheckDelete(_ context.Context, keys []string) error {
+	for _, key := range keys {
+		if slices.ContainsFunc(h.times, func(at string) bool { return strings.Contains(key, at) }) {
+			return store.ErrLocked
+		}
+	}
+	return nil
+}
+
+func TestForget(t *testing.T) {
+	s := newSite(t, 1)
+	directory := catalog.Source{Kind: catalog.SourceDirectory, Name: "tree", Path: "/tree"}
+	dump := catalog.Source{Kind: catalog.SourceDump, Name: "tree"}
+	old := catalog.Source{Kind: catalog.SourceStream, Name: "tree"}
+	anew := volume("anew")
+	anew.LVUUID = "another"
+	present := Present{
+		Volumes:    map[catalog.Identity]string{volume("live").Identity(): "vg/renamed", anew.Identity(): "vg/anew"},
+		Configured: map[catalog.Identity]bool{directory.Identity(): true, dump.Identity(): true},
+	}
+	for _, source := range []catalog.Source{directory, dump, old, volume("live"), volume("gone"), volume("anew"), anew} {
+		s.make(t, source, nightAfter(len(source.LVUUID)), machine)
+	}
+	d := s.with(t, retention.Policy{})
+	all := func(catalog.Ref) bool { return true }
+	for _, dryRun := range []bool{true, false} {
+		lines, err := s.Forget(t.Context(), d, present, all, dryRun)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range lines {
+			name, _, _ := strings.Cut(strings.TrimPrefix(l.Backup, "@"), "@")
+			got = append(got, fmt.Sprint(name, " ", l.Keep, ": ", l.Reason))
+		}
+		slices.Sort(got)
+		want := []string{
+			"directory/tree true: the configuration has this directory",
+			"dump/tree true: the configuration has this dump",
+			"stream/tree false: the configuration has no such stream",
+			"vg/anew false: its volume is gone, and another has its name",
+			"vg/anew true: its volume is on this host: vg/anew",
+			"vg/gone false: its volume is gone",
+			"vg/live true: its volume is on this host: vg/renamed",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("dry run %v: %q", dryRun, got)
+		}
+	}
+	if left := len(s.with(t, retention.Policy{}).Stock.Entries(nil)); left != 4 {
+		t.Errorf("%d backups are left", left)
+	}
+}
+
+// nights runs so many nights on each of which one volume is gone, at the times that a clock shows, and returns after how
+// many of them its backups had ended; -1 for never.
+func (s *site) nights(t *testing.T, v Vanished, present Present, clock []time.Time) int {
+	t.Helper()
+	for n, at := range clock {
+		s.now = at
+		d := s.with(t, retention.Policy{})
+		_, warnings := s.Gone(t.Context(), d, present, v)
+		if len(warnings) > 0 {
+			t.Fatalf("night %d: %+v", n, warnings)
+		}
+		if len(d.Stock.Entries(nil)) == 0 {
+			return n
+		}
+	}
+	return -1
+}
+
+// The backups of a volume that is gone end when runs saw it gone for long enough, and not when a clock says so.
+func TestGoneEndsByNightsThatWereSeen(t *testing.T) {
+	at := func(days ...int) (list []time.Time) {
+		for _, n := range days {
+			list = append(list, time.Date(2026, 11, 2, 3, 0, 0, 0, time.Local).AddDate(0, 0, n))
+		}
+		return list
+	}
+	from := func(first, count int) (days []int) {
+		for n := range count {
+			days = append(days, first+n)
+		}
+		return days
+	}
+	const decades = 7300
+	for _, c := range []struct {
+		name  string
+		keep  int // days
+		clock []time.Time
+		ended int
+	}{
+		{"night after night", 30, at(from(0, 60)...), 30},
+		{"a day", 1, at(from(0, 5)...), 1},
+		{"several runs a day", 2, at(0, 0, 0, 0, 1, 1, 1, 2), 7},
+		{"a clock that jumps twenty years", 30, at(append([]int{0}, from(decades, 29)...)...), -1},
+		{"and stays there: a night counts as a night", 30, at(append([]int{0}, from(decades, 60)...)...), 31},
+		{"and comes back", 30, at(slices.Concat([]int{0, decades}, from(2, 40))...), 32},
+		{"a clock that jumps every night", 3, at(0, decades, 2*decades, 3*decades, 4*decades, 5*decades), -1},
+		{"a jump the day after", 1, at(0, decades), -1},
+		{"a clock in the past", 3, at(0, -decades, 1-decades, 2-decades, 3-decades), 4},
+		{"a host that was off for a year", 30, at(append([]int{0}, from(365, 29)...)...), -1},
+		{"a run each week", 3, at(0, 7, 14, 21, 28), 3},
+		{"kept for ever", 0, at(from(0, 100)...), -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t, 0)
+			s.make(t, volume("v"), nightAfter(-1), machine)
+			s.make(t, volume("v"), nightAfter(0), machine)
+			v := Vanished{Keep: time.Duration(c.keep) * 24 * time.Hour, StateDir: filepath.Join(s.dir, "state")}
+			present := Present{Groups: map[string]bool{"vg-uuid": true}}
+			if got := s.nights(t, v, present, c.clock); got != c.ended {
+				t.Errorf("ended after night %d, want %d", got, c.ended)
+			}
+		})
+	}
+}
+
+func TestGoneBeginsAnew(t *testing.T) {
+	s := newSite(t, 0)
+	s.make(t, volume("v"), nightAfter(0), machine)
+	v := Vanished{Keep: 2 * 24 * time.Hour, StateDir: filepath.Join(s.dir, "state")}
+	day := 0
+	night := func(present Present) []report.Gone {
+		t.Helper()
+		day++
+		s.now = time.Date(2026, 11, 2, 3, 0, 0, 0, time.Local).AddDate(0, 0, day)
+		d := s.with(t, retention.Policy{})
+		gone, warnings := s.Gone(t.Context(), d, present, v)
+		if len(warnings) > 0 {
+			t.Errorf("%+v", warnings)
+		}
+		return gone
+	}
+	here, away := map[string]bool{"vg-uuid": true}, map[string]bool{"vg-uuid": false}
+	night(Present{Groups: here})
+	night(Present{Groups: here})
+	if gone := night(Present{Groups: away}); len(gone) != 1 || !strings.Contains(gone[0].Note, "on 2 days, and removed on day 3") {
+		t.Errorf("while its group is not whole: %+v", gone)
+	}
+	if gone := night(Present{Groups: here, Volumes: map[catalog.Identity]string{volume("v").Identity(): "vg/v"}}); len(gone) != 0 {
+		t.Errorf("while it is back: %+v", gone)
+	}
+	night(Present{Groups: here})
+	if gone := night(Present{Groups: here, Volumes: map[catalog.Identity]string{"other": "vg/v"}}); s.left(t) != "0" ||
+		!strings.Contains(gone[0].Note, "had this name before") {
+		t.Errorf("left %q: %+v", s.left(t), gone)
+	}
+	if gone := night(Present{Groups: here}); s.left(t) != "" || !strings.Contains(gone[0].Note, "; 1 removed, as vanished_keep is over") {
+		t.Errorf("left %q: %+v", s.left(t), gone)
+	}
+	night(Present{Groups: here})
+	text, err := os.ReadFile(v.file(s.with(t, retention.Policy{})))
+	if err != nil || strings.Contains(string(text), "uuid-v") {
+		t.Errorf("what is remembered of it: %s, %v", text, err)
+	}
+}
+
+// What cannot be read or written is said, and ends nothing.
+func TestGoneWithoutMemory(t *testing.T) {
+	s := newSite(t, 0)
+	s.make(t, volume("v"), nightAfter(0), machine)
+	v := Vanished{Keep: 24 * time.Hour, StateDir: filepath.Join(s.dir, "state")}
+	present := Present{Groups: map[string]bool{"vg-uuid": true}}
+	if got := s.nights(t, v, present, []time.Time{nightAfter(1)}); got != -1 {
+		t.Fatal("ended on the first night")
+	}
+	d := s.with(t, retention.Policy{})
+	if err := os.WriteFile(v.file(d), []byte(`{"destination":"elsewhere"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.now = nightAfter(2)
+	if _, warnings := s.Gone(t.Context(), d, present, v); len(warnings) != 1 || s.left(t) != "0" {
+		t.Errorf("%+v; left %q", warnings, s.left(t))
+	}
+	if err := os.RemoveAll(v.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(v.StateDir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, warnings := s.Gone(t.Context(), d, present, v)
+	if len(warnings) == 0 || s.left(t) != "0" {
+		t.Errorf("%+v", warnings)
+	}
+	if _, err := os.Stat(v.file(d)); errors.Is(err, fs.ErrNotExist) {
+		t.Error("the folder is a file")
+	}
+}

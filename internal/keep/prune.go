@@ -1,0 +1,119 @@
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"voltar/internal/catalog"
+	"voltar/internal/store"
+)
+
+// Line is one backup and what became of it, or would become of it.
+type Line struct {
+	Destination string `json:"destination"`
+	Backup      string `json:"backup"`
+	Keep        bool   `json:"keep"`
+	Reason      string `json:"reason"`
+	SizeBytes   int64  `json:"size"`
+}
+
+// Prune applies the policy of a destination to the sources that are wanted; nil takes all. With dryRun nothing is removed.
+// What could not be removed is in the error, and its line says that it stays.
+func (k *Keeper) Prune(ctx context.Context, d Destination, wanted func(catalog.Ref) bool, dryRun bool) (lines []Line, err error) {
+	var all []error
+	for _, h := range d.Stock.Histories(wanted) {
+		verdicts, err := k.Decide(ctx, d, h.Identity)
+		if err != nil {
+			return lines, errors.Join(append(all, err)...)
+		}
+		for _, e := range verdicts.Lacking {
+			all = append(all, errors.New(warnLacking(d, e).Message))
+		}
+		some, err := k.carryOut(ctx, d, verdicts.List, dryRun)
+		lines, all = append(lines, some...), append(all, err)
+	}
+	return lines, errors.Join(all...)
+}
+
+// Present is what the host has, and the configuration: backups of it are not forgotten.
+type Present struct {
+	Volumes    map[catalog.Identity]string // their names
+	Groups     map[string]bool             // volume groups by their UUIDs: whether they are here whole
+	Configured map[catalog.Identity]bool   // directories, dumps and streams
+}
+
+// names tells whether a volume of the host has a name.
+func (p Present) names(name string) bool {
+	for _, known := range p.Volumes {
+		if known == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Forget removes all backups that have a name that is wanted and are of what is no longer there: of volumes that are not on
+// the host, and of directories, dumps and streams that are not in the configuration.
+func (k *Keeper) Forget(ctx context.Context, d Destination, present Present, wanted func(catalog.Ref) bool, dryRun bool) ([]Line, error) {
+	var lines []Line
+	var all []error
+	for _, h := range d.Stock.Histories(wanted) {
+		keep, reason := present.forgets(h)
+		var verdicts []Verdict
+		for _, e := range h.Entries {
+			if wanted(e.ID.Ref) {
+				verdicts = append(verdicts, Verdict{Entry: e, Keep: keep, Reason: reason})
+			}
+		}
+		some, err := k.carryOut(ctx, d, verdicts, dryRun)
+		lines, all = append(lines, some...), append(all, err)
+	}
+	return lines, errors.Join(all...)
+}
+
+// forgets decides on the backups of one source.
+func (p Present) forgets(h catalog.History) (keep bool, reason string) {
+	if h.Ref.Kind != catalog.SourceVolume {
+		if p.Configured[h.Identity] {
+			return true, fmt.Sprintf("the configuration has this %s", h.Ref.Kind)
+		}
+		return false, fmt.Sprintf("the configuration has no such %s", h.Ref.Kind)
+	}
+	if name, isLive := p.Volumes[h.Identity]; isLive {
+		return true, "its volume is on this host: " + name
+	}
+	if p.names(h.Ref.String()) {
+		return false, "its volume is gone, and another has its name"
+	}
+	return false, "its volume is gone"
+}
+
+// carryOut removes what verdicts condemn, unless it is a dry run, and says what became of each.
+func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict, dryRun bool) (lines []Line, err error) {
+	stays := map[string]string{} // what was condemned and is still there, and why
+	if !dryRun {
+		condemned := Verdicts{List: verdicts}.Condemned()
+		for _, v := range condemned {
+			stays[v.Entry.ID.String()] = "it could not be removed"
+		}
+		var outcomes []outcome
+		outcomes, err = k.remove(ctx, d, condemned)
+		for _, o := range outcomes {
+			switch id := o.verdict.Entry.ID.String(); {
+			case o.removed != nil:
+				delete(stays, id)
+			case errors.Is(o.err, store.ErrLocked):
+				stays[id] = "its store holds it"
+			}
+		}
+	}
+	for _, v := range verdicts {
+		line := Line{Destination: d.Name, Backup: v.Entry.ID.String(), Keep: v.Keep, Reason: v.Reason, SizeBytes: v.Entry.SizeBytes}
+		if why, ok := stays[line.Backup]; ok {
+			line.Keep, line.Reason = true, why+": "+v.Reason
+		}
+		lines = append(lines, line)
+	}
+	return lines, err
+}
