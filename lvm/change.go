@@ -53,7 +53,7 @@ func (c *Client) CreateVolume(ctx context.Context, req VolumeRequest) (Volume, e
 		v, err = c.ready(ctx, req.VG, req.Name)
 	}
 	if err != nil {
-		return fail(errors.Join(err, c.undoCreate(ctx, req.VG, req.Name, req.Tags)))
+		return fail(errors.Join(err, c.undoCreate(ctx, err, req.VG, req.Name, req.Tags)))
 	}
 	return v, nil
 }

@@ -12,6 +12,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"voltar/internal/hostcmd"
@@ -50,9 +53,11 @@ type Options struct {
 	ProcRoot string // where procfs is mounted; empty means /proc
 	RunRoot  string // where udevd has its control socket; empty means /run
 
-	// ChangeTimeout ends a command that changes something and hangs; 0 means 3 minutes. lvremove may have to wait for
-	// what holds a volume, and both it and lvcreate for udev.
-	ChangeTimeout  time.Duration
+	// ChangeTimeout is how long a command that changes something is waited for; 0 means 3 minutes. lvremove may have to
+	// wait for what holds a volume, and both it and lvcreate for udev.
+	ChangeTimeout time.Duration
+	// ReportTimeout ends a command that only reports, which is then tried again, three times in all; 0 means 1 minute.
+	ReportTimeout  time.Duration
 	RemoveAttempts int           // how often to try to remove a busy volume; 0 means 8
 	RetryDelay     time.Duration // the first pause between two tries, doubled after each up to 4 s; 0 means 200 ms
 	NodeWait       time.Duration // how long to wait for a new volume's device node; 0 means 15 s
@@ -65,9 +70,11 @@ type Client struct {
 	env            []string
 	udev           bool
 	changeTimeout  time.Duration
+	reportTimeout  time.Duration
 	removeAttempts int
 	retryDelay     time.Duration
 	nodeWait       time.Duration
+	leftRunning    atomic.Bool
 }
 
 // New returns a Client that runs its commands by r.
@@ -77,6 +84,7 @@ func New(r *hostcmd.Runner, opts Options) *Client {
 		sys:            orDefault(opts.SysRoot, "/sys"),
 		proc:           orDefault(opts.ProcRoot, "/proc"),
 		changeTimeout:  opts.ChangeTimeout,
+		reportTimeout:  opts.ReportTimeout,
 		removeAttempts: opts.RemoveAttempts,
 		retryDelay:     opts.RetryDelay,
 		nodeWait:       opts.NodeWait,
@@ -85,6 +93,9 @@ func New(r *hostcmd.Runner, opts Options) *Client {
 	}
 	if c.changeTimeout <= 0 {
 		c.changeTimeout = 3 * time.Minute
+	}
+	if c.reportTimeout <= 0 {
+		c.reportTimeout = time.Minute
 	}
 	if c.removeAttempts <= 0 {
 		c.removeAttempts = 8
@@ -112,29 +123,63 @@ func orDefault(s, def string) string {
 }
 
 const (
-	reportTimeout = time.Minute
-	settleTimeout = 10 * time.Second
+	reportAttempts = 3
+	settleTimeout  = 10 * time.Second
 )
 
 // unmonitored are the settings of commands that extend, deactivate and remove: they try again while udev holds a device,
 // and do not speak to dmeventd, which would be started only to be told to forget what it never watched, and would stay.
 const unmonitored = "activation{retry_deactivation=1 monitoring=0}"
 
-// change runs a command of lvm2 that alters something. Once begun it runs to its end or to its time limit, whatever
-// becomes of ctx: lvm2 suspends devices while it works, and one that is killed there leaves a guest's disk standing.
+// unarchived is the setting of commands that make, extend and remove snapshots. lvm2 keeps the state before each change in
+// /etc/lvm/archive, for thirty days by default: with 70 volumes a night's snapshots alone make 8,000 files of it, which
+// every command of lvm2 then reads through. What is of a run does not outlive it, so no state between is one to go back to.
+// The state after each change is kept all the same, in /etc/lvm/backup, and other changes are archived as ever.
+const unarchived = " backup{archive=0}"
+
+// change runs a command of lvm2 that alters something. Once begun it runs to its end or to its time limit, whatever becomes
+// of ctx. One that is in the middle of a change then is left to itself, and not ended.
 func (c *Client) change(ctx context.Context, name string, args ...string) (hostcmd.Result, error) {
 	if ctx.Err() != nil {
 		return hostcmd.Result{}, context.Cause(ctx)
 	}
-	cmd := hostcmd.Cmd{Name: name, Args: args, Env: c.env, Timeout: c.changeTimeout}
-	return c.run.Run(context.WithoutCancel(ctx), cmd)
+	return c.runChange(context.WithoutCancel(ctx), hostcmd.Cmd{Name: name, Args: args, Timeout: c.changeTimeout})
 }
+
+func (c *Client) runChange(ctx context.Context, cmd hostcmd.Cmd) (hostcmd.Result, error) {
+	cmd.Env, cmd.LeaveRunning = c.env, c.isInTheMiddle
+	res, err := c.run.Run(ctx, cmd)
+	var failure *hostcmd.Error
+	if errors.As(err, &failure) && failure.TimedOut > 0 {
+		err = c.explainSlow(err)
+	}
+	return res, err
+}
+
+// isInTheMiddle tells whether a process of lvm2 suspends devices just now: while it does it locks its memory, so as not to
+// wait for a disk that it has suspended itself. One that is killed there leaves a guest's disk standing.
+func (c *Client) isInTheMiddle(pid int) bool {
+	status, err := os.ReadFile(filepath.Join(c.proc, strconv.Itoa(pid), "status"))
+	if err != nil {
+		return false // it has ended
+	}
+	for line := range strings.Lines(string(status)) {
+		if locked, found := strings.CutPrefix(line, "VmLck:"); found && strings.TrimSpace(locked) != "0 kB" {
+			c.leftRunning.Store(true)
+			return true
+		}
+	}
+	return false
+}
+
+// LeftRunning tells whether a command was left to itself that may yet make or remove something.
+func (c *Client) LeftRunning() bool { return c.leftRunning.Load() }
 
 // resumeAfter lets the volume vg/name go on where a command that was ended by force, as its error tells, left it
 // suspended. It returns that error, with its own when it could not help.
 func (c *Client) resumeAfter(ctx context.Context, failure error, vg, name string) error {
 	var cmd *hostcmd.Error
-	if name == "" || !errors.As(failure, &cmd) || cmd.ExitCode >= 0 || errors.Is(failure, hostcmd.ErrNotFound) {
+	if name == "" || !errors.As(failure, &cmd) || cmd.ExitCode >= 0 || errors.Is(failure, hostcmd.ErrLeftRunning) || errors.Is(failure, hostcmd.ErrNotFound) {
 		return failure
 	}
 	ctx = context.WithoutCancel(ctx)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,15 +21,21 @@ import (
 const (
 	vgColumns = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_tags,vg_shared,vg_clustered,vg_systemid,vg_exported," +
 		"vg_partial,vg_lock_type,vg_permissions,vg_missing_pv_count"
+	pvColumns = "pv_name,pv_uuid,vg_uuid,pv_major,pv_minor,pv_missing,pv_duplicate"
 	lvColumns = "lv_uuid,lv_name,vg_name,vg_uuid,lv_size,lv_attr,lv_layout,lv_role,lv_device_open,lv_tags,origin," +
 		"origin_uuid,origin_size,pool_lv,pool_lv_uuid,lv_skip_activation,lv_kernel_major,lv_kernel_minor,lv_path,lv_dm_path," +
 		"lv_parent,lv_merging,lv_merge_failed,lv_converting,lv_health_status,lv_snapshot_invalid,data_percent,metadata_percent," +
 		"lv_metadata_size,lv_suspended,lv_when_full,lv_permissions,lv_check_needed"
 
-	// reportConfig undoes what a host's lvm.conf may say about the looks of reports.
-	reportConfig = `report{mark_hidden_devices=1 list_item_separator="," compact_output=0} ` +
-		`log{verbose=0 report_command_log=0}`
+	// reportConfig undoes what a host's lvm.conf may say about the looks of reports (lvmreport(7), lvm.conf(5)): JSON that
+	// is not quoted, or that has a prefix before each line, is none. A report changes nothing, backups of metadata included.
+	reportConfig = `report{mark_hidden_devices=1 list_item_separator="," compact_output=0 compact_output_cols="" prefixes=0 ` +
+		`quoted=1 columns_as_rows=0 binary_values_as_numeric=0 buffered=1 two_word_unknown_device=0} ` +
+		`log{prefix="" command_names=0 indent=0 verbose=0 report_command_log=0} backup{archive=0 backup=0}`
 )
+
+// reportEnv has lvm2 write the report alone to standard output, and all it has to say besides to standard error.
+var reportEnv = []string{"LVM_REPORT_FD=1", "LVM_OUT_FD=2", "LVM_ERR_FD=2", "LVM_COMMAND_PROFILE="}
 
 func reportArgs(more ...string) []string {
 	args := []string{"-a", "--config", reportConfig, "--reportformat", "json", "--units", "b", "--nosuffix"}
@@ -39,9 +46,9 @@ func reportArgs(more ...string) []string {
 // group and its volumes are read under one lock.
 func (c *Client) Inventory(ctx context.Context) (Inventory, error) {
 	args := append([]string{"fullreport", "--foreign", "--shared"}, reportArgs(
-		"--configreport", "vg", "-o", vgColumns, "--configreport", "lv", "-o", lvColumns,
-		// fullreport always has all five sections; these three are kept short.
-		"--configreport", "pv", "-o", "pv_name", "--configreport", "seg", "-o", "seg_start",
+		"--configreport", "vg", "-o", vgColumns, "--configreport", "pv", "-o", pvColumns, "--configreport", "lv", "-o", lvColumns,
+		// fullreport always has all five sections; these two are kept short.
+		"--configreport", "seg", "-o", "seg_start",
 		"--configreport", "pvseg", "-o", "pvseg_start")...)
 	inv, err := c.report(ctx, "lvm", args)
 	if err != nil {
@@ -53,10 +60,26 @@ func (c *Client) Inventory(ctx context.Context) (Inventory, error) {
 	return inv, nil
 }
 
+// ask runs a command that changes nothing. One that does not end in its time is ended and tried again: a path to a disk may
+// be on its way to another.
+func (c *Client) ask(ctx context.Context, name string, args []string) (hostcmd.Result, error) {
+	cmd := hostcmd.Cmd{Name: name, Args: args, Env: append(slices.Clip(c.env), reportEnv...), Timeout: c.reportTimeout}
+	for attempt := 1; ; attempt++ {
+		res, err := c.run.Run(ctx, cmd)
+		var failure *hostcmd.Error
+		if !errors.As(err, &failure) || failure.TimedOut == 0 {
+			return res, err
+		}
+		if attempt == reportAttempts || failure.PID != 0 || sleep(ctx, c.retryDelay) != nil {
+			return res, c.explainSlow(fmt.Errorf("after %d tries: %w", attempt, err))
+		}
+	}
+}
+
 // report runs a reporting command. lvm2 ends with status 5 when one of many things could not be read, after a whole
-// report of the rest: such a report counts, with its complaint as a warning.
+// report of the rest: such a report counts, but is not complete.
 func (c *Client) report(ctx context.Context, name string, args []string) (Inventory, error) {
-	res, runErr := c.run.Run(ctx, hostcmd.Cmd{Name: name, Args: args, Env: c.env, Timeout: reportTimeout})
+	res, runErr := c.ask(ctx, name, args)
 	if runErr != nil && hostcmd.ExitCode(runErr) != 5 {
 		return Inventory{}, runErr
 	}
@@ -64,13 +87,29 @@ func (c *Client) report(ctx context.Context, name string, args []string) (Invent
 	if err != nil {
 		return Inventory{}, errors.Join(runErr, err)
 	}
-	if runErr != nil {
-		if len(inv.VGs)+len(inv.Volumes) == 0 {
-			return Inventory{}, runErr
-		}
-		inv.Warnings = strings.TrimSpace(string(res.Stderr))
+	if runErr != nil && len(inv.VGs)+len(inv.Volumes) == 0 {
+		return Inventory{}, runErr
 	}
+	inv.Incomplete = runErr != nil
+	inv.Warnings = joinLines(inv.Warnings, string(res.Stderr))
 	return inv, nil
+}
+
+// maxWarnings bounds the lines that are kept of what lvm2 says; a host with hundreds of missing disks has thousands.
+const maxWarnings = 40
+
+// joinLines returns the lines of texts, each once and without white space around it.
+func joinLines(texts ...string) string {
+	var lines []string
+	for line := range strings.Lines(strings.Join(texts, "\n")) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if more := len(lines) - maxWarnings; more > 0 {
+		lines = append(lines[:maxWarnings], fmt.Sprintf("and %d lines more", more))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // markForeign compares the groups' system ids with this host's, which is asked for only when a group has one.
@@ -78,7 +117,7 @@ func (c *Client) markForeign(ctx context.Context, vgs []VG) error {
 	if !slices.ContainsFunc(vgs, func(vg VG) bool { return vg.SystemID != "" }) {
 		return nil
 	}
-	res, err := c.run.Run(ctx, hostcmd.Cmd{Name: "lvm", Args: []string{"systemid"}, Env: c.env, Timeout: reportTimeout})
+	res, err := c.ask(ctx, "lvm", []string{"systemid", "--config", reportConfig})
 	if err != nil {
 		return err
 	}
@@ -96,7 +135,7 @@ func (c *Client) markForeign(ctx context.Context, vgs []VG) error {
 // Lookup reports one logical volume, or an error that wraps ErrVGNotFound or ErrNotFound.
 func (c *Client) Lookup(ctx context.Context, vg, name string) (Volume, error) {
 	inv, err := c.report(ctx, "lvs", reportArgs("-o", lvColumns, vg+"/"+name))
-	if err == nil && inv.Warnings == "" {
+	if err == nil && !inv.Incomplete {
 		return inv.Volume(vg, name)
 	}
 	if err == nil {
@@ -125,7 +164,7 @@ func (c *Client) names(ctx context.Context) (Inventory, error) {
 		"--configreport", "vg", "-o", "vg_name,vg_uuid", "--configreport", "lv", "-o", "lv_name,lv_uuid,vg_name,vg_uuid",
 		"--configreport", "pv", "-o", "pv_name", "--configreport", "seg", "-o", "seg_start",
 		"--configreport", "pvseg", "-o", "pvseg_start")...))
-	if err == nil && inv.Warnings != "" {
+	if err == nil && inv.Incomplete {
 		err = fmt.Errorf("lvm: %s", inv.Warnings)
 	}
 	return inv, err
@@ -140,31 +179,69 @@ func (c *Client) ListByTag(ctx context.Context, tag string) ([]Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	if inv.Warnings != "" {
+	if inv.Incomplete {
 		return nil, fmt.Errorf("list volumes tagged %s: cannot read all volume groups: %s", tag, inv.Warnings)
 	}
 	return inv.ByTag(tag), nil
 }
 
+// reportStart is where lvm2's JSON begins.
+var reportStart = regexp.MustCompile(`\{\s*"report"\s*:`)
+
+// maxReportStarts bounds how often the beginning of a report is looked for in one text.
+const maxReportStarts = 16
+
+type reportDocument struct {
+	Report []struct {
+		VG []map[string]cell `json:"vg"`
+		PV []map[string]cell `json:"pv"`
+		LV []map[string]cell `json:"lv"`
+	} `json:"report"`
+}
+
 // ParseReport reads a report of lvs, vgs or fullreport in lvm2's json or json_std format. Columns that identify a
-// row must be there; others may be missing.
+// row must be there; others may be missing. Text around the report is none of it and becomes Warnings.
 func ParseReport(r io.Reader) (Inventory, error) {
-	var doc struct {
-		Report []struct {
-			VG []map[string]cell `json:"vg"`
-			LV []map[string]cell `json:"lv"`
-		} `json:"report"`
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return Inventory{}, fmt.Errorf("cannot read lvm2's report: %w", err)
 	}
-	dec := json.NewDecoder(r)
-	if err := dec.Decode(&doc); err != nil {
+	doc, around, err := findReport(text)
+	if err != nil {
 		return Inventory{}, fmt.Errorf("cannot understand lvm2's report: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Inventory{}, errors.New("cannot understand lvm2's report: more text after its end")
+	inv, err := doc.inventory()
+	inv.Warnings = around
+	return inv, err
+}
+
+// findReport returns the first report in a text that can be decoded, and what stands around it.
+func findReport(text []byte) (doc reportDocument, around string, err error) {
+	starts := reportStart.FindAllIndex(text, maxReportStarts)
+	if len(starts) == 0 {
+		return doc, "", fmt.Errorf("there is none in %.200q", text)
 	}
-	if doc.Report == nil {
-		return Inventory{}, errors.New("cannot understand lvm2's report: it has no part named report")
+	var failures []error
+	for _, at := range starts {
+		doc = reportDocument{}
+		dec := json.NewDecoder(bytes.NewReader(text[at[0]:]))
+		if err := dec.Decode(&doc); err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		rest := text[at[0]+int(dec.InputOffset()):]
+		if reportStart.Match(rest) {
+			return doc, "", errors.New("another report stands after its end")
+		}
+		if doc.Report == nil {
+			return doc, "", errors.New("it has no part named report")
+		}
+		return doc, joinLines(string(text[:at[0]]), string(rest)), nil
 	}
+	return doc, "", errors.Join(failures...)
+}
+
+func (doc reportDocument) inventory() (Inventory, error) {
 	var inv Inventory
 	for _, part := range doc.Report {
 		for _, row := range part.VG {
@@ -173,6 +250,13 @@ func ParseReport(r io.Reader) (Inventory, error) {
 				return Inventory{}, fmt.Errorf("cannot understand lvm2's report: volume group %q: %w", vg.Name, err)
 			}
 			inv.VGs = append(inv.VGs, vg)
+		}
+		for _, row := range part.PV {
+			pv, err := parsePV(row)
+			if err != nil {
+				return Inventory{}, fmt.Errorf("cannot understand lvm2's report: physical volume %q: %w", pv.Name, err)
+			}
+			inv.PVs = append(inv.PVs, pv)
 		}
 		for _, row := range part.LV {
 			v, err := parseVolume(row)
@@ -207,6 +291,16 @@ func parseVG(cells map[string]cell) (VG, error) {
 		vg.LockType = ""
 	}
 	return vg, r.err
+}
+
+func parsePV(cells map[string]cell) (PV, error) {
+	r := row{cells: cells}
+	return PV{
+		Name: r.text("pv_name"), UUID: r.text("pv_uuid"), VGUUID: r.text("vg_uuid"),
+		Dev:       Dev{Major: r.device("pv_major"), Minor: r.device("pv_minor")},
+		Missing:   r.flag("pv_missing"),
+		Duplicate: r.flag("pv_duplicate"),
+	}, r.err
 }
 
 func parseVolume(cells map[string]cell) (Volume, error) {

@@ -75,11 +75,12 @@ func TestParseReportRefuses(t *testing.T) {
 		return `{"report":[{"lv":[{"lv_name":"a","vg_name":"v","lv_uuid":"u"` + more + `}]}]}`
 	}
 	for name, tt := range map[string]struct{ in, want string }{
-		"nothing":             {"", "EOF"},
-		"no JSON":             {"  LV VG\n  a b\n", "invalid character"},
+		"nothing":             {"", "there is none"},
+		"no JSON":             {"  LV VG\n  a b\n", "there is none"},
 		"cut off":             {`{"report":[{"lv":[`, "unexpected EOF"},
-		"another document":    {`{"volumes":[]}`, "no part named report"},
-		"two documents":       {lv("") + lv(""), "more text after its end"},
+		"another document":    {`{"volumes":[]}`, "there is none"},
+		"no list":             {`{"report":null}`, "no part named report"},
+		"two documents":       {lv("") + lv(""), "another report"},
 		"no name":             {`{"report":[{"lv":[{"vg_name":"v","lv_uuid":"u"}]}]}`, "lv_name is missing"},
 		"no UUID":             {`{"report":[{"lv":[{"lv_name":"a","vg_name":"v"}]}]}`, "lv_uuid is missing"},
 		"size with a unit":    {lv(`,"lv_size":"4.00m"`), "lv_size is no number"},
@@ -98,6 +99,29 @@ func TestParseReportRefuses(t *testing.T) {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+// What lvm2 says besides its report is no part of it, wherever it stands.
+func TestParseReportKeepsTextAroundIt(t *testing.T) {
+	doc := "  {\n      \"report\": [\n {\"lv\": [{\"lv_name\":\"a\",\"vg_name\":\"v\",\"lv_uuid\":\"u\"}]}]\n  }\n"
+	const prune = "Consider pruning vg0 VG archive with more then 8 MiB in 8403 files (check archiving is needed in lvm.conf)."
+	for name, tt := range map[string]struct{ in, warnings string }{
+		"nothing":       {doc, ""},
+		"before":        {"  " + prune + "\n  " + prune + "\n" + doc, prune},
+		"after":         {doc + "  late\n", "late"},
+		"with a brace":  {"  odd { \"report\": thing\n" + doc, `odd { "report": thing`},
+		"on its line":   {"WARNING" + doc, "WARNING"},
+		"two sentences": {"  one\n  two\n" + doc + "three", "one\ntwo\nthree"},
+	} {
+		inv, err := ParseReport(strings.NewReader(tt.in))
+		if err != nil || len(inv.Volumes) != 1 || inv.Warnings != tt.warnings {
+			t.Errorf("%s: %d volumes, warnings %q, %v, want %q", name, len(inv.Volumes), inv.Warnings, err, tt.warnings)
+		}
+	}
+	inv, err := ParseReport(strings.NewReader(strings.Repeat("a\n", 1000) + doc))
+	if err != nil || inv.Warnings != "a" {
+		t.Errorf("%q, %v, want each line once", inv.Warnings, err)
 	}
 }
 

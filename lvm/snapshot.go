@@ -57,7 +57,8 @@ func (e Expect) check(v Volume) error {
 }
 
 // CreateSnapshot makes a snapshot of origin: a thin one of a thin volume, a classic one of any other. When it returns
-// an error it has removed what it made, or says in the error that it could not. The errors that callers may decide on
+// an error it has removed what it made, or says in the error that it could not; where that wraps hostcmd.ErrLeftRunning the
+// snapshot may still come into being. The errors that callers may decide on
 // are ErrExists, ErrInactive and ErrNoSpace.
 func (c *Client) CreateSnapshot(ctx context.Context, origin Volume, req SnapshotRequest) (Snapshot, error) {
 	fail := func(err error) (Snapshot, error) {
@@ -86,7 +87,7 @@ func (c *Client) CreateSnapshot(ctx context.Context, origin Volume, req Snapshot
 		err = fmt.Errorf("%w: %s was replaced by a volume with the UUID %s meanwhile", ErrNotOurs, origin, v.OriginUUID)
 	}
 	if err != nil {
-		return fail(errors.Join(err, c.undoCreate(ctx, origin.VG, req.Name, req.Tags)))
+		return fail(errors.Join(err, c.undoCreate(ctx, err, origin.VG, req.Name, req.Tags)))
 	}
 	return Snapshot{Volume: v}, nil
 }
@@ -105,7 +106,7 @@ func snapshotArgs(origin Volume, req SnapshotRequest) ([]string, error) {
 	if origin.IsClassicSnapshot() || origin.IsPool() || origin.Internal {
 		return nil, fmt.Errorf("cannot snapshot a volume of the kind %s (%s)", origin.Kind, origin.Attr)
 	}
-	args := []string{"-y", "-s", "-n", req.Name, "-p", "rw"}
+	args := []string{"-y", "-s", "-n", req.Name, "-p", "rw", "--config", strings.TrimSpace(unarchived)}
 	if origin.IsThin() {
 		// Thin snapshots have the activation-skip flag by default and would not be active.
 		args = append(args, "-kn", "-ay")
@@ -194,9 +195,12 @@ func checkNode(v Volume) error {
 	return nil
 }
 
-// undoCreate removes a volume that a failed creation may have left, known by the name that was free before and by all
-// of its tags. It works after ctx has ended.
-func (c *Client) undoCreate(ctx context.Context, vg, name string, tags []string) error {
+// undoCreate removes a volume that a creation which failed may have left, known by the name that was free before and by
+// all of its tags. It works after ctx has ended.
+func (c *Client) undoCreate(ctx context.Context, failure error, vg, name string, tags []string) error {
+	if errors.Is(failure, hostcmd.ErrLeftRunning) {
+		return nil // it may yet come into being, and the error says so
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*c.changeTimeout)
 	defer cancel()
 	v, err := c.Lookup(ctx, vg, name)
@@ -276,7 +280,7 @@ func (c *Client) ExtendSnapshot(ctx context.Context, vg, name string, addBytes i
 	if !v.IsClassicSnapshot() {
 		return fail(fmt.Errorf("%w: it is no classic snapshot but %s", ErrNotOurs, v.Kind))
 	}
-	if _, err := c.change(ctx, "lvextend", "-y", "--config", unmonitored, "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
+	if _, err := c.change(ctx, "lvextend", "-y", "--config", unmonitored+unarchived, "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
 		if noSpace(err) {
 			err = errors.Join(ErrNoSpace, err)
 		}
@@ -343,10 +347,10 @@ func (c *Client) remove(ctx context.Context, v Volume) error {
 	delay := c.retryDelay
 	for attempt := 1; ; attempt++ {
 		// The selection makes lvm2 compare the UUID under its own lock: a name that changed hands meanwhile is left alone.
-		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", unmonitored,
+		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", unmonitored+unarchived,
 			"-S", "lv_uuid="+v.UUID, v.String())
 		if err != nil && hostcmd.ExitCode(err) < 0 {
-			// Not run, or ended by its time limit: another try would only take as long.
+			// Not run, or still at it: another try would wait behind it.
 			return c.explainBusy(ctx, v, c.resumeAfter(ctx, err, v.VG, v.Origin))
 		}
 		now, lookErr := c.Lookup(ctx, v.VG, v.Name)
@@ -424,8 +428,8 @@ func (c *Client) MergeSnapshot(ctx context.Context, vg, name string, expect Expe
 		return fail(ErrSnapshotOverflow)
 	}
 	// It may take hours, and once the merge runs nothing is suspended: this one command ends with ctx.
-	cmd := hostcmd.Cmd{Name: "lvconvert", Args: []string{"-y", "--merge", "-i", "1", v.String()}, Env: c.env, Timeout: -1}
-	if _, err := c.run.Run(ctx, cmd); err != nil {
+	cmd := hostcmd.Cmd{Name: "lvconvert", Args: []string{"-y", "--merge", "-i", "1", v.String()}, Timeout: -1}
+	if _, err := c.runChange(ctx, cmd); err != nil {
 		return fail(c.resumeAfter(ctx, err, vg, v.Origin))
 	}
 	inv, err := c.Inventory(ctx)

@@ -113,13 +113,26 @@ type VG struct {
 	ReadOnly                          bool
 }
 
+// PV is one physical volume as lvm2 reported it.
+type PV struct {
+	Name      string // of its device
+	UUID      string
+	VGUUID    string // empty for one in no group
+	Dev       Dev    // -1:-1 when its device is not there
+	Missing   bool
+	Duplicate bool // another device carries the same UUID
+}
+
 // Inventory is what one report told. Order is lvm2's.
 type Inventory struct {
 	VGs     []VG
+	PVs     []PV
 	Volumes []Volume
-	// Warnings is what lvm2 complained of while it reported, such as a disk that it could not read. Volumes may be missing
-	// for that reason, so callers pass it on to a person.
+	// Warnings is what lvm2 complained of while it reported, such as a disk that it could not find, a line each. Callers
+	// pass it on to a person.
 	Warnings string
+	// Incomplete says that lvm2 could not read everything, so that volumes may be missing.
+	Incomplete bool
 }
 
 // VG returns the volume group of that name.

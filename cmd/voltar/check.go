@@ -138,7 +138,7 @@ func checkKernel() finding {
 	return finding{"kernel", true, "Linux " + release + " with the device-mapper", ""}
 }
 
-// checkVolumes looks whether LVM answers and something is selected.
+// checkVolumes looks whether LVM answers, something is selected and lvm2 has nothing to complain of.
 func (s *setup) checkVolumes(ctx context.Context) []finding {
 	engine, closeEngine, err := s.engine(nil)
 	if err != nil {
@@ -157,7 +157,11 @@ func (s *setup) checkVolumes(ctx context.Context) []finding {
 	case selected == 0:
 		f.Hint = "`voltar volumes` says which rule leaves each out"
 	}
-	return []finding{f}
+	list := []finding{f}
+	for _, trouble := range plan.Troubles() {
+		list = append(list, finding{"volumes", false, trouble.What, trouble.Hint})
+	}
+	return list
 }
 
 // checkDestinations looks whether each can be written to and how much room it has.

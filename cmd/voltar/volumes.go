@@ -13,8 +13,9 @@ import (
 func (a *app) volumesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "volumes", Usage: "show what would be backed up, and why not the rest", ArgsUsage: "[VOLUME...]",
-		Description: "Lists each logical volume of the host with the rule that takes it in or leaves it out.",
-		Action:      a.volumes,
+		Description: "Lists each logical volume of the host with the rule that takes it in or leaves it out, and says what is wrong with\n" +
+			"volume groups: missing disks, names that are there twice, RAID that has lost a part.",
+		Action: a.volumes,
 	}
 }
 
@@ -42,6 +43,9 @@ func (a *app) volumes(c *cli.Context) error {
 	plan, err := engine.Plan(c.Context, c.Args().Slice())
 	if err != nil {
 		return err
+	}
+	for _, trouble := range plan.Troubles() {
+		say.Printf(a.stderr, "voltar: %s\n%s%s\n", trouble.What, say.HintLabel, trouble.Hint)
 	}
 	lines := []volumeLine{}
 	for _, choice := range plan.Choices {

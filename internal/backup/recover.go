@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"voltar/internal/catalog"
@@ -86,10 +87,17 @@ func ownerOf(dead *journal.DeadRun) owner { return owner{dead.Info().Run, dead.R
 func (r *run) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	for _, o := range r.journal.Outstanding() {
-		if o.Thing.Kind == journal.KindBackup {
-			continue
+	outstanding := slices.DeleteFunc(r.journal.Outstanding(), func(o journal.Owned) bool { return o.Thing.Kind == journal.KindBackup })
+	if len(outstanding) == 0 {
+		return
+	}
+	if r.LVM.LeftRunning() { // it may yet make what is looked for here
+		if err := r.awaitOrphans(ctx, os.Getpid()); err != nil {
+			r.Log.Warn("left for the next run to remove", "run", r.id, "err", err)
+			return
 		}
+	}
+	for _, o := range outstanding {
 		_, err := r.recoverThing(ctx, owner{run: r.id}, o.Thing)
 		if err == nil {
 			err = r.journal.Gone(o.ID)

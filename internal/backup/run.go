@@ -164,8 +164,8 @@ func (r *run) note(plan *Plan) {
 			r.report.Excluded = append(r.report.Excluded, report.Excluded{Name: c.Name(), Rule: c.Rule, Reason: c.Reason})
 		}
 	}
-	if plan.Warnings != "" {
-		r.warn("lvm2 says: "+plan.Warnings, "volumes may be missing tonight for that reason")
+	for _, trouble := range plan.Troubles() {
+		r.warn(trouble.What, trouble.Hint)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package hostcmd is the one door through which voltar runs commands of the host: lvm2, dmsetup, blkid, mkfs and the
 // like. Commands are found on a fixed search path and never through a shell, run in the C locale and in a process group
-// of their own, and end with it when their time is up. One that cannot be killed is left behind. A failure keeps the
-// exit status and the end of standard error.
+// of their own, and end with it when their time is up. One that cannot be killed, or must not be, is left behind. A failure
+// keeps the exit status and the end of standard error.
 package hostcmd
 
 import (
@@ -14,10 +14,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultSearchPath is where Debian and its relatives keep administration commands.
@@ -27,7 +30,8 @@ var DefaultSearchPath = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 const DefaultTimeout = 2 * time.Minute
 
 const (
-	stderrTailBytes = 4 << 10
+	stderrTailBytes = 16 << 10
+	saidBytes       = 1 << 10 // of what a command wrote in the text of its error
 	maxOutputBytes  = 64 << 20
 	killGrace       = 5 * time.Second
 	// abandonAfter is how long a command is waited for whose time was up. A process that waits in the kernel for a device
@@ -40,6 +44,9 @@ var ErrNotFound = errors.New("command not found")
 
 // ErrStuck is wrapped by the error of a command that could not even be killed and was left behind.
 var ErrStuck = errors.New("the process cannot be ended: it waits in the kernel, as for a device that does not answer")
+
+// ErrLeftRunning is wrapped by the error of a command whose time is up and that goes on, as Cmd.LeaveRunning wants it.
+var ErrLeftRunning = errors.New("the process goes on by itself")
 
 // Runner runs commands. It is safe for concurrent use.
 type Runner struct {
@@ -79,48 +86,58 @@ type Cmd struct {
 	Env     []string      // added to the runner's
 	Files   []*os.File    // inherited as descriptors 3 and up; the caller keeps ownership
 	Timeout time.Duration // 0 means DefaultTimeout; negative means none but the context's
+	// LeaveRunning, where there is one, is asked when the time is up or the context ends whether the process is one that must
+	// not be ended now. It is then left to itself (ErrLeftRunning). Such a command writes to files in memory instead of pipes,
+	// which would end it when this process is gone.
+	LeaveRunning func(pid int) bool
 }
 
 // Result is what a command that ended with status 0 left.
 type Result struct {
 	Stdout []byte
-	Stderr []byte // its tail, at most 4 KiB: warnings of a command that succeeded
+	Stderr []byte // its tail, at most 16 KiB: warnings of a command that succeeded
 }
 
 // Error is the failure of one command.
 type Error struct {
 	Argv     []string
 	ExitCode int           // -1 when it did not start or was ended by a signal
-	Stderr   string        // its tail, at most 4 KiB
+	Stderr   string        // its tail, at most 16 KiB
 	TimedOut time.Duration // the limit that it ran into, or 0
+	PID      int           // of a process that was left behind, or 0
 	Err      error
 }
 
-// Error reads `lvcreate: exit status 5: Insufficient free space`, with the last line that the command wrote. dmsetup says
-// why in the line before its "Command failed.", so that one is left out where there are others.
+// Error reads `lvcreate: exit status 5: Insufficient free space`, with every line that the command wrote: the cause often
+// stands before the last one.
 func (e *Error) Error() string {
-	name := filepath.Base(e.Argv[0])
-	if errors.Is(e.Err, ErrStuck) {
-		return fmt.Sprintf("%s: %v", name, e.Err)
+	text := filepath.Base(e.Argv[0]) + ": "
+	if e.TimedOut > 0 && e.PID == 0 {
+		text += fmt.Sprintf("not done after %s and ended", e.TimedOut)
+	} else {
+		text += e.Err.Error()
 	}
-	if e.TimedOut > 0 {
-		return fmt.Sprintf("%s: not done after %s and ended", name, e.TimedOut)
+	if said := oneLine(e.Stderr); said != "" {
+		text += ": " + said
 	}
-	if tail := lastLine(e.Stderr); tail != "" {
-		return fmt.Sprintf("%s: %v: %s", name, e.Err, tail)
-	}
-	return fmt.Sprintf("%s: %v", name, e.Err)
+	return text
 }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	last := strings.TrimSpace(lines[len(lines)-1])
-	if len(lines) > 1 && strings.TrimSuffix(last, ".") == "Command failed" {
-		last = strings.TrimSpace(lines[len(lines)-2])
+// oneLine joins lines, each once, and leaves out the middle of what is too long.
+func oneLine(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
 	}
-	return last
+	said := strings.Join(lines, "; ")
+	if len(said) > saidBytes {
+		said = strings.ToValidUTF8(said[:saidBytes/2], "") + " … " + strings.ToValidUTF8(said[len(said)-saidBytes/2:], "")
+	}
+	return said
 }
 
 // LookPath returns the command's full path, or an error that wraps ErrNotFound.
@@ -144,7 +161,8 @@ func (r *Runner) Output(ctx context.Context, name string, args ...string) ([]byt
 }
 
 // Run runs a command to its end. A failure is an *Error. When the context ends or the time is up, the command's whole
-// process group gets SIGTERM, and SIGKILL 5 s later. A command that does not end even then is left behind (ErrStuck).
+// process group gets SIGTERM, and SIGKILL 5 s later, unless it is to be left running. A command that does not end even then
+// is left behind (ErrStuck).
 func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	argv := append([]string{cmd.Name}, cmd.Args...)
 	path, err := r.LookPath(cmd.Name)
@@ -162,37 +180,45 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 		defer cancel()
 	}
 
-	stdout := &boundedBuffer{limit: maxOutputBytes}
-	tail := &tailBuffer{limit: stderrTailBytes}
+	stdout, stderr, err := collectors(cmd.LeaveRunning != nil)
+	if err != nil {
+		return Result{}, &Error{Argv: argv, ExitCode: -1, Err: err}
+	}
+	defer stdout.Close()
+	defer stderr.Close()
 	c := exec.CommandContext(runCtx, path, cmd.Args...)
+	c.Cancel = func() error { return endGroup(c.Process.Pid) }
+	c.WaitDelay = killGrace + time.Second
+	if cmd.LeaveRunning != nil {
+		c = exec.Command(path, cmd.Args...)
+	}
 	c.Env = append(append([]string{}, r.env...), cmd.Env...)
-	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, tail
+	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, stderr.writer()
 	if c.Stdout == nil {
-		c.Stdout = stdout
+		c.Stdout = stdout.writer()
 	}
 	if cmd.Stderr != nil {
-		c.Stderr = io.MultiWriter(tail, cmd.Stderr)
+		c.Stderr = io.MultiWriter(c.Stderr, cmd.Stderr)
 	}
 	c.ExtraFiles = cmd.Files
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return endGroup(c.Process.Pid) }
-	c.WaitDelay = killGrace + time.Second
 
 	began := time.Now()
-	err = runUntil(runCtx, c)
+	err = runUntil(runCtx, c, cmd.LeaveRunning)
 	r.log.Debug("command", "argv", argv, "took", time.Since(began), "err", err)
-	res := Result{Stdout: stdout.Bytes(), Stderr: tail.Bytes()}
+	res := Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
 	if err == nil {
 		return res, nil
 	}
-	failure := &Error{Argv: argv, ExitCode: -1, Stderr: string(tail.Bytes()), Err: err}
+	failure := &Error{Argv: argv, ExitCode: -1, Stderr: string(res.Stderr), Err: err}
 	var exit *exec.ExitError
 	switch {
-	case errors.Is(err, ErrStuck):
+	case errors.Is(err, ErrStuck), errors.Is(err, ErrLeftRunning):
 		if ctx.Err() == nil {
 			failure.TimedOut = timeout
 		}
-		failure.Err = fmt.Errorf("process %d was left behind after %s: %w", c.Process.Pid, time.Since(began).Round(time.Second), err)
+		failure.PID = c.Process.Pid
+		failure.Err = fmt.Errorf("process %d was left behind after %s: %w", failure.PID, time.Since(began).Round(time.Second), err)
 	case ctx.Err() != nil:
 		failure.Err = context.Cause(ctx)
 	case runCtx.Err() != nil:
@@ -203,17 +229,26 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	return res, failure
 }
 
-// runUntil runs a command to its end, but waits for no longer than abandonAfter once the context has ended it.
-func runUntil(ctx context.Context, c *exec.Cmd) error {
+// runUntil runs a command to its end. Once the context has ended it waits for no longer than abandonAfter for a command that
+// is ended with it, and not at all for one that is not.
+func runUntil(ctx context.Context, c *exec.Cmd, leave func(pid int) bool) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }() // for as long as a process that cannot be killed lives
+	go func() { ended <- c.Wait() }() // for as long as a process that is left behind lives
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
+	}
+	if leave != nil {
+		if leave(c.Process.Pid) {
+			return ErrLeftRunning
+		}
+		if err := endGroup(c.Process.Pid); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
 	}
 	abandon := time.NewTimer(abandonAfter)
 	defer abandon.Stop()
@@ -246,6 +281,57 @@ func ExitCode(err error) int {
 	return -1
 }
 
+// collector takes what a command writes to one of its streams.
+type collector interface {
+	writer() io.Writer
+	Bytes() []byte // what there is so far
+	Close() error
+}
+
+// collectors returns those of standard output and standard error.
+func collectors(leaveRunning bool) (stdout, stderr collector, err error) {
+	if !leaveRunning {
+		return &boundedBuffer{limit: maxOutputBytes}, &tailBuffer{limit: stderrTailBytes}, nil
+	}
+	out, err := newMemoryFile("stdout", maxOutputBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	errs, err := newMemoryFile("stderr", stderrTailBytes)
+	if err != nil {
+		return nil, nil, errors.Join(err, out.Close())
+	}
+	return out, errs, nil
+}
+
+// memoryFile is a nameless file that lives for as long as a process has it open. A pipe would end a command that writes when
+// nobody reads any more.
+type memoryFile struct {
+	*os.File
+	limit int64
+}
+
+func newMemoryFile(name string, limit int64) (*memoryFile, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
+	}
+	return &memoryFile{os.NewFile(uintptr(fd), name), limit}, nil
+}
+
+func (f *memoryFile) writer() io.Writer { return f.File }
+
+// Bytes returns the tail of the file.
+func (f *memoryFile) Bytes() []byte {
+	info, err := f.Stat()
+	if err != nil {
+		return nil // what cannot be: it is in memory
+	}
+	tail := make([]byte, min(info.Size(), f.limit))
+	n, _ := f.ReadAt(tail, info.Size()-int64(len(tail)))
+	return tail[:n]
+}
+
 // boundedBuffer collects up to limit bytes and fails the command that writes more. A command that was left behind may
 // write to it at any time.
 type boundedBuffer struct {
@@ -262,6 +348,9 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	}
 	return b.kept.Write(p)
 }
+
+func (b *boundedBuffer) writer() io.Writer { return b }
+func (b *boundedBuffer) Close() error      { return nil }
 
 // Bytes returns what was written so far.
 func (b *boundedBuffer) Bytes() []byte {
@@ -286,6 +375,9 @@ func (b *tailBuffer) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+func (b *tailBuffer) writer() io.Writer { return b }
+func (b *tailBuffer) Close() error      { return nil }
 
 // Bytes returns a copy of the tail so far.
 func (b *tailBuffer) Bytes() []byte {

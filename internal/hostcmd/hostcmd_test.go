@@ -64,22 +64,71 @@ func TestRunKeepsOutputAndLocale(t *testing.T) {
 	}
 }
 
-func TestRunReportsStatusAndLastLine(t *testing.T) {
-	r := shim(t, "tool", `echo first >&2; echo "  Insufficient free space" >&2; exit 5`)
-	_, err := r.Run(context.Background(), Cmd{Name: "tool"})
-	if ExitCode(err) != 5 {
-		t.Errorf("exit code %d, want 5", ExitCode(err))
+func TestErrorKeepsEveryLine(t *testing.T) {
+	for name, tt := range map[string]struct{ script, want string }{
+		"one":          {`echo "  Insufficient free space" >&2; exit 5`, "tool: exit status 5: Insufficient free space"},
+		"none":         {`exit 5`, "tool: exit status 5"},
+		"cause before": {`echo "PV is missing." >&2; echo "Cannot process vg0" >&2; exit 5`, "tool: exit status 5: PV is missing.; Cannot process vg0"},
+		"repeated":     {`echo a >&2; echo a >&2; echo >&2; echo b >&2; exit 1`, "tool: exit status 1: a; b"},
+	} {
+		_, err := shim(t, "tool", tt.script).Run(context.Background(), Cmd{Name: "tool"})
+		if err == nil || err.Error() != tt.want || ExitCode(err) < 1 {
+			t.Errorf("%s: error %v, want %q", name, err, tt.want)
+		}
 	}
-	if got, want := err.Error(), "tool: exit status 5: Insufficient free space"; got != want {
-		t.Errorf("error %q, want %q", got, want)
+	long := oneLine("the cause\n" + strings.Repeat("ä line that is repeated with a number 1234567\n", 1) + strings.Repeat("x", 4*saidBytes) + "\nthe end")
+	if len(long) > saidBytes+8 || !strings.HasPrefix(long, "the cause; ") || !strings.HasSuffix(long, "; the end") {
+		t.Errorf("%d bytes: %q, want the cause and the end", len(long), long)
 	}
 }
 
-func TestErrorLeavesOutWhatSaysNothing(t *testing.T) {
-	r := shim(t, "tool", `echo "create ioctl on x failed: Device or resource busy" >&2; echo "Command failed." >&2; exit 1`)
-	_, err := r.Run(context.Background(), Cmd{Name: "tool"})
-	if want := "tool: exit status 1: create ioctl on x failed: Device or resource busy"; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %q", err, want)
+// A command that is left running gets no signal, and what it writes afterwards ends it as little.
+func TestRunLeavesRunningWhatMustNotBeEnded(t *testing.T) {
+	dir := t.TempDir()
+	r := shim(t, "tool", `trap 'echo signal >>log' TERM INT; cd '`+dir+`'; echo begun >&2; mkfifo go; touch ready
+		read x <go; echo "much" >&2; echo more; echo written >>log`)
+	ready := func() bool { _, err := os.Stat(filepath.Join(dir, "ready")); return err == nil }
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		for !ready() {
+			time.Sleep(time.Millisecond)
+		}
+		cancel(errors.New("enough"))
+	}()
+	_, err := r.Run(ctx, Cmd{Name: "tool", Timeout: -1, LeaveRunning: always})
+	var failure *Error
+	if !errors.As(err, &failure) || !errors.Is(err, ErrLeftRunning) || failure.PID == 0 || !strings.HasSuffix(err.Error(), ": begun") {
+		t.Fatalf("error %v, want a process that was left running and what it said", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), []byte("\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if log, _ := os.ReadFile(filepath.Join(dir, "log")); len(log) > 0 {
+			if string(log) != "written\n" {
+				t.Errorf("the command noted %q", log)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func always(int) bool { return true }
+
+func TestRunEndsWhatMayBeEndedAfterAll(t *testing.T) {
+	_, err := shim(t, "tool", `echo begun >&2; sleep 600`).Run(context.Background(),
+		Cmd{Name: "tool", Timeout: 100 * time.Millisecond, LeaveRunning: func(int) bool { return false }})
+	var failure *Error
+	if !errors.As(err, &failure) || failure.TimedOut == 0 || failure.PID != 0 || errors.Is(err, ErrLeftRunning) {
+		t.Errorf("error %v, want a command that was ended", err)
+	}
+}
+
+func TestRunReturnsWhatACommandWroteThatMayBeLeft(t *testing.T) {
+	res, err := shim(t, "tool", `echo out; echo said >&2`).Run(context.Background(), Cmd{Name: "tool", LeaveRunning: always})
+	if err != nil || string(res.Stdout) != "out\n" || string(res.Stderr) != "said\n" {
+		t.Errorf("%q, %q, %v", res.Stdout, res.Stderr, err)
 	}
 }
 
