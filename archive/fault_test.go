@@ -147,13 +147,13 @@ func TestDamage(t *testing.T) {
 	}{
 		"one block of a large file": {
 			fault: badBlocks("large", 4<<20, 4<<20+4096), path: "large", stored: true,
-			reason: "4096 bytes cannot be read and are zeros, the first at 4194304: input/output error",
+			reason: "4.0 KiB cannot be read and are zeros, the first at byte 4194304: input/output error",
 			data: func(d []byte) bool {
 				return isZero(d[4<<20:4<<20+4096]) && d[4<<20-1] == 'x' && d[4<<20+4096] == 'x'
 			},
 		},
 		"a small file's all": {
-			fault: badBlocks("small", 0, size), path: "small", reason: "100 bytes cannot be read", stored: true, data: isZero,
+			fault: badBlocks("small", 0, size), path: "small", reason: "100 B cannot be read", stored: true, data: isZero,
 		},
 		"ends early": {
 			fault: func(sys *system) {
@@ -168,7 +168,7 @@ func TestDamage(t *testing.T) {
 					return pread(fd, path, p, offset)
 				}
 			},
-			path: "large", reason: "ends early, at 1000: the last 5241880 bytes are zeros", stored: true,
+			path: "large", reason: "ends early, at byte 1000: the last 5.0 MiB are zeros", stored: true,
 			data: func(d []byte) bool { return d[999] == 'x' && isZero(d[1000:]) },
 		},
 		"grows": {

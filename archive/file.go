@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 const (
@@ -42,9 +44,9 @@ func (l *losses) reason() string {
 	case l.bytes == 0:
 		return ""
 	case errors.Is(l.err, io.EOF):
-		return fmt.Sprintf("ends early, at %d: the last %d bytes are zeros", l.offset, l.bytes)
+		return fmt.Sprintf("ends early, at byte %d: the last %s are zeros", l.offset, say.Size(l.bytes))
 	}
-	return fmt.Sprintf("%d bytes cannot be read and are zeros, the first at %d: %v", l.bytes, l.offset, l.err)
+	return fmt.Sprintf("%s cannot be read and are zeros, the first at byte %d: %v", say.Size(l.bytes), l.offset, l.err)
 }
 
 // fill reads len(p) bytes from offset on. What cannot be read is zeros, and goes into lost; around an error that is

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/flate"
+
+	"voltar/internal/say"
 )
 
 // Index reads the index of an archive: what is in it and where. It reads the list of blocks when it is opened, and then
@@ -106,7 +108,7 @@ func readMember(ctx context.Context, src io.ReaderAt, offset, lengthBytes, limit
 		return nil, err
 	}
 	if n > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrExpansion, limit)
+		return nil, fmt.Errorf("%w: more than %s", ErrExpansion, say.Size(limit))
 	}
 	return inf.member(stored, header, n)
 }

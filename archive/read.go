@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/semaphore"
+
+	"voltar/internal/say"
 )
 
 const (
@@ -357,7 +359,7 @@ func (r *Reader) take(f *future) error {
 	r.given += int64(len(f.data))
 	if r.opts.MaxBytes > 0 && r.given > r.opts.MaxBytes {
 		r.rest = nil
-		r.err = fmt.Errorf("archive at byte %d: %w: %d bytes", f.offset, ErrExpansion, r.opts.MaxBytes)
+		r.err = fmt.Errorf("archive at byte %d: %w: %s", f.offset, ErrExpansion, say.Size(r.opts.MaxBytes))
 		return r.err
 	}
 	return nil

@@ -268,7 +268,7 @@ func percentOf(bytes int64, percent float64) int64 { return int64(float64(bytes)
 // its new size. Callers share the volume group's space through an Allocator.
 func (c *Client) ExtendSnapshot(ctx context.Context, vg, name string, addBytes int64) (int64, error) {
 	fail := func(err error) (int64, error) {
-		return 0, fmt.Errorf("extend snapshot %s/%s by %d bytes: %w", vg, name, addBytes, err)
+		return 0, fmt.Errorf("extend snapshot %s/%s by %s: %w", vg, name, say.Size(addBytes), err)
 	}
 	if addBytes <= 0 {
 		return fail(errors.New("cannot extend by nothing"))

@@ -65,8 +65,8 @@ func (r SizeReduced) String() string {
 	if r.GrantedBytes >= r.WantedBytes {
 		return ""
 	}
-	return fmt.Sprintf("snapshot space reduced from %d to %d bytes, which is all that the volume group has free",
-		r.WantedBytes, r.GrantedBytes)
+	return fmt.Sprintf("snapshot space reduced from %s to %s, which is all that the volume group has free",
+		say.Size(r.WantedBytes), say.Size(r.GrantedBytes))
 }
 
 // SnapshotSize decides the copy-on-write space of a classic snapshot of an origin, in whole extents, where the volume
@@ -83,7 +83,8 @@ func grant(want, floor, free, extent int64) (int64, error) {
 		free -= free % extent
 	}
 	if free < floor || free <= 0 {
-		return 0, say.WithHint(fmt.Errorf("%w: %d bytes are free, at least %d are needed", ErrNoSpace, max(free, 0), max(floor, 1)),
+		return 0, say.WithHint(fmt.Errorf("%w: %s are free, at least %s are needed",
+			ErrNoSpace, say.Size(max(free, 0)), say.Size(max(floor, 1))),
 			"extend the volume group, or lower the size or floor of snapshots")
 	}
 	return min(want, free), nil
@@ -170,10 +171,10 @@ func (r *Reservation) Reduced() SizeReduced {
 // the error wraps ErrNoSpace. The caller owns the Reservation and ends it.
 func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (*Reservation, error) {
 	fail := func(err error) (*Reservation, error) {
-		return nil, fmt.Errorf("reserve %d bytes in %s: %w", want, vg, err)
+		return nil, fmt.Errorf("reserve %s in %s: %w", say.Size(want), vg, err)
 	}
 	if want <= 0 || floor > want {
-		return fail(fmt.Errorf("cannot reserve between %d and %d bytes", floor, want))
+		return fail(fmt.Errorf("cannot reserve between %s and %s", say.Size(floor), say.Size(want)))
 	}
 	g, err := a.lock(ctx, vg)
 	if err != nil {
@@ -188,7 +189,7 @@ func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (
 	granted, err := grant(want, floor, group.FreeBytes-g.reserved-a.reserve(group), group.ExtentBytes)
 	if err != nil {
 		if g.reserved > 0 {
-			err = fmt.Errorf("%w (%d bytes more are reserved for other snapshots of this run)", err, g.reserved)
+			err = fmt.Errorf("%w (%s more are reserved for other snapshots of this run)", err, say.Size(g.reserved))
 		}
 		return fail(err)
 	}

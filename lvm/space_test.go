@@ -126,8 +126,8 @@ func TestThinPoolCheck(t *testing.T) {
 		words  string
 	}{
 		"below both":         {change: func(*ThinPool) {}},
-		"data at its limit":  {change: func(p *ThinPool) { p.DataPercent = 80 }, err: ErrPoolFull, words: "data 80.00 % of 1000 bytes used, limit 80 %"},
-		"metadata above it":  {change: func(p *ThinPool) { p.MetadataPercent = 90.5 }, err: ErrPoolFull, words: "metadata 90.50 % of 10 bytes used, limit 70 %"},
+		"data at its limit":  {change: func(p *ThinPool) { p.DataPercent = 80 }, err: ErrPoolFull, words: "data 80.00 % of 1000 B used, limit 80 %"},
+		"metadata above it":  {change: func(p *ThinPool) { p.MetadataPercent = 90.5 }, err: ErrPoolFull, words: "metadata 90.50 % of 10 B used, limit 70 %"},
 		"unknown":            {change: func(p *ThinPool) { p.DataPercent = Unknown }, err: ErrPoolUnhealthy, words: "not active"},
 		"metadata unknown":   {change: func(p *ThinPool) { p.MetadataPercent = Unknown }, err: ErrPoolUnhealthy, words: "not active"},
 		"needs a check":      {change: func(p *ThinPool) { p.CheckNeeded = true }, err: ErrPoolUnhealthy, words: "lvconvert --repair v/p"},

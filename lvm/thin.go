@@ -57,11 +57,11 @@ func (p ThinPool) Check(limitData, limitMetadata float64) error {
 	}
 	var full []string
 	if p.DataPercent >= limitData {
-		full = append(full, fmt.Sprintf("data %.2f %% of %d bytes used, limit %g %%", p.DataPercent, p.SizeBytes, limitData))
+		full = append(full, fmt.Sprintf("data %.2f %% of %s used, limit %g %%", p.DataPercent, say.Size(p.SizeBytes), limitData))
 	}
 	if p.MetadataPercent >= limitMetadata {
-		full = append(full, fmt.Sprintf("metadata %.2f %% of %d bytes used, limit %g %%",
-			p.MetadataPercent, p.MetadataBytes, limitMetadata))
+		full = append(full, fmt.Sprintf("metadata %.2f %% of %s used, limit %g %%",
+			p.MetadataPercent, say.Size(p.MetadataBytes), limitMetadata))
 	}
 	return say.WithHint(fmt.Errorf("%w: %s/%s: %s", ErrPoolFull, p.VG, p.Name, strings.Join(full, "; ")),
 		"extend it with lvextend (--poolmetadatasize for its metadata), or remove what is no longer needed")

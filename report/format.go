@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -70,31 +69,6 @@ func FormatDuration(d time.Duration) string {
 	return text
 }
 
-// FormatSize gives a number of bytes for people in binary units: "0 B", "1023 B", "3.5 GiB", "267 GiB", "1.0 PiB".
-func FormatSize(bytes int64) string {
-	if bytes < 0 {
-		return "-" + formatMagnitude(uint64(-(bytes+1))+1)
-	}
-	return formatMagnitude(uint64(bytes))
-}
-
-func formatMagnitude(bytes uint64) string {
-	if bytes < 1024 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	value := float64(bytes)
-	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		value /= 1024
-		switch {
-		case value < 99.95:
-			return fmt.Sprintf("%.1f %s", value, unit)
-		case value < 1023.5:
-			return fmt.Sprintf("%.0f %s", value, unit)
-		}
-	}
-	return fmt.Sprintf("%.0f EiB", value)
-}
-
 // FormatPercent gives a share of 100 for people: "0 %", "<0.1 %", "3.2 %", "35 %", "99.9 %", "100 %". A share that is
 // neither nothing nor all is never shown as if it were.
 func FormatPercent(percent float64) string {
@@ -116,21 +90,12 @@ func FormatPercent(percent float64) string {
 	}
 }
 
-// formatCount gives a number with its thousands apart: "1 234 567".
-func formatCount(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
-		digits = digits[:at] + " " + digits[at:]
-	}
-	return digits
-}
-
 // plural gives "1 volume", "2 volumes".
 func plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return formatCount(n) + " " + noun + "s"
+	return say.Count(n) + " " + noun + "s"
 }
 
 // shorten cuts a text to limit characters, the last of them an ellipsis when something is missing.

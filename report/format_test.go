@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"voltar/internal/say"
 )
 
 func TestFormatDuration(t *testing.T) {
@@ -30,35 +32,6 @@ func TestFormatDuration(t *testing.T) {
 	for _, tt := range tests {
 		if got := FormatDuration(tt.d); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.d, got, tt.want)
-		}
-	}
-}
-
-func TestFormatSize(t *testing.T) {
-	tests := []struct {
-		bytes int64
-		want  string
-	}{
-		{0, "0 B"},
-		{1, "1 B"},
-		{1023, "1023 B"},
-		{1024, "1.0 KiB"},
-		{3584 << 20, "3.5 GiB"},
-		{102348, "99.9 KiB"},
-		{102399, "100 KiB"},
-		{267 << 30, "267 GiB"},
-		{1<<20 - 1, "1.0 MiB"},
-		{1<<30 - 1, "1.0 GiB"},
-		{1<<50 - 1, "1.0 PiB"},
-		{1 << 50, "1.0 PiB"},
-		{1<<50 + 1<<49, "1.5 PiB"},
-		{math.MaxInt64, "8.0 EiB"},
-		{math.MinInt64, "-8.0 EiB"},
-		{-1536, "-1.5 KiB"},
-	}
-	for _, tt := range tests {
-		if got := FormatSize(tt.bytes); got != tt.want {
-			t.Errorf("%d: %q, want %q", tt.bytes, got, tt.want)
 		}
 	}
 }
@@ -96,7 +69,7 @@ func TestChange(t *testing.T) {
 
 func TestFormatCountAndAge(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1 000", 1234567: "1 234 567", -1000: "-1 000"} {
-		if got := formatCount(n); got != want {
+		if got := say.Count(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"voltar/internal/say"
 )
 
 // interruptedCode is the exit code of a run that was stopped and has cleaned up.
@@ -117,7 +119,7 @@ func Subject(run Run) string {
 
 // status is the part of the subject after the host. The run is clean.
 func (r Run) status() string {
-	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), "volume"), FormatSize(r.storedBytes()))
+	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), "volume"), say.Size(r.storedBytes()))
 	bad := len(r.notGood()) + r.missing()
 	switch r.Verdict() {
 	case VerdictOK:
@@ -216,9 +218,9 @@ func (r Run) headline() string {
 	}
 	switch r.Verdict() {
 	case VerdictOK:
-		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictWarning:
-		return command + fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, FormatSize(r.storedBytes()))
+		return command + fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictInterrupted:
 		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
 	}

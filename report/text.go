@@ -168,7 +168,7 @@ func TrendText(points []Point, opts Options) string {
 	for _, p := range shown {
 		bar := strings.Repeat("#", int(float64(max(p.StoredBytes, 0))/float64(mostBytes)*barWidth))
 		t.raw(strings.TrimRight(fmt.Sprintf(row, p.Time.In(loc).Format("2006-01-02 15:04"), say.Clean(string(p.Verdict)),
-			FormatDuration(p.Duration), FormatSize(p.StoredBytes), bar), " "))
+			FormatDuration(p.Duration), say.Size(p.StoredBytes), bar), " "))
 	}
 	t.blank()
 	t.wrapped("", trendWords(shown))

@@ -10,6 +10,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // trendRuns is how many runs the trend shows.
@@ -94,11 +96,11 @@ func Forecast(points []Point, destination string, loc *time.Location) string {
 	}
 	left := float64(last.FreeBytes) / perDay
 	if left > forecastMaxDays {
-		return fmt.Sprintf("Full in more than 3 years at %s a day, by the last %d runs.", FormatSize(int64(perDay)), len(days))
+		return fmt.Sprintf("Full in more than 3 years at %s a day, by the last %d runs.", say.Size(int64(perDay)), len(days))
 	}
 	when := latestTime.Add(time.Duration(left * 24 * float64(time.Hour))).In(loc)
 	return fmt.Sprintf("Full in about %s, on %s, at %s a day, by the last %d runs.",
-		plural(int64(math.Ceil(left)), "day"), when.Format("2006-01-02"), FormatSize(int64(perDay)), len(days))
+		plural(int64(math.Ceil(left)), "day"), when.Format("2006-01-02"), say.Size(int64(perDay)), len(days))
 }
 
 // fitLine gives the slope of the straight line through the points and the standard deviation of the points from it.

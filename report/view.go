@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // Options of the renderings.
@@ -229,7 +231,7 @@ func (r Run) absent(d Destination) string {
 	case elsewhere == lacking && len(names) > 0:
 		return fmt.Sprintf("not there: %s; good on %s", plural(lacking, "volume"), strings.Join(names, ", "))
 	default:
-		return fmt.Sprintf("not there: %s, %s of them good on another destination", plural(lacking, "volume"), formatCount(elsewhere))
+		return fmt.Sprintf("not there: %s, %s of them good on another destination", plural(lacking, "volume"), say.Count(elsewhere))
 	}
 }
 
@@ -281,7 +283,7 @@ func damaged(v Volume, justMade bool) failure {
 		lines = append(lines, shorten(name, 200))
 	}
 	if more := count - int64(len(v.DamagedFiles)); more > 0 {
-		lines = append(lines, fmt.Sprintf("and %s more", formatCount(more)))
+		lines = append(lines, fmt.Sprintf("and %s more", say.Count(more)))
 	}
 	return failure{v.Name, strings.Join(lines, "\n"), hint}
 }
@@ -318,7 +320,7 @@ func newVolumeView(v Volume, now time.Time, loc *time.Location) volumeView {
 		out.Duration = FormatDuration(v.Ended.Sub(v.Started))
 	}
 	if stands := v.Backup != "" || v.StoredBytes > 0; stands {
-		out.Size = FormatSize(v.StoredBytes)
+		out.Size = say.Size(v.StoredBytes)
 		out.Change = change(v.StoredBytes, v.PreviousStoredBytes)
 	}
 	for _, c := range v.Copies {
@@ -348,7 +350,7 @@ func freed(bytes int64) string {
 	if bytes <= 0 {
 		return ""
 	}
-	return FormatSize(bytes) + " freed"
+	return say.Size(bytes) + " freed"
 }
 
 // change tells tonight's size against the last one's.
@@ -407,10 +409,10 @@ func details(v Volume, now time.Time) []string {
 func snapshotWords(s Snapshot) string {
 	text := fmt.Sprintf("%s snapshot, peak %s", s.Kind, FormatPercent(s.PeakPercent))
 	if s.SizeBytes > 0 {
-		text += " of " + FormatSize(s.SizeBytes)
+		text += " of " + say.Size(s.SizeBytes)
 	}
 	if s.SuggestedBytes > 0 {
-		text += ", suggested " + FormatSize(s.SuggestedBytes)
+		text += ", suggested " + say.Size(s.SuggestedBytes)
 	}
 	return join(", ", text, s.Note)
 }
@@ -418,12 +420,12 @@ func snapshotWords(s Snapshot) string {
 func newDestinationView(d Destination, points []Point, loc *time.Location) destinationView {
 	out := destinationView{Name: d.Name, Where: d.Where}
 	if d.BackupBytes >= 0 {
-		out.Lines = append(out.Lines, "Total backups size: "+FormatSize(d.BackupBytes))
+		out.Lines = append(out.Lines, "Total backups size: "+say.Size(d.BackupBytes))
 	}
 	if d.TotalBytes > 0 && d.FreeBytes >= 0 {
 		used := d.TotalBytes - d.FreeBytes
 		out.Lines = append(out.Lines, fmt.Sprintf("Used space: %s (%s of %s free)",
-			FormatPercent(float64(used)/float64(d.TotalBytes)*100), FormatSize(d.FreeBytes), FormatSize(d.TotalBytes)))
+			FormatPercent(float64(used)/float64(d.TotalBytes)*100), say.Size(d.FreeBytes), say.Size(d.TotalBytes)))
 		if forecast := Forecast(points, d.Name, loc); forecast != "" {
 			out.Lines = append(out.Lines, forecast)
 		}
@@ -452,7 +454,7 @@ func caughtUp(list []CaughtUp) []string {
 	if more := len(list) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return []string{fmt.Sprintf("Made up from elsewhere: %s, %s: %s", plural(int64(len(list)), "backup"), FormatSize(bytes),
+	return []string{fmt.Sprintf("Made up from elsewhere: %s, %s: %s", plural(int64(len(list)), "backup"), say.Size(bytes),
 		strings.Join(names, ", "))}
 }
 
@@ -467,14 +469,14 @@ func ledger(v Volume) []line2 {
 			continue
 		}
 		name := strings.TrimSpace(v.Name + " " + e.Name)
-		what := fmt.Sprintf("%s, %s", e.What, FormatSize(e.SizeBytes))
+		what := fmt.Sprintf("%s, %s", e.What, say.Size(e.SizeBytes))
 		list = append(list, line2{name, join(": ", e.State+" ("+what+")", e.Reason)})
 	}
 	if v.Ledger.ExcludedBytes > 0 {
-		list = append(list, line2{v.Name, FormatSize(v.Ledger.ExcludedBytes) + " excluded by patterns"})
+		list = append(list, line2{v.Name, say.Size(v.Ledger.ExcludedBytes) + " excluded by patterns"})
 	}
 	if v.Ledger.FailedBytes > 0 {
-		list = append(list, line2{v.Name, FormatSize(v.Ledger.FailedBytes) + " could not be read"})
+		list = append(list, line2{v.Name, say.Size(v.Ledger.FailedBytes) + " could not be read"})
 	}
 	return list
 }
@@ -502,7 +504,7 @@ func trendWords(points []Point) string {
 		}
 	}
 	return fmt.Sprintf("Of the last %d runs %d failed. At most %s stored in a run, at most %s taken.",
-		len(points), bad, FormatSize(mostBytes), FormatDuration(longest))
+		len(points), bad, say.Size(mostBytes), FormatDuration(longest))
 }
 
 func footer(run Run) string {

@@ -183,7 +183,7 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.name, d.store), ""})
 		default:
 			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.name, d.store,
-				report.FormatSize(usage.FreeBytes), report.FormatSize(usage.TotalBytes)), ""})
+				say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
 		}
 		for _, note := range notes {
 			list = append(list, finding{check, true, d.name + ": " + note, ""})

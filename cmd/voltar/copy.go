@@ -11,7 +11,6 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) copyCommand() *cli.Command {
@@ -149,7 +148,7 @@ func (a *app) printCopies(c *cli.Context, lines []backup.CopyLine) error {
 		if line.Hint != "" {
 			reason += " (" + strings.ReplaceAll(line.Hint, "\n", "; ") + ")"
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Backup, report.FormatSize(line.SizeBytes), word, reason)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Backup, say.Size(line.SizeBytes), word, reason)
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 // dryRun prints what a run would do: volumes and the space of their snapshots, other sources, destinations and what
@@ -27,9 +26,9 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 	for _, v := range preview.Volumes {
 		snapshot := "thin"
 		if v.SnapshotBytes > 0 {
-			snapshot = report.FormatSize(v.SnapshotBytes)
+			snapshot = say.Size(v.SnapshotBytes)
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, report.FormatSize(v.SizeBytes), snapshot, v.Problem)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, say.Size(v.SizeBytes), snapshot, v.Problem)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -39,14 +38,14 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 	}
 	for _, g := range preview.Groups {
 		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
-			report.FormatSize(g.FreeBytes), s.config.Parallel, report.FormatSize(g.WantedBytes))
+			say.Size(g.FreeBytes), s.config.Parallel, say.Size(g.WantedBytes))
 	}
 	for _, d := range preview.Destinations {
 		say.Printf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)
 		if d.Problem != "" {
 			say.Printf(a.stdout, ": %s", d.Problem)
 		} else if d.FreeBytes >= 0 {
-			say.Printf(a.stdout, " has %s free", report.FormatSize(d.FreeBytes))
+			say.Printf(a.stdout, " has %s free", say.Size(d.FreeBytes))
 		}
 		say.Println(a.stdout)
 		for _, removed := range d.Remove {

@@ -11,7 +11,6 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/safedir"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) extractCommand() *cli.Command {
@@ -171,7 +170,7 @@ func (a *app) printExtractedLine(line extractedLine) {
 	if name == "" {
 		name = "the volume"
 	}
-	say.Printf(a.stdout, "%s: %s, %s of data\n", name, countedEntries(line.Entries), report.FormatSize(line.Bytes))
+	say.Printf(a.stdout, "%s: %s, %s of data\n", name, countedEntries(line.Entries), say.Size(line.Bytes))
 	for _, text := range line.Damage {
 		say.Println(a.stdout, "  "+text)
 	}

@@ -15,7 +15,6 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/clock"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) listCommand() *cli.Command {
@@ -211,7 +210,7 @@ func (a *app) printBackups(lines []backupLine, withHost bool) error {
 			say.Printf(table, "%s\t", line.Host)
 		}
 		say.Printf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
-			report.FormatSize(line.SizeBytes), line.Entries, status)
+			say.Size(line.SizeBytes), line.Entries, status)
 	}
 	return table.Flush()
 }

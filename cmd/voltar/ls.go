@@ -17,7 +17,6 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) lsCommand() *cli.Command {
@@ -96,7 +95,7 @@ func (a *app) listExtents(c *cli.Context, b catalog.Backup) error {
 			l.Extent = "-"
 		}
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.Extent, l.State, l.Filesystem,
-			l.Label, report.FormatSize(l.SizeBytes), l.Entries, l.Reason)
+			l.Label, say.Size(l.SizeBytes), l.Entries, l.Reason)
 	}
 	return table.Flush()
 }

@@ -50,7 +50,7 @@ func (p *progress) RunEnded(result *report.Run) {
 // to its end is better than one that goes past it.
 func (p *progress) VolumeStarted(name string, sizeBytes int64) {
 	if p.bars == nil {
-		p.log.Info(p.doing, "volume", name, "size", report.FormatSize(sizeBytes))
+		p.log.Info(p.doing, "volume", name, "size", say.Size(sizeBytes))
 		return
 	}
 	p.mu.Lock()
@@ -83,7 +83,7 @@ func (p *progress) VolumeEnded(result report.Volume) {
 	case result.Error != nil:
 		p.log.Error("volume failed", "volume", result.Name, "err", result.Error.Message)
 	default:
-		p.log.Info("volume done", "volume", result.Name, "status", string(result.Status), "stored", report.FormatSize(result.StoredBytes),
+		p.log.Info("volume done", "volume", result.Name, "status", string(result.Status), "stored", say.Size(result.StoredBytes),
 			"took", report.FormatDuration(result.Ended.Sub(result.Started)))
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"voltar/internal/config"
 	"voltar/internal/keep"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) pruneCommand() *cli.Command {
@@ -88,7 +87,7 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 		case dryRun:
 			verdict = "would remove"
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, report.FormatSize(line.SizeBytes), verdict, line.Reason)
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, say.Size(line.SizeBytes), verdict, line.Reason)
 	}
 	return table.Flush()
 }

@@ -231,9 +231,9 @@ func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
 		}
 		switch part.As {
 		case "files":
-			say.Printf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), report.FormatSize(part.Bytes))
+			say.Printf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), say.Size(part.Bytes))
 		case "image":
-			say.Printf(a.stdout, "%s: image, %s\n", name, report.FormatSize(part.Bytes))
+			say.Printf(a.stdout, "%s: image, %s\n", name, say.Size(part.Bytes))
 		default:
 			say.Printf(a.stdout, "%s: %s\n", name, part.As)
 		}

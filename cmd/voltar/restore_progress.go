@@ -8,6 +8,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -65,12 +66,12 @@ func (p *restoreProgress) Done(bytes int64) {
 
 // progressLine says how far something is after a time: "1.2 GiB of 4.0 GiB, 120 MiB/s, 24 s left".
 func progressLine(done, total int64, took time.Duration) string {
-	line := report.FormatSize(done) + " of " + report.FormatSize(total)
+	line := say.Size(done) + " of " + say.Size(total)
 	if took <= 0 || done <= 0 {
 		return line
 	}
 	rate := float64(done) / took.Seconds()
-	line += ", " + report.FormatSize(int64(rate)) + "/s"
+	line += ", " + say.Size(int64(rate)) + "/s"
 	if left := total - done; left > 0 {
 		line += ", " + report.FormatDuration(time.Duration(float64(left)/rate*float64(time.Second))) + " left"
 	}

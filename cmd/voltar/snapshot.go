@@ -134,7 +134,7 @@ func (a *app) printKept(c *cli.Context, kept []backup.Kept) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	say.Printf(table, "NAME\tVOLUME\tSNAPSHOT\tAGE\tSIZE\tFILL\tSTATE\n")
 	for _, k := range kept {
-		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Volume, k.Device, keptAge(k), report.FormatSize(k.SizeBytes),
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Volume, k.Device, keptAge(k), say.Size(k.SizeBytes),
 			keptFill(k), keptState(k))
 	}
 	return table.Flush()

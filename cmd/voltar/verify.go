@@ -465,7 +465,7 @@ func (a *app) printVerified(line verifiedLine) {
 	if !line.Good {
 		verdict = "NOT GOOD"
 	}
-	say.Printf(a.stdout, "%s on %s: %s, %s read\n", line.Backup, line.Destination, verdict, report.FormatSize(line.ReadBytes))
+	say.Printf(a.stdout, "%s on %s: %s, %s read\n", line.Backup, line.Destination, verdict, say.Size(line.ReadBytes))
 	if line.Error != "" {
 		say.Println(a.stdout, "  "+line.Error)
 	}

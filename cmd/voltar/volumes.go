@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 func (a *app) volumesCommand() *cli.Command {
@@ -62,7 +61,7 @@ func (a *app) volumes(c *cli.Context) error {
 		if !line.Selected {
 			verdict = fmt.Sprintf("no: %s (%s)", line.Reason, line.Rule)
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Name, report.FormatSize(line.SizeBytes), line.Kind, verdict)
+		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Name, say.Size(line.SizeBytes), line.Kind, verdict)
 	}
 	return table.Flush()
 }

@@ -12,6 +12,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/keep"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -131,7 +132,7 @@ func (r *run) lackingOn(ctx context.Context, to *target, backups []catalog.Entry
 // catchUpBackup copies one backup and enters it in the report.
 func (r *run) catchUpBackup(ctx context.Context, from, to *target, b catalog.Entry) error {
 	r.Log.Info("copying what a destination lacks", "run", r.id, "backup", b.ID.String(), "from", from.Name, "to", to.Name,
-		"size", report.FormatSize(b.SizeBytes))
+		"size", say.Size(b.SizeBytes))
 	if err := r.copyBackup(ctx, from, to, b, func(int64) {}); err != nil {
 		return fmt.Errorf("%s: %w", b.ID, err)
 	}

@@ -372,7 +372,7 @@ func (t *target) fits(ctx context.Context, sizeBytes int64) error {
 	}
 	if usage.FreeBytes >= 0 && usage.FreeBytes < sizeBytes {
 		return say.WithHint(fmt.Errorf("%w: %s free, and it takes %s",
-			store.ErrNoSpace, report.FormatSize(usage.FreeBytes), report.FormatSize(sizeBytes)),
+			store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(sizeBytes)),
 			"make room, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/archive"
+	"voltar/internal/say"
 )
 
 // What must hold before the manifest of a backup is written. Each condition guards against an archive that looks good
@@ -66,7 +67,7 @@ func checkNotEmpty(stats archive.TreeStats, use unix.Statfs_t) error {
 	}
 	if use.Files == 0 { // FAT and btrfs do not count inodes
 		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > freshBytes {
-			return fmt.Errorf("no file can be found, but the filesystem has %d bytes in use", used)
+			return fmt.Errorf("no file can be found, but the filesystem has %s in use", say.Size(used))
 		}
 		return nil
 	}

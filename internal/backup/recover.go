@@ -13,7 +13,6 @@ import (
 	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/partmap"
-	"voltar/report"
 )
 
 // Recover removes from the host what dead runs left: only what their journals name, and only where LVM's tags or the
@@ -207,7 +206,7 @@ func (e *Engine) recoverBackup(ctx context.Context, t journal.Thing) (string, er
 		if err != nil || stands && freed == 0 {
 			return "", err
 		}
-		return fmt.Sprintf("unfinished backup %s (%s)", t.Path, report.FormatSize(freed)), nil
+		return fmt.Sprintf("unfinished backup %s (%s)", t.Path, say.Size(freed)), nil
 	}
 	return "", say.WithHint(
 		fmt.Errorf("unfinished backup %s in %s stays: no destination of the configuration leads there", t.Path, t.Destination),

@@ -11,6 +11,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -93,7 +94,7 @@ func damageLine(x *extent, d catalog.Damage) string {
 		return x.label() + ": " + d.Reason
 	}
 	if what == "" {
-		what = fmt.Sprintf("%d bytes at %d", d.LengthBytes, d.OffsetBytes)
+		what = fmt.Sprintf("%s at byte %d", say.Size(d.LengthBytes), d.OffsetBytes)
 	}
 	return fmt.Sprintf("%s:/%s: %s", x.label(), strings.TrimPrefix(what, "/"), d.Reason)
 }

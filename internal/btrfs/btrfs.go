@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 // Subvolume is a tree of files of its own within a filesystem. The top, which has no name, is none.
@@ -131,7 +133,7 @@ func readList(root *os.File) ([]Subvolume, error) {
 	for id := range links {
 		where, err := paths.find(id, 0)
 		if pathBytes += len(where); err == nil && pathBytes > MaxPathBytes {
-			return nil, fmt.Errorf("cannot list paths of more than %d bytes together", MaxPathBytes)
+			return nil, fmt.Errorf("cannot list paths of more than %s together", say.Size(MaxPathBytes))
 		}
 		if err != nil {
 			odd = errors.Join(odd, err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -329,7 +330,7 @@ func read(ctx context.Context, s store.Store, key string, maxBytes int64) (_ []b
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if r.SizeBytes() > maxBytes {
-		return nil, 0, fmt.Errorf("%w: it holds %d bytes, more than any that voltar writes", ErrDamaged, r.SizeBytes())
+		return nil, 0, fmt.Errorf("%w: it holds %s, more than any that voltar writes", ErrDamaged, say.Size(r.SizeBytes()))
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxBytes))
 	if err != nil {

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 // DefaultSearchPath is where Debian and its relatives keep administration commands.
@@ -344,7 +346,7 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.kept.Len()+len(p) > b.limit {
-		return 0, fmt.Errorf("more than %d bytes of output", b.limit)
+		return 0, fmt.Errorf("more than %s of output", say.Size(int64(b.limit)))
 	}
 	return b.kept.Write(p)
 }

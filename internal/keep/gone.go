@@ -162,7 +162,7 @@ func (v Vanished) read(d Destination) (sightings, error) {
 		return nil, nil
 	}
 	if err == nil && info.Size() > maxSeenBytes {
-		err = fmt.Errorf("%s has %s", name, report.FormatSize(info.Size()))
+		err = fmt.Errorf("%s has %s", name, say.Size(info.Size()))
 	}
 	if err != nil {
 		return nil, err

@@ -161,7 +161,7 @@ func (k *Keeper) MakeRoom(ctx context.Context, d Destination, source catalog.Ide
 	}
 	if usage.FreeBytes < sizeBytes {
 		return result, say.WithHint(fmt.Errorf("%w: %s free, and the last backup took %s", store.ErrNoSpace,
-			report.FormatSize(usage.FreeBytes), report.FormatSize(sizeBytes)), "make room, or keep fewer backups")
+			say.Size(usage.FreeBytes), say.Size(sizeBytes)), "make room, or keep fewer backups")
 	}
 	return result, nil
 }

@@ -15,7 +15,7 @@ import (
 	"voltar/internal/btrfs"
 	"voltar/internal/hostcmd"
 	"voltar/internal/probe"
-	"voltar/report"
+	"voltar/internal/say"
 )
 
 // mkfsTimeout bounds one command that makes a filesystem of a size. What it writes grows with that, to 2 % of it at most,
@@ -42,7 +42,7 @@ func (s *restoreFilesystem) Describe() []string {
 	if s.hasBootCode() {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
-	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, report.FormatSize(s.piece.ContentBytes))
+	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, say.Size(s.piece.ContentBytes))
 	if len(s.paths) > 0 {
 		what = strings.Join(s.paths, ", ")
 	}
@@ -53,7 +53,7 @@ func (s *restoreFilesystem) Describe() []string {
 // progress is the first line of Describe for those who watch, without what the command takes.
 func (s *restoreFilesystem) progress() string {
 	return fmt.Sprintf("%s: make %s and extract %d entries (%s)", s.piece.label(), s.piece.Filesystem.Type, s.piece.Entries,
-		report.FormatSize(s.piece.ContentBytes))
+		say.Size(s.piece.ContentBytes))
 }
 
 // describeCommands writes a recipe as it would be typed. It only shows them: nothing runs through a shell.

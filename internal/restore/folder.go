@@ -12,7 +12,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/safedir"
-	"voltar/report"
+	"voltar/internal/say"
 )
 
 // planFolder plans the restore of files alone. Extents that are no files are noted.
@@ -91,7 +91,7 @@ type fillFolder struct {
 }
 
 func (s *fillFolder) Describe() []string {
-	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, report.FormatSize(s.piece.ContentBytes))
+	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, say.Size(s.piece.ContentBytes))
 	if len(s.paths) > 0 {
 		what = strings.Join(s.paths, ", ")
 	}

@@ -12,8 +12,8 @@ import (
 	"voltar/archive"
 	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
+	"voltar/internal/say"
 	"voltar/partmap"
-	"voltar/report"
 )
 
 // mapTarget makes a map until the restore lets go of it.
@@ -40,7 +40,7 @@ type writeImage struct{ piece piece }
 
 func (s *writeImage) Describe() []string {
 	return []string{fmt.Sprintf("%s: write the image %s (%s at byte %d)", s.piece.label(), s.piece.Archive,
-		report.FormatSize(s.piece.SizeBytes), s.piece.OffsetBytes)}
+		say.Size(s.piece.SizeBytes), s.piece.OffsetBytes)}
 }
 
 func (s *writeImage) do(ctx context.Context, w *work) (err error) {
@@ -158,7 +158,7 @@ func (s *clearTarget) Describe() []string {
 	if s.thin {
 		return []string{fmt.Sprintf("discard all of %s", s.device)}
 	}
-	return []string{fmt.Sprintf("write zeros to the first and last %s of %s", report.FormatSize(clearBytes), s.device)}
+	return []string{fmt.Sprintf("write zeros to the first and last %s of %s", say.Size(clearBytes), s.device)}
 }
 
 func (s *clearTarget) do(ctx context.Context, w *work) error {

@@ -9,8 +9,8 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/probe"
+	"voltar/internal/say"
 	"voltar/partmap"
-	"voltar/report"
 )
 
 // layout is where everything goes on a target.
@@ -118,7 +118,7 @@ func (l *layout) fitTable(m *catalog.Manifest, text []byte, grow bool) error {
 		}
 		if p.Number == fitted.Number {
 			l.notes = append(l.notes, fmt.Sprintf("partition %d has %s instead of %s", p.Number,
-				report.FormatSize(fitted.SizeBytes), report.FormatSize(p.SizeBytes)))
+				say.Size(fitted.SizeBytes), say.Size(p.SizeBytes)))
 			p.targetBytes = fitted.SizeBytes
 		}
 		end = max(end, p.OffsetBytes+p.targetBytes)
@@ -152,7 +152,7 @@ func (p piece) checkFits() error {
 		const spareBytes = 1 << 20
 		least := p.UsedBytes + p.UsedBytes/32 + spareBytes
 		if p.targetBytes < least {
-			return fmt.Errorf("%s of files do not fit %s", report.FormatSize(p.UsedBytes), report.FormatSize(p.targetBytes))
+			return fmt.Errorf("%s of files do not fit %s", say.Size(p.UsedBytes), say.Size(p.targetBytes))
 		}
 	case catalog.StateSwap, catalog.StateTable, catalog.StateExcluded, catalog.StateFailed:
 	}

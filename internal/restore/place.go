@@ -16,7 +16,6 @@ import (
 	"voltar/internal/journal"
 	"voltar/internal/say"
 	"voltar/lvm"
-	"voltar/report"
 )
 
 // place is the target as it was found, and how it is made or claimed.
@@ -77,7 +76,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	size = roundUp(size, vg.ExtentBytes)
 	if pool == "" && vg.FreeBytes < size {
 		return nil, say.WithHint(fmt.Errorf("%w: %s has %s free, and the volume takes %s",
-			lvm.ErrNoSpace, t.VG, report.FormatSize(vg.FreeBytes), report.FormatSize(size)),
+			lvm.ErrNoSpace, t.VG, say.Size(vg.FreeBytes), say.Size(size)),
 			"make room (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
 	}
 	name := t.VG + "/" + t.LV
@@ -131,8 +130,8 @@ func (p *planner) poolFor(t Target, inventory lvm.Inventory) (name string, zeros
 			"give --thin-pool NAME or --classic")
 	}
 	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
-		p.note("the thin pool %s has %s free, and %s will be written", v, report.FormatSize(free),
-			report.FormatSize(p.dataBytes))
+		p.note("the thin pool %s has %s free, and %s will be written", v, say.Size(free),
+			say.Size(p.dataBytes))
 	}
 	p.noteOldBlocks(v)
 	return pool, v.ZeroesNewBlocks(), nil
@@ -153,7 +152,7 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 	}
 	switch {
 	case t.SizeBytes != 0 && t.SizeBytes != v.SizeBytes:
-		return nil, say.WithHint(fmt.Errorf("%w: %s exists and has %s", ErrUsage, v, report.FormatSize(v.SizeBytes)),
+		return nil, say.WithHint(fmt.Errorf("%w: %s exists and has %s", ErrUsage, v, say.Size(v.SizeBytes)),
 			"`lvresize` it first and leave --size out, or restore to a new volume with --to-lv")
 	case t.Classic && v.IsThin() || t.ThinPool != "" && v.Pool != t.ThinPool:
 		return nil, say.WithHint(fmt.Errorf("%w: %s exists and is %s", ErrUsage, v, v.Kind), "restore to a new volume")
@@ -262,7 +261,7 @@ func (p *planner) findImage(t Target) (*place, error) {
 		return nil, say.WithHint(fmt.Errorf("%w: %s is no ordinary file", ErrUsage, path),
 			"--to-device is for block devices")
 	default:
-		place.holds = []string{"a file of " + report.FormatSize(info.Size())}
+		place.holds = []string{"a file of " + say.Size(info.Size())}
 	}
 	sectorBytes := 512
 	if p.m.Table != nil {
@@ -294,7 +293,7 @@ func (s *makeVolume) Describe() []string {
 		where = "in thin pool " + s.vg + "/" + s.pool
 	}
 	return []string{fmt.Sprintf("create volume %s/%s of %s %s, with the tag %s", s.vg, s.name,
-		report.FormatSize(s.sizeBytes), where, journal.TagIncomplete)}
+		say.Size(s.sizeBytes), where, journal.TagIncomplete)}
 }
 
 func (s *makeVolume) do(ctx context.Context, w *work) error {
@@ -437,7 +436,7 @@ type makeImage struct{ *imageFile }
 
 func (s *makeImage) Describe() []string {
 	return []string{
-		fmt.Sprintf("create sparse file %s of %s", s.unfinished(), report.FormatSize(s.sizeBytes)),
+		fmt.Sprintf("create sparse file %s of %s", s.unfinished(), say.Size(s.sizeBytes)),
 		fmt.Sprintf("give it a loop device with sectors of %d bytes", s.sectorBytes),
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 // maxScriptBytes is more than any partition table's text has.
@@ -275,7 +274,7 @@ func (p *planner) addOutside(l *layout) {
 			p.add(&writeImage{x})
 			p.plan.TotalBytes += x.SizeBytes
 		default:
-			p.note("%s (%s) is not stored: %s", x.label(), report.FormatSize(x.SizeBytes), x.Reason)
+			p.note("%s (%s) is not stored: %s", x.label(), say.Size(x.SizeBytes), x.Reason)
 		}
 	}
 	p.add(&writeTable{l, p.m.Table})

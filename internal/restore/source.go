@@ -16,7 +16,6 @@ import (
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/verify"
-	"voltar/report"
 )
 
 // source is the backup that is read. Its files are opened before anything else happens and stay open, so that retention
@@ -110,7 +109,7 @@ func (s *source) close() error {
 func (s *source) whole(name string, maxBytes int64) ([]byte, error) {
 	file := s.files[name].plain
 	if file.SizeBytes() > maxBytes {
-		return nil, fmt.Errorf("read %s: it holds %d bytes, more than any that voltar writes", name, file.SizeBytes())
+		return nil, fmt.Errorf("read %s: it holds %s, more than any that voltar writes", name, say.Size(file.SizeBytes()))
 	}
 	data, err := io.ReadAll(io.NewSectionReader(file, 0, file.SizeBytes()))
 	if err != nil {
@@ -237,7 +236,7 @@ func newVerifySums(s *source, keepGoing bool) *verifySums {
 }
 
 func (v *verifySums) Describe() []string {
-	return []string{fmt.Sprintf("check SHA-1 and SHA-256 of %d files (%s)", len(v.names), report.FormatSize(v.bytes))}
+	return []string{fmt.Sprintf("check SHA-1 and SHA-256 of %d files (%s)", len(v.names), say.Size(v.bytes))}
 }
 
 func (v *verifySums) do(ctx context.Context, w *work) error {

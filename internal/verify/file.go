@@ -11,6 +11,7 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 )
 
 // Bounds of what is read into memory or inflated: far beyond what voltar writes.
@@ -292,7 +293,7 @@ func (f *fileCheck) inflate(ctx context.Context, plain browse.File, wantBytes, m
 // text checks the partition table, or the list of sums, against the manifest.
 func (f *fileCheck) text(plain browse.File) error {
 	if plain.SizeBytes() > textMaxBytes {
-		f.find("it holds %d bytes, more than any that voltar writes", plain.SizeBytes())
+		f.find("it holds %s, more than any that voltar writes", say.Size(plain.SizeBytes()))
 		return nil
 	}
 	data, err := io.ReadAll(io.NewSectionReader(plain, 0, plain.SizeBytes()))

@@ -103,7 +103,7 @@ func NewWebhook(opts WebhookOptions) (*Webhook, error) {
 	body, err := template.New(opts.Name).Option("missingkey=error").Funcs(template.FuncMap{
 		"json":     toJSON,
 		"shorten":  shorten,
-		"size":     report.FormatSize,
+		"size":     say.Size,
 		"duration": report.FormatDuration,
 	}).Parse(text)
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -474,10 +473,10 @@ func (s *Store) room() string {
 	}
 	unit := uint64(cmp.Or(stat.Frsize, stat.Bsize))
 	free, total := stat.Bavail*unit, stat.Blocks*unit
-	text := fmt.Sprintf("%s of %s free", humanize.IBytes(free), humanize.IBytes(total))
+	text := fmt.Sprintf("%s of %s free", say.Size(int64(free)), say.Size(int64(total)))
 	switch {
 	case stat.Files > 0 && stat.Ffree == 0:
-		text += ", but not one of its " + humanize.Comma(int64(stat.Files)) + " inodes"
+		text += ", but not one of its " + say.Count(int64(stat.Files)) + " inodes"
 	case free >= plentyBytes:
 		text += "; a quota may be in the way, or the disk is failing, which the kernel's log would say"
 	}

@@ -184,7 +184,7 @@ const (
 func (s *Store) partBytes(maxBytes int64) (int64, error) {
 	switch {
 	case maxBytes > maxObjectBytes:
-		return 0, say.WithHint(fmt.Errorf("cannot store an object of up to %d bytes: S3 takes %d", maxBytes, int64(maxObjectBytes)),
+		return 0, say.WithHint(fmt.Errorf("cannot store an object of up to %s: S3 takes %s", say.Size(maxBytes), say.Size(maxObjectBytes)),
 			"exclude something, or back this volume up to a disk")
 	case maxBytes <= 0:
 		return unknownPartBytes, nil

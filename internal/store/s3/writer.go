@@ -176,7 +176,7 @@ func (w *writer) handOn() error {
 		}
 	}
 	if len(w.sent) == maxParts {
-		return fmt.Errorf("cannot store more than %d parts of %d bytes: the object is larger than was announced", maxParts, w.partBytes)
+		return fmt.Errorf("cannot store more than %d parts of %s: the object is larger than was announced", maxParts, say.Size(w.partBytes))
 	}
 	select {
 	case w.slots <- struct{}{}:

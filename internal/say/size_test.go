@@ -1,0 +1,37 @@
+package say_test
+
+import (
+	"math"
+	"testing"
+
+	"voltar/internal/say"
+)
+
+func TestSize(t *testing.T) {
+	tests := []struct {
+		bytes int64
+		want  string
+	}{
+		{0, "0 B"},
+		{1, "1 B"},
+		{1023, "1023 B"},
+		{1024, "1.0 KiB"},
+		{3584 << 20, "3.5 GiB"},
+		{102348, "99.9 KiB"},
+		{102399, "100 KiB"},
+		{267 << 30, "267 GiB"},
+		{1<<20 - 1, "1.0 MiB"},
+		{1<<30 - 1, "1.0 GiB"},
+		{1<<50 - 1, "1.0 PiB"},
+		{1 << 50, "1.0 PiB"},
+		{1<<50 + 1<<49, "1.5 PiB"},
+		{math.MaxInt64, "8.0 EiB"},
+		{math.MinInt64, "-8.0 EiB"},
+		{-1536, "-1.5 KiB"},
+	}
+	for _, tt := range tests {
+		if got := say.Size(tt.bytes); got != tt.want {
+			t.Errorf("%d: %q, want %q", tt.bytes, got, tt.want)
+		}
+	}
+}
