@@ -226,23 +226,11 @@ func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []str
 	if d.recipientsErr != nil {
 		return store.Usage{}, nil, d.recipientsErr
 	}
-	if prober, ok := store.As[store.Prober](d.store); ok {
-		if notes, err = prober.Probe(ctx); err != nil {
-			return store.Usage{}, nil, err
-		}
-		usage, err = d.store.Usage(ctx)
-		return usage, notes, err
-	}
-	w, err := d.store.Create(ctx, ".voltar-check", store.PutOptions{MaxBytes: 1})
-	if err != nil {
-		return store.Usage{}, nil, err
-	}
-	_, err = w.Write([]byte{'\n'})
-	if err := errors.Join(err, w.Abort()); err != nil {
+	if notes, err = d.store.Probe(ctx); err != nil {
 		return store.Usage{}, nil, err
 	}
 	usage, err = d.store.Usage(ctx)
-	return usage, nil, err
+	return usage, notes, err
 }
 
 func (s *setup) hasTool(name string) bool {

@@ -80,7 +80,7 @@ func (s *copySite) make(t *testing.T, on, volume string, night int, edit func(*c
 	if edit != nil {
 		edit(m)
 	}
-	draft, err := catalog.Begin(t.Context(), s.on(on).Store, copyHost, m.ID(), nil)
+	draft, err := catalog.Begin(t.Context(), s.on(on).Store, copyHost, m.ID(), "20261120T010001Z-3f9a0c", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
+	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
@@ -68,25 +70,50 @@ func (v *volumeRun) prepareOutput(ctx context.Context) error {
 	return v.out.failure()
 }
 
-// openOutput begins the backup of a volume, of one and the same time, on every destination that was prepared.
+// maxBegins bounds how often a backup is begun that meets another run of the same name each time.
+const maxBegins = 5
+
+// openOutput begins the backup of a volume, of one and the same time, on every destination that was prepared. Where another
+// run of the same name has just taken that time, a later one is taken.
 func (v *volumeRun) openOutput(ctx context.Context) error {
-	prepared := v.out.alive()
+	for from, try := v.time, 1; ; try++ {
+		prepared := v.out.alive()
+		met := v.beginAll(ctx, prepared, from, try == maxBegins)
+		if !met {
+			return v.out.failure()
+		}
+		if err := v.out.close(ctx, v.run); err != nil {
+			return err
+		}
+		for _, b := range prepared {
+			b.draft = nil
+		}
+		from = v.id.Time.Add(time.Duration(1+rand.N(2*try)) * time.Second) // two that have met part ways
+	}
+}
+
+// beginAll begins the backup on each of the branches, of the first time from one on that is free on all. It tells whether
+// another run was met, which ends the branch only at the last try.
+func (v *volumeRun) beginAll(ctx context.Context, branches []*branch, from time.Time, last bool) (met bool) {
 	var stores []store.Store
-	for _, b := range prepared {
+	for _, b := range branches {
 		stores = append(stores, b.target.Store)
 	}
-	at, failed := catalog.FreeTime(ctx, stores, v.run.opts.Host, v.ref(), v.time)
+	at, failed := catalog.FreeTime(ctx, stores, v.run.opts.Host, v.ref(), from)
 	v.id = catalog.ID{Ref: v.ref(), Time: at}
-	for i, b := range prepared {
+	for i, b := range branches {
 		err := failed[i]
 		if err == nil {
 			err = v.run.beginOn(ctx, b, v.id, v.run.id)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, catalog.ErrTaken) && !last:
+			met = true
+		case err != nil:
 			b.drop(err)
 		}
 	}
-	return v.out.failure()
+	return met
 }
 
 // beginOn journals the folder of a backup on a destination and begins it. The tags name the run that made it.
@@ -98,11 +125,11 @@ func (r *run) beginOn(ctx context.Context, b *branch, id catalog.ID, madeBy stri
 		return err
 	}
 	tags := map[string]string{"volume": id.Ref.String(), "host": r.opts.Host, "run": madeBy}
-	b.draft, err = catalog.Begin(ctx, b.target.Store, r.opts.Host, id, tags)
-	if err != nil {
+	b.draft, err = catalog.Begin(ctx, b.target.Store, r.opts.Host, id, r.id, tags)
+	if err != nil && !errors.Is(err, catalog.ErrLeft) {
 		return errors.Join(err, r.journal.Gone(b.record))
 	}
-	return nil
+	return err
 }
 
 // alive returns the branches that still take data.
@@ -130,24 +157,24 @@ func (o *output) failure() error {
 
 var errNoDestination = errors.New("no destination took the backup")
 
-// close removes what was written on every branch without a manifest, and ends its place in the journal; what cannot be
-// removed stays there, for recovery.
+// close lets every branch go: what was written without a manifest is removed, and its place in the journal ends; what cannot
+// be removed stays there, for recovery.
 func (o *output) close(ctx context.Context, r *run) error {
 	var all []error
 	for _, b := range o.branches {
 		if b.draft == nil {
 			continue
 		}
-		if !b.stands {
-			err := b.draft.Abort(ctx)
-			if errors.Is(err, store.ErrDown) {
+		err := b.draft.Abort(ctx)
+		if errors.Is(err, store.ErrDown) {
+			if !b.stands {
 				b.target.note(unfinishedNote)
-				continue
 			}
-			if err != nil {
-				all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
-				continue
-			}
+			continue
+		}
+		if err != nil {
+			all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
+			continue
 		}
 		all = append(all, r.journal.Gone(b.record))
 	}

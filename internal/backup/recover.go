@@ -119,7 +119,7 @@ func (e *Engine) recoverThing(ctx context.Context, by owner, t journal.Thing) (s
 	case journal.KindThinMeta:
 		return e.recoverThinMeta(ctx, t)
 	case journal.KindBackup:
-		return e.recoverBackup(ctx, t)
+		return e.recoverBackup(ctx, by, t)
 	case journal.KindFreeze:
 		return e.recoverFreeze(ctx, by, t)
 	case journal.KindLoop:
@@ -197,12 +197,12 @@ func (e *Engine) recoverActivation(ctx context.Context, by owner, t journal.Thin
 }
 
 // recoverBackup removes what a dead run had written of a backup, or had not yet deleted of one.
-func (e *Engine) recoverBackup(ctx context.Context, t journal.Thing) (string, error) {
+func (e *Engine) recoverBackup(ctx context.Context, by owner, t journal.Thing) (string, error) {
 	for _, d := range e.opts.Destinations {
 		if d.Store.String() != t.Destination {
 			continue
 		}
-		stands, freed, err := catalog.SweepUnfinished(ctx, d.Store, t.Path)
+		stands, freed, err := catalog.SweepUnfinished(ctx, d.Store, t.Path, by.run)
 		if err != nil || stands && freed == 0 {
 			return "", err
 		}

@@ -44,10 +44,11 @@ func outputTo(t *testing.T, recipients *agefile.Recipients) (o *output, folders 
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = s.Close() })
-		draft, err := catalog.Begin(t.Context(), s, "host", catalog.ID{Ref: catalog.VolumeRef("vg", "v"), Time: browsetest.Night}, nil)
+		var on store.Store = s
 		if to != nil {
-			draft, err = catalog.Begin(t.Context(), bounded{s, bounds}, "host", catalog.ID{Ref: catalog.VolumeRef("vg", "v"), Time: browsetest.Night}, nil)
+			on = bounded{s, bounds}
 		}
+		draft, err := catalog.Begin(t.Context(), on, "host", catalog.ID{Ref: catalog.VolumeRef("vg", "v"), Time: browsetest.Night}, "20261120T010001Z-3f9a0c", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +129,7 @@ func TestFailedSourcesLeaveNothingEncrypted(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, folder := range folders {
-				if left, _ := filepath.Glob(filepath.Join(folder, "*")); len(left) > 0 || len(o.branches[i].files) > 0 {
+				if left, _ := filepath.Glob(filepath.Join(folder, "v.*")); len(left) > 0 || len(o.branches[i].files) > 0 {
 					t.Errorf("after %d bytes and %v: %q", bytesBefore, failure, left)
 				}
 			}
@@ -149,6 +150,9 @@ type fullWriter struct {
 
 func (s full) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
 	w, err := s.Store.Create(ctx, key, opts)
+	if filepath.Base(key) == catalog.ClaimName {
+		return w, err
+	}
 	return &fullWriter{w, s.room}, err
 }
 
@@ -166,7 +170,7 @@ func TestFullStoreOfAnEncryptedBranch(t *testing.T) {
 	for _, room := range []int{0, 100, 70_000, int(recipients.StoredBytes(100_000)) - 1} {
 		o, _, _ := outputTo(t, recipients)
 		b := o.branches[1]
-		draft, err := catalog.Begin(t.Context(), full{b.target.Store, room}, "host", catalog.ID{Ref: catalog.VolumeRef("vg", "w"), Time: browsetest.Night}, nil)
+		draft, err := catalog.Begin(t.Context(), full{b.target.Store, room}, "host", catalog.ID{Ref: catalog.VolumeRef("vg", "w"), Time: browsetest.Night}, "20261120T010001Z-3f9a0c", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

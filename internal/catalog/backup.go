@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"voltar/internal/say"
@@ -20,9 +21,6 @@ const (
 	MaxManifestBytes = 64 << 20
 	maxMarkerBytes   = 64 << 10
 )
-
-// ErrTaken is wrapped by the error of a backup that was to be begun in a folder that holds something.
-var ErrTaken = errors.New("there is a backup of that time already")
 
 // Backup is one backup that stands.
 type Backup struct {
@@ -144,34 +142,41 @@ type Draft struct {
 	host  string
 	id    ID
 	tags  map[string]string
+	mark  []byte // the claim's content
+
+	mu      sync.Mutex
+	written map[string]bool // the keys that were begun
+	stands  bool
+	free    bool // the claim is gone
 }
 
-// Begin begins a backup in its own, empty folder; see FreeTime. Nothing is written yet: the caller journals Path first.
-// The tags go with every object, where the store can keep them. The caller must Commit or Abort it.
-func Begin(ctx context.Context, s store.Store, host string, id ID, tags map[string]string) (*Draft, error) {
+// Begin claims the folder of a backup for a run, and begins the backup there; see FreeTime. The caller journals the path first.
+// The error wraps ErrTaken when another run has the folder, or there is something in it, and ErrNames when the store has
+// another name for it. The tags go with every object, where the store can keep them. The caller must Commit it, and Abort
+// it in any case: a claim that Commit could not remove goes then.
+func Begin(ctx context.Context, s store.Store, host string, id ID, run string, tags map[string]string) (*Draft, error) {
 	if err := errors.Join(CheckHost(host), id.Ref.Check(), checkTime(id.Time)); err != nil {
 		return nil, fmt.Errorf("begin backup %s: %w", id, err)
 	}
-	objects, err := s.List(ctx, id.Path(host))
-	if err != nil {
+	d := &Draft{store: s, host: host, id: id, tags: maps.Clone(tags), written: map[string]bool{}}
+	if err := d.claim(ctx, run); err != nil {
 		return nil, fmt.Errorf("begin backup %s in %s: %w", id, s, err)
 	}
-	if len(objects) > 0 {
-		return nil, fmt.Errorf("begin backup %s in %s: %w", id, s, ErrTaken)
-	}
-	return &Draft{store: s, host: host, id: id, tags: maps.Clone(tags)}, nil
+	return d, nil
 }
 
 // Path is the key of the backup's folder.
 func (d *Draft) Path() string { return d.id.Path(d.host) }
+
+func (d *Draft) key(name string) string { return path.Join(d.Path(), name) }
 
 // Create begins a file of the backup. opts.Tags are added to those of the draft.
 func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) (store.Writer, error) {
 	if err := CheckFileName(name); err != nil {
 		return nil, fmt.Errorf("create a file of %s: %w", d.id, err)
 	}
-	if name == ManifestName {
-		return nil, fmt.Errorf("create a file of %s: cannot take %s, which Commit writes", d.id, name)
+	if name == ManifestName || name == ClaimName {
+		return nil, fmt.Errorf("create a file of %s: cannot take %s, which is written by itself", d.id, name)
 	}
 	tags := maps.Clone(d.tags)
 	if tags == nil {
@@ -179,12 +184,20 @@ func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) 
 	}
 	maps.Copy(tags, opts.Tags)
 	opts.Tags = tags
-	return d.store.Create(ctx, path.Join(d.Path(), name), opts)
+	d.begun(d.key(name))
+	return d.store.Create(ctx, d.key(name), opts)
+}
+
+// begun notes a key that Abort is to remove.
+func (d *Draft) begun(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.written[key] = true
 }
 
 // Commit writes the manifest, and so makes the backup. The store must hold exactly the files that the manifest lists,
-// each of its size. A store that locks objects locks them now, and the manifest as it is written. After an error there
-// is no backup, and the caller must Abort.
+// each of its size, and this draft's claim. A store that locks objects locks them now, and the manifest as it is written.
+// After an error there is no backup.
 func (d *Draft) Commit(ctx context.Context, m *Manifest) (Backup, error) {
 	data, err := m.Encode()
 	if err != nil {
@@ -206,9 +219,12 @@ func (d *Draft) commit(ctx context.Context, m *Manifest, text []byte) (Backup, e
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
 	opts := store.PutOptions{Tags: d.tags, LockUntil: until}
-	if err := write(ctx, d.store, path.Join(d.Path(), ManifestName), text, opts); err != nil {
+	d.begun(d.key(ManifestName))
+	if err := writeFirst(ctx, d.store, d.key(ManifestName), text, opts); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}
+	d.stands = true
+	d.free = d.letGo(ctx) == nil // otherwise Abort tries again, and says why it cannot
 	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(text))}, nil
 }
 
@@ -223,8 +239,12 @@ func (d *Draft) compare(ctx context.Context, m *Manifest) error {
 		held[o.Key] = o.SizeBytes
 	}
 	var errs []error
+	if size, ok := held[d.key(ClaimName)]; !ok || size != int64(len(d.mark)) {
+		errs = append(errs, errors.New("the claim of this run is gone: somebody else has been in the folder"))
+	}
+	delete(held, d.key(ClaimName))
 	for _, file := range m.Files {
-		key := path.Join(d.Path(), file.Name)
+		key := d.key(file.Name)
 		size, ok := held[key]
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s: %w", key, store.ErrNotExist))
@@ -239,12 +259,39 @@ func (d *Draft) compare(ctx context.Context, m *Manifest) error {
 	return errors.Join(errs...)
 }
 
-// Abort removes all that was written, even a manifest whose Commit failed.
+// Abort lets the folder go. Without a Commit that succeeded all goes that this draft has written, even a manifest whose
+// Commit failed; what others have put there stays, and so does everything when the claim is no longer this draft's. A
+// second Abort does nothing.
 func (d *Draft) Abort(ctx context.Context) error {
-	if _, err := removeAll(ctx, d.store, d.Path()); err != nil {
-		return fmt.Errorf("abort backup %s in %s: %w", d.id, d.store, err)
+	if d.free {
+		return nil
+	}
+	if err := d.letGo(ctx); err != nil {
+		return fmt.Errorf("end backup %s in %s: %w", d.id, d.store, err)
 	}
 	return nil
+}
+
+func (d *Draft) letGo(ctx context.Context) error {
+	mine, err := d.isMine(ctx)
+	if err != nil || !mine {
+		return err
+	}
+	if d.stands {
+		if err := d.store.Delete(ctx, d.key(ClaimName)); !errors.Is(err, store.ErrLocked) {
+			return err
+		}
+		return nil // a bucket that holds every object holds the claim, too
+	}
+	objects, err := d.store.List(ctx, d.Path())
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	objects = slices.DeleteFunc(objects, func(o store.Object) bool { return o.Key != d.key(ClaimName) && !d.written[o.Key] })
+	d.mu.Unlock()
+	_, err = remove(ctx, d.store, d.Path(), objects)
+	return err
 }
 
 // Delete removes a backup, the manifest first: from then on there is none. It can be called again for what an earlier
@@ -274,38 +321,67 @@ func checkDelete(ctx context.Context, s store.Store, objects []store.Object) err
 }
 
 // SweepUnfinished removes what a dead run left in the folder of a backup that it was writing or deleting. A backup that
-// stands after all, because the run died between its commit and its journal, is left alone: stands is true then. The
-// caller knows from the dead run's journal that nobody is writing there.
-func SweepUnfinished(ctx context.Context, s store.Store, folder string) (stands bool, freedBytes int64, err error) {
+// stands after all, because the run died between its commit and its journal, is left alone but for the claim: stands is
+// true then. So it is of a folder that another run has claimed, where nothing is removed. The caller knows from the dead
+// run's journal that it writes there no more.
+func SweepUnfinished(ctx context.Context, s store.Store, folder, run string) (stands bool, freedBytes int64, err error) {
 	if _, _, err := ParsePath(folder); err != nil {
 		return false, 0, fmt.Errorf("sweep a backup: %w", err)
 	}
-	_, err = s.Stat(ctx, path.Join(folder, ManifestName))
-	switch {
-	case err == nil:
-		freedBytes, err = s.Sweep(ctx, folder)
-		stands = true
-	case errors.Is(err, store.ErrNotExist):
-		freedBytes, err = removeAll(ctx, s, folder)
-	}
+	stands, freedBytes, err = sweepUnfinished(ctx, s, folder, run)
 	if err != nil {
 		return stands, freedBytes, fmt.Errorf("sweep %s in %s: %w", folder, s, err)
 	}
 	return stands, freedBytes, nil
 }
 
-// removeAll empties the folder of one backup. Nothing else goes when the manifest does not.
+func sweepUnfinished(ctx context.Context, s store.Store, folder, run string) (stands bool, freedBytes int64, err error) {
+	by, err := claimant(ctx, s, folder)
+	if err != nil {
+		return false, 0, err
+	}
+	if by != "" && by != run {
+		return true, 0, nil
+	}
+	_, err = s.Stat(ctx, path.Join(folder, ManifestName))
+	switch {
+	case errors.Is(err, store.ErrNotExist):
+		freedBytes, err = removeAll(ctx, s, folder)
+		return false, freedBytes, err
+	case err != nil:
+		return false, 0, err
+	}
+	freedBytes, err = s.Sweep(ctx, folder)
+	if err == nil {
+		err = s.Delete(ctx, path.Join(folder, ClaimName))
+	}
+	if errors.Is(err, store.ErrLocked) {
+		err = nil // as in Draft.Abort
+	}
+	return true, freedBytes, err
+}
+
+// removeAll empties the folder of one backup.
 func removeAll(ctx context.Context, s store.Store, folder string) (freedBytes int64, err error) {
 	objects, err := s.List(ctx, folder)
 	if err != nil {
 		return 0, err
 	}
-	manifest := path.Join(folder, ManifestName)
-	if i := slices.IndexFunc(objects, func(o store.Object) bool { return o.Key == manifest }); i > 0 {
-		objects[0], objects[i] = objects[i], objects[0]
-	}
+	return remove(ctx, s, folder, objects)
+}
+
+// remove removes objects of the folder of one backup, and what unfinished writers left there: the manifest first, without
+// which nothing else goes, and the claim last, until which the folder is this run's.
+func remove(ctx context.Context, s store.Store, folder string, objects []store.Object) (freedBytes int64, err error) {
+	manifest, claim := path.Join(folder, ManifestName), path.Join(folder, ClaimName)
+	rank := map[string]int{manifest: -1, claim: 1}
+	slices.SortStableFunc(objects, func(a, b store.Object) int { return rank[a.Key] - rank[b.Key] })
 	if err := checkDelete(ctx, s, objects); err != nil {
 		return 0, err
+	}
+	claimed := len(objects) > 0 && objects[len(objects)-1].Key == claim
+	if claimed {
+		objects = objects[:len(objects)-1]
 	}
 	var errs []error
 	for _, o := range objects {
@@ -319,7 +395,11 @@ func removeAll(ctx context.Context, s store.Store, folder string) (freedBytes in
 		freedBytes += o.SizeBytes
 	}
 	swept, err := s.Sweep(ctx, folder)
-	return freedBytes + swept, errors.Join(append(errs, err)...)
+	err = errors.Join(append(errs, err)...)
+	if claimed && err == nil {
+		err = s.Delete(ctx, claim)
+	}
+	return freedBytes + swept, err
 }
 
 // read reads a small object whole, and says how large it is.

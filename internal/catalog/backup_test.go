@@ -90,7 +90,11 @@ func TestCommitComparesTheStore(t *testing.T) {
 			if err := d.Abort(context.Background()); err != nil {
 				t.Error(err)
 			}
-			if left := keys(t, s); len(left) != 0 {
+			left := keys(t, s)
+			if name == "file that nobody lists" { // it is not this backup's, and stays
+				left = slices.DeleteFunc(left, func(key string) bool { return key == d.Path()+"/more" })
+			}
+			if len(left) != 0 {
 				t.Errorf("after Abort there is %q", left)
 			}
 		})
@@ -133,7 +137,7 @@ func TestTimesThatAreTaken(t *testing.T) {
 	if failed[0] != nil || !errors.Is(failed[1], errBroken) || failed[2] != nil {
 		t.Errorf("failed %v", failed)
 	}
-	if _, err := Begin(context.Background(), one, testHost, ID{source.Ref(), night}, nil); !errors.Is(err, ErrTaken) {
+	if _, err := Begin(context.Background(), one, testHost, ID{source.Ref(), night}, testRun, nil); !errors.Is(err, ErrTaken) {
 		t.Errorf("Begin in a folder that is taken: %v", err)
 	}
 	now := time.Now()
@@ -173,7 +177,7 @@ func TestDelete(t *testing.T) {
 		if _, err := Delete(context.Background(), s, folder); err == nil {
 			t.Errorf("%q was deleted", folder)
 		}
-		if _, _, err := SweepUnfinished(context.Background(), s, folder); err == nil {
+		if _, _, err := SweepUnfinished(context.Background(), s, folder, testRun); err == nil {
 			t.Errorf("%q was swept", folder)
 		}
 	}
@@ -194,7 +198,7 @@ func TestDeleteThatIsInterrupted(t *testing.T) {
 	if l := mustList(t, s, Filter{}); !errors.Is(err, errBroken) || len(l.Backups) != 0 || len(l.Unfinished) != 1 {
 		t.Errorf("a deletion that got half-way: %v, %+v", err, l)
 	}
-	stands, freed, err := SweepUnfinished(context.Background(), s, b.Path())
+	stands, freed, err := SweepUnfinished(context.Background(), s, b.Path(), testRun)
 	if stands || freed != 4 || err != nil || len(keys(t, s)) != 0 {
 		t.Errorf("sweep = %v, %d, %v, left %q", stands, freed, err, keys(t, s))
 	}
@@ -215,10 +219,10 @@ func TestSweepUnfinished(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if stands, freed, err := SweepUnfinished(context.Background(), s, dead.Path()); stands || freed != 9 || err != nil {
+	if stands, freed, err := SweepUnfinished(context.Background(), s, dead.Path(), testRun); stands || freed != 9 || err != nil {
 		t.Errorf("sweep of what died = %v, %d, %v, want 9 bytes", stands, freed, err)
 	}
-	stands, freed, err := SweepUnfinished(context.Background(), s, standing.Path())
+	stands, freed, err := SweepUnfinished(context.Background(), s, standing.Path(), testRun)
 	if !stands || freed != 5 || err != nil {
 		t.Errorf("sweep of what stands = %v, %d, %v, want 5 bytes", stands, freed, err)
 	}

@@ -124,9 +124,11 @@ func fill(t *testing.T, d *Draft, m *Manifest) {
 	}
 }
 
+const testRun = "20261120T010001Z-3f9a0c"
+
 func mustBegin(t *testing.T, s store.Store, id ID) *Draft {
 	t.Helper()
-	d, err := Begin(context.Background(), s, testHost, id, map[string]string{"host": testHost})
+	d, err := Begin(context.Background(), s, testHost, id, testRun, map[string]string{"host": testHost})
 	if err != nil {
 		t.Fatal(err)
 	}

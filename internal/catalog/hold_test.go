@@ -62,7 +62,7 @@ func TestCommitLocks(t *testing.T) {
 	if _, err := d.Commit(context.Background(), m); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"create v.tar.gz", "lock v.tar.gz", "create " + ManifestName, "lock " + ManifestName}
+	want := []string{"create " + ClaimName, "create v.tar.gz", "lock v.tar.gz", "create " + ManifestName, "lock " + ManifestName}
 	if !slices.Equal(s.log, want) {
 		t.Errorf("%q, want %q", s.log, want)
 	}

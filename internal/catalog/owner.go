@@ -76,8 +76,8 @@ func CheckOwner(ctx context.Context, s store.Store, us Host) error {
 }
 
 // Claim makes sure that the folder of this host belongs to this machine, and writes the marker where there is none. It
-// must come before the first backup of every run. When two machines claim one folder in the same instant, the one whose
-// marker stands in the end has it; the other may learn of it only at its next run.
+// must come before the first backup of every run. When two machines claim one folder in the same instant, one has it. A
+// store that shows the folder under another name is refused with ErrNames.
 func Claim(ctx context.Context, s store.Store, us Host, now time.Time) error {
 	if us.MachineID == "" {
 		return errors.New("cannot claim a folder without a machine ID")
@@ -86,8 +86,11 @@ func Claim(ctx context.Context, s store.Store, us Host, now time.Time) error {
 	if errors.Is(err, store.ErrNotExist) {
 		err = writeOwner(ctx, s, Owner{Format: Format, Host: us.Name, MachineID: us.MachineID, Since: now.UTC()})
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrExists) {
 		return err
+	}
+	if err := checkNames(ctx, s, "", us.Name); err != nil {
+		return fmt.Errorf("claim %s in %s: %w", us.Name, s, err)
 	}
 	return CheckOwner(ctx, s, us)
 }
@@ -97,7 +100,7 @@ func writeOwner(ctx context.Context, s store.Store, owner Owner) error {
 	if err != nil {
 		return err
 	}
-	if err := write(ctx, s, markerKey(owner.Host), data, store.PutOptions{}); err != nil {
+	if err := writeFirst(ctx, s, markerKey(owner.Host), data, store.PutOptions{}); err != nil {
 		return fmt.Errorf("claim %s in %s: %w", owner.Host, s, err)
 	}
 	return nil

@@ -222,6 +222,56 @@ func (f *FS) rename(oldPath, newPath string) error {
 	return os.Rename(oldPath, newPath)
 }
 
+// renameAlone gives a file another name in the same folder unless something has that name. Where the file system cannot do
+// that in one step (NFS, some of FUSE), an empty file takes the name first, which a power cut may leave.
+func (f *FS) renameAlone(oldPath, newPath string) error {
+	if err := f.check(OpRename, oldPath); err != nil {
+		return err
+	}
+	err := f.renameNoReplace(oldPath, newPath)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return f.renameReserved(oldPath, newPath)
+}
+
+func (f *FS) renameNoReplace(oldPath, newPath string) error {
+	dir, err := f.open(filepath.Dir(newPath), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	conn, err := dir.SyscallConn()
+	if err != nil {
+		return errors.Join(err, dir.Close())
+	}
+	var renameErr error
+	err = conn.Control(func(fd uintptr) {
+		renameErr = unix.Renameat2(int(fd), filepath.Base(oldPath), int(fd), filepath.Base(newPath), unix.RENAME_NOREPLACE)
+	})
+	if err := errors.Join(err, dir.Close()); err != nil {
+		return err
+	}
+	if renameErr != nil {
+		return &os.LinkError{Op: "rename", Old: oldPath, New: newPath, Err: renameErr}
+	}
+	return nil
+}
+
+// renameReserved takes the name with a file that is made only where there is none, and replaces that.
+func (f *FS) renameReserved(oldPath, newPath string) error {
+	reserved, err := f.open(newPath, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := reserved.Close(); err != nil {
+		return errors.Join(err, f.removeIfThere(newPath))
+	}
+	if err := f.rename(oldPath, newPath); err != nil {
+		return errors.Join(err, f.removeIfThere(newPath))
+	}
+	return nil
+}
+
 func (f *FS) remove(path string) error {
 	if err := f.check(OpRemove, path); err != nil {
 		return err

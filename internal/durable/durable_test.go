@@ -3,12 +3,15 @@ package durable
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -283,6 +286,56 @@ func TestStreamHoldsEveryByte(t *testing.T) {
 	got := mustRead(t, path)
 	if len(got) != want || got[:len(chunk)] != string(chunk) || got[len(got)-1] != '0' {
 		t.Errorf("file of %d bytes is not what was written", len(got))
+	}
+}
+
+// Of many exclusive files of one name one appears, whole, whichever way the file system knows; the others leave nothing.
+func TestExclusive(t *testing.T) {
+	dir := t.TempDir()
+	files := (*FS)(nil)
+	for name, rename := range map[string]func(oldPath, newPath string) error{
+		"in one step": files.renameNoReplace, "by an empty file": files.renameReserved, "whatever is there": files.renameAlone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+			var group sync.WaitGroup
+			var won atomic.Int32
+			for i := range 8 {
+				group.Go(func() {
+					temp := fmt.Sprintf("%s-%d", path, i)
+					if err := os.WriteFile(temp, []byte(temp), 0o600); err != nil {
+						t.Error(err)
+					}
+					switch err := rename(temp, path); {
+					case err == nil:
+						won.Add(1)
+					case !errors.Is(err, fs.ErrExist):
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			if data, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(data), path+"-") || won.Load() != 1 {
+				t.Errorf("%d were told that they had it, and it holds %q, %v", won.Load(), data, err)
+			}
+		})
+	}
+	path := filepath.Join(dir, "file")
+	for i, wanted := range []error{nil, fs.ErrExist} {
+		file, err := files.Create(path, 0o600, CreateOptions{Exclusive: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprint(file, i); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Commit(); !errors.Is(err, wanted) {
+			t.Errorf("commit %d: %v", i, err)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(dir, ".file*"))
+	if data, readErr := os.ReadFile(path); string(data) != "0" || errors.Join(err, readErr) != nil || len(left) > 0 {
+		t.Errorf("it holds %q, and beside it there is %q, %v", data, left, errors.Join(err, readErr))
 	}
 }
 

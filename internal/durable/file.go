@@ -18,6 +18,9 @@ type CreateOptions struct {
 	// Stream is for large files: what was written goes to the disk while more is being written, and then leaves the
 	// page cache. So the fsync at the end takes no minutes, and a backup does not push the host's own data out of memory.
 	Stream bool
+	// Exclusive has Commit fail, with an error that wraps fs.ErrExist, when something has the name by then. Of any number
+	// who try at once, one succeeds.
+	Exclusive bool
 }
 
 // File is a file that is being written. Under its own name it appears with Commit; until then it has a temporary name
@@ -28,6 +31,7 @@ type File struct {
 	path    string
 	temp    string
 	existed bool  // something had the name when this file was begun
+	alone   bool  // it may replace nothing
 	size    int64 // bytes written
 	modTime time.Time
 	behind  *writeBehind
@@ -50,7 +54,7 @@ func (f *FS) Create(path string, perm fs.FileMode, opts CreateOptions) (*File, e
 	if err != nil {
 		return nil, err
 	}
-	created := &File{fs: f, file: file, path: path, temp: temp, existed: existed}
+	created := &File{fs: f, file: file, path: path, temp: temp, existed: existed && !opts.Exclusive, alone: opts.Exclusive}
 	if err := restoreMode(file, perm); err != nil {
 		return nil, errors.Join(err, created.Abort())
 	}
@@ -118,7 +122,11 @@ func (f *File) Commit() error {
 	if err := f.fs.closeFile(f.file, f.temp); err != nil {
 		return errors.Join(err, f.fs.removeIfThere(f.temp))
 	}
-	if err := f.fs.rename(f.temp, f.path); err != nil {
+	appear := f.fs.rename
+	if f.alone {
+		appear = f.fs.renameAlone
+	}
+	if err := appear(f.temp, f.path); err != nil {
 		return errors.Join(err, f.fs.removeIfThere(f.temp))
 	}
 	if err := f.fs.syncDir(filepath.Dir(f.path)); err != nil {

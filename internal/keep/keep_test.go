@@ -87,7 +87,7 @@ func (s *site) make(t *testing.T, source catalog.Source, at time.Time, machineID
 		Host: catalog.Host{Name: host, MachineID: machineID}, Started: at, Ended: at.Add(time.Minute),
 		Files: []catalog.File{{Name: "data.tar.gz", SizeBytes: d.SizeBytes, SHA1: d.SHA1, SHA256: d.SHA256}},
 	}
-	draft, err := catalog.Begin(t.Context(), s.store, host, m.ID(), nil)
+	draft, err := catalog.Begin(t.Context(), s.store, host, m.ID(), "20261120T010001Z-3f9a0c", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

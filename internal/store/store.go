@@ -25,6 +25,8 @@ var (
 	ErrUnreachable = errors.New("it cannot be reached")
 	// ErrDown is wrapped by the error of every call on a store that was given up; see package patient.
 	ErrDown = errors.New("given up")
+	// ErrExists is wrapped by the error of a Commit of what was to appear only where there is nothing, and found something.
+	ErrExists = errors.New("there is such an object already")
 	// ErrBadKey is wrapped by the error of a key, or prefix, that no store takes.
 	ErrBadKey = errors.New("not a valid key")
 )
@@ -43,6 +45,10 @@ type PutOptions struct {
 	// LockUntil holds the object as Locker.Lock does, from when it appears: one that cannot be held does not appear. Only
 	// for stores that implement Locker; others refuse it.
 	LockUntil time.Time
+	// IfAbsent has the object appear only where there is none of its key: otherwise Commit fails with ErrExists, and what is
+	// there stays. Of any number who try at once, one at most succeeds. ErrExists may also tell of the object itself, when
+	// it has appeared and the store's answer was lost: whoever must know reads it back.
+	IfAbsent bool
 }
 
 // Writer takes one object. It is not safe for concurrent use, but any number may write to one key: the last to commit
@@ -94,6 +100,9 @@ type Store interface {
 	// Sweep removes what unfinished writers left below a prefix, and returns the bytes freed. The caller knows that
 	// they are dead.
 	Sweep(ctx context.Context, prefix string) (freedBytes int64, err error)
+	// Probe tries out what backups need, that one of several can be the first to write an object included, leaves nothing,
+	// and returns what people should know of the store.
+	Probe(ctx context.Context) (notes []string, err error)
 	// Usage tells the room there is.
 	Usage(ctx context.Context) (Usage, error)
 	// String names the store for people, without secrets: "/backups", "s3://bucket/prefix".
@@ -138,12 +147,6 @@ type Locker interface {
 type TagWriter interface {
 	// SetTag adds to the tags of PutOptions what is known only when all is written. It comes before Commit.
 	SetTag(name, value string)
-}
-
-// Prober is implemented by stores of which more can be found out than that an object can be begun.
-type Prober interface {
-	// Probe tries out what backups need, leaves nothing, and returns what people should know of the store.
-	Probe(ctx context.Context) (notes []string, err error)
 }
 
 // Noter is implemented by stores with properties that a report should mention.

@@ -18,5 +18,6 @@ func (u unavailable) List(context.Context, string) ([]Object, error)            
 func (u unavailable) Folders(context.Context, string) ([]string, error)          { return nil, u.err }
 func (u unavailable) Delete(context.Context, string) error                       { return u.err }
 func (u unavailable) Sweep(context.Context, string) (int64, error)               { return 0, u.err }
+func (u unavailable) Probe(context.Context) ([]string, error)                    { return nil, u.err }
 func (u unavailable) Usage(context.Context) (Usage, error)                       { return Usage{}, u.err }
 func (u unavailable) String() string                                             { return u.where }

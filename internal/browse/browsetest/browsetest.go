@@ -143,7 +143,7 @@ func Make(t testing.TB, s store.Store, spec Spec) catalog.Backup {
 		Time: spec.Time, Started: spec.Time, Ended: spec.Time.Add(time.Minute),
 	}}
 	var err error
-	if k.draft, err = catalog.Begin(t.Context(), s, Host, catalog.ID{Ref: ref, Time: spec.Time}, nil); err != nil {
+	if k.draft, err = catalog.Begin(t.Context(), s, Host, catalog.ID{Ref: ref, Time: spec.Time}, "20261120T010001Z-3f9a0c", nil); err != nil {
 		t.Fatal(err)
 	}
 	if spec.Whole {

@@ -83,9 +83,24 @@ var conditions = []mutation{
 		pkg: "./internal/catalog", tests: "^TestCommitComparesTheStore$",
 	},
 	{
-		name: "the folder of a backup was empty before", file: "internal/catalog/backup.go",
-		old: "if len(objects) > 0 {", new: "if len(objects) < 0 {",
+		name: "the folder of a backup was empty before", file: "internal/catalog/claim.go",
+		old: "return o.Key != d.key(ClaimName) }) {", new: "return false }) {",
 		pkg: "./internal/catalog", tests: ".",
+	},
+	{
+		name: "one of several writers has the folder of a backup", file: "internal/catalog/claim.go",
+		old: "opts.IfAbsent = true", new: "opts.IfAbsent = false",
+		pkg: "./internal/catalog", tests: "^TestOneOfSeveralWritersHasTheFolder$",
+	},
+	{
+		name: "what is ended is this run's own", file: "internal/catalog/claim.go",
+		old: "case !bytes.Equal(held, d.mark):", new: "case len(held) == 0:",
+		pkg: "./internal/catalog", tests: "^TestWhatAnotherHasTakenIsLeftAlone$",
+	},
+	{
+		name: "the store keeps names as they are", file: "internal/catalog/claim.go",
+		old: "if !slices.Contains(names, name) {", new: "if false {",
+		pkg: "./internal/catalog", tests: "^TestNamesThatFallTogetherAreRefused$",
 	},
 	{
 		name: "the snapshot has not overflowed", file: "lvm/watch.go",

@@ -6,6 +6,7 @@ package disk
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -167,7 +168,7 @@ func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (
 		return nil, s.wrap("create", key, err)
 	}
 	for try := 1; ; try++ {
-		file, err := s.create(key)
+		file, err := s.create(key, opts.IfAbsent)
 		if err == nil {
 			return &writer{store: s, ctx: ctx, key: key, file: file}, nil
 		}
@@ -177,14 +178,14 @@ func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (
 	}
 }
 
-func (s *Store) create(key string) (*durable.File, error) {
+func (s *Store) create(key string, ifAbsent bool) (*durable.File, error) {
 	if err := s.files.MkdirAll(path.Dir(key), dirPerm); err != nil {
 		return nil, err
 	}
 	if info, err := s.root.Lstat(key); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("cannot write %s: what has that name is no file", key)
 	}
-	return s.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true})
+	return s.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true, Exclusive: ifAbsent})
 }
 
 // Open opens an object for reading; see store.Store.
@@ -294,6 +295,40 @@ func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err
 		return freedBytes, s.wrap("sweep", prefix, err)
 	}
 	return freedBytes, nil
+}
+
+// Probe tries out what backups need; see store.Store.
+func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
+	key := "voltar-check-" + strings.ToLower(rand.Text())
+	if err := s.probe(ctx, key); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Delete(ctx, key)) }()
+	if err := s.probe(ctx, key); !errors.Is(err, store.ErrExists) {
+		return nil, errors.Join(s.wrap("probe", "", errors.New("two were told that they are the first to make one file")), err)
+	}
+	for other, what := range map[string]string{
+		strings.ToUpper(key): "capitals from small letters", key + ".": "names with a dot at the end from those without",
+	} {
+		if _, err := s.Stat(ctx, other); err == nil {
+			notes = append(notes, "the filesystem does not tell "+what+": of two volumes whose names differ only in that, the second is refused")
+		}
+	}
+	slices.Sort(notes)
+	return notes, nil
+}
+
+// probe makes an object where there is none.
+func (s *Store) probe(ctx context.Context, key string) error {
+	w, err := s.Create(ctx, key, store.PutOptions{MaxBytes: 1, IfAbsent: true})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write([]byte{'\n'}); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	_, err = w.Commit(ctx)
+	return err
 }
 
 // Usage tells the room of the file system, for users other than root.
@@ -449,6 +484,8 @@ func (s *Store) wrap(op, key string, err error) error {
 	switch {
 	case isNotExist(err):
 		return fmt.Errorf("%s %s: %w", op, where, store.ErrNotExist)
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s %s: %w", op, where, store.ErrExists)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		var temporary *fs.PathError // whose name tells nobody anything
 		if errors.As(err, &temporary) {

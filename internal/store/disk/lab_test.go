@@ -10,7 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"voltar/internal/catalog"
 	"voltar/internal/lab"
 	"voltar/internal/store"
 )
@@ -150,6 +152,50 @@ func TestLabWriteErrorsReachCommit(t *testing.T) {
 	}
 	if err := put(s, "small", "x"); err != nil {
 		t.Errorf("once the disk is well again: %v", err)
+	}
+}
+
+// On vfat, names that differ in capitals or in dots at their end are one: that is found out beforehand, and the second of two
+// volumes is refused, while the first has its backup.
+func TestLabNamesThatFallTogether(t *testing.T) {
+	device := lab.Disk(t, 64<<20)
+	lab.Do(t, "mkfs.vfat", device)
+	mount := lab.Mount(t, device, "rw")
+	s, err := Open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	notes, err := s.Probe(t.Context())
+	if err != nil || len(notes) != 2 || !strings.Contains(notes[0], "capitals") || !strings.Contains(notes[1], "dot at the end") {
+		t.Errorf("Probe = %q, %v", notes, err)
+	}
+	us := catalog.Host{Name: "volume-host", MachineID: "0123"}
+	night := time.Date(2026, 11, 20, 1, 0, 1, 0, time.UTC)
+	if err := catalog.Claim(t.Context(), s, us, night); err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range [][2]string{{"Data", "data"}, {"vol", "vol."}, {"Mixed.Case", "mixed.case."}} {
+		for i, want := range []error{nil, catalog.ErrNames} {
+			id := catalog.ID{Ref: catalog.VolumeRef("vg", pair[i]), Time: night.Add(time.Duration(i) * time.Second)}
+			d, err := catalog.Begin(t.Context(), s, us.Name, id, "20261120T010001Z-3f9a0c", nil)
+			if !errors.Is(err, want) || errors.Is(err, catalog.ErrLeft) {
+				t.Fatalf("%s beside %s: %v", pair[i], pair[0], err)
+			}
+			if err == nil {
+				m := &catalog.Manifest{
+					Format: catalog.Format, Status: catalog.StatusComplete, Host: us, Run: "20261120T010001Z-3f9a0c", Time: night, Started: night, Ended: night,
+					Source: catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: pair[i], VGUUID: "1", LVUUID: pair[i], SizeBytes: 1 << 20},
+				}
+				if _, err := d.Commit(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	l, err := catalog.List(t.Context(), s, us.Name, catalog.Filter{})
+	if err != nil || len(l.Backups) != 3 || len(l.Unreadable)+len(l.Unfinished)+len(l.Unknown) > 0 {
+		t.Errorf("%+v, %v", l, err)
 	}
 }
 

@@ -187,6 +187,11 @@ func (s *Store) Sweep(ctx context.Context, prefix string) (int64, error) {
 	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) (int64, error) { return s.inner.Sweep(ctx, prefix) }, nil)
 }
 
+// Probe tries out what backups need; see store.Store.
+func (s *Store) Probe(ctx context.Context) ([]string, error) {
+	return call(ctx, s, listFactor*s.patience, s.inner.Probe, nil)
+}
+
 // Usage tells the room there is; see store.Store.
 func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 	return call(ctx, s, s.patience, s.inner.Usage, nil)

@@ -226,10 +226,13 @@ func (s *Store) checkDelete(ctx context.Context, key string, holding time.Durati
 }
 
 // Probe tries what a backup needs, with an object of its own that it removes again, and returns what people should know
-// of the bucket; see store.Prober.
+// of the bucket; see store.Store.
 func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
 	if _, err := s.describe(ctx); err != nil {
 		return nil, fmt.Errorf("ask for the bucket of %s: %w", s, err)
+	}
+	if _, err := s.refusesToReplace(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", s, err)
 	}
 	const key = "voltar-check"
 	w, err := s.Create(ctx, key, store.PutOptions{MaxBytes: 1, Tags: map[string]string{"run": "check"}})

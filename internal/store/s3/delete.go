@@ -120,6 +120,9 @@ func (s *Store) sweep(ctx context.Context, prefix string) (freedBytes int64, err
 			return freedBytes, err
 		}
 	}
+	if err := s.sweepAnnounced(ctx, prefix); err != nil {
+		return freedBytes, err
+	}
 	freed, err := s.sweepHidden(ctx, prefix)
 	return freedBytes + freed, err
 }

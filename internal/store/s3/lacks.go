@@ -18,6 +18,7 @@ const (
 	lacksTags     lack = "tags"
 	lacksLocation lack = "location"
 	lacksUploads  lack = "uploads"
+	lacksClaims   lack = "claims"
 )
 
 // lacks is what a server was found to do without, so that it is asked once and people are told.

@@ -2,15 +2,20 @@ package s3
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/s3/s3test"
+	"voltar/internal/store/storetest"
 )
 
 // refusal is a proxy's answer to what a server does not know.
@@ -99,6 +104,57 @@ func TestServersThatLackSomething(t *testing.T) {
 			nothingLeft(t, server, bucket, openStore(t, opts))
 		})
 	}
+}
+
+// A server that lets everybody replace an object, or refuses to be asked not to, still has one writer of a key at most; and
+// what dead writers announced goes with a sweep.
+func TestOneWriterWithoutTheServersHelp(t *testing.T) {
+	server := s3test.Start(t, s3test.MinIO)
+	var count atomic.Int32
+	for name, do := range map[string]s3test.Trouble{
+		"ignores": s3test.Ignore("If-None-Match"),
+		"refuses": s3test.Answer(501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			open := func(t *testing.T) *Store {
+				bucket := fmt.Sprintf("%s-%d", name, count.Add(1))
+				server.Make(t, bucket, s3test.Bucket{})
+				proxy := s3test.StartProxy(t, server)
+				proxy.Fail(&s3test.Fault{Match: func(r *http.Request) bool { return r.Header.Get("If-None-Match") != "" }, Do: do})
+				opts := optionsFor(t, server, bucket)
+				opts.Endpoint = proxy.Endpoint
+				return openStore(t, opts)
+			}
+			storetest.RunIfAbsent(t, func(t *testing.T) store.Store { return open(t) })
+			s := open(t)
+			if _, err := s.announce(t.Context(), "h/v/claim"); err != nil {
+				t.Fatal(err)
+			}
+			if err := tryFirst(s, "h/v/claim"); !errors.Is(err, store.ErrExists) {
+				t.Errorf("beside what another announced: %v", err)
+			}
+			if objects, err := s.List(t.Context(), ""); err != nil || len(objects) > 0 {
+				t.Errorf("there is %v, %v", objects, err)
+			}
+			if _, err := s.Sweep(t.Context(), "h/v"); err != nil {
+				t.Fatal(err)
+			}
+			if err := tryFirst(s, "h/v/claim"); err != nil {
+				t.Errorf("after the sweep: %v", err)
+			}
+			if notes := s.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "If-None-Match") {
+				t.Errorf("the notes are %q", notes)
+			}
+		})
+	}
+}
+
+func tryFirst(s *Store, key string) error {
+	w, err := s.Create(context.Background(), key, store.PutOptions{MaxBytes: 1, IfAbsent: true})
+	if err == nil {
+		_, err = w.Commit(context.Background())
+	}
+	return err
 }
 
 // The note of an upload that a dead run left ends with the store that it names, and no other.

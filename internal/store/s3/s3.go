@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
 
+	"voltar/internal/durable"
 	"voltar/internal/say"
 	"voltar/internal/store"
 )
@@ -91,13 +93,15 @@ type Store struct {
 
 	mu     sync.Mutex
 	bucket *bucket // what is known of it; nil until asked
+
+	asking  sync.Mutex
+	refuses *bool // what askRefuses found; nil until asked
 }
 
 var (
 	_ store.Store         = (*Store)(nil)
 	_ store.DeleteChecker = (*Store)(nil)
 	_ store.Locker        = (*Store)(nil)
-	_ store.Prober        = (*Store)(nil)
 	_ store.Noter         = (*Store)(nil)
 	_ store.TagWriter     = (*writer)(nil)
 )
@@ -297,7 +301,7 @@ func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error)
 	var objects []store.Object
 	for _, info := range infos {
 		// Others may have made objects that stand for folders.
-		if key := s.key(info.Key); store.CheckKey(key) == nil {
+		if key := s.key(info.Key); store.CheckKey(key) == nil && !durable.IsTemp(path.Base(key)) {
 			objects = append(objects, store.Object{Key: key, SizeBytes: info.Size, Modified: info.LastModified.UTC()})
 		}
 	}

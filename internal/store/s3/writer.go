@@ -48,7 +48,7 @@ func (s *Store) create(ctx context.Context, key string, opts store.PutOptions) (
 		return nil, err
 	}
 	w := &writer{
-		store: s, key: key, partBytes: size, tags: maps.Clone(opts.Tags), lockUntil: opts.LockUntil,
+		store: s, key: key, partBytes: size, tags: maps.Clone(opts.Tags), lockUntil: opts.LockUntil, ifAbsent: opts.IfAbsent,
 		slots: make(chan struct{}, s.opts.Parallel), freed: make(chan struct{}, 1),
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -65,7 +65,10 @@ type writer struct {
 	partBytes int64
 	tags      map[string]string
 	lockUntil time.Time
-	ended     bool
+	ifAbsent  bool
+	// conditional has the server see to ifAbsent.
+	conditional bool
+	ended       bool
 
 	size   int64
 	part   *part // that is being filled, or nil
@@ -300,6 +303,9 @@ func (w *writer) commit() (store.Object, error) {
 	if w.upload != "" {
 		finish = w.complete
 	}
+	if w.ifAbsent {
+		finish = w.alone(finish)
+	}
 	stored, err := finish()
 	if err != nil {
 		return store.Object{}, err
@@ -317,6 +323,42 @@ func (w *writer) commit() (store.Object, error) {
 	return object, w.noted.end()
 }
 
+// alone has an object appear only where there is none.
+func (w *writer) alone(finish func() (stored, error)) func() (stored, error) {
+	return func() (done stored, err error) {
+		refuses, err := w.store.refusesToReplace(w.ctx)
+		if err != nil {
+			return done, err
+		}
+		if refuses {
+			w.conditional = true
+			done, err = finish()
+			if isCode(err, minio.PreconditionFailed) {
+				err = store.ErrExists
+			}
+			return done, err
+		}
+		release, err := w.store.announce(w.ctx, w.key)
+		if err != nil {
+			return done, err
+		}
+		if done, err = finish(); err != nil {
+			return done, errors.Join(err, release())
+		}
+		if err := release(); err != nil { // which would keep the next one from it
+			return done, errors.Join(err, w.retract(done.version))
+		}
+		return done, nil
+	}
+}
+
+// ifNoneMatch has the server refuse what would replace an object.
+func (w *writer) ifNoneMatch(opts *minio.PutObjectOptions) {
+	if w.conditional {
+		opts.SetMatchETagExcept("*")
+	}
+}
+
 // stored is what the server said of an object that it took, and the sum that it must have.
 type stored struct{ sum, version, etag string }
 
@@ -332,6 +374,7 @@ func (w *writer) put() (done stored, err error) {
 	opts := w.options()
 	opts.DisableContentSha256 = true
 	opts.UserMetadata = map[string]string{}
+	w.ifNoneMatch(&opts)
 	for name := range headers {
 		opts.UserMetadata[name] = headers.Get(name)
 	}
@@ -359,6 +402,7 @@ func (w *writer) complete() (done stored, err error) {
 		return done, err
 	}
 	opts := minio.PutObjectOptions{UserMetadata: map[string]string{}}
+	w.ifNoneMatch(&opts)
 	if w.store.sum.isCRC() {
 		if done.sum, err = w.store.sum.whole(w.sent); err != nil {
 			return done, err

@@ -49,11 +49,21 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"CancelledWriter", testCancelledWriter},
 		{"Sweep", testSweep},
 		{"LockUntil", testLockUntil},
+		{"IfAbsent", testIfAbsent},
+		{"OneOfManyIsFirst", testOneOfManyIsFirst},
+		{"NamesStayApart", testNamesStayApart},
+		{"Probe", testProbe},
 		{"Usage", testUsage},
 		{"String", testString},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}
+}
+
+// RunIfAbsent runs the part of the suite that is about objects which may replace nothing.
+func RunIfAbsent(t *testing.T, open func(t *testing.T) store.Store) {
+	t.Run("IfAbsent", func(t *testing.T) { testIfAbsent(t, open(t)) })
+	t.Run("OneOfManyIsFirst", func(t *testing.T) { testOneOfManyIsFirst(t, open(t)) })
 }
 
 const folder = "host/vg/lv/2026-11-20T010001Z"
@@ -682,6 +692,124 @@ func testLockUntil(t *testing.T, s store.Store) {
 	}
 	if err == nil {
 		_ = w.Abort()
+	}
+}
+
+// An object that is to appear only where there is none leaves what is there alone.
+func testIfAbsent(t *testing.T, s store.Store) {
+	const key = folder + "/claim"
+	if err := tryFirst(s, key, []byte("first")); err != nil {
+		t.Fatalf("where there is nothing: %v", err)
+	}
+	if err := tryFirst(s, key, []byte("second")); !errors.Is(err, store.ErrExists) {
+		t.Errorf("where there is an object: %v, want ErrExists", err)
+	}
+	if got := get(t, s, key); string(got) != "first" {
+		t.Errorf("it holds %q", got)
+	}
+	if got := keys(t, s, ""); !slices.Equal(got, []string{key}) {
+		t.Errorf("List = %q", got)
+	}
+	if freed, err := s.Sweep(context.Background(), folder); freed != 0 || err != nil {
+		t.Errorf("%d bytes were left, %v", freed, err)
+	}
+	remove(t, s, key)
+	if err := tryFirst(s, key, []byte("third")); err != nil {
+		t.Errorf("where an object was deleted: %v", err)
+	}
+	w, err := s.Create(context.Background(), "aborted", store.PutOptions{IfAbsent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Abort(); err != nil {
+		t.Error(err)
+	}
+	if err := tryFirst(s, "aborted", nil); err != nil {
+		t.Errorf("where one was aborted: %v", err)
+	}
+}
+
+func tryFirst(s store.Store, key string, data []byte) error {
+	w, err := s.Create(context.Background(), key, store.PutOptions{MaxBytes: int64(len(data)), IfAbsent: true})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	_, err = w.Commit(context.Background())
+	return err
+}
+
+// Of many who want to be the first at one key, in many rounds, none sees another's object in the place of the one that it
+// wrote. A store that can only tell that there are several may refuse them all, but not for ever.
+func testOneOfManyIsFirst(t *testing.T, s store.Store) {
+	won := 0
+	for round := range 12 {
+		key := fmt.Sprintf("%s%02d/claim", folder, round)
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		var winners []string
+		for i := range 4 {
+			group.Go(func() {
+				text := fmt.Sprint("writer ", i)
+				err := tryFirst(s, key, []byte(text))
+				if err != nil && !errors.Is(err, store.ErrExists) {
+					t.Errorf("round %d: %v", round, err)
+				}
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					winners = append(winners, text)
+				}
+			})
+		}
+		group.Wait()
+		switch len(winners) {
+		case 0: // whoever comes alone has it
+			if err := tryFirst(s, key, []byte("later")); err != nil {
+				t.Errorf("round %d: nobody had it, and nobody gets it: %v", round, err)
+			}
+		case 1:
+			won++
+			if got := get(t, s, key); string(got) != winners[0] {
+				t.Errorf("round %d: %q was told that it is the first, and there is %q", round, winners[0], got)
+			}
+		default:
+			t.Errorf("round %d: %q were all told that they are the first", round, winners)
+		}
+	}
+	t.Logf("%d of 12 rounds had a winner", won)
+}
+
+// Names that differ only in case, or in a dot at their end, are two.
+func testNamesStayApart(t *testing.T, s store.Store) {
+	all := []string{"h/Vol/x", "h/vol./x", "h/vol/X", "h/vol/x"}
+	for _, key := range all {
+		put(t, s, key, []byte(key))
+	}
+	if got := keys(t, s, ""); !slices.Equal(got, all) {
+		t.Errorf("List = %q", got)
+	}
+	for _, key := range all {
+		if got := get(t, s, key); string(got) != key {
+			t.Errorf("%q holds %q", key, got)
+		}
+	}
+}
+
+func testProbe(t *testing.T, s store.Store) {
+	put(t, s, "a", []byte("x"))
+	for range 2 {
+		if notes, err := s.Probe(context.Background()); err != nil || len(notes) > 0 {
+			t.Errorf("Probe = %q, %v", notes, err)
+		}
+	}
+	if got := keys(t, s, ""); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("List = %q", got)
+	}
+	if freed, err := s.Sweep(context.Background(), ""); freed != 0 || err != nil {
+		t.Errorf("%d bytes were left, %v", freed, err)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/minio/minio-go/v7/pkg/signer"
 )
 
 // Proxy stands before a server and makes trouble where it is told to.
@@ -188,6 +190,14 @@ func LoseAnswer(w http.ResponseWriter, r *http.Request, forward http.Handler, _ 
 func Truncate(afterBytes int64) Trouble {
 	return func(w http.ResponseWriter, r *http.Request, forward http.Handler, _ <-chan struct{}) {
 		forward.ServeHTTP(&truncated{ResponseWriter: w, left: afterBytes}, r)
+	}
+}
+
+// Ignore takes a header away and signs the request again: the server never heard of it.
+func Ignore(header string) Trouble {
+	return func(w http.ResponseWriter, r *http.Request, forward http.Handler, _ <-chan struct{}) {
+		r.Header.Del(header)
+		forward.ServeHTTP(w, signer.SignV4(*r, AccessKey, SecretKey, "", Region))
 	}
 }
 
