@@ -395,3 +395,20 @@ func TestKernelErrorsGetTheirNames(t *testing.T) {
 		t.Errorf("%+v", x.Damaged)
 	}
 }
+
+// A guest decides how many partitions a volume has, and so how long it takes to let go of them all.
+func TestEachReleaseHasItsTime(t *testing.T) {
+	var limits []time.Time
+	var r releases
+	for range 2 {
+		r.push(func(ctx context.Context) error {
+			limit, _ := ctx.Deadline()
+			limits = append(limits, limit)
+			time.Sleep(time.Millisecond)
+			return nil
+		})
+	}
+	if err := r.run(t.Context()); err != nil || !limits[1].After(limits[0]) {
+		t.Errorf("limits %v, error %v: the second release has what the first left", limits, err)
+	}
+}

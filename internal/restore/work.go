@@ -13,7 +13,7 @@ import (
 	"voltar/internal/say"
 )
 
-// releaseTimeout bounds all the releases of a restore, which go on after it was interrupted.
+// releaseTimeout bounds the release of one thing, which goes on after the restore was interrupted.
 const releaseTimeout = 5 * time.Minute
 
 // work is a restore while it lasts.
@@ -131,15 +131,19 @@ func (w *work) release(ctx context.Context) error { return w.releaseTo(ctx, 0) }
 
 // releaseTo undoes what was held since so many things were.
 func (w *work) releaseTo(ctx context.Context, keep int) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
 	var all []error
 	for len(w.held) > keep {
 		undo := w.held[len(w.held)-1]
 		w.held = w.held[:len(w.held)-1]
-		all = append(all, undo(ctx))
+		all = append(all, within(ctx, undo))
 	}
 	return errors.Join(all...)
+}
+
+func within(ctx context.Context, undo func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	return undo(ctx)
 }
 
 func (w *work) finish(err error) *Result {
