@@ -94,7 +94,7 @@ func TestBrowseCommands(t *testing.T) {
 		{"cat of a backup that is not there", []string{"cat", "missing", "/x"}, 1, "", "hint: there are backups of vg/plain, vg/volume-00000001"},
 		{"cat from a destination that is not there", []string{"cat", "plain", "/x", "--from", "x"}, 2, "", "no destination"},
 		{"extract to nowhere", []string{"extract", "plain"}, 2, "", "--to DIR"},
-		{"extract with a wrong word", []string{"extract", "plain", "--to", "/nonexistent/x", "--overwrite", "always"}, 2, "", "none of never"},
+		{"extract with a wrong word", []string{"extract", "plain", "--to", filepath.Join(t.TempDir(), "x"), "--overwrite", "always"}, 2, "", "none of never"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := voltar(t, append(c.args, "--config", s.config)...)

@@ -84,7 +84,7 @@ func TestEncryptedBackupsOnTheCommandLine(t *testing.T) {
 		{"cat without a key", []string{"cat", "volume-00000001", "p1:/file"}, "", 2, "", "encrypted to " + public + "\nhint: give the secret key of one of them: --identity FILE"},
 		{"cat with the wrong key", []string{"cat", "volume-00000001", "p1:/file", "-i", wrong}, "", 2, "", "none of the identities opens it"},
 		{"cat with a file that is no key", []string{"cat", "volume-00000001", "p1:/file", "-i", s.config}, "", 2, "", "--identity " + s.config},
-		{"cat with a file that is not there", []string{"cat", "volume-00000001", "p1:/file", "-i", "/nonexistent"}, "", 2, "", "no such file"},
+		{"cat with a file that is not there", []string{"cat", "volume-00000001", "p1:/file", "-i", filepath.Join(t.TempDir(), "missing")}, "", 2, "", "no such file"},
 		{"verify without a key", []string{"verify", "--full"}, "", 0, "note: what is in encrypted files was not checked", ""},
 		{"verify with it", []string{"verify", "--full", "-i", key}, "", 0, "good", ""},
 		{"verify with the wrong one", []string{"verify", "--full", "-i", wrong}, "", 3, "NOT GOOD", ""},

@@ -138,7 +138,7 @@ func TestProbeFailures(t *testing.T) {
 		offset, size         int64
 		want                 string
 	}{
-		{"no such device", "", "/nonexistent", 0, 4096, "no such file"},
+		{"no such device", "", filepath.Join(t.TempDir(), "missing"), 0, 4096, "no such file"},
 		{"says why", `echo "error: broken" >&2; exit 2`, file, 0, 4096, "error: broken"},
 		{"silent, but the extent is beyond the end", "exit 2", file, 1<<20 - 512, 4096, "ends before"},
 		{"usage", "exit 4", file, 0, 4096, "exit status 4"},
