@@ -37,7 +37,7 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb demo fmt lint test test-host test-lab test-lockstep test-boot \
+.PHONY: help setup packages build deb lint-deb lab demo fmt lint test test-host test-lab test-lockstep test-boot \
 	test-faults test-mutations fuzz fuzz-long clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
@@ -78,9 +78,31 @@ deb: ## build the Debian package into dist/
 lint-deb: deb ## check the package with lintian
 	lintian --fail-on error,warning --tag-display-limit 0 dist/voltar_*.deb
 
-demo: packages build $(DEMO_SERVER) ## two nights on real volumes in a throw-away machine; leaves demo/
-	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo ./internal/lab/demo
-	.cache/bin/demo voltar $(DEMO_SERVER)
+# Where build puts what runs scripts in machines.
+MACHINE := .cache/bin/machine
+# For lab: the script and its arguments, sizes of disk and memory, further kernel modules, the folder that becomes /out, and
+# 1 for a machine with systemd.
+SCRIPT :=
+ARGS :=
+DISK :=
+MEMORY :=
+MODULES :=
+SHARE :=
+SYSTEMD :=
+
+$(MACHINE): FORCE
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 go build -trimpath -o $@ ./internal/lab/machine
+
+lab: packages $(MACHINE) ## run a shell script as root in a throw-away machine (SCRIPT=file ARGS= DISK=2GiB MODULES= SHARE=folder SYSTEMD=1)
+	@$(MACHINE) $(if $(DISK),-disk '$(DISK)') $(if $(MEMORY),-memory '$(MEMORY)') $(if $(MODULES),-modules '$(MODULES)') \
+		$(if $(SHARE),-share '$(SHARE)') $(if $(SYSTEMD),-systemd) '$(or $(SCRIPT),$(error which script? make lab SCRIPT=file))' $(ARGS)
+
+demo: packages build $(DEMO_SERVER) $(MACHINE) ## two nights on real volumes in a throw-away machine; leaves demo/
+	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo-mail ./internal/lab/demo
+	rm -rf demo
+	$(MACHINE) -disk 3GiB -memory 3GiB -share demo internal/lab/demo/demo.sh \
+		'/host$(CURDIR)/$(PROGRAM)' '/host$(CURDIR)/$(DEMO_SERVER)' '/host$(CURDIR)/.cache/bin/demo-mail'
 
 $(S3_SERVERS):
 	@mkdir -p $(@D)

@@ -42,24 +42,38 @@ enter_root() {
 	for dir in dev/shm run tmp; do
 		busybox mount -t tmpfs -o mode=1777,size=75% tmpfs "$dir"
 	done
+	own_settings
 	# A source tree that lies under a folder just hidden comes back, writable in memory like everything else.
 	if [ ! -d ".$SOURCE" ]; then
 		mkdir -p ".$SOURCE" /mnt/source-upper /mnt/source-work
 		busybox mount -t overlay -o "nosuid,lowerdir=$SOURCE,upperdir=/mnt/source-upper,workdir=/mnt/source-work" overlay ".$SOURCE"
 	fi
-	replace_secrets
 	pivot_root . mnt
 	exec chroot . /lab/init.sh inside <dev/console >dev/console 2>&1
 }
 
-# replace_secrets gives the machine its own of what only root can read on the host and programs need here, where the
-# machine was started by another user.
-replace_secrets() {
-	[ -r root ] || busybox mount -t tmpfs -o mode=700 tmpfs root
-	for file in etc/.pwd.lock etc/shadow etc/shadow- etc/gshadow etc/gshadow-; do
-		[ -r "$file" ] || [ ! -e "$file" ] || { rm -f "$file" && : >"$file"; }
-	done
-	[ -s etc/shadow ] || echo 'root:*:20000:0:99999:7:::' >etc/shadow
+# own_settings gives the machine a clean home and settings of its own, so that what an administrator of the host has set up
+# changes neither what programs do in here nor how long they take to start. A shell that ssh starts, for one, reads root's
+# .bashrc, and every program of lvm2 its hundred kilobytes of comments. Where a machine was started by a user who is not
+# root, this also replaces what only root can read.
+own_settings() {
+	busybox mount -t tmpfs -o mode=700 tmpfs root
+	busybox mount -t tmpfs -o mode=755 tmpfs usr/local
+	mkdir usr/local/bin usr/local/sbin
+	rm -rf etc/bash.bashrc etc/crypttab etc/environment etc/fstab etc/gai.conf etc/gshadow* etc/hosts etc/ld.so.preload \
+		etc/localtime etc/lvm etc/mke2fs.conf etc/modprobe.d etc/modules-load.d/* etc/nsswitch.conf etc/profile.d/* \
+		etc/.pwd.lock etc/resolv.conf etc/shadow* etc/ssh/* etc/sysctl.d/* etc/timezone etc/udev/rules.d/* etc/voltar \
+		var/lib/voltar
+	mkdir -p etc/lvm etc/modprobe.d etc/ssh etc/udev/rules.d
+	echo 'root:*:20000:0:99999:7:::' >etc/shadow
+	chmod 600 etc/shadow
+	echo '127.0.0.1 localhost lab' >etc/hosts
+	printf '%s: files\n' passwd group shadow gshadow hosts networks protocols services >etc/nsswitch.conf
+	: >etc/resolv.conf
+	: >etc/fstab
+	# lvm2 does not know User-mode Linux's disks by itself. The memory that it locks while it suspends a device, touching
+	# every page, took most of the time of lvcreate and lvremove; nothing is swapped out in here. In KiB.
+	printf '%s\n' 'devices { types = [ "ubd", 16 ] }' 'activation { reserved_memory = 128 }' >etc/lvm/lvm.conf
 }
 
 # MASKED are units that would start by themselves and have nothing to do here: each costs a second or more.
@@ -76,21 +90,19 @@ ready_devices() {
 	echo lab >/proc/sys/kernel/hostname
 	busybox ip link set lo up
 	mkdir -p /run/lock /run/lvm
-	# lvm2 does not know User-mode Linux's disks by itself. The memory that it locks while it suspends a device, touching
-	# every page, took most of the time of lvcreate and lvremove; nothing is swapped out in here. In KiB.
-	printf '%s\n' 'devices { types = [ "ubd", 16 ] }' 'activation { reserved_memory = 128 }' >/etc/lvm/lvmlocal.conf
 	modprobe -a $MODULES
 }
 
-# run_script runs the machine's script with its output on the second console, which carries nothing else. Without udevd
+# run_script runs the machine's script, by sh unless its first line names another shell, with its output on the second console, which carries nothing else. Without udevd
 # every tool of device-mapper has to make its own nodes.
 run_script() {
 	busybox stty -F /dev/tty1 raw -echo
 	cd "$WORKDIR"
 	status=0
 	[ "$SYSTEMD" ] || export DM_DISABLE_UDEV=1
+	. /lab/arguments
 	HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-		/bin/sh /lab/script </dev/null >/dev/tty1 2>&1 || status=$?
+		/lab/script "$@" </dev/null >/dev/tty1 2>&1 || status=$?
 	sync
 	echo "$status" >/lab/rc.new
 	mv /lab/rc.new /lab/rc
@@ -101,7 +113,6 @@ run_script() {
 # masks a unit or a generator. What is written here, the shell writes by itself: each program costs time.
 become_systemd() {
 	rm -rf /etc/systemd/system/*.wants /etc/systemd/system/*.requires /etc/systemd/system/default.target \
-		/etc/fstab /etc/crypttab \
 		/.dockerenv /run/.containerenv # with which systemd would take the machine for a container
 	echo lab >/etc/hostname
 	IFS=- read -r a b c d e </proc/sys/kernel/random/uuid

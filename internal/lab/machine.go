@@ -34,7 +34,9 @@ var initScript string
 
 // supervise is PID 1 of the machine's namespace on the host. It ends, and with it everything that the machine started,
 // when the machine stops, and when standard input closes: because the power is cut or because the test was killed.
-const supervise = `exec 4<&0
+// Files that the machine makes in a folder of the host, the host makes: with its own umask.
+const supervise = `umask 022
+exec 4<&0
 "$@" </dev/null & uml=$!
 (read -r _ <&4; kill -KILL "$uml") &
 wait "$uml"`
@@ -44,7 +46,8 @@ var baseModules = []string{"dm-mod", "dm-snapshot", "dm-thin-pool", "loop", "vfa
 
 // Machine says what to boot. Only Script is needed. Inside, /host is the whole file system of the host, read-only.
 type Machine struct {
-	Script      string    // for /bin/sh as root, in Dir; its exit status is the machine's
+	Script      string    // shell script, run as root in Dir; its exit status is the machine's
+	Args        []string  // of the script
 	Dir         string    // the script's working folder, a path of the host; "" is /
 	Stdout      io.Writer // takes the script's standard output and error as they come; nil discards
 	MemoryBytes int64     // 0 means DefaultMemoryBytes
@@ -60,7 +63,7 @@ var ErrPowerCut = errors.New("the machine's power was cut")
 
 // Running is a machine that was started. Wait must be called, even after Stop.
 type Running struct {
-	dir     string      // of the host, seen inside as /lab: init.sh, machine.env, script, rc
+	dir     string      // of the host, seen inside as /lab: init.sh, machine.env, arguments, script, rc
 	temp    *tempFolder // dir's
 	cpu     cpuLock
 	power   *os.File      // its closing ends the machine
@@ -181,6 +184,10 @@ func (m Machine) prepare(dir string) error {
 	if m.Systemd {
 		systemd = "yes"
 	}
+	arguments := ""
+	for _, arg := range m.Args {
+		arguments += " " + quote(arg)
+	}
 	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\nSYSTEMD='%s'\n",
 		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
 		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), systemd)
@@ -190,7 +197,8 @@ func (m Machine) prepare(dir string) error {
 	}{
 		{"init.sh", initScript, 0o755},
 		{"machine.env", settings, 0o644},
-		{"script", m.Script, 0o644},
+		{"arguments", "set --" + arguments + "\n", 0o644},
+		{"script", m.Script, 0o755},
 	}
 	for _, file := range files {
 		if err := os.WriteFile(filepath.Join(dir, file.name), []byte(file.text), file.mode); err != nil {

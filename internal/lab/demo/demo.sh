@@ -1,5 +1,8 @@
-# Two nights on a volume host. Runs as root in the machine; /out is the folder demo of the host, /dev/ubda the disk.
+# Two nights on a volume host, on /dev/ubda. Runs as root in a throw-away machine, whose folder /out gets the backups and mails.
+# Its arguments are the paths of voltar, of versitygw, which serves S3, and of the mail server in this folder. All that is
+# backed up is made here: of the host it takes nothing but these and the packages that the Makefile names.
 set -eu
+VOLTAR=$1 VERSITYGW=$2 MAIL_SERVER=$3
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
@@ -33,19 +36,26 @@ CONF
 (umask 077 && echo demo-secret >/etc/voltar/s3.secret)
 [ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef >/etc/machine-id
 
-"$DEMO" mail-server /run/mail.eml &
+"$MAIL_SERVER" /run/mail.eml &
 # An S3 server, with its objects in memory. A folder of its data is a bucket.
 mkdir -p /run/s3/data/volume-backups /run/s3/attributes
 "$VERSITYGW" --port 127.0.0.1:9000 --access demo --secret demo-secret --quiet posix --sidecar /run/s3/attributes /run/s3/data &
 
-# fill FOLDER puts files of every kind into a filesystem.
+# fill FOLDER puts the files of a user into a filesystem.
 fill() {
-	cp -a /usr/share/doc/lvm2 /usr/share/doc/e2fsprogs "$1/"
-	mkdir -p "$1/home/user"
+	mkdir -p "$1/home/user/texts"
 	head -c 3000000 /dev/urandom >"$1/home/user/photo"
-	ln "$1/home/user/photo" "$1/home/user/the same photo" 2>/dev/null || true
-	truncate -s 100M "$1/home/user/sparse" 2>/dev/null || true # FAT has no room for it
 	printf 'written before the first night\n' >"$1/home/user/notes"
+	seq 1 60000 | split -l 3000 -a 3 -d - "$1/home/user/texts/numbers."
+}
+
+# fill_further FOLDER adds what FAT cannot hold: links, owners, modes, and a file with more room in it than there is.
+fill_further() {
+	ln "$1/home/user/photo" "$1/home/user/the same photo"
+	ln -s ../user/notes "$1/home/user/link"
+	chown -R 1000:1000 "$1/home/user"
+	chmod 600 "$1/home/user/notes"
+	truncate -s 100M "$1/home/user/sparse"
 }
 
 # make DEVICE MKFS... makes a filesystem and fills it.
@@ -55,6 +65,7 @@ make() {
 	"$@" "$device" >/dev/null
 	mount "$device" /mnt/origin
 	fill /mnt/origin
+	[ "$1" = mkfs.vfat ] || fill_further /mnt/origin
 	umount /mnt/origin
 }
 
