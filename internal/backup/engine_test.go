@@ -18,6 +18,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/keep"
 	"voltar/internal/mount"
 	"voltar/internal/say"
 	"voltar/internal/store"
@@ -343,6 +344,24 @@ func TestLostDestinationIsGivenUpByName(t *testing.T) {
 	}
 	if removed, err := e.Recover(t.Context()); err != nil || len(removed) > 0 {
 		t.Errorf("afterwards: %q, %v", removed, err)
+	}
+}
+
+// What object lock keeps is one line of the report, however many nights and volumes it is met in.
+func TestHeldBackupsAreOneLine(t *testing.T) {
+	var to target
+	if note := to.heldNote(); note != "" {
+		t.Errorf("of none: %q", note)
+	}
+	until := time.Date(2026, 12, 24, 1, 0, 0, 0, time.UTC)
+	to.hold([]keep.Held{{ID: "vg/a@1"}})
+	if note := to.heldNote(); note != "1 backup that the policy no longer keeps is kept by object lock" {
+		t.Errorf("of one without a date: %q", note)
+	}
+	to.hold([]keep.Held{{ID: "vg/a@1", Until: until}, {ID: "vg/b@1", Until: until.AddDate(0, 0, -3)}})
+	to.hold([]keep.Held{{ID: "vg/b@1", Until: until.AddDate(0, 0, -3)}})
+	if note, want := to.heldNote(), "2 backups that the policy no longer keeps are kept by object lock, the last until 2026-12-24"; note != want {
+		t.Errorf("%q, want %q", note, want)
 	}
 }
 

@@ -28,6 +28,7 @@ func (v *volumeRun) retain(ctx context.Context) {
 // tellKept enters in the report what retention did on a destination.
 func (v *volumeRun) tellKept(b *branch, result keep.Result) {
 	b.copy.Removed = append(b.copy.Removed, result.Removed...)
+	b.target.hold(result.Held)
 	for _, w := range result.Warnings {
 		v.warn(w.Message, w.Hint)
 	}

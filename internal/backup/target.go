@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
@@ -25,6 +26,42 @@ type target struct {
 	mu       sync.Mutex
 	caughtUp []report.CaughtUp // made up from other destinations
 	notes    []string
+	held     map[string]time.Time // what the policy no longer keeps and the store does, and until when
+}
+
+// hold notes what the store holds, for one line in the report.
+func (t *target) hold(list []keep.Held) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range list {
+		if t.held == nil {
+			t.held = map[string]time.Time{}
+		}
+		t.held[h.ID] = h.Until
+	}
+}
+
+// heldNote says how many backups stay longer than the policy keeps them.
+func (t *target) heldNote() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.held) == 0 {
+		return ""
+	}
+	var last time.Time
+	for _, until := range t.held {
+		if until.After(last) {
+			last = until
+		}
+	}
+	text := fmt.Sprintf("%d backups that the policy no longer keeps are kept by object lock", len(t.held))
+	if len(t.held) == 1 {
+		text = "1 backup that the policy no longer keeps is kept by object lock"
+	}
+	if !last.IsZero() {
+		text += ", the last until " + last.UTC().Format(time.DateOnly)
+	}
+	return text
 }
 
 // openTarget claims the host's folder on a destination and reads what is there.
@@ -102,6 +139,9 @@ func (t *target) describe(ctx context.Context) report.Destination {
 		d.Notes = append(d.Notes, noter.Notes()...)
 	}
 	d.CaughtUp, d.Notes = t.caughtUp, append(d.Notes, t.notes...)
+	if note := t.heldNote(); note != "" {
+		d.Notes = append(d.Notes, note)
+	}
 	usage, err := t.Store.Usage(ctx)
 	if errors.Is(err, store.ErrDown) {
 		return d // its error says so

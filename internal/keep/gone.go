@@ -62,12 +62,15 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 				s = s.on(k.Now())
 			}
 			if s.Days >= v.days() {
-				removed, err := k.end(ctx, d, h)
+				removed, held, err := k.end(ctx, d, h)
 				if err != nil {
 					err = say.WithHint(fmt.Errorf("backups of %s, which is gone, on %s: %w", h.Ref, d.Name, err), "`voltar forget` tries again")
 					warnings = append(warnings, *report.ProblemOf(err))
 				}
 				line.Note += fmt.Sprintf("; %d removed, as vanished_keep is over", removed)
+				if held > 0 {
+					line.Note += fmt.Sprintf(", and %d held by object lock", held)
+				}
 			} else if s.Days > 0 {
 				line.Note += fmt.Sprintf("; seen to be gone on %d days, and removed on day %d", s.Days, v.days())
 			}
@@ -87,7 +90,7 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 }
 
 // end removes all backups of a volume.
-func (k *Keeper) end(ctx context.Context, d Destination, h catalog.History) (removed int, err error) {
+func (k *Keeper) end(ctx context.Context, d Destination, h catalog.History) (removed, held int, err error) {
 	var all []Verdict
 	for _, e := range h.Entries {
 		all = append(all, Verdict{Entry: e, Reason: "its volume is gone, and vanished_keep is over"})
@@ -97,8 +100,11 @@ func (k *Keeper) end(ctx context.Context, d Destination, h catalog.History) (rem
 		if o.removed != nil {
 			removed++
 		}
+		if o.held != nil {
+			held++
+		}
 	}
-	return removed, err
+	return removed, held, err
 }
 
 // sighting is on how many days runs have seen that a volume is gone.

@@ -101,7 +101,14 @@ func (k *Keeper) apply(d Destination, source catalog.Identity, others []catalog.
 // Result is what retention did.
 type Result struct {
 	Removed  []report.Removed
+	Held     []Held
 	Warnings []report.Problem
+}
+
+// Held is a backup that the policy no longer keeps, and the store does.
+type Held struct {
+	ID    string
+	Until time.Time // zero where the store does not say
 }
 
 // Retain removes what the policy does not keep of a source, and lengthens the locks of what it does, where the store locks.
@@ -131,6 +138,9 @@ func (k *Keeper) removeByPolicy(ctx context.Context, d Destination, source catal
 	for _, o := range outcomes {
 		if o.removed != nil {
 			result.Removed = append(result.Removed, *o.removed)
+		}
+		if o.held != nil {
+			result.Held = append(result.Held, *o.held)
 		}
 	}
 	return result, err
@@ -170,11 +180,11 @@ func (k *Keeper) MakeRoom(ctx context.Context, d Destination, source catalog.Ide
 type outcome struct {
 	verdict Verdict
 	removed *report.Removed // nil when it stays
-	err     error
+	held    *Held           // why it stays, when that is as it should be
 }
 
 // remove removes backups under the destination's lock. What cannot be removed does not keep it from the rest; it is in the
-// error as well.
+// error as well, unless the store holds it, which is as it should be.
 func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict) (outcomes []outcome, err error) {
 	if len(condemned) == 0 {
 		return nil, nil
@@ -187,12 +197,9 @@ func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict)
 	var all []error
 	for _, v := range condemned {
 		o := outcome{verdict: v}
-		o.removed, o.err = k.removeOne(ctx, d, v)
-		switch {
-		case errors.Is(o.err, store.ErrLocked):
-			all = append(all, fmt.Errorf("%s stays, as its store holds it: %w", v.Entry.ID, o.err))
-		case o.err != nil:
-			all = append(all, fmt.Errorf("remove %s: %w", v.Entry.ID, o.err))
+		var err error
+		if o.removed, o.held, err = k.removeOne(ctx, d, v); err != nil {
+			all = append(all, fmt.Errorf("remove %s: %w", v.Entry.ID, err))
 		}
 		outcomes = append(outcomes, o)
 	}
@@ -200,18 +207,26 @@ func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict)
 }
 
 // removeOne deletes one backup. It is in the journal before, so that a crash in between leaves nothing that nobody owns.
-func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*report.Removed, error) {
+func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*report.Removed, *Held, error) {
 	e := v.Entry
 	record, err := k.Journal.Intend(journal.Thing{Kind: journal.KindBackup, Destination: d.Store.String(), Path: e.Path()})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	freed, err := catalog.Delete(ctx, d.Store, e.Path())
+	if errors.Is(err, store.ErrLocked) && freed == 0 {
+		held := &Held{ID: e.ID.String()}
+		var locked *store.LockedError
+		if errors.As(err, &locked) {
+			held.Until = locked.Until
+		}
+		return nil, held, k.Journal.Gone(record)
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d.Stock.Remove(e)
-	return &report.Removed{Path: catalog.Place(d.Store, e.Path()), Reason: v.Reason, FreedBytes: freed}, k.Journal.Gone(record)
+	return &report.Removed{Path: catalog.Place(d.Store, e.Path()), Reason: v.Reason, FreedBytes: freed}, nil, k.Journal.Gone(record)
 }
 
 // IsEmpty tells whether a policy removes nothing because it says nothing.

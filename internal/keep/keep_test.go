@@ -295,8 +295,8 @@ func TestPruneSaysWhatStays(t *testing.T) {
 	for _, l := range lines {
 		got = append(got, fmt.Sprint(l.Keep, " ", l.Reason))
 	}
-	want := []string{"true last 1", "false not among last 1", "false not among last 1", "true its store holds it: not among last 1"}
-	if !errors.Is(err, store.ErrLocked) || !slices.Equal(got, want) || s.left(t) != "0 3" {
+	want := []string{"true last 1", "false not among last 1", "false not among last 1", "true object lock holds it until 2026-12-24: not among last 1"}
+	if err != nil || !slices.Equal(got, want) || s.left(t) != "0 3" {
 		t.Errorf("%q, %v; left %s", got, err, s.left(t))
 	}
 }
@@ -310,7 +310,7 @@ type held struct {
 func (h held) CheckDelete(_ context.Context, keys []string) error {
 	for _, key := range keys {
 		if slices.ContainsFunc(h.times, func(at string) bool { return strings.Contains(key, at) }) {
-			return store.ErrLocked
+			return &store.LockedError{Until: time.Date(2026, 12, 24, 1, 0, 0, 0, time.UTC)}
 		}
 	}
 	return nil

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"voltar/internal/catalog"
-	"voltar/internal/store"
 )
 
 // Line is one backup and what became of it, or would become of it.
@@ -103,8 +103,10 @@ func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict
 			switch id := o.verdict.Entry.ID.String(); {
 			case o.removed != nil:
 				delete(stays, id)
-			case errors.Is(o.err, store.ErrLocked):
-				stays[id] = "its store holds it"
+			case o.held != nil && o.held.Until.IsZero():
+				stays[id] = "object lock holds it"
+			case o.held != nil:
+				stays[id] = "object lock holds it until " + o.held.Until.UTC().Format(time.DateOnly)
 			}
 		}
 	}

@@ -31,6 +31,15 @@ var (
 	ErrBadKey = errors.New("not a valid key")
 )
 
+// LockedError is the ErrLocked of a store that knows when the object may go.
+type LockedError struct{ Until time.Time }
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("%s until %s", ErrLocked, e.Until.UTC().Format(time.RFC3339))
+}
+
+func (e *LockedError) Unwrap() error { return ErrLocked }
+
 // Object is what a store knows of one key.
 type Object struct {
 	Key       string

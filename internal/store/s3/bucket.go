@@ -219,7 +219,7 @@ func (s *Store) checkDelete(ctx context.Context, key string, holding time.Durati
 			until = byBucket
 		}
 		if until.After(time.Now()) {
-			return fmt.Errorf("%w until %s", store.ErrLocked, until.UTC().Format(time.RFC3339))
+			return &store.LockedError{Until: until}
 		}
 	}
 	return nil
