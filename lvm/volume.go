@@ -144,6 +144,15 @@ func (inv Inventory) VG(name string) (VG, bool) {
 	return inv.VGs[i], true
 }
 
+// VGOf returns the volume group of a volume, which may share its name with another.
+func (inv Inventory) VGOf(v Volume) VG {
+	if i := slices.IndexFunc(inv.VGs, func(vg VG) bool { return vg.UUID == v.VGUUID }); i >= 0 {
+		return inv.VGs[i]
+	}
+	vg, _ := inv.VG(v.VG)
+	return vg
+}
+
 // Volume returns the logical volume of that name, or an error that wraps ErrVGNotFound or ErrNotFound.
 func (inv Inventory) Volume(vg, name string) (Volume, error) {
 	i := slices.IndexFunc(inv.Volumes, func(v Volume) bool { return v.VG == vg && v.Name == name })

@@ -22,6 +22,7 @@ const (
 	RuleState       = "holds-state"       // voltar's journal and history lie on it
 	RuleSwap        = "host-swap"         // this host swaps to it
 	RuleSharedVG    = "shared-vg"         // other hosts may write to its volume group
+	RuleGuestLVM    = "guest-lvm"         // its volume group is a guest's, which this host happens to see
 	RuleGroups      = "select.volume_groups"
 	RuleInclude     = "select.include"
 	RuleExclude     = "select.exclude"
@@ -73,14 +74,21 @@ func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	guests, err := e.LVM.GuestGroups(inventory)
+	if err != nil {
+		return nil, fmt.Errorf("find volume groups of guests: %w", err)
+	}
 	plan := &Plan{Inventory: inventory}
 	for _, v := range inventory.Volumes {
 		if v.Internal {
 			continue
 		}
 		c := Choice{Volume: v}
-		vg, _ := inventory.VG(v.VG)
-		if c.Rule, c.Reason = e.builtInRule(v, vg, used); c.Rule == "" {
+		c.Rule, c.Reason = e.builtInRule(v, inventory.VGOf(v), used)
+		if reason := guests[v.VGUUID]; c.Rule == "" && reason != "" && !e.namesOutright(v, patterns) {
+			c.Rule, c.Reason = RuleGuestLVM, reason
+		}
+		if c.Rule == "" {
 			c.Rule, c.Reason = e.configuredRule(v, patterns)
 		}
 		plan.Choices = append(plan.Choices, c)
@@ -116,6 +124,22 @@ func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (
 		return RuleSkip, "the configuration skips it"
 	}
 	return "", ""
+}
+
+// namesOutright tells whether a run's patterns, or else the configuration, name the volume group of a volume in full: for
+// those of guests, a pattern for any group is not enough.
+func (e *Engine) namesOutright(v lvm.Volume, patterns []string) bool {
+	s := e.opts.Select
+	if len(patterns) == 0 {
+		patterns = s.Include
+		if slices.Contains(s.VolumeGroups, v.VG) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		vg, _, found := strings.Cut(pattern, "/")
+		return found && vg == v.VG && s.Match(pattern, v.VG, v.Name)
+	})
 }
 
 // othersMayWrite tells whether a volume group is one that other hosts may change at any time.
