@@ -140,10 +140,10 @@ func TestObjectLockWithoutALockingBucket(t *testing.T) {
 	opts := optionsFor(t, server, "bucket")
 	opts.Lock = Lock{Mode: "governance", Days: 1}
 	s := openStore(t, opts)
-	if _, err := s.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "object_lock") {
+	if _, err := s.Probe(t.Context()); err == nil || !strings.Contains(fmt.Sprint(say.Hints(err)), "object_lock") {
 		t.Errorf("Probe = %v", err)
 	}
-	if err := s.Lock(t.Context(), []string{"a"}, time.Now()); err == nil || !strings.Contains(err.Error(), "object_lock") {
+	if err := s.Lock(t.Context(), []string{"a"}, time.Now()); err == nil || !strings.Contains(fmt.Sprint(say.Hints(err)), "object_lock") {
 		t.Errorf("Lock = %v", err)
 	}
 }
