@@ -400,7 +400,31 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(key string, 
 	if err := s.checkPrefix(ctx, prefix); err != nil {
 		return err
 	}
-	entries, err := s.readDir(cmp.Or(prefix, "."))
+	if prefix == "" {
+		return s.walkIn(ctx, s.root, "", visit)
+	}
+	info, err := s.root.Lstat(prefix)
+	if err != nil || !info.IsDir() {
+		return ignoreNotExist(err)
+	}
+	return s.walkBelow(ctx, s.root, prefix, prefix, visit)
+}
+
+// walkBelow walks a folder of another. Each folder is opened once, so what is in it is reached without looking up the whole
+// path for every file.
+func (s *Store) walkBelow(ctx context.Context, above *os.Root, name, prefix string, visit func(string, fs.FileInfo) error) error {
+	folder, err := above.OpenRoot(name)
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	return errors.Join(s.walkIn(ctx, folder, prefix, visit), folder.Close())
+}
+
+func (s *Store) walkIn(ctx context.Context, folder *os.Root, prefix string, visit func(string, fs.FileInfo) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	entries, err := readDir(folder, ".")
 	if err != nil {
 		return err
 	}
@@ -409,10 +433,10 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(key string, 
 		switch {
 		case store.CheckKey(key) != nil: // not made by any writer, and cannot be asked for
 		case entry.IsDir():
-			err = s.walk(ctx, key, visit)
+			err = s.walkBelow(ctx, folder, entry.Name(), key, visit)
 		case entry.Type().IsRegular():
 			var info fs.FileInfo
-			if info, err = s.root.Lstat(key); err == nil {
+			if info, err = folder.Lstat(entry.Name()); err == nil {
 				err = visit(key, info)
 			}
 			err = ignoreNotExist(err)
@@ -430,7 +454,11 @@ func (s *Store) readDir(folder string) ([]fs.DirEntry, error) {
 	if err != nil || !info.IsDir() {
 		return nil, ignoreNotExist(err)
 	}
-	dir, err := s.root.Open(folder)
+	return readDir(s.root, folder)
+}
+
+func readDir(root *os.Root, folder string) ([]fs.DirEntry, error) {
+	dir, err := root.Open(folder)
 	if err != nil {
 		return nil, ignoreNotExist(err)
 	}
