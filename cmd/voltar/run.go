@@ -41,7 +41,8 @@ func (a *app) run(c *cli.Context) error {
 	}
 	s.giveWay()
 	bars := newProgress(a.rawErr, s.log)
-	engine, closeEngine, err := s.engine(bars)
+	watched := newStillRunning(s, bars)
+	engine, closeEngine, err := s.engine(watched)
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,12 @@ func (a *app) run(c *cli.Context) error {
 	if whole {
 		s.pingBegin(c.Context)
 	}
+	endWatch := func() {}
+	if !c.Bool("no-mail") {
+		endWatch = watched.watch(c.Context, s.config.Limits.TellAfter.Span())
+	}
 	result, err := engine.Run(c.Context, c.Args().Slice())
+	endWatch()
 	bars.Close()
 	if result == nil {
 		return err

@@ -200,6 +200,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	opts := backup.Options{
 		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),
 		ConfigPath: cfg.Path(), StateDir: cfg.StateDir, RunDir: cfg.RunDir, Parallel: cfg.Parallel,
+		MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
 		Select: backup.Select{
 			VolumeGroups: cfg.Select.VolumeGroups, Include: cfg.Select.Include, Exclude: cfg.Select.Exclude,
 			IncludeTags: cfg.Select.IncludeTags, ExcludeTags: cfg.Select.ExcludeTags,

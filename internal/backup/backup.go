@@ -50,14 +50,16 @@ type Options struct {
 	StateDir   string
 	RunDir     string
 
-	Parallel     int // volumes at a time
-	Select       Select
-	Snapshot     SnapshotOptions
-	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
-	Destinations []Destination
-	Groups       []Group
-	Hooks        []quiesce.Hook // of the run as a whole
-	Sources      Sources
+	Parallel int // volumes at a time
+	// MaxDuration bounds one volume from its turn on, and MaxRunDuration all of a run; 0 sets no bound.
+	MaxDuration, MaxRunDuration time.Duration
+	Select                      Select
+	Snapshot                    SnapshotOptions
+	Settings                    func(lvm.Volume) Settings // what the configuration says of one volume
+	Destinations                []Destination
+	Groups                      []Group
+	Hooks                       []quiesce.Hook // of the run as a whole
+	Sources                     Sources
 
 	VanishedKeep time.Duration     // after its last backup, those of a volume that is gone end; 0 keeps them
 	Damage       map[string]string // what was found wrong with backups since, as in catalog.Filter

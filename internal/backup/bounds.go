@@ -3,6 +3,7 @@ package backup
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,14 +21,14 @@ const (
 	bytesPerEntry = 256     // of the volume, where the filesystem does not count inodes
 )
 
-// treeLimits bounds the archive of a filesystem's tree.
-func treeLimits(use unix.Statfs_t) archive.Limits {
+// treeLimits bounds the archive of a filesystem's tree. Of the time that its volume may take, half is left for an image.
+func treeLimits(use unix.Statfs_t, most time.Duration) archive.Limits {
 	sizeBytes := int64(min(use.Blocks, 1<<40)) * use.Bsize
 	entries := leastEntries + sizeBytes/bytesPerEntry
 	if use.Files > 0 { // FAT, exFAT, NTFS and btrfs do not count inodes
 		entries = leastEntries + int64(min(use.Files-min(use.Ffree, use.Files), 1<<40))*namesPerInode
 	}
-	return archive.Limits{StreamBytes: sharingFactor*sizeBytes + sharingBytes, Entries: entries}
+	return archive.Limits{StreamBytes: sharingFactor*sizeBytes + sharingBytes, Entries: entries, Duration: most / 2}
 }
 
 // beyondBounds returns why a tree was not archived whose filesystem is sound to the kernel but holds more than readers, or

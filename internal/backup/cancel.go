@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"voltar/internal/control"
 	"voltar/internal/say"
@@ -39,6 +40,7 @@ type turn struct {
 	cancel context.CancelCauseFunc
 	begun  chan struct{} // closed when the volume's turn has come
 	ended  chan struct{} // closed when the volume holds nothing any more
+	timer  *time.Timer   // ends it when it takes too long; nil without a bound
 }
 
 // takeTurns gives each volume of a run a turn of its own.
@@ -66,12 +68,16 @@ func (v *volumeRun) within(ctx context.Context) context.Context {
 func (v *volumeRun) beginTurn() {
 	if v.turn != nil {
 		close(v.turn.begun)
+		v.turn.bound(v.run.opts.MaxDuration)
 	}
 }
 
 // endTurn says that the volume holds nothing any more.
 func (v *volumeRun) endTurn() {
 	if v.turn != nil {
+		if v.turn.timer != nil {
+			v.turn.timer.Stop()
+		}
 		v.turn.cancel(nil)
 		close(v.turn.ended)
 	}

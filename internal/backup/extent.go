@@ -152,7 +152,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
-	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), treeLimits(use), func(stats archive.TreeStats) error {
+	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), treeLimits(use, v.run.opts.MaxDuration), func(stats archive.TreeStats) error {
 		if err := checkNotEmpty(stats, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
@@ -169,7 +169,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err != nil {
 		return err
 	}
-	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use), TempDir: v.run.opts.StateDir}, kernelErrors)
+	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use, v.run.opts.MaxDuration), TempDir: v.run.opts.StateDir}, kernelErrors)
 	return v.storeBootArea(ctx, x)
 }
 

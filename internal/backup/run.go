@@ -132,7 +132,9 @@ func (r *run) backUp(ctx context.Context, plan *Plan) {
 	var group errgroup.Group
 	group.SetLimit(r.opts.Parallel)
 	units := r.units(plan)
-	r.takeTurns(ctx, units)
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	r.takeTurns(bounded, units)
 	for _, u := range units {
 		group.Go(func() error {
 			r.backUpUnit(ctx, u)

@@ -189,6 +189,9 @@ func (v *volumeRun) fail(err error) {
 	if errors.Is(err, errCancelled) {
 		err = errCancelled // whatever it ended
 	}
+	if over := v.turn.overtime(); err != nil && over != nil {
+		err = over
+	}
 	if err != nil && v.failure == nil {
 		v.failure = err
 	}

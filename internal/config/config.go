@@ -97,6 +97,10 @@ type Limits struct {
 	IONice   string `toml:"ionice"`    // none, best-effort or idle
 	CPUs     int    `toml:"cpus"`      // used at a time; 0 means all
 	ReadRate Size   `toml:"read_rate"` // bytes a second from all volumes together; 0 sets no limit
+
+	MaxDuration    Duration `toml:"max_duration"`     // of one volume, from its turn on; 0 sets no limit
+	MaxRunDuration Duration `toml:"max_run_duration"` // of all volumes of a run; 0 sets no limit
+	TellAfter      Duration `toml:"tell_after"`       // a run that is still going on is told, each time; 0 never
 }
 
 // Retention says what is kept. All that is 0 does not count; a policy of nothing but zeros is refused by prune.
@@ -225,8 +229,10 @@ func Default() *Config {
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),
 			ThinDataPercent: 95, ThinMetadataPercent: 90,
 		},
-		Archive:   Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
-		Limits:    Limits{Nice: 10, IONice: "best-effort"},
+		Archive: Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
+		Limits: Limits{
+			Nice: 10, IONice: "best-effort", MaxDuration: Duration(24 * time.Hour), TellAfter: Duration(12 * time.Hour),
+		},
 		Retention: Retention{Days: 7},
 		Mail:      Mail{TLS: "starttls", Sendmail: "/usr/sbin/sendmail", Notify: "always", Timeout: Duration(time.Minute)},
 		Log:       Log{Level: "info"},
