@@ -204,7 +204,7 @@ func TestLabRetentionOverNights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, s.config, []byte(strings.Replace(string(text), "days = 3", "keep_last = 1", 1)))
+	writeFile(t, s.config, []byte(strings.Replace(string(text), "days = 3", "days = 0\nkeep_last = 1", 1)))
 	if code, _, errs := voltar(t, "prune", "vg/typo", "--config", s.config); code != exitUsage || !strings.Contains(errs, "no backups of what is named") {
 		t.Errorf("prune of what is not there: %d %s", code, errs)
 	}

@@ -1,11 +1,22 @@
 package backup
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
+	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/quiesce"
+	"voltar/internal/store"
 	"voltar/lvm"
+	"voltar/report"
+	"voltar/retention"
 )
 
 // Nothing that is on the host or in the configuration is forgotten, whether a run takes it or has one of its own.
@@ -30,4 +41,72 @@ func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 	if p := s.present(lvm.Inventory{VGs: []lvm.VG{{UUID: "whole"}}, Warnings: "a disk is missing"}); p.Groups["whole"] {
 		t.Error("a group is whole although lvm2 warns")
 	}
+}
+
+// A night reads each manifest that is there once, however many sources it backs up, and lists the backups of a source only
+// where one of them is to go.
+func TestNightReadsEachManifestOnce(t *testing.T) {
+	const sources, kept = 6, 5
+	for _, c := range []struct {
+		policy retention.Policy
+		lists  int // of all backups of a source
+	}{{retention.Policy{KeepLast: kept + 1}, 0}, {retention.Policy{KeepLast: kept}, sources}} {
+		s := newCopySite(t, "disk")
+		s.Pool = archive.NewPool(1)
+		defer s.Pool.Close()
+		s.on("disk").Policy = c.policy
+		for n := range sources {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			name := fmt.Sprint("tree", n)
+			s.opts.Sources.Directories = append(s.opts.Sources.Directories, Directory{Name: name, Path: dir, Level: archive.LevelFast})
+			for night := range kept {
+				s.make(t, "disk", name, -night, func(m *catalog.Manifest) {
+					m.Source = catalog.Source{Kind: catalog.SourceDirectory, Name: name, Path: dir}
+				})
+			}
+		}
+		counted := &readCounter{Store: s.on("disk").Store}
+		s.on("disk").Store = counted
+		result, err := s.Run(t.Context(), []string{"@directory/*"})
+		if err != nil || len(result.Volumes) != sources {
+			t.Fatalf("%+v, %v", result, err)
+		}
+		for _, v := range result.Volumes {
+			if v.Status != report.VolumeOK || v.Copies[0].Kept != c.policy.KeepLast {
+				t.Errorf("%s: %s, %+v %+v", v.Name, v.Status, v.Error, v.Copies)
+			}
+		}
+		if counted.manifests != sources*kept || counted.lists != c.lists {
+			t.Errorf("%s: %d manifests read of %d, %d sources listed, want %d",
+				c.policy, counted.manifests, sources*kept, counted.lists, c.lists)
+		}
+	}
+}
+
+// readCounter counts the manifests that are read, and the listings of all backups of a source.
+type readCounter struct {
+	store.Store
+	mu               sync.Mutex
+	manifests, lists int
+}
+
+func (c *readCounter) Open(ctx context.Context, key string) (store.Reader, error) {
+	if path.Base(key) == catalog.ManifestName {
+		c.mu.Lock()
+		c.manifests++
+		c.mu.Unlock()
+	}
+	return c.Store.Open(ctx, key)
+}
+
+func (c *readCounter) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	if strings.Count(prefix, "/") == 2 { // HOST/@KIND/NAME
+		c.mu.Lock()
+		c.lists++
+		c.mu.Unlock()
+	}
+	return c.Store.List(ctx, prefix)
 }
