@@ -122,6 +122,7 @@ type Extent struct {
 	SizeBytes   int64  `json:"size"`
 	StoredBytes int64  `json:"stored"`
 	Entries     int64  `json:"entries,omitempty"`
+	ByHandBytes int64  `json:"by_hand,omitempty"` // least size for standard tools to restore it, where that is more than it has
 }
 
 // Ledger accounts for every byte of a volume: the fields add up to its size.

@@ -376,6 +376,12 @@ func details(v Volume, now time.Time) []string {
 	if v.Entries > 0 {
 		list = append(list, plural(v.Entries, "file"))
 	}
+	for _, x := range v.Extents {
+		if x.ByHandBytes > 0 {
+			list = append(list, fmt.Sprintf("standard tools need %s to restore %s, voltar its %s", say.Size(x.ByHandBytes), x.Name,
+				say.Size(x.SizeBytes)))
+		}
+	}
 	if s := v.Snapshot; s != nil {
 		list = append(list, snapshotWords(*s))
 	}

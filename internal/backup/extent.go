@@ -222,6 +222,10 @@ func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 // noteTree enters in the ledger what the archive of a tree holds.
 func (x *extent) noteTree(stats archive.TreeStats) {
 	x.Entries, x.ContentBytes, x.readBytes = stats.Entries, stats.ContentBytes, stats.ContentBytes
+	x.UniqueBytes = 0
+	if stats.SharedBytes > 0 {
+		x.UniqueBytes = stats.ContentBytes - stats.SharedBytes
+	}
 	x.ExcludedEntries, x.ExcludedBytes = stats.ExcludedEntries, stats.ExcludedBytes
 	x.NotStored = stats.NotStored
 	x.DamagedCount = stats.DamagedCount

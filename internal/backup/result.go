@@ -63,7 +63,7 @@ func (v *volumeRun) describe() {
 	for _, x := range v.layout.extents {
 		r.Extents = append(r.Extents, report.Extent{
 			Name: x.label(), What: x.what(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
-			StoredBytes: v.stored[x.Name], Entries: x.Entries,
+			StoredBytes: v.stored[x.Name], Entries: x.Entries, ByHandBytes: x.ByHandBytes(),
 		})
 		r.Entries += x.Entries
 		r.ReadBytes += x.readBytes

@@ -280,7 +280,7 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 		return nil, hintBounds(err)
 	}
 	x.SizeBytes = x.ContentBytes + x.ExcludedBytes
-	x.UsedBytes = x.SizeBytes
+	x.UsedBytes = x.OwnBytes() + x.ExcludedBytes
 	x.Reason = "read as it was used, without a snapshot"
 	v.result.SizeBytes = x.SizeBytes
 	return []*extent{x}, nil

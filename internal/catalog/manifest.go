@@ -150,6 +150,7 @@ type Extent struct {
 	UsedBytes       int64            `json:"used,omitempty"` // as statfs has it
 	Entries         int64            `json:"entries,omitempty"`
 	ContentBytes    int64            `json:"content,omitempty"`  // data of files, without holes
+	UniqueBytes     int64            `json:"unique,omitempty"`   // of ContentBytes, with what files share counted once; 0 when they share nothing
 	ExcludedBytes   int64            `json:"excluded,omitempty"` // of entries that a pattern left out
 	ExcludedEntries int64            `json:"excluded_entries,omitempty"`
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index

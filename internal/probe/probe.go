@@ -87,6 +87,17 @@ func (p *Prober) Probe(ctx context.Context, device string, offsetBytes, sizeByte
 	return found, nil
 }
 
+// DevicesOf returns the devices of the host with a filesystem of a UUID, as far as blkid sees them.
+func (p *Prober) DevicesOf(ctx context.Context, uuid string) ([]string, error) {
+	res, err := p.runner.Run(ctx, hostcmd.Cmd{Name: "blkid", Args: []string{
+		"--cache-file", "/dev/null", "--match-token", "UUID=" + uuid, "--output", "device",
+	}})
+	if err != nil && hostcmd.ExitCode(err) != blkidNothing {
+		return nil, fmt.Errorf("look for the filesystem %s: %w", uuid, err)
+	}
+	return strings.Fields(string(res.Stdout)), nil
+}
+
 // readable returns the error that reading the head of an extent meets.
 func readable(device string, offsetBytes, sizeBytes int64) (err error) {
 	file, err := os.Open(device)

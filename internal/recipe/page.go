@@ -36,7 +36,7 @@ sparse files wrongly. Use a UTF-8 locale.
 
    {{.Make}}
 
-   The commands below restore to $TARGET; set it beforehand for another device of at least {{.Source.SizeBytes}} bytes.
+   The commands below restore to $TARGET; set it beforehand for another device of at least {{.SizeBytes}} bytes.
 
     TARGET=${TARGET:-{{.Target}}}
     [ -e "$TARGET" ] || { echo "there is no $TARGET: make it, or set TARGET to another" >&2; exit 1; }
@@ -85,6 +85,9 @@ sparse files wrongly. Use a UTF-8 locale.
     {{.}}
 {{- end}}
     mount -t {{.Type}}{{.MountOptions}} "$LOOP" "$MNT"
+{{- range .Grow}}
+    {{.}}
+{{- end}}
 {{- range .MakeSubvolumes}}
     {{.}}
 {{- end}}

@@ -49,14 +49,23 @@ func (v view) UsesMke2fs() bool {
 
 func (v view) Checksum() string { return quote(v.Names().Checksum()) }
 
+// SizeBytes is how large the target has to be: more than the volume was, where its files shared data that tar unpacks to each of
+// them.
+func (v view) SizeBytes() int64 {
+	if v.Table == nil && len(v.Extents) == 1 {
+		return max(v.Source.SizeBytes, v.Extents[0].ByHandBytes())
+	}
+	return v.Source.SizeBytes
+}
+
 // Make is the command that makes the volume anew.
 func (v view) Make() string {
 	if v.Source.ThinPool != "" {
-		return fmt.Sprintf("lvcreate --yes --wipesignatures y --thin --virtualsize %db --name %s %s", v.Source.SizeBytes, quote(v.Source.Name),
+		return fmt.Sprintf("lvcreate --yes --wipesignatures y --thin --virtualsize %db --name %s %s", v.SizeBytes(), quote(v.Source.Name),
 			quote(v.Source.VG+"/"+v.Source.ThinPool))
 	}
 	return fmt.Sprintf("lvcreate --yes --wipesignatures y --zero y --size %db --name %s %s",
-		v.Source.SizeBytes, quote(v.Source.Name), quote(v.Source.VG))
+		v.SizeBytes(), quote(v.Source.Name), quote(v.Source.VG))
 }
 
 // LoopSectors is the option that gives the target the sector size of its table: sfdisk counts in those of the device.
@@ -154,12 +163,35 @@ func (s step) Type() string {
 // Notes say what will differ from the original.
 func (s step) Notes() []string {
 	var notes []string
+	if needed := s.ByHandBytes(); needed > 0 && !s.isWhole() {
+		notes = append(notes, fmt.Sprintf("its files share data, which tar unpacks to each of them: %d bytes are needed, and it has %d.", needed, s.SizeBytes),
+			"make it that large in table and commands, or use voltar, which has them share again.")
+	} else if needed > 0 {
+		notes = append(notes, fmt.Sprintf("its files share data, which tar unpacks to each of them: it becomes larger, %d bytes instead of %d.",
+			needed, s.SizeBytes))
+	}
 	if s.Filesystem != nil && (s.IsFiles() || s.IsSwap()) {
 		for _, note := range s.Filesystem.MkfsNotes {
 			notes = append(notes, say.Clean(note))
 		}
 	}
 	return notes
+}
+
+// isWhole says that the extent is all of a volume.
+func (s step) isWhole() bool { return s.Name == "" && s.OffsetBytes == 0 }
+
+// Grow are the commands that make a mounted filesystem fill its device, where that is larger than it was.
+func (s step) Grow() []string {
+	switch {
+	case s.ByHandBytes() == 0 || !s.isWhole():
+		return nil
+	case s.Filesystem.Type == "btrfs":
+		return []string{`btrfs filesystem resize max "$MNT"`}
+	case s.Filesystem.Type == "xfs":
+		return []string{`xfs_growfs "$MNT"`}
+	}
+	return nil
 }
 
 // MountOptions are those without which the mount fails beside the original, or shows other names and times.
@@ -246,7 +278,11 @@ func (s step) TailOffset() int64 { return s.OffsetBytes + s.SizeBytes - s.PV.Tai
 // Open are the commands that give the extent a device of its own, $LOOP.
 func (s step) Open() []string {
 	if s.LV == nil {
-		return []string{fmt.Sprintf(`LOOP=$(losetup --find --show --offset %d --sizelimit %d "$TARGET")`, s.OffsetBytes, s.SizeBytes)}
+		size := s.SizeBytes
+		if s.isWhole() {
+			size = max(size, s.ByHandBytes())
+		}
+		return []string{fmt.Sprintf(`LOOP=$(losetup --find --show --offset %d --sizelimit %d "$TARGET")`, s.OffsetBytes, size)}
 	}
 	var lines []string
 	const sectorBytes = 512 // device-mapper's unit

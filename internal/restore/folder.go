@@ -42,6 +42,15 @@ func (p *planner) planFolder() error {
 	if err := (&place{what: p.plan.Target, holds: holds}).refuse(p.req.Force); err != nil {
 		return err
 	}
+	content := int64(0)
+	for _, x := range p.m.Extents {
+		if p.wanted(x) && len(p.req.Paths) == 0 {
+			content += x.ContentBytes
+		}
+	}
+	if err := p.noteFree(path, content); err != nil {
+		return err
+	}
 	p.add(&makeFolder{path})
 	steps := len(p.plan.Steps)
 	if isStream(p.m) {

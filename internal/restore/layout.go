@@ -150,9 +150,9 @@ func (p piece) checkFits() error {
 		return fmt.Errorf("an image of %d bytes cannot have %d", p.SizeBytes, p.targetBytes)
 	case catalog.StateFiles:
 		const spareBytes = 1 << 20
-		least := p.UsedBytes + p.UsedBytes/32 + spareBytes
-		if p.targetBytes < least {
-			return fmt.Errorf("%s of files do not fit %s", say.Size(p.UsedBytes), say.Size(p.targetBytes))
+		needed := p.NeededBytes(p.sharesAgain())
+		if p.targetBytes < needed+needed/32+spareBytes {
+			return fmt.Errorf("%s of files do not fit %s", say.Size(needed), say.Size(p.targetBytes))
 		}
 	case catalog.StateSwap, catalog.StateTable, catalog.StateExcluded, catalog.StateFailed:
 	}

@@ -263,6 +263,9 @@ func (p *planner) findImage(t Target) (*place, error) {
 	default:
 		place.holds = []string{"a file of " + say.Size(info.Size())}
 	}
+	if err := p.noteFree(filepath.Dir(path), p.dataBytes); err != nil {
+		return nil, err
+	}
 	sectorBytes := 512
 	if p.m.Table != nil {
 		sectorBytes = p.m.Table.SectorBytes

@@ -171,7 +171,7 @@ func (p *planner) openSource(ctx context.Context) error {
 		if isFiles || x.State == catalog.StateImage || x.State == catalog.StateLVM {
 			names = append(names, x.Archive)
 			s.stream[x.Archive] = p.req.Verify == VerifyStream
-			p.dataBytes += max(x.ContentBytes, x.UsedBytes)
+			p.dataBytes += x.NeededBytes(piece{Extent: x}.sharesAgain())
 		}
 		if x.PV != nil && x.PV.Tail != "" {
 			names = append(names, x.PV.Tail)
@@ -217,6 +217,9 @@ func (p *planner) planDisk(ctx context.Context) error {
 		}
 	}
 	if err := place.refuse(p.req.Force); err != nil {
+		return err
+	}
+	if err := p.checkTwins(ctx, layout, place.device); err != nil {
 		return err
 	}
 	p.add(place.open...)
@@ -314,6 +317,9 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 	default:
 		p.note("%s is not stored: %s", x.label(), x.Reason)
 		return nil
+	}
+	if err := p.checkRoom(x); err != nil {
+		return err
 	}
 	fs, recipe, err := x.recipe(xfsprogs)
 	if err != nil {
