@@ -10,13 +10,10 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/config"
-	"voltar/internal/loopdev"
-	"voltar/internal/mount"
+	"voltar/internal/owned"
 	"voltar/internal/probe"
 	"voltar/internal/restore"
 	"voltar/internal/say"
-	"voltar/lvm"
-	"voltar/partmap"
 	"voltar/report"
 )
 
@@ -72,9 +69,10 @@ func (a *app) restore(c *cli.Context) error {
 	}
 	req.Backup, req.Store, req.Destination = found, d.store, d.name
 	progress := newRestoreProgress(a.rawErr, s.log)
-	engine := s.restoreEngine(progress)
+	host := s.ownedHost()
+	engine := s.restoreEngine(host, progress)
 	if !c.Bool("dry-run") {
-		s.recoverFirst(c.Context)
+		s.recoverFirst(c.Context, host)
 	}
 	plan, err := engine.Plan(c.Context, req)
 	if err != nil {
@@ -147,26 +145,16 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 	return req, nil
 }
 
-func (s *setup) restoreEngine(progress restore.Progress) *restore.Engine {
+// restoreEngine builds what a restore works with.
+func (s *setup) restoreEngine(host *owned.Host, progress restore.Progress) *restore.Engine {
 	return restore.New(restore.Deps{
-		Runner: s.runner, Log: s.log, Progress: progress, Now: time.Now,
-		LVM:    lvm.New(s.runner, lvm.Options{}),
-		Maps:   partmap.NewMapper(s.runner, partmap.MapperOptions{}),
-		Loops:  loopdev.New(s.runner),
-		Prober: probe.New(s.runner),
-		Mounts: mount.New(mount.Options{Log: s.log}),
-	}, restore.Options{Host: s.host, StateDir: s.config.StateDir, RunDir: s.config.RunDir})
+		Host: host, Prober: probe.New(host.Runner), Mounts: s.mounter(), Progress: progress, Now: time.Now,
+	}, restore.Options{Host: s.host, RunDir: s.config.RunDir})
 }
 
 // recoverFirst removes what a dead run or restore left: its maps would make a target look used.
-func (s *setup) recoverFirst(ctx context.Context) {
-	engine, closeEngine, err := s.engine(nil)
-	if err != nil {
-		s.log.Warn("what earlier runs left was not looked for", "err", err)
-		return
-	}
-	defer closeEngine()
-	removed, err := engine.Recover(ctx)
+func (s *setup) recoverFirst(ctx context.Context, host *owned.Host) {
+	removed, err := host.Recover(ctx)
 	for _, what := range removed {
 		s.log.Info("removed " + what)
 	}

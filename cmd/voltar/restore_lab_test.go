@@ -28,8 +28,8 @@ type guest struct {
 	make      func(t *testing.T, device string)
 }
 
-// owned is a file that the names of guests' filesystems and partitions make, when anything runs them as commands.
-const owned = "/owned"
+// trespass is a file that the names of guests' filesystems and partitions make, when anything runs them as commands.
+const trespass = "/owned"
 
 // guests are the layouts that every restore has to bring back.
 func guests() []guest {
@@ -282,7 +282,7 @@ func TestLabRestore(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s, before) })
 	}
-	if _, err := os.Stat(owned); err == nil {
+	if _, err := os.Stat(trespass); err == nil {
 		t.Error("a guest's name was run as a command")
 	}
 }

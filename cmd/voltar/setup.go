@@ -25,6 +25,7 @@ import (
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
+	"voltar/internal/owned"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
@@ -167,6 +168,24 @@ func (a *app) logger(c *cli.Context, cfg *config.Config) (*slog.Logger, error) {
 	return slog.New(newLineHandler(a.stderr, level)), nil
 }
 
+// ownedHost is where runs and restores make what they have only for a while. Its commands carry the mark of this process,
+// for which recovery waits.
+func (s *setup) ownedHost() *owned.Host {
+	runner := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{owned.OwnerEnv()}})
+	h := &owned.Host{
+		LVM: lvm.New(runner, lvm.Options{}), Maps: partmap.NewMapper(runner, partmap.MapperOptions{}), Loops: loopdev.New(runner),
+		Runner: runner, Log: s.log, StateDir: s.config.StateDir,
+	}
+	for _, d := range s.stores {
+		h.Stores = append(h.Stores, d.store)
+	}
+	return h
+}
+
+func (s *setup) mounter() *mount.Mounter {
+	return mount.New(mount.Options{Log: s.log, Env: []string{owned.OwnerEnv()}})
+}
+
 // engine builds what a run works with.
 func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error) {
 	machineID, err := os.ReadFile("/etc/machine-id")
@@ -183,23 +202,19 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	if rate := cfg.Limits.ReadRate.Bytes(); rate > 0 {
 		pool.LimitReads(rate)
 	}
-	owned := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{backup.OwnerEnv()}})
+	host := s.ownedHost()
 	deps := backup.Deps{
-		LVM:      lvm.New(owned, lvm.Options{}),
-		Maps:     partmap.NewMapper(owned, partmap.MapperOptions{}),
-		Loops:    loopdev.New(owned),
-		Prober:   probe.New(owned),
-		Mounts:   mount.New(mount.Options{Log: s.log, Env: []string{backup.OwnerEnv()}}),
+		Host:     host,
+		Prober:   probe.New(host.Runner),
+		Mounts:   s.mounter(),
 		Quieter:  quiesce.New(s.runner, quiesce.Options{Log: s.log}),
-		Runner:   s.runner,
 		Pool:     pool,
-		Log:      s.log,
 		Progress: progress,
 		Now:      s.now,
 	}
 	opts := backup.Options{
 		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),
-		ConfigPath: cfg.Path(), StateDir: cfg.StateDir, RunDir: cfg.RunDir, Parallel: cfg.Parallel,
+		ConfigPath: cfg.Path(), RunDir: cfg.RunDir, Parallel: cfg.Parallel,
 		MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
 		Select: backup.Select{
 			VolumeGroups: cfg.Select.VolumeGroups, Include: cfg.Select.Include, Exclude: cfg.Select.Exclude,

@@ -3,11 +3,11 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 
 	"voltar/archive"
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 	"voltar/lvm"
 )
@@ -50,9 +50,9 @@ func (v *volumeRun) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, e
 	if err != nil {
 		return nil, err
 	}
-	var held releases
+	var held owned.Stack
 	defer func() {
-		if releaseErr := held.run(ctx); releaseErr != nil {
+		if releaseErr := held.Release(ctx); releaseErr != nil {
 			v.warnOf(say.WithHint(releaseErr, "the next run, or `voltar cleanup`, tries again"))
 		}
 	}()
@@ -60,47 +60,13 @@ func (v *volumeRun) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, e
 	if err != nil {
 		return nil, err
 	}
-	held.push(func(context.Context) error { return lock.Unlock() })
-	// Before anything is in the journal: recovery takes what it finds for ours.
-	if err := v.run.LVM.CheckUnheld(ctx, thin.Pool); err != nil {
-		return nil, err
+	held.Push(func(context.Context) error { return lock.Unlock() })
+	undo, err := v.run.owner.HoldMetadata(ctx, thin.Pool)
+	if undo != nil {
+		held.Push(undo)
 	}
-	record, err := v.run.journal.Intend(journal.Thing{
-		Kind: journal.KindThinMeta, DMName: thin.Pool.Name, DMUUID: thin.Pool.UUID,
-	})
 	if err != nil {
-		return nil, err
-	}
-	root, err := v.run.LVM.HoldMetadata(ctx, thin.Pool)
-	if errors.Is(err, lvm.ErrRefused) {
-		return nil, errors.Join(err, v.run.journal.Gone(record))
-	}
-	held.push(func(ctx context.Context) error {
-		if _, err := v.run.LVM.ReleaseMetadata(ctx, thin.Pool, root); err != nil {
-			return err
-		}
-		return v.run.journal.Gone(record)
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := v.run.journal.Made(record, journal.Facts{Root: root}); err != nil {
 		return nil, err
 	}
 	return v.run.LVM.MappedRanges(ctx, thin, v.snapshot.SizeBytes, archive.ImageMemberBytes)
-}
-
-// recoverThinMeta releases the metadata snapshot that a dead run held: the one that its journal names, or where the run
-// died while it was taken, the one that there is: the run had seen that nobody else held one. It outlives a restart of
-// the host. A pool that is not active keeps it until it is.
-func (e *Engine) recoverThinMeta(ctx context.Context, t journal.Thing) (string, error) {
-	pool, err := e.LVM.PoolByUUID(t.DMUUID)
-	if err != nil {
-		return "", fmt.Errorf("metadata snapshot of thin pool %s: %w", t.DMName, err)
-	}
-	released, err := e.LVM.ReleaseMetadata(ctx, pool, t.Root)
-	if err != nil || !released {
-		return "", err
-	}
-	return "metadata snapshot of thin pool " + pool.Name, nil
 }

@@ -9,27 +9,25 @@
 //	output.go   every file to every destination, summed on the way
 //	gate.go     what must hold before a manifest is written
 //
-// Around it: plan.go (which volumes, and why not the rest), recover.go (what a dead run left), retain.go (what goes),
+// Around it: plan.go (which volumes, and why not the rest), package owned (what a run has on the host, and what dead
+// runs left of theirs), retain.go (what goes),
 // catchup.go (what a destination lacks of the others).
 package backup
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"voltar/archive"
 	"voltar/internal/agefile"
-	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
-	"voltar/internal/loopdev"
 	"voltar/internal/mount"
+	"voltar/internal/owned"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/lvm"
-	"voltar/partmap"
 	"voltar/report"
 	"voltar/retention"
 )
@@ -47,7 +45,6 @@ type Options struct {
 	MachineID  string
 	Version    string // of the program, for manifests and the report
 	ConfigPath string // for the report and the lock; "" without a file
-	StateDir   string
 	RunDir     string
 
 	Parallel int // volumes at a time
@@ -120,15 +117,11 @@ type Destination struct {
 
 // Deps are the long-lived objects that a run works with. All are safe for concurrent use.
 type Deps struct {
-	LVM      *lvm.Client
-	Maps     *partmap.Mapper
-	Loops    *loopdev.Loops
+	*owned.Host
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
 	Quieter  *quiesce.Quieter
-	Runner   *hostcmd.Runner // for thaw commands that a dead run left in its journal
 	Pool     *archive.Pool
-	Log      *slog.Logger
 	Progress Progress
 	Now      func() time.Time
 }

@@ -8,6 +8,7 @@ import (
 	"voltar/internal/btrfs"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 )
 
 // typeBtrfs is blkid's word for it.
@@ -22,7 +23,7 @@ func (e *leftAloneError) Error() string { return e.reason }
 // awaitBtrfs waits until no other volume of a run is being read that holds a copy of the same btrfs: the kernel knows its
 // devices by their UUID and takes the one for the other. Guests made of one template share it. A copy that something
 // else has mounted here is a *leftAloneError.
-func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) error {
+func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *owned.Stack) error {
 	if x.found.Type != typeBtrfs {
 		return nil
 	}
@@ -30,7 +31,7 @@ func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) e
 	if err != nil {
 		return err
 	}
-	held.push(func(context.Context) error { return lock.Unlock() })
+	held.Push(func(context.Context) error { return lock.Unlock() })
 	mounted, err := btrfs.Mounted(x.found.UUID)
 	if err == nil && mounted {
 		return &leftAloneError{"this host has a btrfs of the same UUID mounted, and the kernel would take one for the other"}
@@ -39,9 +40,9 @@ func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *releases) e
 }
 
 // forgetBtrfs sees to it that the kernel does not go on taking a device for a part of the filesystem once it was read.
-func (v *volumeRun) forgetBtrfs(x *extent, device string, held *releases) {
+func (v *volumeRun) forgetBtrfs(x *extent, device string, held *owned.Stack) {
 	if x.found.Type == typeBtrfs {
-		held.push(func(context.Context) error { return btrfs.Forget(device) })
+		held.Push(func(context.Context) error { return btrfs.Forget(device) })
 	}
 }
 

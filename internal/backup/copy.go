@@ -12,6 +12,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/keep"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
@@ -353,7 +354,7 @@ func checkDescribed(m *catalog.Manifest) error {
 
 // closeCopy removes what was written without a manifest, in a context that outlives the cancellation of ctx.
 func (r *run) closeCopy(ctx context.Context, out *output) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), owned.ReleaseTimeout)
 	defer cancel()
 	return out.close(ctx, r)
 }

@@ -16,6 +16,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/lvm"
@@ -38,7 +39,7 @@ func newCopySite(t *testing.T, destinations ...string) *copySite {
 	s := &copySite{dir: t.TempDir()}
 	opts := Options{
 		Host: copyHost, MachineID: "machine-1", Version: "1.0.0", ConfigPath: "/etc/voltar/voltar.toml", Parallel: 1,
-		StateDir: filepath.Join(s.dir, "state"), RunDir: filepath.Join(s.dir, "run"),
+		RunDir: filepath.Join(s.dir, "run"),
 	}
 	for _, name := range destinations {
 		opened, err := disk.Open(disk.Options{Path: filepath.Join(s.dir, name)})
@@ -49,9 +50,13 @@ func newCopySite(t *testing.T, destinations ...string) *copySite {
 		opts.Destinations = append(opts.Destinations, Destination{Name: name, Store: opened, CatchUp: true})
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	host := &owned.Host{LVM: lvm.New(hostcmd.New(hostcmd.Options{}), lvm.Options{}), Log: log, StateDir: filepath.Join(s.dir, "state")}
+	for _, d := range opts.Destinations {
+		host.Stores = append(host.Stores, d.Store)
+	}
 	s.Engine = New(Deps{
-		LVM: lvm.New(hostcmd.New(hostcmd.Options{}), lvm.Options{}), Log: log,
-		Now: func() time.Time { return firstNight.AddDate(0, 0, 5) },
+		Host: host,
+		Now:  func() time.Time { return firstNight.AddDate(0, 0, 5) },
 	}, opts)
 	return s
 }

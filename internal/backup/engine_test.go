@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,7 +15,6 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/journal"
 	"voltar/internal/keep"
 	"voltar/internal/mount"
 	"voltar/internal/say"
@@ -26,26 +23,6 @@ import (
 	"voltar/partmap"
 	"voltar/report"
 )
-
-func TestSnapshotNameFitsDeviceMapper(t *testing.T) {
-	const run = "20261120T010001Z-0a1b2c"
-	for _, c := range []struct{ name, lv string }{
-		{"short", "volume-00000001"},
-		{"a name of hyphens, each of which counts twice", strings.Repeat("-", 60)},
-		{"the longest", strings.Repeat("x", 125)},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			v := lvm.Volume{VG: "nova-volumes", Name: c.lv, UUID: "abcdef-0123"}
-			name := snapshotName(v, run)
-			if full := partmap.MapName(lvm.DMName(v.VG, name), 128); len(full) > 127 {
-				t.Errorf("%s has %d bytes", full, len(full))
-			}
-			if !strings.HasSuffix(name, run) || len(c.lv) > 50 && !strings.Contains(name, "-abcdef-") {
-				t.Errorf("name %s", name)
-			}
-		})
-	}
-}
 
 func TestCheckNotEmpty(t *testing.T) {
 	ext := unix.Statfs_t{Files: 1000, Ffree: 989, Blocks: 1000, Bfree: 900, Bsize: 4096}
@@ -220,130 +197,11 @@ func TestExplainStop(t *testing.T) {
 
 var errStop = errors.New("interrupted")
 
-func TestReleasesGoOnAfterCancellation(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var order []string
-	var r releases
-	for _, name := range []string{"first", "second", "third"} {
-		r.push(func(ctx context.Context) error {
-			order = append(order, name)
-			return errors.Join(ctx.Err(), errors.New(name))
-		})
-	}
-	err := r.run(ctx)
-	if strings.Join(order, " ") != "third second first" || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "first") {
-		t.Errorf("%q %v", order, err)
-	}
-	if err := r.run(ctx); err != nil {
-		t.Errorf("a second time: %v", err)
-	}
-}
-
-func TestOrphansAreKnownByTheirMark(t *testing.T) {
-	const owner = 4194305 // more than any process has
-	child := exec.Command("sleep", "60")
-	child.Env = []string{ownerEnv(owner)}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
-	found, err := findOrphan("/proc", owner)
-	if err != nil || found != strconv.Itoa(child.Process.Pid) {
-		t.Errorf("found %q, %v; want %d", found, err, child.Process.Pid)
-	}
-	daemon := exec.Command("sleep", "60")
-	daemon.Env = []string{ownerEnv(owner + 1)}
-	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = daemon.Process.Kill(); _ = daemon.Wait() }()
-	if found, err = findOrphan("/proc", owner+1); err != nil || found != "" {
-		t.Errorf("a daemon: %q, %v", found, err)
-	}
-	if found, err = findOrphan("/proc", owner/10); err != nil || found != "" {
-		t.Errorf("of another owner: %q, %v", found, err)
-	}
-	waiting, cancel := context.WithCancelCause(t.Context())
-	cancel(errStop)
-	if err := (&Engine{}).awaitOrphans(waiting, owner); !errors.Is(err, errStop) {
-		t.Errorf("waiting for an orphan: %v", err)
-	}
-}
-
-func TestLocksOfDeadProcessesAreWaitedFor(t *testing.T) {
-	dir := t.TempDir()
-	holder := journal.Holder{PID: os.Getpid(), Command: "voltar run", Started: time.Now()}
-	living, err := journal.NewLocks(dir, holder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lock, err := living.TryLock(journal.ScopeConfig, "name")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var held *journal.HeldError
-	if _, err := lockConfiguration(living, "name"); !errors.As(err, &held) || held.Holder.PID != os.Getpid() {
-		t.Errorf("the lock of a living process: %v", err)
-	}
-	if err := lock.Unlock(); err != nil {
-		t.Fatal(err)
-	}
-
-	holder.PID = 4194305
-	dead, err := journal.NewLocks(dir, holder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if lock, err = dead.TryLock(journal.ScopeConfig, "name"); err != nil {
-		t.Fatal(err)
-	}
-	released := make(chan error, 1)
-	time.AfterFunc(3*orphansPoll, func() { released <- lock.Unlock() })
-	ours, err := lockConfiguration(living, "name")
-	if err != nil {
-		t.Fatalf("the lock of a dead process: %v", err)
-	}
-	if err := errors.Join(<-released, ours.Unlock()); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestExplainCopy(t *testing.T) {
 	full := fmt.Errorf("write a.tar.gz: %w", say.WithHint(fmt.Errorf("write /backups/a.tar.gz: %w (0 B of 8.0 MiB free)", store.ErrNoSpace),
 		"make room there"))
 	if p := explainCopy(full); p.Message != "no space left in the destination (0 B of 8.0 MiB free)" || p.Hint != "make room there" {
 		t.Errorf("of a copy on a full destination: %+v", p)
-	}
-}
-
-// What a dead run left where no destination leads any more stays named until somebody gives it up.
-func TestLostDestinationIsGivenUpByName(t *testing.T) {
-	const gone, path = "s3://old.example.org/bucket", "host/vg/lv/2026-11-20T010001Z"
-	e := &Engine{opts: Options{StateDir: t.TempDir()}}
-	run, err := journal.Begin(e.journalOptions(), journal.Info{Run: "20261120T010001Z-0a1b2c", PID: 1 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := run.Intend(journal.Thing{Kind: journal.KindBackup, Destination: gone, Path: path}); err != nil {
-		t.Fatal(err)
-	}
-	if err := run.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, lost := range []string{"", "s3://another.example.org/bucket"} {
-		removed, err := e.Recover(t.Context(), lost)
-		if len(removed) > 0 || len(say.Hints(err)) != 1 || !strings.Contains(say.Hints(err)[0], "--forget-destination '"+gone+"'") {
-			t.Fatalf("%q, %v with hints %q", removed, err, say.Hints(err))
-		}
-	}
-	removed, err := e.Recover(t.Context(), gone)
-	if err != nil || len(removed) != 1 || !strings.Contains(removed[0], path) {
-		t.Fatalf("given up: %q, %v", removed, err)
-	}
-	if removed, err := e.Recover(t.Context()); err != nil || len(removed) > 0 {
-		t.Errorf("afterwards: %q, %v", removed, err)
 	}
 }
 
@@ -388,12 +246,6 @@ func TestOutputGoesOnWithoutABranch(t *testing.T) {
 	}
 }
 
-func TestFindOrphanWithoutProcesses(t *testing.T) {
-	if _, err := findOrphan(filepath.Join(t.TempDir(), "proc"), 1); err == nil {
-		t.Error("no error without /proc")
-	}
-}
-
 func TestKernelErrorsGetTheirNames(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
@@ -412,22 +264,5 @@ func TestKernelErrorsGetTheirNames(t *testing.T) {
 	x.noteKernelErrors(t.Context(), root, archive.TreeOptions{}, []mount.Error{{Inode: info.Sys().(*syscall.Stat_t).Ino, Message: "one"}, {Message: "two"}, {Inode: 1 << 60, Message: "three"}})
 	if x.DamagedCount != 3 || x.Damaged[0].Path != "a/b" || x.Damaged[1].Path != "" || x.Damaged[2].Path != "" {
 		t.Errorf("%+v", x.Damaged)
-	}
-}
-
-// A guest decides how many partitions a volume has, and so how long it takes to let go of them all.
-func TestEachReleaseHasItsTime(t *testing.T) {
-	var limits []time.Time
-	var r releases
-	for range 2 {
-		r.push(func(ctx context.Context) error {
-			limit, _ := ctx.Deadline()
-			limits = append(limits, limit)
-			time.Sleep(time.Millisecond)
-			return nil
-		})
-	}
-	if err := r.run(t.Context()); err != nil || !limits[1].After(limits[0]) {
-		t.Errorf("limits %v, error %v: the second release has what the first left", limits, err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/journal"
 	"voltar/internal/mount"
+	"voltar/internal/owned"
 	"voltar/partmap"
 )
 
@@ -70,8 +70,8 @@ func (e *unmountableError) Unwrap() error { return e.error }
 
 // storeFiles mounts an extent read-only and archives its tree.
 func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
-	var held releases
-	defer func() { err = errors.Join(err, held.run(ctx)) }()
+	var held owned.Stack
+	defer func() { err = errors.Join(err, held.Release(ctx)) }()
 
 	if err := v.awaitBtrfs(ctx, x, &held); err != nil {
 		return err
@@ -89,41 +89,27 @@ func (v *volumeRun) storeFiles(ctx context.Context, x *extent) (err error) {
 		}
 		return fmt.Errorf("%s: %w", x.label(), err)
 	}
-	held.push(func(context.Context) error { return mounted.Close() })
+	held.Push(func(context.Context) error { return mounted.Close() })
 	v.noteSubvolumes(x, mounted.Root())
 	return v.storeTree(ctx, x, mounted)
 }
 
 // mapExtent gives an extent a device of its own; one that is the whole volume has the snapshot's.
-func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *releases) (*partmap.Mapped, error) {
+func (v *volumeRun) mapExtent(ctx context.Context, x *extent, held *owned.Stack) (*partmap.Mapped, error) {
 	if x.Number == 0 && x.LV == nil {
 		return &partmap.Mapped{Path: v.snapshot.DMPath, Major: uint32(v.snapshot.KernelMajor), Minor: uint32(v.snapshot.KernelMinor)}, nil
 	}
 	return v.makeMap(ctx, v.mapTarget(x), held)
 }
 
-// makeMap journals a map, makes it, and sees to its removal.
-func (v *volumeRun) makeMap(ctx context.Context, target partmap.Target, held *releases) (*partmap.Mapped, error) {
-	record, err := v.run.journal.Intend(journal.Thing{Kind: journal.KindMap, DMName: target.Name, DMUUID: target.UUID})
-	if err != nil {
-		return nil, err
+// makeMap makes a map, and sees to its removal.
+func (v *volumeRun) makeMap(ctx context.Context, target partmap.Target, held *owned.Stack) (*partmap.Mapped, error) {
+	mapped, undo, err := v.run.owner.Map(ctx, target)
+	if err == nil {
+		held.Push(undo)
 	}
-	mapped, err := v.run.Maps.Map(ctx, target)
-	if err != nil {
-		return nil, err
-	}
-	held.push(func(ctx context.Context) error {
-		if err := v.run.Maps.Unmap(ctx, target.Name, target.UUID); err != nil {
-			return err
-		}
-		return v.run.journal.Gone(record)
-	})
-	return mapped, nil
+	return mapped, err
 }
-
-// mapUUIDPrefix is what the UUIDs of a run's maps begin with. lvm2 takes no device for a physical volume whose UUID begins
-// with LVM-.
-func mapUUIDPrefix(run string) string { return "LVM-voltar-" + run + "-" }
 
 // mapTarget is the map of a partition, under the name that kpartx would give it, or of a guest's logical volume.
 func (v *volumeRun) mapTarget(x *extent) partmap.Target {
@@ -132,7 +118,7 @@ func (v *volumeRun) mapTarget(x *extent) partmap.Target {
 	}
 	return partmap.Target{
 		Name: partmap.MapName(partmap.DMName(v.snapshot.VG, v.snapshot.Name), x.Number),
-		UUID: fmt.Sprintf("%s%s-%d", mapUUIDPrefix(v.run.id), v.volume.UUID, x.Number),
+		UUID: fmt.Sprintf("%s%s-%d", owned.MapUUIDPrefix(v.run.id), v.volume.UUID, x.Number),
 		Segments: []partmap.Segment{{
 			SizeBytes: x.SizeBytes, Sources: []partmap.Source{{Device: v.snapshot.DMPath, OffsetBytes: x.OffsetBytes}},
 		}},
@@ -169,7 +155,7 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err != nil {
 		return err
 	}
-	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use, v.run.opts.MaxDuration), TempDir: v.run.opts.StateDir}, kernelErrors)
+	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use, v.run.opts.MaxDuration), TempDir: v.run.StateDir}, kernelErrors)
 	return v.storeBootArea(ctx, x)
 }
 
@@ -189,7 +175,7 @@ func (v *volumeRun) writeTree(
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
-			Limits: limits, TempDir: v.run.opts.StateDir,
+			Limits: limits, TempDir: v.run.StateDir,
 		})
 		return err
 	})
@@ -290,8 +276,8 @@ type imageRange struct {
 func (v *volumeRun) writeImage(
 	ctx context.Context, x *extent, part imageRange,
 ) (_ catalog.File, _ archive.ImageStats, err error) {
-	var held releases
-	defer func() { err = errors.Join(err, held.run(ctx)) }()
+	var held owned.Stack
+	defer func() { err = errors.Join(err, held.Release(ctx)) }()
 	path, offset, err := v.locate(ctx, x, &held)
 	if err != nil {
 		return catalog.File{}, archive.ImageStats{}, err
@@ -301,7 +287,7 @@ func (v *volumeRun) writeImage(
 	if err != nil {
 		return catalog.File{}, archive.ImageStats{}, err
 	}
-	held.push(func(context.Context) error { return device.Close() })
+	held.Push(func(context.Context) error { return device.Close() })
 	source := io.NewSectionReader(device, offset, part.sizeBytes)
 	allocated := v.allocated(ctx, path, offset, part.sizeBytes)
 	if part.filesystem {

@@ -11,6 +11,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/guestlvm"
+	"voltar/internal/owned"
 	"voltar/partmap"
 )
 
@@ -132,7 +133,7 @@ func (x *extent) inPieces() bool {
 func (v *volumeRun) guestTarget(x *extent) partmap.Target {
 	target := partmap.Target{
 		Name: fmt.Sprintf("voltar-%s-%.8s-%s", v.run.id, v.volume.UUID, x.Name),
-		UUID: fmt.Sprintf("%s%s-%s", mapUUIDPrefix(v.run.id), v.volume.UUID, x.Name),
+		UUID: fmt.Sprintf("%s%s-%s", owned.MapUUIDPrefix(v.run.id), v.volume.UUID, x.Name),
 	}
 	for _, s := range x.LV.Segments {
 		segment := partmap.Segment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
@@ -149,8 +150,8 @@ func (v *volumeRun) probeGuest(ctx context.Context, device *os.File, x *extent) 
 	if !x.inPieces() {
 		return v.probe(ctx, device, x.OffsetBytes, x)
 	}
-	var held releases
-	defer func() { err = errors.Join(err, held.run(ctx)) }()
+	var held owned.Stack
+	defer func() { err = errors.Join(err, held.Release(ctx)) }()
 	// libblkid passes over maps whose UUID has the form that LVM gives its internal devices, LVM-ID-NAME. For those that are
 	// mounted that is well, as udev's rules ask it; this one is here to be looked at.
 	target := v.guestTarget(x)
@@ -163,13 +164,13 @@ func (v *volumeRun) probeGuest(ctx context.Context, device *os.File, x *extent) 
 	if err != nil {
 		return err
 	}
-	held.push(func(context.Context) error { return file.Close() })
+	held.Push(func(context.Context) error { return file.Close() })
 	return v.probe(ctx, file, 0, x)
 }
 
 // locate returns the device that an extent can be read from and where on it the extent begins. One that is in pieces is
 // mapped for that, unless it is already.
-func (v *volumeRun) locate(ctx context.Context, x *extent, held *releases) (device string, offsetBytes int64, err error) {
+func (v *volumeRun) locate(ctx context.Context, x *extent, held *owned.Stack) (device string, offsetBytes int64, err error) {
 	if !x.inPieces() {
 		return v.snapshot.DMPath, x.OffsetBytes, nil
 	}
@@ -184,9 +185,9 @@ func (v *volumeRun) locate(ctx context.Context, x *extent, held *releases) (devi
 }
 
 // noteMap remembers the map of an extent for as long as it stands.
-func (x *extent) noteMap(device string, held *releases) {
+func (x *extent) noteMap(device string, held *owned.Stack) {
 	x.mapped = device
-	held.push(func(context.Context) error { x.mapped = ""; return nil })
+	held.Push(func(context.Context) error { x.mapped = ""; return nil })
 }
 
 // storePV stores a physical volume of the guest without its extents: label and metadata, so that copying them back brings

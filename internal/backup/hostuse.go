@@ -34,9 +34,9 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 	if err := add(swaps, err, hostUse{RuleSwap, "this host swaps to it"}); err != nil {
 		return nil, fmt.Errorf("find swap areas: %w", err)
 	}
-	under, err := e.LVM.VolumesUnderPath(inventory, e.opts.StateDir)
-	if err := add(under, err, hostUse{RuleState, e.opts.StateDir + " lies on it"}); err != nil {
-		return nil, fmt.Errorf("find what holds %s: %w", e.opts.StateDir, err)
+	under, err := e.LVM.VolumesUnderPath(inventory, e.StateDir)
+	if err := add(under, err, hostUse{RuleState, e.StateDir + " lies on it"}); err != nil {
+		return nil, fmt.Errorf("find what holds %s: %w", e.StateDir, err)
 	}
 	places := e.places()
 	for _, d := range e.opts.Destinations {
@@ -62,7 +62,7 @@ const placesFile = "places.json"
 // places returns what is remembered.
 func (e *Engine) places() map[string][]string {
 	var known map[string][]string
-	text, err := os.ReadFile(filepath.Join(e.opts.StateDir, placesFile))
+	text, err := os.ReadFile(filepath.Join(e.StateDir, placesFile))
 	if err == nil {
 		err = json.Unmarshal(text, &known)
 	}
@@ -101,7 +101,7 @@ func (r *run) rememberPlaces(inventory lvm.Inventory) {
 	}
 	text, err := json.Marshal(known)
 	if err == nil {
-		err = durable.WriteFile(filepath.Join(r.opts.StateDir, placesFile), append(text, '\n'), 0o600)
+		err = durable.WriteFile(filepath.Join(r.StateDir, placesFile), append(text, '\n'), 0o600)
 	}
 	if err != nil {
 		r.warn(fmt.Sprintf("where the destinations lie could not be noted: %v", err), "")

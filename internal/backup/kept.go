@@ -90,7 +90,7 @@ func (r *run) keep(ctx context.Context, u unit) (made []Kept, problems []report.
 			expect := lvm.Expect{UUID: v.snapshot.UUID, Tag: TagKept + v.kept}
 			failed = append(failed, r.LVM.RemoveSnapshot(context.WithoutCancel(ctx), v.snapshot.VG, v.snapshot.Name, expect))
 		}
-		failed = append(failed, v.held.run(ctx))
+		failed = append(failed, v.held.Release(ctx))
 		v.runLastHooks(ctx)
 		if err == nil {
 			k := keptOf(v.snapshot.Volume)

@@ -11,7 +11,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -25,12 +25,12 @@ type output struct {
 
 // branch is the output on one destination.
 type branch struct {
-	target *target
-	draft  *catalog.Draft // nil when it could not be begun
-	record journal.ID     // of the backup's folder
-	files  []catalog.File
-	copy   report.Copy
-	stands bool // the manifest is written
+	target  *target
+	draft   *catalog.Draft // nil when it could not be begun
+	settled owned.Undo     // ends the folder's place in the journal
+	files   []catalog.File
+	copy    report.Copy
+	stands  bool // the manifest is written
 
 	mu  sync.Mutex
 	err error // why it dropped out
@@ -118,16 +118,13 @@ func (v *volumeRun) beginAll(ctx context.Context, branches []*branch, from time.
 
 // beginOn journals the folder of a backup on a destination and begins it. The tags name the run that made it.
 func (r *run) beginOn(ctx context.Context, b *branch, id catalog.ID, madeBy string) (err error) {
-	b.record, err = r.journal.Intend(journal.Thing{
-		Kind: journal.KindBackup, Destination: b.target.Store.String(), Path: id.Path(r.opts.Host),
-	})
-	if err != nil {
+	if b.settled, err = r.owner.Folder(b.target.Store, id.Path(r.opts.Host)); err != nil {
 		return err
 	}
 	tags := map[string]string{"volume": id.Ref.String(), "host": r.opts.Host, "run": madeBy}
 	b.draft, err = catalog.Begin(ctx, b.target.Store, r.opts.Host, id, r.id, tags)
 	if err != nil && !errors.Is(err, catalog.ErrLeft) {
-		return errors.Join(err, r.journal.Gone(b.record))
+		return errors.Join(err, b.settled(ctx))
 	}
 	return err
 }
@@ -176,7 +173,7 @@ func (o *output) close(ctx context.Context, r *run) error {
 			all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
 			continue
 		}
-		all = append(all, r.journal.Gone(b.record))
+		all = append(all, b.settled(ctx))
 	}
 	return errors.Join(all...)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 	"voltar/lvm"
 )
@@ -145,7 +146,7 @@ func (e *Engine) namesOutright(v lvm.Volume, patterns []string) bool {
 // othersMayWrite tells whether a volume group is one that other hosts may change at any time.
 func othersMayWrite(vg lvm.VG) bool { return vg.Shared || vg.Clustered || vg.Foreign }
 
-func isOwnTag(tag string) bool { return tag == TagOwn || strings.HasPrefix(tag, TagKept) }
+func isOwnTag(tag string) bool { return tag == owned.TagOwn || strings.HasPrefix(tag, TagKept) }
 
 // reasonNotNamed is why a run of named volumes leaves out all others, of which its report says nothing.
 const reasonNotNamed = "not named"

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
-	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
 	"voltar/internal/store"
@@ -165,7 +165,7 @@ type hold struct {
 	quiesce.Freeze
 	members []*volumeRun
 	session *quiesce.Session
-	record  journal.ID
+	over    owned.Undo // ends its place in the journal, once it is held
 	held    bool
 	lost    error // why it is known not to have lasted
 }
@@ -379,15 +379,9 @@ func (r *run) freeze(ctx context.Context, h *hold) error {
 			}
 		}
 		first = false
-		h.record, err = r.journal.Intend(journal.Thing{
-			Kind: journal.KindFreeze, Name: h.String(), Path: strings.Join(h.Mountpoints, " "),
-			Deadline: r.Now().UTC().Add(deadline), Thaw: h.Leftover(),
-		})
+		h.over, err = r.owner.Freeze(h.Freeze, r.Now().UTC().Add(deadline), func() error { return h.session.Hold(ctx) })
 		if err != nil {
 			return errors.Join(err, h.close())
-		}
-		if err := h.session.Hold(ctx); err != nil {
-			return errors.Join(err, h.close(), r.journal.Gone(h.record))
 		}
 		h.held = true
 		return nil
@@ -443,7 +437,7 @@ func (r *run) thawHold(ctx context.Context, h *hold) {
 		r.warnOf(say.WithHint(closeErr, "look at the guest with `fsfreeze`: writing there must work again"))
 		return // stays in the journal
 	}
-	if err := r.journal.Gone(h.record); err != nil {
+	if err := h.over(ctx); err != nil {
 		r.warnOf(err)
 	}
 }
@@ -476,7 +470,7 @@ func (q *quiesced) add(h *hold, took time.Duration, detail string) {
 func (r *run) refuseFreeze(mountpoints []string) error {
 	needed := []struct{ path, why string }{
 		{"/", "it is this host's root"}, {"/etc/lvm", "LVM keeps its records there"}, {"/run", "LVM and this program keep locks there"},
-		{"/var/log", "the logs lie there"}, {r.opts.StateDir, "this program keeps its journal there"},
+		{"/var/log", "the logs lie there"}, {r.StateDir, "this program keeps its journal there"},
 		{r.opts.RunDir, "this program keeps its locks there"},
 	}
 	for _, d := range r.opts.Destinations {
@@ -507,19 +501,6 @@ func (r *run) refuseFreeze(mountpoints []string) error {
 		}
 	}
 	return nil
-}
-
-// recoverFreeze thaws what a dead run left frozen. Whatever held the freeze thaws by itself when its run ends; this is
-// for the case that it was killed as well.
-func (e *Engine) recoverFreeze(ctx context.Context, by owner, t journal.Thing) (string, error) {
-	if by.rebooted {
-		return "", nil
-	}
-	thawed, err := quiesce.ThawLeftover(ctx, e.Runner, t.Thaw)
-	if err != nil || !thawed {
-		return "", err
-	}
-	return "freeze of " + t.Name, nil
 }
 
 // runHooks runs the hooks of a phase up to the snapshot for one volume, in the order of the configuration, until one

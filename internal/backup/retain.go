@@ -79,7 +79,7 @@ func (e *Engine) present(plan lvm.Inventory) keep.Present {
 // configuration gives them an end.
 func (r *run) retainGone(ctx context.Context, plan *Plan) {
 	present := r.present(plan.Inventory)
-	vanished := keep.Vanished{Keep: r.opts.VanishedKeep, StateDir: r.opts.StateDir}
+	vanished := keep.Vanished{Keep: r.opts.VanishedKeep, StateDir: r.StateDir}
 	for _, t := range r.targets {
 		if t.out() != nil {
 			continue

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/keep"
+	"voltar/internal/owned"
 	"voltar/report"
 )
 
@@ -24,7 +24,7 @@ type run struct {
 	id      string
 	locks   *journal.Locks
 	lock    *journal.Lock // of the configuration
-	journal *journal.Run
+	owner   *owned.Owner
 	targets []*target
 
 	mu     sync.Mutex
@@ -56,23 +56,20 @@ func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
 		return nil, err
 	}
-	if r.lock, err = lockConfiguration(r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
+	if r.lock, err = owned.LockConfiguration(r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
 		return nil, err
 	}
-	r.journal, err = journal.Begin(e.journalOptions(), journal.Info{
+	ledger, err := journal.Begin(e.Journals(), journal.Info{
 		Run: r.id, Host: e.opts.Host, Command: "voltar " + command, Config: e.opts.ConfigPath, Started: started,
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.lock.Unlock())
 	}
+	r.owner = &owned.Owner{Host: e.Host, Run: r.id, Journal: ledger}
 	if e.Progress != nil {
 		e.Progress.RunStarted(r.id)
 	}
 	return r, nil
-}
-
-func (e *Engine) journalOptions() journal.Options {
-	return journal.Options{Dir: filepath.Join(e.opts.StateDir, "journal")}
 }
 
 // policyInWords names the policy of each destination, once where they share it.
@@ -97,8 +94,8 @@ func (e *Engine) us() catalog.Host {
 
 // end settles what is left, closes the journal, which goes when nothing is in it, and gives the lock back.
 func (r *run) end(ctx context.Context) error {
-	r.settle(ctx)
-	return errors.Join(r.journal.Close(), r.lock.Unlock())
+	r.owner.Settle(ctx)
+	return errors.Join(r.owner.Journal.Close(), r.lock.Unlock())
 }
 
 // recover removes what dead runs left, and reports it.

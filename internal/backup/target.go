@@ -93,7 +93,7 @@ func (t *target) kept() keep.Destination {
 
 // keeper decides on backups, and removes them in the name of the run.
 func (r *run) keeper() *keep.Keeper {
-	return &keep.Keeper{MachineID: r.opts.MachineID, Now: r.Now, Locks: r.locks, Journal: r.journal}
+	return &keep.Keeper{MachineID: r.opts.MachineID, Now: r.Now, Locks: r.locks, Owner: r.owner}
 }
 
 // out returns why nothing can be written to the destination: it could not be claimed, or was given up since. Nil while it

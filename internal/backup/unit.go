@@ -14,13 +14,8 @@ import (
 	"voltar/lvm"
 )
 
-// Tags of snapshots. A run's carry TagOwn and TagRun with its id, and recovery removes only what has both; those made
-// for other tools carry TagKept with a name, and are left alone.
-const (
-	TagOwn  = "voltar"
-	TagRun  = "voltar.run."
-	TagKept = "voltar.kept."
-)
+// TagKept with a name is on snapshots that were made for other tools; recovery leaves them alone.
+const TagKept = "voltar.kept."
 
 // unit is what is snapshotted at one moment: one volume, or the members of a consistency group.
 type unit struct {
@@ -103,16 +98,13 @@ func (v *volumeRun) reserve(ctx context.Context) error {
 		return err
 	}
 	v.reduced, v.room = room.Reduced(), room
-	v.held.push(func(context.Context) error { room.Release(); return nil })
+	v.held.Push(func(context.Context) error { room.Release(); return nil })
 	return nil
 }
 
 // takeSnapshot makes the snapshot that a volume is read from, in the room that was reserved for it.
 func (v *volumeRun) takeSnapshot(ctx context.Context) error {
-	request := lvm.SnapshotRequest{
-		Name: snapshotName(v.volume, v.run.id),
-		Tags: []string{TagOwn, TagRun + v.run.id},
-	}
+	var request lvm.SnapshotRequest
 	if v.kept != "" {
 		request = v.keptRequest()
 	}
@@ -125,51 +117,19 @@ func (v *volumeRun) takeSnapshot(ctx context.Context) error {
 	})
 }
 
-// createSnapshot journals the snapshot, makes it, and sees to its removal.
+// createSnapshot makes the snapshot, and sees to its removal.
 func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) (err error) {
 	if v.kept != "" { // it stays, and belongs to no run
 		v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
 		return err
 	}
-	tag := TagRun + v.run.id
-	record, err := v.run.journal.Intend(journal.Thing{
-		Kind: journal.KindSnapshot, VG: v.volume.VG, LV: request.Name, OriginUUID: v.volume.UUID, Tags: request.Tags,
-	})
-	if err != nil {
-		return err
-	}
 	v.time = v.run.Now().UTC()
-	v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
-	if err != nil {
-		return err // what could not be taken back stays in the journal, for recovery
+	snapshot, undo, err := v.run.owner.Snapshot(ctx, v.volume, request)
+	if undo != nil {
+		v.snapshot = snapshot
+		v.held.Push(undo)
 	}
-	v.held.push(func(ctx context.Context) error {
-		// By UUID and tag: a thin snapshot whose origin is gone by now is no longer one to LVM.
-		expect := lvm.Expect{UUID: v.snapshot.UUID, Tag: tag}
-		if err := v.run.LVM.RemoveSnapshot(ctx, v.snapshot.VG, v.snapshot.Name, expect); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", v.snapshot, err)
-		}
-		return v.run.journal.Gone(record)
-	})
-	return v.run.journal.Made(record, journal.Facts{LVUUID: v.snapshot.UUID})
-}
-
-// maxDMNameBytes is the longest name of a device-mapper device, less room for a partition's number.
-const maxDMNameBytes = 127 - len("p128")
-
-// snapshotName is that of a volume's snapshot in a run. A name that would become too long for the device-mapper is cut,
-// and made distinct by the volume's UUID.
-func snapshotName(v lvm.Volume, runID string) string {
-	suffix := "-voltar-" + runID
-	if len(lvm.DMName(v.VG, v.Name+suffix)) <= maxDMNameBytes {
-		return v.Name + suffix
-	}
-	suffix = "-" + v.UUID[:min(len(v.UUID), 6)] + suffix
-	name := v.Name
-	for name != "" && len(lvm.DMName(v.VG, name+suffix)) > maxDMNameBytes {
-		name = name[:len(name)-1]
-	}
-	return name + suffix
+	return err
 }
 
 // lockPatience is how long a volume waits for whoever holds it: a copy looks in for a moment only.
@@ -183,7 +143,7 @@ func (v *volumeRun) lock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.held.push(func(context.Context) error { return lock.Unlock() })
+	v.held.Push(func(context.Context) error { return lock.Unlock() })
 	return nil
 }
 
@@ -192,22 +152,10 @@ func (v *volumeRun) activate(ctx context.Context) error {
 	if v.volume.Active {
 		return nil
 	}
-	record, err := v.run.journal.Intend(journal.Thing{
-		Kind: journal.KindActivation, VG: v.volume.VG, LV: v.volume.Name, LVUUID: v.volume.UUID,
-	})
-	if err != nil {
-		return err
-	}
-	v.held.push(func(ctx context.Context) error {
-		if err := v.run.LVM.Deactivate(ctx, v.volume.VG, v.volume.Name); err != nil {
-			return fmt.Errorf("deactivate %s: %w", v.name(), err)
-		}
-		return v.run.journal.Gone(record)
-	})
-	active, err := v.run.LVM.Activate(ctx, v.volume.VG, v.volume.Name)
-	if err != nil {
-		return fmt.Errorf("activate %s: %w", v.name(), err)
+	active, undo, err := v.run.owner.Activate(ctx, v.volume)
+	if undo != nil {
+		v.held.Push(undo)
 	}
 	v.volume = active
-	return v.run.journal.Made(record, journal.Facts{})
+	return err
 }

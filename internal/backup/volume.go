@@ -9,6 +9,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
@@ -25,7 +26,7 @@ type volumeRun struct {
 	exclude  *archive.Matcher
 	names    catalog.Names
 
-	held     releases         // lock, activation, snapshot
+	held     owned.Stack      // lock, activation, snapshot
 	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced         // of the snapshot
@@ -176,7 +177,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 
 // closeOutput removes what was written for destinations, or a volume, that failed.
 func (v *volumeRun) closeOutput(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), owned.ReleaseTimeout)
 	defer cancel()
 	if err := v.out.close(ctx, v.run); err != nil {
 		v.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
@@ -200,7 +201,7 @@ func (v *volumeRun) fail(err error) {
 // end lets go of everything that the volume held, applies retention when its backup stands, and hands in the result.
 func (v *volumeRun) end(ctx context.Context) {
 	v.closeOutput(ctx)
-	if err := v.held.run(ctx); err != nil {
+	if err := v.held.Release(ctx); err != nil {
 		v.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
 		v.remains = append(v.remains, err.Error())
 	}

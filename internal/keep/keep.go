@@ -15,6 +15,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
@@ -37,7 +38,7 @@ type Keeper struct {
 	MachineID string // of this host
 	Now       func() time.Time
 	Locks     *journal.Locks // these two are for removing; where nothing is, they may be nil
-	Journal   *journal.Run
+	Owner     *owned.Owner
 }
 
 // Verdict is what becomes of one backup, and why.
@@ -209,7 +210,7 @@ func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict)
 // removeOne deletes one backup. It is in the journal before, so that a crash in between leaves nothing that nobody owns.
 func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*report.Removed, *Held, error) {
 	e := v.Entry
-	record, err := k.Journal.Intend(journal.Thing{Kind: journal.KindBackup, Destination: d.Store.String(), Path: e.Path()})
+	settled, err := k.Owner.Folder(d.Store, e.Path())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -220,13 +221,13 @@ func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*repo
 		if errors.As(err, &locked) {
 			held.Until = locked.Until
 		}
-		return nil, held, k.Journal.Gone(record)
+		return nil, held, settled(ctx)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	d.Stock.Remove(e)
-	return &report.Removed{Path: catalog.Place(d.Store, e.Path()), Reason: v.Reason, FreedBytes: freed}, nil, k.Journal.Gone(record)
+	return &report.Removed{Path: catalog.Place(d.Store, e.Path()), Reason: v.Reason, FreedBytes: freed}, nil, settled(ctx)
 }
 
 // IsEmpty tells whether a policy removes nothing because it says nothing.

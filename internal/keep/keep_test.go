@@ -15,6 +15,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/report"
@@ -57,7 +58,7 @@ func newSite(t *testing.T, night int) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = record.Close() })
-	s.Keeper = &Keeper{MachineID: machine, Now: func() time.Time { return s.now }, Locks: locks, Journal: record}
+	s.Keeper = &Keeper{MachineID: machine, Now: func() time.Time { return s.now }, Locks: locks, Owner: &owned.Owner{Journal: record}}
 	return s
 }
 

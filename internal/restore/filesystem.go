@@ -80,9 +80,9 @@ func isSpecial(r rune) bool {
 }
 
 func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
-	base := len(w.held)
+	base := w.held.Len()
 	defer func() {
-		if err = errors.Join(err, w.releaseTo(ctx, base)); err != nil {
+		if err = errors.Join(err, w.held.ReleaseTo(ctx, base)); err != nil {
 			err = fmt.Errorf("%s: %w", s.piece.label(), err)
 		}
 	}()
@@ -288,9 +288,9 @@ func (s *makeSwap) Describe() []string {
 func (s *makeSwap) progress() string { return s.piece.label() + ": make the swap area" }
 
 func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
-	base := len(w.held)
+	base := w.held.Len()
 	defer func() {
-		if err = errors.Join(err, w.releaseTo(ctx, base)); err != nil {
+		if err = errors.Join(err, w.held.ReleaseTo(ctx, base)); err != nil {
 			err = fmt.Errorf("%s: %w", s.piece.label(), err)
 		}
 	}()

@@ -11,27 +11,17 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/hostcmd"
-	"voltar/internal/journal"
 	"voltar/internal/say"
 	"voltar/partmap"
 )
 
 // mapTarget makes a map until the restore lets go of it.
 func (w *work) mapTarget(ctx context.Context, target partmap.Target) (string, error) {
-	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindMap, DMName: target.Name, DMUUID: target.UUID})
+	mapped, undo, err := w.owner.Map(ctx, target)
 	if err != nil {
 		return "", err
 	}
-	mapped, err := w.Maps.Map(ctx, target)
-	if err != nil {
-		return "", err // the record stays: recovery looks whether anything was left
-	}
-	w.hold(func(ctx context.Context) error {
-		if err := w.Maps.Unmap(ctx, target.Name, target.UUID); err != nil {
-			return err
-		}
-		return w.journal.Gone(record)
-	})
+	w.held.Push(undo)
 	return mapped.Path, nil
 }
 
@@ -44,8 +34,8 @@ func (s *writeImage) Describe() []string {
 }
 
 func (s *writeImage) do(ctx context.Context, w *work) (err error) {
-	base := len(w.held)
-	defer func() { err = errors.Join(err, w.releaseTo(ctx, base)) }()
+	base := w.held.Len()
+	defer func() { err = errors.Join(err, w.held.ReleaseTo(ctx, base)) }()
 	path, offset := w.device, s.piece.OffsetBytes
 	if s.piece.LV != nil {
 		if path, err = w.mapPiece(ctx, s.piece); err != nil {

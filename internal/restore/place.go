@@ -300,23 +300,20 @@ func (s *makeVolume) Describe() []string {
 }
 
 func (s *makeVolume) do(ctx context.Context, w *work) error {
-	tags := append(slices.Clone(s.tags), journal.TagIncomplete)
-	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindVolume, VG: s.vg, LV: s.name, Tags: tags})
-	if err != nil {
-		return err
-	}
-	w.hold(func(context.Context) error { return w.journal.Gone(record) })
-	v, err := w.LVM.CreateVolume(ctx, lvm.VolumeRequest{
-		VG: s.vg, Name: s.name, SizeBytes: s.sizeBytes, Pool: s.pool, Tags: tags,
+	v, undo, err := w.owner.NewVolume(ctx, lvm.VolumeRequest{
+		VG: s.vg, Name: s.name, SizeBytes: s.sizeBytes, Pool: s.pool, Tags: s.tags,
 	})
+	if undo != nil {
+		w.held.Push(undo)
+	}
+	w.touched, w.device = v.DMPath != "", v.DMPath
 	if err != nil {
 		return err
 	}
-	w.touched, w.device = true, v.DMPath
 	if v.SizeBytes != s.sizeBytes {
 		return fmt.Errorf("cannot use %s: it has %d bytes instead of %d", v, v.SizeBytes, s.sizeBytes)
 	}
-	return w.journal.Made(record, journal.Facts{LVUUID: v.UUID})
+	return nil
 }
 
 // claimVolume marks a volume that exists.
@@ -337,23 +334,15 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 	if err := w.checkUnused(ctx, v.DMPath); err != nil {
 		return err
 	}
-	if err := w.markIncomplete(ctx, s.vg, s.name, s.uuid); err != nil {
+	undo, err := w.owner.MarkIncomplete(ctx, v)
+	if undo != nil {
+		w.held.Push(undo)
+	}
+	if err != nil {
 		return err
 	}
 	w.touched, w.device = true, v.DMPath
 	return nil
-}
-
-// markIncomplete journals a volume that exists and tags it, until its last step takes the tag off.
-func (w *work) markIncomplete(ctx context.Context, vg, name, uuid string) error {
-	record, err := w.journal.Intend(journal.Thing{
-		Kind: journal.KindVolume, VG: vg, LV: name, LVUUID: uuid, Tags: []string{journal.TagIncomplete},
-	})
-	if err != nil {
-		return err
-	}
-	w.hold(func(context.Context) error { return w.journal.Gone(record) })
-	return w.LVM.AddTag(ctx, vg, name, journal.TagIncomplete)
 }
 
 // unmarkVolume is the last step of a volume.
@@ -456,7 +445,7 @@ func (s *makeImage) do(ctx context.Context, w *work) error {
 	if err := errors.Join(file.Truncate(s.sizeBytes), file.Close()); err != nil {
 		return err
 	}
-	s.base = len(w.held)
+	s.base = w.held.Len()
 	w.device, err = w.attach(ctx, s.unfinished(), s.sectorBytes)
 	return err
 }
@@ -477,21 +466,11 @@ func removeStale(path string) error {
 
 // attach gives a file or device a loop device until the restore lets go of it.
 func (w *work) attach(ctx context.Context, path string, sectorBytes int) (string, error) {
-	record, err := w.journal.Intend(journal.Thing{Kind: journal.KindLoop, Path: path})
-	if err != nil {
-		return "", err
+	device, undo, err := w.owner.Loop(ctx, path, sectorBytes)
+	if undo != nil {
+		w.held.Push(undo)
 	}
-	device, err := w.Loops.Attach(ctx, path, sectorBytes)
-	if err != nil {
-		return "", errors.Join(err, w.journal.Gone(record))
-	}
-	w.hold(func(ctx context.Context) error {
-		if err := w.Loops.Detach(ctx, device, path); err != nil {
-			return err
-		}
-		return w.journal.Gone(record)
-	})
-	return device, w.journal.Made(record, journal.Facts{Device: device})
+	return device, err
 }
 
 // closeImage gives the finished file its name.
@@ -502,7 +481,7 @@ func (s *closeImage) Describe() []string {
 }
 
 func (s *closeImage) do(ctx context.Context, w *work) error {
-	if err := errors.Join(flushDevice(w.device), w.releaseTo(ctx, s.base)); err != nil {
+	if err := errors.Join(flushDevice(w.device), w.held.ReleaseTo(ctx, s.base)); err != nil {
 		return err
 	}
 	if err := syncFile(s.unfinished()); err != nil {

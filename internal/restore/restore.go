@@ -19,19 +19,15 @@ package restore
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"voltar/archive"
 	"voltar/internal/browse"
 	"voltar/internal/catalog"
-	"voltar/internal/hostcmd"
-	"voltar/internal/loopdev"
 	"voltar/internal/mount"
+	"voltar/internal/owned"
 	"voltar/internal/probe"
 	"voltar/internal/store"
-	"voltar/lvm"
-	"voltar/partmap"
 )
 
 // incompleteSuffix is on the name of an image file while it is being restored.
@@ -50,20 +46,15 @@ var (
 
 // Options of an Engine.
 type Options struct {
-	Host     string // name of this host, for the journal
-	StateDir string
-	RunDir   string
+	Host   string // name of this host, for the journal
+	RunDir string
 }
 
 // Deps are the long-lived objects that a restore works with.
 type Deps struct {
-	Runner   *hostcmd.Runner
-	LVM      *lvm.Client
-	Maps     *partmap.Mapper
-	Loops    *loopdev.Loops
+	*owned.Host
 	Prober   *probe.Prober
 	Mounts   *mount.Mounter
-	Log      *slog.Logger
 	Progress Progress // nil where nobody watches
 	Now      func() time.Time
 }

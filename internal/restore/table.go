@@ -67,8 +67,8 @@ func (s *writeTable) sfdisk(ctx context.Context, w *work) (err error) {
 		return err
 	}
 	if own != s.layout.script.SectorBytes {
-		base := len(w.held)
-		defer func() { err = errors.Join(err, w.releaseTo(ctx, base)) }()
+		base := w.held.Len()
+		defer func() { err = errors.Join(err, w.held.ReleaseTo(ctx, base)) }()
 		if device, err = w.attach(ctx, w.device, s.layout.script.SectorBytes); err != nil {
 			return err
 		}

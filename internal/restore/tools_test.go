@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"voltar/internal/hostcmd"
+	"voltar/internal/owned"
 	"voltar/internal/probe"
 	"voltar/internal/say"
 )
@@ -18,7 +19,7 @@ func TestMissingTools(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "mke2fs"), []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := &planner{Engine: &Engine{Deps: Deps{Runner: hostcmd.New(hostcmd.Options{SearchPath: []string{bin}})}}}
+	p := &planner{Engine: &Engine{Deps: Deps{Host: &owned.Host{Runner: hostcmd.New(hostcmd.Options{SearchPath: []string{bin}})}}}}
 	if err := p.checkTools("xfs", probe.Recipe{Commands: [][]string{{"mke2fs"}}}); err != nil {
 		t.Errorf("all is there, but: %v", err)
 	}

@@ -4,28 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"voltar/internal/journal"
+	"voltar/internal/owned"
 	"voltar/internal/say"
 )
-
-// releaseTimeout bounds the release of one thing, which goes on after the restore was interrupted.
-const releaseTimeout = 5 * time.Minute
 
 // work is a restore while it lasts.
 type work struct {
 	*Engine
 	plan    *Plan
-	journal *journal.Run
-	device  string // of the target, once it is open
-	touched bool   // something was written to the target
-	stands  bool   // every step was taken: the target is restored, whatever fails after that
-	zeros   bool   // what was not written to the target reads as zeros
-	held    []func(context.Context) error
+	owner   *owned.Owner // nil for a folder, which leaves nothing
+	device  string       // of the target, once it is open
+	touched bool         // something was written to the target
+	stands  bool         // every step was taken: the target is restored, whatever fails after that
+	zeros   bool         // what was not written to the target reads as zeros
+	held    owned.Stack
 	missing map[string]int // how many filesystems did not have what a pattern of paths wants
 	filled  int            // filesystems
 
@@ -54,7 +50,7 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 			w.lose("nothing in the backup matches %q", pattern)
 		}
 	}
-	err = errors.Join(err, w.release(ctx), w.endJournal())
+	err = errors.Join(err, w.held.Release(ctx), w.endJournal())
 	return w.finish(err), w.explain(err)
 }
 
@@ -73,13 +69,14 @@ func (w *work) begin() error {
 	if err != nil {
 		return hintHeld(err)
 	}
-	w.hold(func(context.Context) error { return lock.Unlock() })
-	w.journal, err = journal.Begin(journal.Options{Dir: filepath.Join(w.opts.StateDir, "journal")}, journal.Info{
+	w.held.Push(func(context.Context) error { return lock.Unlock() })
+	ledger, err := journal.Begin(w.Journals(), journal.Info{
 		Run: w.plan.run, Host: w.opts.Host, Command: "voltar restore", Started: started,
 	})
 	if err != nil {
-		return errors.Join(err, w.release(context.Background()))
+		return errors.Join(err, w.held.Release(context.Background()))
 	}
+	w.owner = &owned.Owner{Host: w.Host, Run: w.plan.run, Journal: ledger}
 	return nil
 }
 
@@ -94,10 +91,10 @@ func hintHeld(err error) error {
 }
 
 func (w *work) endJournal() error {
-	if w.journal == nil {
+	if w.owner == nil {
 		return nil
 	}
-	return w.journal.Close()
+	return w.owner.Journal.Close()
 }
 
 func (w *work) steps(ctx context.Context) error {
@@ -121,29 +118,6 @@ func (w *work) steps(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// hold keeps what undoes something until the restore ends.
-func (w *work) hold(undo func(context.Context) error) { w.held = append(w.held, undo) }
-
-// release undoes what is held, last in first out, in a context that outlives the cancellation of ctx.
-func (w *work) release(ctx context.Context) error { return w.releaseTo(ctx, 0) }
-
-// releaseTo undoes what was held since so many things were.
-func (w *work) releaseTo(ctx context.Context, keep int) error {
-	var all []error
-	for len(w.held) > keep {
-		undo := w.held[len(w.held)-1]
-		w.held = w.held[:len(w.held)-1]
-		all = append(all, within(ctx, undo))
-	}
-	return errors.Join(all...)
-}
-
-func within(ctx context.Context, undo func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
-	return undo(ctx)
 }
 
 func (w *work) finish(err error) *Result {

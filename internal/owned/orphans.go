@@ -1,4 +1,4 @@
-package backup
+package owned
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ const (
 
 // awaitOrphans waits until the commands of a dead process have ended. Before that, what its journal names may yet come
 // into being, after recovery has looked and found nothing. They are not killed: lvm2 suspends devices while it works.
-func (e *Engine) awaitOrphans(ctx context.Context, pid int) error {
+func awaitOrphans(ctx context.Context, pid int) error {
 	deadline := time.Now().Add(orphansTimeout)
 	for {
 		orphan, err := findOrphan("/proc", pid)
@@ -84,8 +84,8 @@ func findOrphan(proc string, owner int) (string, error) {
 // has the lock's descriptor until it does.
 const inheritedTimeout = 10 * time.Second
 
-// lockConfiguration takes the lock of a configuration. Only a process that lives keeps it from that.
-func lockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error) {
+// LockConfiguration takes the lock of a configuration. Only a process that lives keeps it from that.
+func LockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error) {
 	deadline := time.Now().Add(inheritedTimeout)
 	for {
 		lock, err := locks.TryLock(journal.ScopeConfig, name)
