@@ -89,7 +89,7 @@ type Failure struct {
 
 // Shortfall is a kind of thing that was not restored to some entries which are otherwise good.
 type Shortfall struct {
-	What  string // "owner", "xattr", "acl", "flags", "device", "time", "existing", "damaged when backed up", Withheld
+	What  string // "owner", "xattr", "acl", "flags", "device", "time", "project", "existing", "damaged when backed up", Withheld
 	Count int64
 	Path  string // of the first
 	Err   error  // of the first; may be nil
@@ -486,7 +486,7 @@ func (x *extractor) addFromIndex(e *tarEntry) error {
 	if path, err := cleanPath(e.Path); err == nil && path != in.Path {
 		return fmt.Errorf("cannot use the index: it has %q here", in.Path)
 	}
-	e.Damaged, e.Shared = in.Damaged, in.Shared
+	e.Damaged, e.Shared, e.Accounting = in.Damaged, in.Shared, in.Accounting
 	if !x.opts.NoFlags {
 		e.Flags = in.Flags
 		x.late = x.late || in.Flags&lateFlags != 0

@@ -276,6 +276,7 @@ func (x *extractor) fillFile(dir int, name string, fd int, inherits bool, e *tar
 	if e.Flags&^lateFlags != 0 { // before there is data: copy-on-write can be turned off only then
 		x.setFlags(fd, e, e.Flags&^lateFlags)
 	}
+	x.setAccounting(fd, e)
 	pieces := e.pieces
 	w := &pieceWriter{fd: fd, pieces: pieces}
 	if pieces == nil {

@@ -85,6 +85,7 @@ func (x *extractor) finishFolder(f *folder) error {
 	if err := x.finishOpen(f.fd.fd, f.meta); err != nil {
 		return err
 	}
+	x.setAccounting(f.fd.fd, f.meta)
 	if flags := f.meta.Flags &^ lateFlags; flags != 0 {
 		x.setFlags(f.fd.fd, f.meta, flags)
 	}

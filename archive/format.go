@@ -12,6 +12,9 @@ const (
 	BlockEntries    = 1000    // entries of one index block
 )
 
+// LongPathBytes is where the kernel takes a path no more (PATH_MAX), and GNU tar fails. Extract goes from folder to folder.
+const LongPathBytes = 4096
+
 // Extra field of each gzip member that voltar writes (RFC 1952, section 2.3.1.1): subfield "VT", 8 bytes of data, two
 // little-endian uint32: the length of the whole member as stored, and the length of what it inflates to. A reader can
 // so step from member to member, or find the next one behind damage, without inflating; one that does not know the
@@ -56,6 +59,7 @@ type Entry struct {
 	TarBytes    int64             // of headers, data and padding in the tar stream
 	DataOffset  int64             // hard links: TarOffset of the entry that holds the data
 	Flags       uint32            // chattr flags as FS_IOC_GETFLAGS gives them, 0 where there are none
+	Accounting                    // of files and folders
 	Shared      []Shared          // files: data that lie where those of an earlier range do; in the order of their offsets
 	Damaged     string            // why the data is not what it should be; empty when it is
 	OddXattrs   map[string][]byte // attributes that PAX cannot express (names with "=")

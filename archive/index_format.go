@@ -68,6 +68,9 @@ type entryJSON struct {
 	TarBytes   int64       `json:"len"`
 	DataOffset int64       `json:"data"`
 	Flags      uint32      `json:"flags"`
+	Project    uint32      `json:"project"`
+	ExtentSize uint32      `json:"extsize"`
+	CowExtSize uint32      `json:"cowextsize"`
 	Shared     [][4]int64  `json:"shared"`
 	Damaged    string      `json:"damaged"`
 	Xattrs     []xattrJSON `json:"xattrs"`
@@ -137,6 +140,14 @@ func appendEntry(dst []byte, e *Entry) []byte {
 	}
 	if e.Flags != 0 {
 		dst = appendInt(dst, "flags", int64(e.Flags))
+	}
+	for _, field := range []struct {
+		name  string
+		value uint32
+	}{{"project", e.Project}, {"extsize", e.ExtentBytes}, {"cowextsize", e.CopyOnWriteExtents}} {
+		if field.value != 0 {
+			dst = appendInt(dst, field.name, int64(field.value))
+		}
 	}
 	if len(e.Shared) > 0 {
 		dst = append(dst, `,"shared":`...)
@@ -266,7 +277,7 @@ func (j *entryJSON) entry() (Entry, error) {
 	e := Entry{
 		Path: string(j.PathB64), Type: EntryType(j.Type), SizeBytes: j.Size, StoredBytes: j.Size, UID: j.UID, GID: j.GID,
 		Inode: j.Inode, Linkname: j.Link, TarBytes: j.TarBytes, DataOffset: j.DataOffset, Flags: j.Flags,
-		Damaged: j.Damaged,
+		Damaged: j.Damaged, Accounting: Accounting{j.Project, j.ExtentSize, j.CowExtSize},
 	}
 	if j.Path != nil {
 		e.Path = *j.Path

@@ -22,6 +22,8 @@ func sampleEntries() map[string]Entry {
 		"hard link":     {Path: "b", Type: TypeHardlink, Linkname: "a", DataOffset: 512, MTime: at, CTime: at},
 		"socket":        {Path: "run/s", Type: TypeSocket, TarOffset: -1, MTime: at, CTime: at},
 		"flags, damage": {Path: "x", Type: TypeFile, Flags: 0x80000000, Damaged: "ends \"early\"", MTime: at, CTime: at},
+		"project and sharing": {Path: "x", Type: TypeFile, Accounting: Accounting{1<<32 - 1, 1 << 20, 4096},
+			Shared: []Shared{{0, 4096, 512, 8192}, {4096, 1 << 60, 1 << 40, 0}}, MTime: at, CTime: at},
 		"odd attributes": {Path: "y", Type: TypeFile, MTime: at, CTime: at,
 			OddXattrs: map[string][]byte{"user.a=b": {0, 255}, "user.\xff=": {}}},
 		"before 1970": {Path: "z", Type: TypeDir, MTime: time.Unix(-1, 5e8).UTC(), CTime: time.Unix(-2, 1).UTC()},

@@ -125,6 +125,7 @@ type attributes struct {
 	xattrs                []xattr           // for the tar stream, sorted by name
 	odd                   map[string][]byte // for the index
 	tooLarge              int64             // how many are in neither
+	accounting            Accounting
 	flags                 uint32
 
 	tarBytes, oddBytes int
@@ -150,6 +151,7 @@ func (r *attrReader) ofFile(fd int) (attributes, error) {
 	if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil {
 		a.flags = flags & chattrFlags
 	} // others have no flags
+	a.accounting = accountingOf(fd)
 	return a, err
 }
 

@@ -22,6 +22,8 @@ const (
 	NotStoredMount  = "mount"  // entries on which another filesystem is mounted, whose content is nowhere
 	// NotStoredXattrSize counts attributes that are nowhere, as their entries have too much of them.
 	NotStoredXattrSize = "xattr_size"
+	// NotStoredProject counts entries with a project or a size of extents; both are in the index.
+	NotStoredProject = "project"
 )
 
 // TreeOptions say how WriteTree works; the zero value is good for one archive alone.
@@ -71,6 +73,7 @@ type TreeStats struct {
 	ExcludedEntries int64
 	ExcludedBytes   int64 // of files, without holes
 
+	LongPaths    int64            // entries in the tar stream whose paths no program can hand to the kernel in one piece; see LongPathBytes
 	NotStored    map[string]int64 // by the NotStored names
 	Damaged      []Damage         // the first, as many as Limits allow
 	DamagedCount int64
@@ -239,7 +242,7 @@ func (t *treeWriter) add(ctx context.Context, it *item) error {
 		t.damage(e.Path, it.failed.Error())
 		return nil //nolint:nilerr // one entry is damaged, which is listed; the archive goes on
 	}
-	e.Flags, e.OddXattrs = it.attrs.flags, it.attrs.odd
+	e.Flags, e.OddXattrs, e.Accounting = it.attrs.flags, it.attrs.odd, it.attrs.accounting
 	switch {
 	case it.mounted:
 		t.stats.NotStored[NotStoredMount]++
@@ -268,11 +271,17 @@ func (t *treeWriter) note(it *item) {
 	if e.Flags != 0 {
 		t.stats.NotStored[NotStoredFlags]++
 	}
+	if e.Accounting != (Accounting{}) {
+		t.stats.NotStored[NotStoredProject]++
+	}
 	if n := len(e.OddXattrs); n > 0 {
 		t.stats.NotStored[NotStoredXattr] += int64(n)
 	}
 	if n := it.attrs.tooLarge; n > 0 && e.Type != TypeHardlink {
 		t.stats.NotStored[NotStoredXattrSize] += n
+	}
+	if len(e.Path) >= LongPathBytes && e.TarOffset >= 0 {
+		t.stats.LongPaths++
 	}
 	switch e.Type {
 	case TypeFile:
@@ -405,7 +414,7 @@ func (t *treeWriter) resolveLink(it *item, h *tarHeader) error {
 	e.SizeBytes, e.StoredBytes, e.DevMajor, e.DevMinor = 0, 0, 0, 0
 	// The inode's attributes came with its first name.
 	h.aclAccess, h.aclDefault, h.xattrs = "", "", nil
-	e.Flags, e.OddXattrs = 0, nil
+	e.Flags, e.OddXattrs, e.Accounting = 0, nil, Accounting{}
 	it.closeFile()
 	return nil
 }

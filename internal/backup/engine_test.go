@@ -31,6 +31,9 @@ func TestCheckNotEmpty(t *testing.T) {
 	fat := unix.Statfs_t{Blocks: 1000, Bfree: 999, Bsize: 4096}
 	fullFAT := fat
 	fullFAT.Bfree = 500
+	btrfs := unix.Statfs_t{Type: unix.BTRFS_SUPER_MAGIC, Blocks: 1000, Bfree: 700, Bsize: 4096}
+	fullBtrfs := btrfs
+	fullBtrfs.Bfree = 400
 	empty, withFile := archive.TreeStats{Entries: 2, Dirs: 2}, archive.TreeStats{Entries: 3, Files: 1}
 	for _, c := range []struct {
 		name    string
@@ -45,6 +48,8 @@ func TestCheckNotEmpty(t *testing.T) {
 		{"nothing that could be read", archive.TreeStats{Entries: 1, DamagedCount: 1}, fullExt, false},
 		{"fresh fat, which counts no inodes", empty, fat, false},
 		{"nothing of a used fat", empty, fullFAT, true},
+		{"fresh btrfs with large nodes", empty, btrfs, false},
+		{"nothing of a used btrfs", empty, fullBtrfs, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := checkNotEmpty(c.stats, c.use); (err != nil) != c.refused {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/archive"
+	"voltar/internal/btrfs"
 	"voltar/internal/catalog"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
@@ -132,6 +133,13 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err := unix.Fstatfs(int(root.Fd()), &use); err != nil {
 		return fmt.Errorf("statfs %s: %w", x.label(), err)
 	}
+	if x.found.Type == typeBtrfs {
+		reserved, err := btrfs.ReservedBytes(root)
+		if err != nil {
+			return err
+		}
+		use.Bfree = min(use.Bfree+uint64(reserved/use.Bsize), use.Blocks)
+	}
 	if err := checkNotEmpty(peek(root), use); err != nil {
 		v.warn(fmt.Sprintf("%s: %v", x.label(), err), "check the filesystem in the guest; its image has what a repair may find")
 		return &leftAloneError{err.Error()}
@@ -213,7 +221,7 @@ func (x *extent) noteTree(stats archive.TreeStats) {
 		x.UniqueBytes = stats.ContentBytes - stats.SharedBytes
 	}
 	x.ExcludedEntries, x.ExcludedBytes = stats.ExcludedEntries, stats.ExcludedBytes
-	x.NotStored = stats.NotStored
+	x.NotStored, x.LongPaths = stats.NotStored, stats.LongPaths
 	x.DamagedCount = stats.DamagedCount
 	for _, d := range stats.Damaged {
 		x.Damaged = append(x.Damaged, damageOf(d.Path, d.Reason))

@@ -18,8 +18,12 @@ import (
 // freshInodes is the most inodes that an empty filesystem uses: 11 on ext, where the first ten are reserved.
 const freshInodes = 11
 
-// freshBytes is the most that an empty filesystem without a count of inodes uses: btrfs's own trees; FAT has one cluster.
-const freshBytes = 1 << 20
+// What an empty filesystem without a count of inodes uses at most: FAT one cluster, btrfs some nodes of its trees, of up to
+// 64 KiB each and twice.
+const (
+	freshBytes      = 1 << 20
+	freshBtrfsBytes = 2 << 20
+)
 
 // peek counts the top of a tree as an archive would, as far as it takes to know that the tree is not empty: its entries, and
 // what lies in the folder that is its only entry, lost+found as a rule.
@@ -66,7 +70,11 @@ func checkNotEmpty(stats archive.TreeStats, use unix.Statfs_t) error {
 		return nil // more than the root and lost+found
 	}
 	if use.Files == 0 { // FAT and btrfs do not count inodes
-		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > freshBytes {
+		fresh := int64(freshBytes)
+		if use.Type == unix.BTRFS_SUPER_MAGIC {
+			fresh = freshBtrfsBytes
+		}
+		if used := int64(use.Blocks-use.Bfree) * use.Bsize; used > fresh {
 			return fmt.Errorf("no file can be found, but the filesystem has %s in use", say.Size(used))
 		}
 		return nil

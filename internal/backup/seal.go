@@ -71,24 +71,16 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 			return catalog.Backup{}, err
 		}
 	}
-	sums, err := catalog.Checksum(b.files)
+	m.Files = b.files
+	if err := b.writeOpen(ctx, catalog.RecipeName, recipe.Text(&m)); err != nil {
+		return catalog.Backup{}, err
+	}
+	sums, err := catalog.Checksum(catalog.Summed(b.files))
 	if err != nil {
 		return catalog.Backup{}, err
 	}
-	m.Files = b.files
-	names := catalog.NamesOf(m.Source.Ref(), b.encrypts())
-	one := output{branches: []*branch{b}, open: true}
-	for _, sidecar := range []struct {
-		name string
-		text []byte
-	}{{names.Checksum(), sums}, {catalog.RecipeName, recipe.Text(&m)}} {
-		_, err := one.write(ctx, sidecar.name, int64(len(sidecar.text)), func(w io.Writer) error {
-			_, err := w.Write(sidecar.text)
-			return err
-		})
-		if err != nil {
-			return catalog.Backup{}, err
-		}
+	if err := b.writeOpen(ctx, catalog.NamesOf(m.Source.Ref(), b.encrypts()).Checksum(), sums); err != nil {
+		return catalog.Backup{}, err
 	}
 	m.Files = b.files
 	backup, err := b.draft.Commit(ctx, &m)
@@ -98,6 +90,16 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 	b.stands = true
 	b.target.stock.Add(backup)
 	return backup, nil
+}
+
+// writeOpen writes a file that is never encrypted.
+func (b *branch) writeOpen(ctx context.Context, name string, text []byte) error {
+	one := output{branches: []*branch{b}, open: true}
+	_, err := one.write(ctx, name, int64(len(text)), func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+	return err
 }
 
 // sealManifest makes of a manifest the one for a branch that encrypts. What of it not everybody may read goes into a

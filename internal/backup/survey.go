@@ -28,6 +28,9 @@ const bootExtent = "boot"
 // ruleUnpartitioned names the reason for which a large gap is left out.
 const ruleUnpartitioned = "unpartitioned: no partition lays claim to it"
 
+// typeISO is blkid's word for what is on optical discs.
+const typeISO = "iso9660"
+
 // layout is what is on a volume.
 type layout struct {
 	table   *partmap.Table // nil when there is none that can be read
@@ -71,6 +74,13 @@ func (v *volumeRun) survey(ctx context.Context) (*layout, error) {
 		}
 		return l, v.surveyGuestLVM(ctx, device, l)
 	case errors.As(err, &invalid):
+		l := whole("")
+		if err := v.probe(ctx, device, 0, l.extents[0]); err != nil {
+			return nil, err
+		}
+		if l.extents[0].found.Type == typeISO { // its table is for computers that boot from a stick, and has a partition around itself
+			return l, nil
+		}
 		v.warn("the partition table makes no sense: "+invalid.Error(), "the whole volume is stored as an image")
 		return whole("partition table: " + invalid.Error()), nil
 	case err != nil:

@@ -35,6 +35,7 @@ const (
 	iocTreeSearch    = 0xd0009411 // _IOWR(0x94, 17, 4096 bytes)
 	iocInoLookup     = 0xd0009412 // _IOWR(0x94, 18, 4096 bytes)
 	iocDefaultSubvol = 0x40089413 // _IOW(0x94, 19, 8 bytes)
+	iocSpaceInfo     = 0xc0109414 // _IOWR(0x94, 20, 16 bytes), followed by the list
 	iocSubvolSetFlag = 0x4008941a // _IOW(0x94, 26, 8 bytes)
 
 	argumentBytes     = 4096

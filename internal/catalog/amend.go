@@ -110,9 +110,7 @@ func (c *counter) Write(p []byte) (int, error) {
 func (a *Amendment) Commit(ctx context.Context) (Backup, error) {
 	list := NamesOf(a.backup.ID.Ref, false).Checksum()
 	if _, ok := a.Manifest.File(list); ok {
-		text, err := Checksum(slices.DeleteFunc(slices.Clone(a.Manifest.Files), func(f File) bool {
-			return f.Name == list || f.Name == RecipeName
-		}))
+		text, err := Checksum(Summed(a.Manifest.Files))
 		if err != nil {
 			return Backup{}, fmt.Errorf("amend %s: %w", a.backup.ID, err)
 		}

@@ -150,9 +150,10 @@ type Extent struct {
 	UsedBytes       int64            `json:"used,omitempty"` // as statfs has it
 	Entries         int64            `json:"entries,omitempty"`
 	ContentBytes    int64            `json:"content,omitempty"`  // data of files, without holes
-	UniqueBytes     int64            `json:"unique,omitempty"`   // of ContentBytes, with what files share counted once; 0 when they share nothing
+	UniqueBytes     int64            `json:"unique,omitempty"`   // ContentBytes with shared data counted once; 0 when none is shared
 	ExcludedBytes   int64            `json:"excluded,omitempty"` // of entries that a pattern left out
 	ExcludedEntries int64            `json:"excluded_entries,omitempty"`
+	LongPaths       int64            `json:"long_paths,omitempty"` // entries with paths of 4,096 bytes and more, which GNU tar cannot unpack
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
 	Damaged         []Damage         `json:"damaged,omitempty"`
 	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000 at most
@@ -211,7 +212,7 @@ type Filesystem struct {
 	UUID       string            `json:"uuid,omitempty"`
 	Label      string            `json:"label,omitempty"`
 	BlockBytes int64             `json:"block_bytes,omitempty"`
-	Mkfs       [][]string        `json:"mkfs,omitempty"`       // the whole commands, in order; the device is the word "DEVICE"
+	Mkfs       [][]string        `json:"mkfs,omitempty"`       // the whole commands, in order; the device is the last word "DEVICE"
 	MkfsLast   [][]string        `json:"mkfs_last,omitempty"`  // those to run when the files are there and it is unmounted again
 	MkfsEnv    []string          `json:"mkfs_env,omitempty"`   // KEY=VALUE set for all of them
 	MkfsNotes  []string          `json:"mkfs_notes,omitempty"` // what will differ from the original

@@ -49,7 +49,9 @@ func (n Names) Dump(dump string) string { return n.of(dump, "dump.gz") }
 func (n Names) Details() string { return n.of("", ManifestName) }
 
 // Checksum is of the list of sums, which is never encrypted: "volume-00000001.checksum".
-func (n Names) Checksum() string { return n.base + ".checksum" }
+func (n Names) Checksum() string { return n.base + checksumSuffix }
+
+const checksumSuffix = ".checksum"
 
 func (n Names) of(part, kind string) string {
 	name := n.base
@@ -57,6 +59,24 @@ func (n Names) of(part, kind string) string {
 		name += "." + part
 	}
 	return name + "." + kind + n.suffix
+}
+
+// Summed returns those files of a backup that its .checksum lists: all but that itself and RESTORE.txt, which people may change.
+// As sha1sum fails on a list of nothing, RESTORE.txt is in it where there is no other, as in the backup of a swap area.
+func Summed(files []File) []File {
+	var list, recipe []File
+	for _, file := range files {
+		switch {
+		case file.Name == RecipeName:
+			recipe = append(recipe, file)
+		case !strings.HasSuffix(file.Name, checksumSuffix):
+			list = append(list, file)
+		}
+	}
+	if len(list) == 0 {
+		return recipe
+	}
+	return list
 }
 
 // Checksum is the text of the .checksum file for some files of a backup, as "sha1sum -c" reads it: a name with a

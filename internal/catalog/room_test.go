@@ -1,6 +1,9 @@
 package catalog
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestRoomForSharedData(t *testing.T) {
 	const mib = 1 << 20
@@ -22,5 +25,21 @@ func TestRoomForSharedData(t *testing.T) {
 				t.Errorf("%d, %d, %d MiB, want %d, %d, %d", shared/mib, unpacked/mib, byHand/mib, c.shared/mib, c.unpacked/mib, c.byHand/mib)
 			}
 		})
+	}
+}
+
+func TestSumsAreNeverOfNothing(t *testing.T) {
+	names := func(files []File) (list []string) {
+		for _, f := range files {
+			list = append(list, f.Name)
+		}
+		return list
+	}
+	archive, recipe, sums := File{Name: "v.tar.gz"}, File{Name: RecipeName}, File{Name: "v.checksum"}
+	if got := names(Summed([]File{archive, recipe, sums})); !slices.Equal(got, []string{"v.tar.gz"}) {
+		t.Errorf("%q", got)
+	}
+	if got := names(Summed([]File{recipe, sums})); !slices.Equal(got, []string{RecipeName}) {
+		t.Errorf("of a swap area alone: %q", got)
 	}
 }

@@ -161,7 +161,8 @@ func (f *Filesystem) mkfsBtrfs(opts MkfsOptions) (Recipe, error) {
 		argv = append(argv, "-L", f.Label)
 	}
 	recipe := Recipe{Commands: [][]string{append(argv, Device)}, Notes: []string{
-		"snapshots come back as subvolumes that share no data with what they were made of, and quotas and compression settings not at all"}}
+		"snapshots come back as ordinary subvolumes, and quotas and compression settings not at all",
+		"the device within the filesystem has a new UUID"}}
 	lost := bitNames(nil, b.Incompat&^btrfsIncompatMade, btrfsIncompatNames, 'I')
 	if lost = bitNames(lost, b.CompatRO&^btrfsCompatROMade, btrfsCompatRONames, 'R'); len(lost) > 0 {
 		recipe.Notes = append(recipe.Notes, "features that are not made again: "+strings.Join(lost, ", "))

@@ -292,6 +292,9 @@ func (p *extPlan) mountFlagArgument() string {
 
 // noteDifferences says what no tool sets.
 func (p *extPlan) noteDifferences() {
+	if p.quotaTypes() != "" {
+		p.note(quotaNote)
+	}
 	lost := bitNames(nil, p.Compat&^extCompatMakeable, extCompatNames, 'C')
 	lost = bitNames(lost, p.Incompat&^(extIncompatMakeable|extIncompatTransient), extIncompatNames, 'I')
 	lost = bitNames(lost, p.ROCompat&^(extROMakeable|extROReadOnly|extROTransient), extROCompatNames, 'R')

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -150,12 +151,35 @@ type MkfsOptions struct {
 	XFSProgs [2]int
 }
 
-// Device is the word that stands for the device in the commands of a Recipe.
+// Device is the word that stands for the device in the commands of a Recipe: the last one of a command. Before it, it is a word
+// like any other, as a label may be.
 const Device = "DEVICE"
+
+// quotaNote is for a filesystem with quotas.
+const quotaNote = "limits of quotas are not kept, only what counts to them: owners, groups and projects"
+
+// On returns a command of a Recipe with the device in its place.
+func On(argv []string, device string) []string {
+	words := slices.Clone(argv)
+	if at := DeviceIn(argv); at >= 0 {
+		words[at] = device
+	}
+	return words
+}
+
+// DeviceIn returns where in a command of a Recipe the device belongs, or -1.
+func DeviceIn(argv []string) int {
+	for at := len(argv) - 1; at >= 0; at-- {
+		if argv[at] == Device {
+			return at
+		}
+	}
+	return -1
+}
 
 // Recipe makes an empty filesystem.
 type Recipe struct {
-	Commands [][]string // mkfs first, then what it cannot set; run in order. The word "DEVICE" stands for the device
+	Commands [][]string // mkfs first, then what it cannot set; run in order. The last word "DEVICE" of each stands for the device
 	Last     [][]string // what can be set only when the files are there and the filesystem is unmounted
 	Env      []string   // KEY=VALUE set for all of them
 	Notes    []string   // what will differ from the original, in words for people

@@ -36,6 +36,7 @@ type XFS struct {
 	RealtimeExtent   int64  `param:"realtime_extent_blocks"`
 	InProgress       bool   `param:"in_progress"` // mkfs did not finish
 	HasMetaUUID      bool   `param:"has_meta_uuid"`
+	Quotas           bool   `param:"quotas"` // were counted when it was last mounted
 }
 
 // Bits of sb_versionnum and its continuations.
@@ -93,7 +94,7 @@ func readXFS(r io.ReaderAt) (*Filesystem, error) {
 		LogStart: be64(48), LogBlocks: int64(be32(96)), LogSectorBytes: be16(194), LogStripeBytes: be32(196),
 		StripeUnitBlocks: be32(184), StripeBlocks: be32(188),
 		RealtimeBlocks: be64(16), RealtimeExtent: int64(be32(80)),
-		InProgress: sb[126] != 0,
+		InProgress: sb[126] != 0, Quotas: be16(176) != 0,
 	}
 	blockBytes := int64(be32(4))
 	if sb[192] > 16 {
@@ -328,6 +329,9 @@ func (x *XFS) differences(sameSize bool) []string {
 	}
 	if x.StripeUnitBlocks > 0 && x.StripeBlocks%x.StripeUnitBlocks != 0 {
 		notes = append(notes, "the stripe width is no multiple of the stripe unit and is left out")
+	}
+	if x.Quotas {
+		notes = append(notes, quotaNote)
 	}
 	if !sameSize {
 		notes = append(notes, "allocation groups and log are sized by mkfs.xfs for the new size")

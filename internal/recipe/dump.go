@@ -64,13 +64,27 @@ func (v view) Held() []string {
 	return notes
 }
 
+// FolderNotes say what of a directory is not unpacked.
+func (v view) FolderNotes() (notes []string) {
+	for _, e := range v.Extents {
+		if e.LongPaths > 0 {
+			notes = append(notes, longPathsNote(e))
+		}
+	}
+	return notes
+}
+
 // FillFolder are the commands that unpack a directory.
 func (v view) FillFolder() []string {
 	before, folder := shellWord("FOLDER", v.Source.Path)
 	commands := append(before, `TARGET=${TARGET:-`+folder+`}`, `mkdir -p "$TARGET"`)
 	for _, e := range v.Extents {
 		if e.State == catalog.StateFiles {
-			commands = append(commands, unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$TARGET" -xzpf`, e.Archive))
+			tar := "tar"
+			if e.LongPaths > 0 {
+				tar = tarWithoutLongPaths
+			}
+			commands = append(commands, unpacked(tar+` --xattrs --xattrs-include='*' --acls --numeric-owner -C "$TARGET" -xzpf`, e.Archive))
 		}
 	}
 	return commands

@@ -156,12 +156,15 @@ sparse files wrongly. Use a UTF-8 locale.
 {{- end}}
 {{end}}{{else}}
 2. Choose the folder, and fill it. Files of the same names are replaced; what else it holds stays.
+{{- range .FolderNotes}}
+   Note: {{.}}
+{{- end}}
 {{range .FillFolder}}
     {{.}}
 {{- end}}
 {{end}}
 {{- if not .IsStream}}
-tar brings back neither sockets nor what chattr sets; the .index.gz files list both ("flags" of each entry).
+tar brings back neither sockets, nor what chattr sets, nor projects; the .index.gz files list them ("flags" and "project" of an entry).
 {{if .IsEncrypted -}}
 What is in an archive, without unpacking it:   age -d -i key.txt NAME.index.gz.age | zcat
 One file:                                      age -d -i key.txt ARCHIVE.tar.gz.age | tar -C FOLDER -xzp PATH

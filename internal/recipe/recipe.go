@@ -11,6 +11,7 @@ import (
 	"text/template"
 	"unicode/utf8"
 
+	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/probe"
 	"voltar/internal/say"
@@ -164,11 +165,15 @@ func (s step) Type() string {
 func (s step) Notes() []string {
 	var notes []string
 	if needed := s.ByHandBytes(); needed > 0 && !s.isWhole() {
-		notes = append(notes, fmt.Sprintf("its files share data, which tar unpacks to each of them: %d bytes are needed, and it has %d.", needed, s.SizeBytes),
+		notes = append(notes, fmt.Sprintf("its files share data, which tar unpacks to each of them: %d bytes are needed, and it has %d.",
+			needed, s.SizeBytes),
 			"make it that large in table and commands, or use voltar, which has them share again.")
 	} else if needed > 0 {
 		notes = append(notes, fmt.Sprintf("its files share data, which tar unpacks to each of them: it becomes larger, %d bytes instead of %d.",
 			needed, s.SizeBytes))
+	}
+	if s.LongPaths > 0 {
+		notes = append(notes, longPathsNote(s.Extent))
 	}
 	if s.Filesystem != nil && (s.IsFiles() || s.IsSwap()) {
 		for _, note := range s.Filesystem.MkfsNotes {
@@ -210,11 +215,24 @@ func (s step) MountOptions() string {
 // Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set
 // them.
 func (s step) Tar() string {
+	tar := "tar"
+	if s.LongPaths > 0 {
+		tar = tarWithoutLongPaths
+	}
 	switch s.Filesystem.Type {
 	case "vfat":
-		return unpacked(`tar --no-same-owner -C "$MNT" -xzpf`, s.Archive)
+		return unpacked(tar+` --no-same-owner -C "$MNT" -xzpf`, s.Archive)
 	}
-	return unpacked(`tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
+	return unpacked(tar+` --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
+}
+
+// tarWithoutLongPaths leaves out what GNU tar cannot unpack, and would fail at. In the locale C each question mark stands for a byte.
+var tarWithoutLongPaths = fmt.Sprintf(`LC_ALL=C tar --exclude="$(printf '?%%.0s' $(seq %d))*"`, archive.LongPathBytes)
+
+// longPathsNote says what a person has to know of that.
+func longPathsNote(x catalog.Extent) string {
+	return fmt.Sprintf("%d of its files and folders have paths of %d bytes and more, which GNU tar cannot unpack: they are left out.",
+		x.LongPaths, archive.LongPathBytes)
 }
 
 // BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has
@@ -245,13 +263,14 @@ func (s step) MkfsLast() []string { return s.commands(s.Filesystem.MkfsLast) }
 func (s step) commands(list [][]string) []string {
 	var commands []string
 	for _, argv := range list {
+		device := probe.DeviceIn(argv)
 		var words []string
 		for _, setting := range s.Filesystem.MkfsEnv {
 			key, value, _ := strings.Cut(setting, "=")
 			words = append(words, key+"="+quote(value))
 		}
 		for i, word := range argv {
-			if word == "DEVICE" {
+			if i == device {
 				words = append(words, `"$LOOP"`)
 				continue
 			}

@@ -1,6 +1,10 @@
 package recipe
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestMkfsWordsSurviveTheShell(t *testing.T) {
 	for _, label := range []string{
 		"", "root", "two words", "it's", `$(touch /tmp/owned)`, "`id`", "a\nb", "end\n", "\n", "back\\slash", `%s\n`, "tab\t", "\x1b[31m", "caf\xe9", "naïve",
-		`"; rm -rf / #`, "-n", "DEVICE ", "~", "*",
+		`"; rm -rf / #`, "-n", "DEVICE ", "DEVICE", "~", "*",
 	} {
 		s := step{Extent: catalog.Extent{Filesystem: &catalog.Filesystem{
 			Mkfs: [][]string{{"printf", "%s", label, "DEVICE"}}, MkfsEnv: []string{"CONF=" + "/dev/null"},
@@ -167,6 +171,10 @@ func samples() map[string]*catalog.Manifest {
 		Source: catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: "/srv/web"}, Status: catalog.StatusDamaged,
 		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz"}},
 	}
+	all["shared"] = &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Extents: []catalog.Extent{
+		{SizeBytes: 1 << 30, State: catalog.StateFiles, Archive: "volume-00000001.tar.gz", UsedBytes: 500 << 20, ContentBytes: 2 << 30,
+			UniqueBytes: 490 << 20, LongPaths: 2, Filesystem: &catalog.Filesystem{Type: "xfs", Mkfs: [][]string{{"mkfs.xfs", "DEVICE"}}}},
+	}}
 	all["database"], all["dump"], all["stream"], all["directory"] = &database, dump, stream, directory
 	return all
 }
@@ -232,5 +240,50 @@ func TestPageBringsSourcesBack(t *testing.T) {
 	})
 	if data, err := os.ReadFile(filepath.Join(target, "file")); err != nil || string(data) != "hello\n" {
 		t.Errorf("unpacked is %q, %v", data, err)
+	}
+}
+
+// GNU tar fails at paths that the kernel does not take in one piece. Everything else comes back all the same.
+func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
+	dir, target := t.TempDir(), filepath.Join(t.TempDir(), "target")
+	var packed bytes.Buffer
+	zipped := gzip.NewWriter(&packed)
+	w := tar.NewWriter(zipped)
+	long := strings.Repeat(strings.Repeat("ü", 100)+"/", 30) // 201 bytes each
+	for _, name := range []string{"grüße", long[:201*20] + "file", long, long + "file", "last"} {
+		h := tar.Header{Name: name, Mode: 0o755, Typeflag: tar.TypeReg}
+		if strings.HasSuffix(name, "/") {
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sums := "sha1sum web.tar.gz > web.checksum\n"
+	if err := errors.Join(w.Close(), zipped.Close(), os.WriteFile(filepath.Join(dir, "web.tar.gz"), packed.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	text := string(Text(&catalog.Manifest{
+		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: target},
+		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz", LongPaths: 2}},
+	}))
+	if !strings.Contains(text, "2 of its files and folders have paths of 4096 bytes and more") {
+		t.Errorf("nothing is said of it:\n%s", text)
+	}
+	script := sums
+	for line := range strings.Lines(text) {
+		if command, found := strings.CutPrefix(line, "    "); found {
+			script += command
+		}
+	}
+	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"grüße", "last"} {
+		if _, err := os.Stat(filepath.Join(target, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }

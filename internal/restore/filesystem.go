@@ -61,9 +61,10 @@ func describeCommands(label string, commands [][]string, env []string, device st
 	var lines []string
 	for _, argv := range commands {
 		words := slices.Clone(env)
-		for _, word := range argv {
+		at := probe.DeviceIn(argv)
+		for i, word := range argv {
 			switch {
-			case word == probe.Device:
+			case i == at:
 				word = device
 			case word == "" || strings.ContainsFunc(word, isSpecial):
 				word = strconv.QuoteToASCII(word)
@@ -142,14 +143,8 @@ func (w *work) makeFilesystem(ctx context.Context, device string, p piece, recip
 // runCommands runs commands of a recipe on the device of a piece.
 func (w *work) runCommands(ctx context.Context, device string, p piece, commands [][]string, env []string) error {
 	for _, argv := range commands {
-		args := make([]string, 0, len(argv))
-		for _, word := range argv[1:] {
-			if word == probe.Device {
-				word = device
-			}
-			args = append(args, word)
-		}
-		cmd := hostcmd.Cmd{Name: argv[0], Args: args, Env: env, Timeout: mkfsTimeout(p.targetBytes)}
+		words := probe.On(argv, device)
+		cmd := hostcmd.Cmd{Name: words[0], Args: words[1:], Env: env, Timeout: mkfsTimeout(p.targetBytes)}
 		if _, err := w.Runner.Run(ctx, cmd); err != nil {
 			return fmt.Errorf("make the filesystem: %w", err)
 		}

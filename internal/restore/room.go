@@ -29,7 +29,8 @@ func (p *planner) checkRoom(x piece) error {
 		}
 		return say.WithHint(fmt.Errorf("%w: %s of files do not fit %s: %s", ErrUsage, say.Size(needed),
 			say.Size(x.targetBytes), why),
-			"restore to a larger target with --to-lv or --to-image and --size SIZE, whose last partition takes it, or the files alone with --to-dir DIR")
+			"restore to a larger target with --to-lv or --to-image and --size SIZE, whose last partition takes it, "+
+				"or the files alone with --to-dir DIR")
 	}
 	if x.UniqueBytes > 0 && x.sharesAgain() {
 		p.note("%s: files share %s of data; they share it again", x.label(), say.Size(x.ContentBytes-x.UniqueBytes))
@@ -116,7 +117,7 @@ func (p *planner) noteGroup(ctx context.Context, pv *catalog.GuestPV) error {
 		return err
 	}
 	if i := slices.IndexFunc(inventory.VGs, func(vg lvm.VG) bool { return vg.UUID == pv.VGUUID || vg.Name == pv.VG }); i >= 0 {
-		p.note("this host has a volume group %s: where its LVM sees into volumes or disks of guests (scan_lvs), the guest's is another of that name",
+		p.note("this host has a volume group %s: where its LVM sees into disks of guests (scan_lvs), the guest's is another of that name",
 			inventory.VGs[i].Name)
 	}
 	return nil

@@ -34,7 +34,7 @@ var conditions = []mutation{
 	},
 	{
 		name: "a tree is not empty where FAT or btrfs has bytes in use", file: "internal/backup/gate.go",
-		old: "used > freshBytes(fsType, use)", new: "used < 0",
+		old: "used > fresh {", new: "used < 0 {",
 		pkg: "./internal/backup", tests: "^TestCheckNotEmpty$",
 	},
 	{
