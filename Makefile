@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 # What the tests use of Debian. The race detector needs the C compiler.
-PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs thin-provisioning-tools \
+PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs openssh-client thin-provisioning-tools \
 	exfatprogs ntfs-3g \
 	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus

@@ -16,7 +16,7 @@ func (a *app) catCommand() *cli.Command {
 		Name: "cat", Usage: "write a file of a backup to standard output", ArgsUsage: "BACKUP pN:/PATH...",
 		Description: "Links are followed, holes of sparse files are written as zeros. A volume without partitions takes /PATH alone.\n" +
 			"An extent that is stored as an image is written as it was when it is named alone: `voltar cat BACKUP p3`.",
-		Flags:  []cli.Flag{fromFlag(), hostFlag(), identityFlag()},
+		Flags:  []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag()},
 		Action: a.cat,
 	}
 }

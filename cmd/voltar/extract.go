@@ -20,7 +20,7 @@ func (a *app) extractCommand() *cli.Command {
 			"below it; everything without one. The files of partition N go to DIR/pN, those of a volume without partitions\n" +
 			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too; DIR keeps its\n" +
 			"owner and mode. One that another user could exchange is refused, and one that is missing is made for you alone.",
-		Flags: []cli.Flag{
+		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
 			identityFlag(),

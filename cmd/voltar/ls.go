@@ -24,7 +24,7 @@ func (a *app) lsCommand() *cli.Command {
 		Name: "ls", Usage: "list what a backup holds", ArgsUsage: "BACKUP [pN:/PATH...]",
 		Description: "BACKUP is VOLUME[@TIME], the newest without a time. Without a path the extents of a partitioned volume are\n" +
 			"listed. A volume without partitions takes /PATH alone. Only the index is read, and of it what is needed.",
-		Flags: []cli.Flag{
+		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
 			identityFlag(),

@@ -23,7 +23,7 @@ func (a *app) restoreCommand() *cli.Command {
 		Description: "Makes the volume again as it was: boot code, partition table, filesystems and files. Without a\n" +
 			"target it is the volume of the same name, which is created when it is missing. A target that holds anything\n" +
 			"is refused without --force, one that is in use in any case.",
-		Flags: []cli.Flag{
+		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
 			&cli.StringFlag{Name: "to-lv", Usage: "restore to the volume `VG/LV`"},

@@ -29,6 +29,7 @@ import (
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
+	"voltar/internal/sign"
 	"voltar/internal/store"
 	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
@@ -46,6 +47,7 @@ type setup struct {
 	now    func() time.Time
 	atEnd  func(func() error) // runs something when the program ends
 
+	untrusted    bool                 // backups that no trusted key has signed are taken, too
 	watched      bool                 // somebody waits for what is looked up, which must not take long
 	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
 	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
@@ -71,7 +73,8 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, watched: slices.Contains(lookups, c.Command.Name)}
+	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, watched: slices.Contains(lookups, c.Command.Name),
+		untrusted: c.Bool("untrusted")}
 	if s.log, err = a.logger(c, cfg); err != nil {
 		return nil, err
 	}
@@ -87,6 +90,27 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		folder = c.String("to")
 	}
 	return s, s.openStores(folder)
+}
+
+// vouching returns what has the manifests of a store signed and checked, as the configuration says; --untrusted checks none.
+func (s *setup) vouching() (func(store.Store) store.Store, error) {
+	if s.config.Sign.TrustedKeys == "" || s.untrusted {
+		return func(plain store.Store) store.Store { return plain }, nil
+	}
+	trusted, err := sign.ReadTrusted(s.config.Sign.TrustedKeys)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	var key *sign.Key
+	if s.config.Sign.Key != "" {
+		if key, err = sign.ReadKey(s.config.Sign.Key); err != nil {
+			return nil, usageError{err}
+		}
+		if !trusted.Has(key) {
+			return nil, usageError{fmt.Errorf("sign.key is not among sign.trusted_keys: this host's own backups would be a stranger's")}
+		}
+	}
+	return func(plain store.Store) store.Store { return sign.Wrap(plain, key, trusted) }, nil
 }
 
 // lookups are the commands that only look something up.
@@ -115,13 +139,17 @@ func (s *setup) openStores(folder string) error {
 			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
 		}
 	}
+	vouch, err := s.vouching()
+	if err != nil {
+		return err
+	}
 	memory := s3.NewMemory(s3.DefaultMemoryBytes)
 	for _, d := range s.config.Destinations {
 		keep := s.config.Retention
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
-		opened := patient.Wrap(s.openStore(d, memory), s.patience(d))
+		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
 		recipients, err := recipientsOf(d)
 		s.stores = append(s.stores, namedStore{
 			name: d.Name, store: opened, keep: keep, recipients: recipients, recipientsErr: err,
@@ -285,4 +313,8 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+func untrustedFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "untrusted", Usage: "take backups that no key in sign.trusted_keys has signed, too"}
 }

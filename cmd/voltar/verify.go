@@ -30,7 +30,7 @@ func (a *app) verifyCommand() *cli.Command {
 			"are there with the sums of the manifest, that archives are whole, and that index, archive and manifest agree.\n" +
 			"Says which files are damaged and what is lost in them, ends with 3 when there is any, and keeps the result\n" +
 			"in the history for the next reports. List, retention and restore know what is damaged from then on.",
-		Flags: []cli.Flag{
+		Flags: []cli.Flag{untrustedFlag(),
 			&cli.BoolFlag{Name: "all", Usage: "check every backup there is"},
 			&cli.BoolFlag{Name: "quick", Usage: "read only the indexes and the heads of the archives' members"},
 			&cli.StringFlag{Name: "sample", Usage: "like --quick, and inflate a share of each archive: `N%`"},

@@ -175,7 +175,7 @@ func (d *Draft) Create(ctx context.Context, name string, opts store.PutOptions) 
 	if err := CheckFileName(name); err != nil {
 		return nil, fmt.Errorf("create a file of %s: %w", d.id, err)
 	}
-	if name == ManifestName || name == ClaimName {
+	if name == ManifestName || name == SignatureName || name == ClaimName {
 		return nil, fmt.Errorf("create a file of %s: cannot take %s, which is written by itself", d.id, name)
 	}
 	tags := maps.Clone(d.tags)
@@ -220,6 +220,7 @@ func (d *Draft) commit(ctx context.Context, m *Manifest, text []byte) (Backup, e
 	}
 	opts := store.PutOptions{Tags: d.tags, LockUntil: until}
 	d.begun(d.key(ManifestName))
+	d.begun(d.key(SignatureName))
 	if err := writeFirst(ctx, d.store, d.key(ManifestName), text, opts); err != nil {
 		return Backup{}, fmt.Errorf("commit backup %s in %s: %w", d.id, d.store, err)
 	}

@@ -13,7 +13,9 @@ const Format = "voltar/1"
 const (
 	ManifestName = "manifest.json"
 	RecipeName   = "RESTORE.txt"
-	MarkerName   = "voltar.json" // beneath the host's folder: the machine that it belongs to
+	// SignatureName is of the manifest's signature, where it is signed; see package sign.
+	SignatureName = ManifestName + ".sig"
+	MarkerName    = "voltar.json" // beneath the host's folder: the machine that it belongs to
 )
 
 // Status of a backup that stands.

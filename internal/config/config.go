@@ -43,6 +43,7 @@ type Config struct {
 	Ping      Ping      `toml:"ping"`
 	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
+	Sign      Sign      `toml:"sign"`
 
 	Destinations []Destination `toml:"destination"`
 	Volumes      []Volume      `toml:"volume"`
@@ -57,6 +58,12 @@ type Config struct {
 	Directories     []Directory `toml:"directory"`
 
 	path string
+}
+
+// Sign says who vouches for backups. Nothing is signed or checked without it.
+type Sign struct {
+	Key         string `toml:"key"`          // private Ed25519 key of OpenSSH; signs what is made
+	TrustedKeys string `toml:"trusted_keys"` // allowed signers of OpenSSH; backups of others are strangers'
 }
 
 // Select says which volumes are backed up. Patterns are globs as path.Match has them, over "VG/LV", or over the LV's

@@ -87,6 +87,7 @@ func TestParseRefuses(t *testing.T) {
 			[]string{"one of template and template_file"}},
 		{"header in two places", "[[webhook]]\nname=\"a\"\nurl=\"http://a\"\nheaders={A=\"1\"}\nsecret_headers={A={env=\"B\"}}\n",
 			[]string{"secret_headers.A"}},
+		{"a signature that nobody checks", "[sign]\nkey = \"/etc/voltar/sign_key\"\n", []string{"sign.key", "trusted_keys"}},
 		{"metrics that nobody reads", "[metrics]\ntextfile = \"/tmp/voltar.txt\"\n", []string{".prom"}},
 		{"password in two places", "[mail]\nusername=\"u\"\npassword={file=\"/a\",env=\"B\"}\n", []string{"mail.password"}},
 	}

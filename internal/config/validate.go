@@ -80,6 +80,7 @@ func (c *Config) validate() error {
 	c.Retention.validate(&p, "retention")
 	c.Mail.validate(&p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	c.validateSign(&p)
 	c.validateDestinations(&p)
 	c.validateNotify(&p)
 	for i, v := range c.Volumes {
@@ -178,6 +179,17 @@ func (n names) check(p *problems, key, name string) {
 		p.add(key+": name", "%q stands twice", name)
 	}
 	n[name] = true
+}
+
+func (c *Config) validateSign(p *problems) {
+	for key, value := range map[string]string{"sign.key": c.Sign.Key, "sign.trusted_keys": c.Sign.TrustedKeys} {
+		if value != "" {
+			p.absolute(key, value)
+		}
+	}
+	if c.Sign.Key != "" && c.Sign.TrustedKeys == "" {
+		p.add("sign.key", "it needs sign.trusted_keys: what is signed without being checked would vouch for backups of strangers when they are copied")
+	}
 }
 
 func (c *Config) validateDestinations(p *problems) {
