@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"path"
@@ -323,14 +324,20 @@ func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Objec
 		return "", nil
 	}
 	b, err := e.Load(ctx, s)
-	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+	var newer *FormatError
+	if err != nil && !errors.Is(err, store.ErrNotExist) && !errors.Is(err, ErrDamaged) && !errors.As(err, &newer) {
+		return "", err // the store does not say what it holds
 	}
 	if err == nil {
-		err = b.checkHeld(objects)
+		err = b.checkHeld(objects) // more than the manifest has harms nobody
 	}
-	if err != nil {
-		return err.Error(), nil
+	return damageOf(err), nil
+}
+
+// damageOf is what an error says is wrong with a backup, empty for nothing.
+func damageOf(err error) string {
+	if err == nil {
+		return ""
 	}
-	return "", nil // there is more than the manifest has, which harms nobody
+	return err.Error()
 }
