@@ -163,7 +163,7 @@ func (r *Runner) Output(ctx context.Context, name string, args ...string) ([]byt
 }
 
 // Run runs a command to its end. A failure is an *Error. When the context ends or the time is up, the command's whole
-// process group gets SIGTERM, and SIGKILL 5 s later, unless it is to be left running. A command that does not end even then
+// process group gets SIGTERM, and SIGKILL 5 s later or when the command itself has ended, unless it is to be left running. A command that does not end even then
 // is left behind (ErrStuck).
 func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	argv := append([]string{cmd.Name}, cmd.Args...)
@@ -189,7 +189,8 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	defer stdout.Close()
 	defer stderr.Close()
 	c := exec.CommandContext(runCtx, path, cmd.Args...)
-	c.Cancel = func() error { return endGroup(c.Process.Pid) }
+	var group processGroup
+	c.Cancel = func() error { return group.end(c.Process.Pid) }
 	c.WaitDelay = killGrace + time.Second
 	if cmd.LeaveRunning != nil {
 		c = exec.Command(path, cmd.Args...)
@@ -206,7 +207,7 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 
 	began := time.Now()
-	err = runUntil(runCtx, c, cmd.LeaveRunning)
+	err = runUntil(runCtx, c, &group, cmd.LeaveRunning)
 	r.log.Debug("command", "argv", argv, "took", time.Since(began), "err", err)
 	res := Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
 	if err == nil {
@@ -233,12 +234,16 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 
 // runUntil runs a command to its end. Once the context has ended it waits for no longer than abandonAfter for a command that
 // is ended with it, and not at all for one that is not.
-func runUntil(ctx context.Context, c *exec.Cmd, leave func(pid int) bool) error {
+func runUntil(ctx context.Context, c *exec.Cmd, group *processGroup, leave func(pid int) bool) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }() // for as long as a process that is left behind lives
+	go func() { // for as long as a process that is left behind lives
+		err := c.Wait()
+		group.ended(c.Process.Pid)
+		ended <- err
+	}()
 	select {
 	case err := <-ended:
 		return err
@@ -248,7 +253,7 @@ func runUntil(ctx context.Context, c *exec.Cmd, leave func(pid int) bool) error 
 		if leave(c.Process.Pid) {
 			return ErrLeftRunning
 		}
-		if err := endGroup(c.Process.Pid); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := group.end(c.Process.Pid); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err
 		}
 	}
@@ -262,16 +267,45 @@ func runUntil(ctx context.Context, c *exec.Cmd, leave func(pid int) bool) error 
 	}
 }
 
-// endGroup asks a process group to end, and kills it when it has not after killGrace.
-func endGroup(pgid int) error {
+// processGroup is that of one command. Its number may be another's once the command has ended: nothing is sent to it then.
+type processGroup struct {
+	mu   sync.Mutex
+	kill *time.Timer // nil before the group was asked to end
+	gone bool
+}
+
+// end asks the group to end, and kills it when its command has not after killGrace.
+func (g *processGroup) end(pgid int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone {
+		return os.ErrProcessDone
+	}
 	if err := syscall.Kill(-pgid, syscall.SIGTERM); err != nil {
 		if errors.Is(err, syscall.ESRCH) {
 			return os.ErrProcessDone
 		}
 		return err
 	}
-	time.AfterFunc(killGrace, func() { _ = syscall.Kill(-pgid, syscall.SIGKILL) })
+	g.kill = time.AfterFunc(killGrace, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !g.gone {
+			_ = syscall.Kill(-pgid, syscall.SIGKILL)
+		}
+	})
 	return nil
+}
+
+// ended says that the command has. What is left of a group that was asked to end is killed at once, while its number is
+// still its own.
+func (g *processGroup) ended(pgid int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = true
+	if g.kill != nil && g.kill.Stop() {
+		_ = syscall.Kill(-pgid, syscall.SIGKILL)
+	}
 }
 
 // ExitCode returns the exit status that err carries, or -1 when it carries none.
