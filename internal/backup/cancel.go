@@ -36,11 +36,12 @@ func (v *volumeRun) explainFailure() *report.Problem {
 
 // turn is a volume's part in a run that can be ended alone.
 type turn struct {
-	ctx    context.Context // ends with the run's, or alone when the volume is cancelled
-	cancel context.CancelCauseFunc
-	begun  chan struct{} // closed when the volume's turn has come
-	ended  chan struct{} // closed when the volume holds nothing any more
-	timer  *time.Timer   // ends it when it takes too long; nil without a bound
+	name, lv string          // the volume's: what is known of it otherwise changes while it is at work
+	ctx      context.Context // ends with the run's, or alone when the volume is cancelled
+	cancel   context.CancelCauseFunc
+	begun    chan struct{} // closed when the volume's turn has come
+	ended    chan struct{} // closed when the volume holds nothing any more
+	timer    *time.Timer   // ends it when it takes too long; nil without a bound
 }
 
 // takeTurns gives each volume of a run a turn of its own.
@@ -49,7 +50,7 @@ func (r *run) takeTurns(ctx context.Context, units []unit) {
 	defer r.mu.Unlock()
 	for _, u := range units {
 		for _, v := range u.members {
-			v.turn = &turn{begun: make(chan struct{}), ended: make(chan struct{})}
+			v.turn = &turn{name: v.name(), lv: v.volume.Name, begun: make(chan struct{}), ended: make(chan struct{})}
 			v.turn.ctx, v.turn.cancel = context.WithCancelCause(ctx)
 			r.turns = append(r.turns, v)
 		}
@@ -105,13 +106,13 @@ func (r *run) answer(_ context.Context, request control.Request) (string, error)
 	if err != nil {
 		return "", err
 	}
-	r.Log.Warn("cancelled by a person", "run", r.id, "volume", v.name())
+	r.Log.Warn("cancelled by a person", "run", r.id, "volume", v.turn.name)
 	v.turn.cancel(errCancelled)
 	select {
 	case <-v.turn.begun:
 		<-v.turn.ended // bounded, as all cleaning up is; the run itself waits for it
 	default: // when its turn comes it finds itself cancelled
-		return v.name() + " is taken out of the run before its turn", nil
+		return v.turn.name + " is taken out of the run before its turn", nil
 	}
 	switch {
 	case len(v.remains) > 0:
@@ -130,11 +131,11 @@ func (r *run) findTurn(wanted string) (*volumeRun, error) {
 	var going []string
 	var found []*volumeRun
 	for _, v := range r.turns {
-		if v.name() == wanted || v.volume.Name == wanted {
+		if v.turn.name == wanted || v.turn.lv == wanted {
 			found = append(found, v)
 		}
 		if !v.turn.over() {
-			going = append(going, v.name())
+			going = append(going, v.turn.name)
 		}
 	}
 	slices.Sort(going)
@@ -142,7 +143,7 @@ func (r *run) findTurn(wanted string) (*volumeRun, error) {
 	case len(found) == 1 && !found[0].turn.over():
 		return found[0], nil
 	case len(found) == 1:
-		return nil, fmt.Errorf("the run is done with %s already", found[0].name())
+		return nil, fmt.Errorf("the run is done with %s already", found[0].turn.name)
 	case len(found) > 1:
 		return nil, say.WithHint(fmt.Errorf("%q is in several volume groups", wanted), "name one as VG/LV")
 	case len(going) == 0:
