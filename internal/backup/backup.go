@@ -151,7 +151,7 @@ func New(deps Deps, opts Options) *Engine {
 // even where the error is not nil; the error then says why the run as a whole came to nothing. Without a report the run
 // did not begin: another run holds the lock.
 func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err error) {
-	r, err := e.begin("run")
+	r, err := e.begin(ctx, "run")
 	var held *journal.HeldError
 	switch {
 	case errors.As(err, &held):

@@ -19,7 +19,7 @@ import (
 // catchUpNow runs what a run does after its volumes, on the destinations as they are.
 func (s *copySite) catchUpNow(t *testing.T, tonight func(*run)) *run {
 	t.Helper()
-	r, err := s.begin("run")
+	r, err := s.begin(t.Context(), "run")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []CopyLine, err
 	}
 	r := &run{Engine: e}
 	if !q.DryRun { // which leaves no line anywhere
-		if r, err = e.begin("copy", copyLock(to)); err != nil {
+		if r, err = e.begin(ctx, "copy", copyLock(to)); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, r.end(ctx)) }()

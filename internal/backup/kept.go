@@ -48,7 +48,7 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 		return nil, nil, fmt.Errorf("%w: %q is no name for snapshots: letters, digits and _ . + -, at most 31", ErrUsage, name)
 	}
 	// Made for a moment of others: it does not wait for a run, nor does a run keep it from the volumes.
-	r, err := e.begin("snapshot create", "snapshot "+name)
+	r, err := e.begin(ctx, "snapshot create", "snapshot "+name)
 	if err != nil {
 		return nil, nil, err
 	}

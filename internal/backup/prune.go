@@ -53,7 +53,7 @@ func (e *Engine) eachDestination(ctx context.Context, command string, dryRun boo
 	decide func(*keep.Keeper, keep.Destination) ([]keep.Line, error)) (lines []keep.Line, err error) {
 	r := &run{Engine: e}
 	if !dryRun { // which neither waits for a run nor leaves a line anywhere
-		if r, err = e.begin(command); err != nil {
+		if r, err = e.begin(ctx, command); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, r.end(ctx)) }()
@@ -76,7 +76,7 @@ func (e *Engine) eachDestination(ctx context.Context, command string, dryRun boo
 
 // Cleanup removes what dead runs left on this host, and nothing else. What they left on destinations in lost is given up.
 func (e *Engine) Cleanup(ctx context.Context, lost []string) (removed []string, problem *report.Problem, err error) {
-	r, err := e.begin("cleanup")
+	r, err := e.begin(ctx, "cleanup")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -48,7 +48,7 @@ func (e *Engine) stillborn(err error) *report.Run {
 }
 
 // begin takes the lock of the configuration, or another one that is named, and opens the run's journal.
-func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
+func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *run, err error) {
 	r := &run{Engine: e, report: e.newReport(command)}
 	r.id = r.report.ID
 	started := r.report.Started
@@ -56,7 +56,7 @@ func (e *Engine) begin(command string, lock ...string) (_ *run, err error) {
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
 		return nil, err
 	}
-	if r.lock, err = owned.LockConfiguration(r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
+	if r.lock, err = owned.LockConfiguration(ctx, r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
 		return nil, err
 	}
 	ledger, err := journal.Begin(e.Journals(), journal.Info{

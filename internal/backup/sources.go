@@ -7,12 +7,11 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
@@ -286,17 +285,14 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	return []*extent{x}, nil
 }
 
-// checkMounted wants a folder to be a mountpoint: it then lies on another device than its parent.
+// checkMounted wants a folder to be a mountpoint, as destinations do: a bind mount is one.
 func checkMounted(point string) error {
-	var here, above unix.Stat_t
-	if err := unix.Stat(point, &here); err != nil {
-		return fmt.Errorf("cannot look at %s: %w", point, err)
+	mounted, err := mountinfo.Mounted(point)
+	if err != nil {
+		return fmt.Errorf("look whether %s is mounted: %w", point, err)
 	}
-	if err := unix.Stat(filepath.Dir(point), &above); err != nil {
-		return fmt.Errorf("cannot look at %s: %w", filepath.Dir(point), err)
-	}
-	if point != "/" && here.Dev == above.Dev {
-		return fmt.Errorf("%s is not mounted", point)
+	if !mounted {
+		return say.WithHint(fmt.Errorf("nothing is mounted at %s", point), "mount it, or correct require_mount of the [[directory]]")
 	}
 	return nil
 }
@@ -308,7 +304,7 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	if i < 0 {
 		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q", ErrUsage, name)
 	}
-	r, err := e.begin("stream", "stream "+name+" of "+e.opts.ConfigPath)
+	r, err := e.begin(ctx, "stream", "stream "+name+" of "+e.opts.ConfigPath)
 	if err != nil {
 		return nil, err
 	}

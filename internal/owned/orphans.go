@@ -84,8 +84,8 @@ func findOrphan(proc string, owner int) (string, error) {
 // has the lock's descriptor until it does.
 const inheritedTimeout = 10 * time.Second
 
-// LockConfiguration takes the lock of a configuration. Only a process that lives keeps it from that.
-func LockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error) {
+// LockConfiguration takes the lock of a configuration. Only a process that lives, or the end of ctx, keeps it from that.
+func LockConfiguration(ctx context.Context, locks *journal.Locks, name string) (*journal.Lock, error) {
 	deadline := time.Now().Add(inheritedTimeout)
 	for {
 		lock, err := locks.TryLock(journal.ScopeConfig, name)
@@ -93,7 +93,11 @@ func LockConfiguration(locks *journal.Locks, name string) (*journal.Lock, error)
 		if !errors.As(err, &held) || isAlive(held.Holder.PID) || time.Now().After(deadline) {
 			return lock, err
 		}
-		time.Sleep(orphansPoll)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(orphansPoll):
+		}
 	}
 }
 

@@ -84,7 +84,7 @@ func TestLocksOfDeadProcessesAreWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	var held *journal.HeldError
-	if _, err := LockConfiguration(living, "name"); !errors.As(err, &held) || held.Holder.PID != os.Getpid() {
+	if _, err := LockConfiguration(t.Context(), living, "name"); !errors.As(err, &held) || held.Holder.PID != os.Getpid() {
 		t.Errorf("the lock of a living process: %v", err)
 	}
 	if err := lock.Unlock(); err != nil {
@@ -99,9 +99,14 @@ func TestLocksOfDeadProcessesAreWaitedFor(t *testing.T) {
 	if lock, err = dead.TryLock(journal.ScopeConfig, "name"); err != nil {
 		t.Fatal(err)
 	}
+	stopped, stop := context.WithCancelCause(t.Context())
+	stop(errors.New("stopped by a person"))
+	if _, err := LockConfiguration(stopped, living, "name"); err == nil || err.Error() != "stopped by a person" {
+		t.Errorf("the wait for a lock of a dead process, stopped: %v", err)
+	}
 	released := make(chan error, 1)
 	time.AfterFunc(3*orphansPoll, func() { released <- lock.Unlock() })
-	ours, err := LockConfiguration(living, "name")
+	ours, err := LockConfiguration(t.Context(), living, "name")
 	if err != nil {
 		t.Fatalf("the lock of a dead process: %v", err)
 	}
