@@ -128,11 +128,11 @@ thaw = ["true"]
 	// One volume in use keeps all as they are.
 	mounted["vgb/log"]()
 	mounted["vgb/thin"]()
-	s.expect(t, exitNothing, "vga/data is in use", "merge", "storage")
+	s.expect(t, exitNothing, "vga/data is in use", "merge", "--force", "storage")
 	if now := s.listKept(t); len(now) != 3 || now["vgb/log"].Merging {
 		t.Fatalf("left are %+v", now)
 	}
-	s.expect(t, exitDone, "vga/data goes back to vga/data-storage when it is activated next", "merge", "--defer", "storage")
+	s.expect(t, exitDone, "vga/data goes back to vga/data-storage when it is activated next", "merge", "--force", "--defer", "storage")
 	if now := s.listKept(t); len(now) != 1 || !now["vga/data"].Merging {
 		t.Fatalf("left are %+v", now)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -214,12 +215,29 @@ func (s *setup) mounter() *mount.Mounter {
 	return mount.New(mount.Options{Log: s.log, Env: []string{owned.OwnerEnv()}})
 }
 
+// readMachineID reads the machine's own number (machine-id(5)), by which a host's folder in a store is known as its own. An
+// image that many machines are made of has none, or the word "uninitialized": all of them would pass for one.
+func readMachineID(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	id := strings.TrimSpace(string(data))
+	switch raw, hexErr := hex.DecodeString(id); {
+	case err != nil:
+	case id == "":
+		err = fmt.Errorf("%s is empty", path)
+	case hexErr != nil || len(raw) != 16:
+		err = fmt.Errorf("%s holds %q, which is no number of a machine", path, id)
+	}
+	if err != nil {
+		return "", say.WithHint(fmt.Errorf("cannot tell which machine this is: %w", err), "run `systemd-machine-id-setup`")
+	}
+	return id, nil
+}
+
 // engine builds what a run works with.
 func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error) {
-	machineID, err := os.ReadFile("/etc/machine-id")
+	machineID, err := readMachineID("/etc/machine-id")
 	if err != nil {
-		return nil, nil, say.WithHint(fmt.Errorf("cannot tell which machine this is: %w", err),
-			"run `systemd-machine-id-setup`")
+		return nil, nil, err
 	}
 	cfg := s.config
 	workers := cfg.Archive.Workers
@@ -241,7 +259,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Now:      s.now,
 	}
 	opts := backup.Options{
-		Host: s.host, MachineID: strings.TrimSpace(string(machineID)), Version: programVersion(),
+		Host: s.host, MachineID: machineID, Version: programVersion(),
 		ConfigPath: cfg.Path(), RunDir: cfg.RunDir, Parallel: cfg.Parallel,
 		MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
 		Select: backup.Select{

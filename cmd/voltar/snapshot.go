@@ -38,8 +38,9 @@ func (a *app) snapshotCommand() *cli.Command {
 			{Name: "remove", Usage: "remove a set", ArgsUsage: "NAME", Flags: commonFlags(), Action: a.snapshotRemove},
 			{
 				Name: "merge", Usage: "bring volumes back to what a set holds, and end it", ArgsUsage: "NAME",
-				Description: "EVERYTHING WRITTEN TO THE VOLUMES SINCE IS LOST.",
+				Description: "EVERYTHING WRITTEN TO THE VOLUMES SINCE IS LOST: --force says that this is meant.",
 				Flags: append(commonFlags(),
+					&cli.BoolFlag{Name: "force", Usage: "give up what was written to the volumes since"},
 					&cli.BoolFlag{Name: "defer", Usage: "when a volume is in use, let it go back when it is activated next"}),
 				Action: a.snapshotMerge,
 			},
@@ -110,6 +111,10 @@ func (a *app) snapshotRemove(c *cli.Context) error {
 }
 
 func (a *app) snapshotMerge(c *cli.Context) error {
+	if !c.Bool("force") {
+		return usageError{say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),
+			"--force does it; `voltar snapshot list` shows how old they are")}
+	}
 	return a.withEngine(c, func(_ *setup, engine *backup.Engine) error {
 		merged, err := engine.MergeKept(c.Context, c.Args().First(), c.Bool("defer"))
 		if c.Bool("json") {

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"voltar/internal/control"
+	"voltar/internal/owned"
 	"voltar/lvm"
 )
 
 // A person may cancel at any time: what is read then of a volume does not change while it is at work. The race detector
 // judges.
 func TestCancelWhileAVolumeIsLookedAt(t *testing.T) {
-	r := &run{Engine: &Engine{Deps: Deps{Log: slog.New(slog.DiscardHandler)}}, id: "run"}
+	r := &run{Engine: &Engine{Deps: Deps{Host: &owned.Host{Log: slog.New(slog.DiscardHandler)}}}, id: "run"}
 	v := &volumeRun{run: r, volume: lvm.Volume{VG: "vg", Name: "lv"}}
 	r.takeTurns(t.Context(), []unit{{members: []*volumeRun{v}}})
 	looked := make(chan struct{})

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"voltar/internal/say"
+)
+
+// Of an image of which many machines are made each would take the others' backups for its own.
+func TestMachineID(t *testing.T) {
+	const good = "0123456789abcdef0123456789abcdef"
+	for _, c := range []struct{ content, want, wrong string }{
+		{content: good + "\n", want: good},
+		{content: "uninitialized\n", wrong: `holds "uninitialized"`},
+		{content: "\n", wrong: "is empty"},
+		{content: "", wrong: "is empty"},
+		{content: good[1:], wrong: "which is no number of a machine"},
+	} {
+		path := filepath.Join(t.TempDir(), "machine-id")
+		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readMachineID(path)
+		switch {
+		case c.wrong == "" && (err != nil || got != c.want):
+			t.Errorf("%q: %q, %v", c.content, got, err)
+		case c.wrong != "" && (err == nil || !strings.Contains(say.Text(err), c.wrong) || !strings.Contains(say.Text(err), "systemd-machine-id-setup")):
+			t.Errorf("%q: %v, want %q with what to do", c.content, err, c.wrong)
+		}
+	}
+	if _, err := readMachineID(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a machine without a number has one")
+	}
+}
+
+func TestMergeAsksForForce(t *testing.T) {
+	code, _, errs := voltar(t, "snapshot", "merge", "storage")
+	if code != exitUsage || !strings.Contains(errs, "would be lost") || !strings.Contains(errs, "--force") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
