@@ -56,7 +56,8 @@ func (f *spillFile) writeAt(p []byte, offset int64) error {
 	}
 	_, err := f.WriteAt(p, offset)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return &LimitError{What: LimitSpillBytes + ", for which " + f.spill.dir + " has no room", Limit: f.spill.used.Load(), Got: f.spill.used.Load()}
+		used := f.spill.used.Load()
+		return &LimitError{What: LimitSpillBytes + ", for which " + f.spill.dir + " has no room", Limit: used, Got: used}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write a temporary file: %w", err)

@@ -85,7 +85,8 @@ func readLink(dirFD int, name string) (string, error) {
 func isFatal(err error) bool {
 	var limit *LimitError
 	var own *ownTrouble
-	return errors.As(err, &limit) || errors.As(err, &own) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+	return errors.As(err, &limit) || errors.As(err, &own) ||
+		errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
 // ownTrouble is an error of what a walk needs for itself.

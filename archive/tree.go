@@ -84,7 +84,8 @@ type TreeStats struct {
 //
 // Entries that cannot be read as they should are damage, listed in the stats, and no error: the archive is then
 // well-formed without them, or with zeros in their place. An error (of writing, of memory, or the cause of ctx) leaves
-// out and index unfinished and useless; it wraps a *LimitError when the tree is beyond a bound. A Write of out or index that hangs is the caller's to interrupt.
+// out and index unfinished and useless; it wraps a *LimitError when the tree is beyond a bound. A Write of out or index that
+// hangs is the caller's to interrupt.
 func WriteTree(ctx context.Context, root *os.File, out, index io.Writer, opts TreeOptions) (TreeStats, error) {
 	if err := opts.Level.check(); err != nil {
 		return TreeStats{}, err
@@ -139,7 +140,8 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		w.free <- it
 	}
 	t := &treeWriter{
-		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level), links: newLinkTable(temp, opts.Limits.LinkBytes),
+		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level),
+		links:      newLinkTable(temp, opts.Limits.LinkBytes),
 		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}
 	defer t.links.close()
