@@ -179,7 +179,8 @@ func (c *Client) LeftRunning() bool { return c.leftRunning.Load() }
 // suspended. It returns that error, with its own when it could not help.
 func (c *Client) resumeAfter(ctx context.Context, failure error, vg, name string) error {
 	var cmd *hostcmd.Error
-	if name == "" || !errors.As(failure, &cmd) || cmd.ExitCode >= 0 || errors.Is(failure, hostcmd.ErrLeftRunning) || errors.Is(failure, hostcmd.ErrNotFound) {
+	if name == "" || !errors.As(failure, &cmd) || cmd.ExitCode >= 0 || errors.Is(failure, hostcmd.ErrLeftRunning) ||
+		errors.Is(failure, hostcmd.ErrNotFound) {
 		return failure
 	}
 	ctx = context.WithoutCancel(ctx)

@@ -197,6 +197,17 @@ func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (
 	return &Reservation{VG: vg, Bytes: granted, WantedBytes: want, alloc: a}, nil
 }
 
+// Free tells how much of a volume group's space could be reserved now, and its extent.
+func (a *Allocator) Free(ctx context.Context, vg string) (freeBytes, extentBytes int64, err error) {
+	g, err := a.lock(ctx, vg)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer g.unlock()
+	group, err := a.query(ctx, vg)
+	return group.FreeBytes - g.reserved - a.reserve(group), group.ExtentBytes, err
+}
+
 // Use ends the reservation by running create, which makes the volume that it was for. Nobody is granted space of the
 // group meanwhile, so that the volume's extents are never counted twice nor forgotten.
 func (r *Reservation) Use(ctx context.Context, create func(bytes int64) error) error {

@@ -28,7 +28,11 @@ func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
 		if v.SnapshotBytes > 0 {
 			snapshot = say.Size(v.SnapshotBytes)
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, say.Size(v.SizeBytes), snapshot, v.Problem)
+		note := v.Problem
+		if v.WaitsFor != "" {
+			note = strings.TrimPrefix(note+"; waits for the room of others in "+v.WaitsFor, "; ")
+		}
+		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, say.Size(v.SizeBytes), snapshot, note)
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"voltar/internal/admit"
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
 	"voltar/lvm"
@@ -26,6 +28,7 @@ type PreviewVolume struct {
 	SizeBytes     int64  `json:"size"`
 	SnapshotBytes int64  `json:"snapshot"` // copy-on-write space; 0 for thin
 	Problem       string `json:"problem,omitempty"`
+	WaitsFor      string `json:"waits_for,omitempty"` // the volume group in which it waits for room that others take first
 }
 
 // PreviewSource is one source that is no volume.
@@ -61,7 +64,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		return nil, err
 	}
 	plan := chosen.plan
-	p := &Preview{Volumes: []PreviewVolume{}, Sources: []PreviewSource{}}
+	p := &Preview{Sources: []PreviewSource{}}
 	for _, s := range chosen.sources {
 		p.Sources = append(p.Sources, previewSource(s))
 	}
@@ -71,10 +74,10 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		}
 	}
 	wanted := map[string][]int64{}
-	for _, v := range plan.Selected() {
-		line := e.previewVolume(ctx, plan, v)
-		p.Volumes = append(p.Volumes, line)
-		wanted[v.VG] = append(wanted[v.VG], line.SnapshotBytes)
+	p.Volumes = e.previewVolumes(ctx, plan)
+	for _, line := range p.Volumes {
+		vg, _, _ := strings.Cut(line.Name, "/")
+		wanted[vg] = append(wanted[vg], line.SnapshotBytes)
 	}
 	for _, vg := range plan.VGs {
 		sizes := wanted[vg.Name]
@@ -95,23 +98,66 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 	return p, nil
 }
 
-func (e *Engine) previewVolume(ctx context.Context, plan *Plan, v lvm.Volume) PreviewVolume {
-	line := PreviewVolume{Name: v.String(), SizeBytes: v.SizeBytes}
-	var err error
-	if v.IsThin() {
-		limits := e.opts.Snapshot
-		_, err = e.LVM.CheckThinPool(ctx, v.VG, v.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
-	} else {
-		vg, _ := plan.VG(v.VG)
-		free := vg.FreeBytes - e.opts.Snapshot.KeepFreeBytes
-		var reduced lvm.SizeReduced
-		line.SnapshotBytes, reduced, err = lvm.SnapshotSize(v.SizeBytes, e.opts.Settings(v).SnapshotSize, free, vg.ExtentBytes)
-		line.Problem = reduced.String()
+// previewVolumes says what snapshot each volume would get, as the queue of a run decides it. What has to wait is shown with
+// what it may have when nothing else of the run holds room.
+func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume {
+	rooms := func() map[string]admit.Room {
+		free := map[string]admit.Room{}
+		for _, vg := range plan.VGs {
+			free[vg.Name] = admit.Room{FreeBytes: vg.FreeBytes - e.opts.Snapshot.KeepFreeBytes, ExtentBytes: vg.ExtentBytes}
+		}
+		return free
 	}
-	if err != nil {
-		line.Problem = report.ProblemOf(err).Message
+	units := e.volumeUnits(plan)
+	requests := make([]admit.Request, len(units))
+	for i, u := range units {
+		for _, v := range u {
+			requests[i] = append(requests[i], e.wantOf(v, plan.VGOf(v)))
+		}
 	}
-	return line
+	state := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.spareFraction(), Rooms: rooms()}
+	lines := []PreviewVolume{}
+	for i, d := range state.Pass(requests) {
+		waits := d.WaitsFor
+		if !d.Admitted {
+			alone := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.spareFraction(), Rooms: rooms()}
+			d = alone.Pass(requests[i : i+1])[0]
+		}
+		for j, v := range units[i] {
+			line := PreviewVolume{Name: v.String(), SizeBytes: v.SizeBytes, SnapshotBytes: d.Bytes[j]}
+			err := d.Errs[j]
+			if v.IsThin() {
+				limits := e.opts.Snapshot
+				_, err = e.LVM.CheckThinPool(ctx, v.VG, v.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+			}
+			if err != nil {
+				line.Problem = report.ProblemOf(err).Message
+			} else {
+				line.Problem = lvm.SizeReduced{WantedBytes: requests[i][j].WantBytes, GrantedBytes: d.Bytes[j]}.String()
+				line.WaitsFor = waits
+			}
+			lines = append(lines, line)
+		}
+	}
+	slices.SortFunc(lines, func(a, b PreviewVolume) int { return strings.Compare(a.Name, b.Name) })
+	return lines
+}
+
+// volumeUnits returns the selected volumes as a run takes them together.
+func (e *Engine) volumeUnits(plan *Plan) [][]lvm.Volume {
+	var units [][]lvm.Volume
+	at := map[string]int{}
+	for _, v := range plan.Selected() {
+		group := e.opts.Settings(v).Group
+		i, known := at[group]
+		if group == "" || !known {
+			i = len(units)
+			at[group] = i
+			units = append(units, nil)
+		}
+		units[i] = append(units[i], v)
+	}
+	return units
 }
 
 // previewSource looks at a source without running anything.

@@ -127,14 +127,15 @@ func (r *run) open(ctx context.Context) error {
 // backUp works through the units, so many volumes at a time.
 func (r *run) backUp(ctx context.Context, plan *Plan) {
 	var group errgroup.Group
-	group.SetLimit(r.opts.Parallel)
 	units := r.units(plan)
 	bounded, cancel := r.bounded(ctx)
 	defer cancel()
 	r.takeTurns(bounded, units)
+	queue := r.newQueue()
 	for _, u := range units {
+		ticket := r.join(bounded, queue, u) // in this order
 		group.Go(func() error {
-			r.backUpUnit(ctx, u)
+			r.backUpUnit(ctx, u, ticket)
 			return nil
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"voltar/archive"
+	"voltar/internal/admit"
 	"voltar/internal/journal"
 	"voltar/internal/quiesce"
 	"voltar/lvm"
@@ -23,11 +24,15 @@ type unit struct {
 	members []*volumeRun
 }
 
-// backUpUnit makes a unit quiet, takes its snapshots back to back, lets it go on, and then archives its members, each
-// failing alone.
-func (r *run) backUpUnit(ctx context.Context, u unit) {
+// backUpUnit waits until a unit may begin, makes it quiet, takes its snapshots back to back, lets it go on, and then archives
+// its members, each failing alone.
+func (r *run) backUpUnit(ctx context.Context, u unit, ticket *admit.Ticket) {
+	grant, err := ticket.Wait()
 	for _, v := range u.members {
 		v.beginTurn()
+	}
+	u.admitted(ctx, grant, err)
+	for _, v := range u.members {
 		v.start(v.within(ctx))
 	}
 	r.snapshotUnit(ctx, u)
@@ -51,6 +56,9 @@ func (r *run) backUpUnit(ctx context.Context, u unit) {
 // start gets everything ready that takes time, so that nothing is frozen for longer than the snapshots themselves take.
 func (v *volumeRun) start(ctx context.Context) {
 	v.result.Started = v.run.Now().UTC()
+	if v.failure != nil {
+		return
+	}
 	if ctx.Err() != nil {
 		v.fail(fmt.Errorf("the run was stopped before its turn: %w", context.Cause(ctx)))
 		return
@@ -93,6 +101,11 @@ func (v *volumeRun) reserve(ctx context.Context) error {
 		return err
 	}
 	want, floor := v.settings.SnapshotSize.Bounds(v.volume.SizeBytes, v.vg.ExtentBytes)
+	if v.share != nil {
+		v.room, _ = v.share.Taken.(*lvm.Reservation)
+		v.reduced = lvm.SizeReduced{WantedBytes: want, GrantedBytes: v.share.Bytes}
+		return nil
+	}
 	room, err := v.run.space.Reserve(ctx, v.volume.VG, want, floor)
 	if err != nil {
 		return err

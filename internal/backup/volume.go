@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/admit"
 	"voltar/internal/catalog"
 	"voltar/internal/owned"
 	"voltar/internal/say"
@@ -27,6 +28,7 @@ type volumeRun struct {
 	names    catalog.Names
 
 	held     owned.Stack      // lock, activation, snapshot
+	share    *admit.Share     // of what the run gives out; nil for a snapshot that is made for other tools
 	room     *lvm.Reservation // for the snapshot; nil for thin volumes
 	snapshot lvm.Snapshot
 	reduced  lvm.SizeReduced         // of the snapshot
