@@ -50,7 +50,7 @@ func TestLabVolumeGroupsOfGuests(t *testing.T) {
 
 	s := newSite(t, "[snapshot]\nmin_size = \"4MiB\"\n")
 	wantRules(t, s, map[string]string{"vg/disk": "", "guest/root": backup.RuleGuestLVM, "remote/root": backup.RuleGuestLVM})
-	wantRules(t, s, map[string]string{"guest/root": "", "remote/root": backup.RuleInclude}, "guest/*")
+	wantRules(t, s, map[string]string{"guest/root": "", "remote/root": backup.RuleGuestLVM}, "guest/*")
 	untouched := seqnos()
 	result := s.run(t, 0)
 	if after := seqnos(); after != untouched {
