@@ -157,7 +157,7 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 	case errors.As(err, &held):
 		return nil, err
 	case err != nil:
-		return e.stillborn(err), err
+		return e.reportFailedStart(err), err
 	}
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	defer r.listen()()

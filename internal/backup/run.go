@@ -41,8 +41,8 @@ func (e *Engine) newReport(command string) report.Run {
 	}
 }
 
-// stillborn reports a run that could not begin: a night without a backup and without a word of it would be the worst.
-func (e *Engine) stillborn(err error) *report.Run {
+// reportFailedStart reports a run that could not begin: a night without a backup and without a word of it would be the worst.
+func (e *Engine) reportFailedStart(err error) *report.Run {
 	r := &run{Engine: e, report: e.newReport("run")}
 	return r.finish(context.Background(), err)
 }

@@ -81,8 +81,8 @@ func (v *volumeRun) storeDump(ctx context.Context, d Dump, name string) error {
 	return err
 }
 
-// missed enters what could not be dumped in the report, and says whether there was anything.
-func (v *volumeRun) missed() bool {
+// recordMissingDumps enters what could not be dumped in the report, and says whether there was anything.
+func (v *volumeRun) recordMissingDumps() bool {
 	v.result.DamagedCount += int64(len(v.missing))
 	v.result.DamagedFiles = append(v.result.DamagedFiles, v.missing...)
 	return len(v.missing) > 0
@@ -242,17 +242,7 @@ func (s sourceRun) backUp(ctx context.Context) (err error) {
 	}
 	s.layout = &layout{extents: extents}
 	s.describe()
-	m := &catalog.Manifest{
-		Format: catalog.Format, Voltar: s.run.opts.Version, Status: catalog.StatusComplete, Host: s.run.us(), Run: s.run.id,
-		Source: s.source(), Time: s.id.Time, Started: s.result.Started, Dumps: s.dumps,
-	}
-	for _, x := range extents {
-		m.Extents = append(m.Extents, x.Extent)
-		if x.DamagedCount > 0 {
-			m.Status = catalog.StatusDamaged
-		}
-	}
-	return s.publish(ctx, m)
+	return s.publish(ctx, s.manifest(s.layout))
 }
 
 // storeDirectory archives a tree as it is just now.

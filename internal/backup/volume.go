@@ -156,7 +156,9 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: v.run.opts.Version, Status: catalog.StatusComplete,
 		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.id.Time, Started: v.result.Started,
-		Snapshot: v.snapshotFacts(), Quiesce: v.quiesced.facts(),
+	}
+	if v.watched != nil { // of a snapshot, as volumes are read from
+		m.Snapshot, m.Quiesce = v.snapshotFacts(), v.quiesced.facts()
 	}
 	for _, w := range v.result.Warnings {
 		m.Warnings = append(m.Warnings, w.Message)
@@ -171,7 +173,7 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 		}
 	}
 	m.Dumps = v.dumps
-	if v.missed() {
+	if v.recordMissingDumps() {
 		m.Status = catalog.StatusDamaged
 	}
 	return m

@@ -24,10 +24,8 @@ const (
 	KindVolume     Kind = "volume"     // an LV that a restore makes: VG, LV, Tags; once made LVUUID
 	KindMap        Kind = "map"        // DMName, DMUUID; once made Device
 	KindLoop       Kind = "loop"       // Path of the backing file; once made Device
-	KindMount      Kind = "mount"      // Device, Path (empty when detached)
 	KindFreeze     Kind = "freeze"     // Path, or Name of the hook; Deadline, Thaw
 	KindBackup     Kind = "backup"     // a folder that becomes a backup, or one that is being deleted: Destination, Path
-	KindFile       Kind = "file"       // a temporary file of the host: Path
 	KindThinMeta   Kind = "thin-meta"  // the metadata snapshot of a thin pool: DMName, DMUUID; once made Root
 )
 
