@@ -52,6 +52,7 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want.Ping = Ping{URL: "https://hc-ping.com/your-uuid-here", Start: "https://example.org/start",
 		Success: "https://example.org/success", Failure: "https://example.org/failure"}
 	want.Metrics.Textfile = "/var/lib/prometheus/node-exporter/voltar.prom"
+	want.Sign = Sign{Key: "/etc/voltar/sign_key", TrustedKeys: "/etc/voltar/trusted_keys"}
 	want.Mail.Username, want.Mail.Password = "voltar", Secret{File: "/etc/voltar/mail.password"}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("the commented lines differ from the defaults (-want +got):\n%s", diff)
