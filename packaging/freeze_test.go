@@ -12,22 +12,24 @@ import (
 )
 
 // frozenConfiguration freezes a filesystem of the host for as long as another freeze takes its time.
-const frozenConfiguration = configuration + `
+func frozenConfiguration() string {
+	return configuration + `
 [[volume]]
 match = "guest-whole"
 freeze = ["own", "slow"]
 [[guest]]
 name = "slow"
 method = "command"
-freeze = ["sleep", "300"]
+freeze = ["sleep", "900"]
 thaw = ["true"]
-deadline = "10m"
-timeout = "10m"
+deadline = "1h"
+timeout = "1h"
 [[guest]]
 name = "own"
 method = "local"
-timeout = "1m"
+timeout = "` + lab.Patience(30*time.Second).String() + `"
 `
+}
 
 // serviceDiesWhileFrozen ends the service while a filesystem of the host is frozen. What thaws lives in a unit of its own:
 // neither a run that hangs nor a service that is killed with all its processes keeps it from that.
@@ -40,13 +42,13 @@ func serviceDiesWhileFrozen(t *testing.T) {
 		name, deadline string
 		end            func(t *testing.T)
 	}{
-		{"hangs", "20s", func(*testing.T) {}},
-		{"is stopped", "10m", func(t *testing.T) { lab.Do(t, "systemctl", "stop", "voltar.service") }},
+		{"hangs", lab.Patience(10 * time.Second).String(), func(*testing.T) {}},
+		{"is stopped", "1h", func(t *testing.T) { lab.Do(t, "systemctl", "stop", "voltar.service") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			write(t, "/etc/voltar/voltar.toml", frozenConfiguration+"deadline = \""+test.deadline+"\"\nmountpoints = [\""+dir+"\"]\n")
+			write(t, "/etc/voltar/voltar.toml", frozenConfiguration()+"deadline = \""+test.deadline+"\"\nmountpoints = [\""+dir+"\"]\n")
 			lab.Do(t, "systemctl", "start", "--no-block", "voltar.service")
-			written := waitFrozen(t, filepath.Join(dir, "note"))
+			written := lab.UntilFrozen(t, func() error { return os.WriteFile(filepath.Join(dir, "note"), []byte("x"), 0o600) })
 			lab.Do(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", "voltar.service")
 			if units := unitsOf(t, "freeze-child"); len(units) != 2 || slices.ContainsFunc(units, func(unit string) bool { return !strings.HasSuffix(unit, ".scope") }) {
 				t.Errorf("what thaws lives in %q", units)
@@ -68,25 +70,6 @@ func serviceDiesWhileFrozen(t *testing.T) {
 	lab.Do(t, "systemctl", "start", "voltar-cleanup.service")
 	waitFor(t, "the slow child's end", func() bool { return len(unitsOf(t, "freeze-child")) == 0 })
 	nothingLeft(t)
-}
-
-// waitFrozen writes a file over and over until that hangs, and returns where the last write tells of its end.
-func waitFrozen(t *testing.T, path string) <-chan error {
-	t.Helper()
-	for limit := time.Now().Add(5 * time.Minute); time.Now().Before(limit); time.Sleep(100 * time.Millisecond) {
-		written := make(chan error, 1)
-		go func() { written <- os.WriteFile(path, []byte("x"), 0o600) }()
-		select {
-		case err := <-written:
-			if err != nil {
-				t.Fatal(err)
-			}
-		case <-time.After(5 * time.Second): // far longer than a write takes that nothing stops
-			return written
-		}
-	}
-	t.Fatal("nothing was frozen")
-	return nil
 }
 
 // unitsOf returns the units of the processes that have a word as an argument.

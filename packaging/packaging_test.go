@@ -511,7 +511,7 @@ func waitForMap(t *testing.T) {
 // waitFor waits for something that takes seconds, and minutes on a busy machine.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(5 * time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(lab.Patience(5 * time.Minute)); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("waited in vain for %s", what)
 		}

@@ -13,33 +13,25 @@ import (
 )
 
 // slowGuest is frozen by a command that takes its time, so that what is frozen beside it stays so meanwhile.
-const slowGuest = `
+//
+// It ends with the run that it belongs to, and would end by itself.
+func slowGuest() string {
+	return `
 [[guest]]
 name = "slow"
 method = "command"
-freeze = ["sleep", "20"]
+freeze = ["sleep", "600"]
 thaw = ["true"]
-deadline = "40s"
-timeout = "30s"
+deadline = "` + lab.Patience(10*time.Minute).String() + `"
+timeout = "` + lab.Patience(10*time.Minute).String() + `"
 `
+}
 
 // killWhileFrozen kills the program as soon as the writer stands still, and wants the writer to go on.
 func killWhileFrozen(t *testing.T, s site, write func() error, goesOn func()) {
 	t.Helper()
 	p := start(t, "snapshot", "create", "--name", "killed", "--size", "16MiB", "--config", s.config)
-	blocked := make(chan error, 1)
-	for stuck := false; !stuck; {
-		go func() { blocked <- write() }()
-		select {
-		case err := <-blocked:
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(50 * time.Millisecond)
-		case <-time.After(3 * time.Second): // far longer than a write takes that nothing stops
-			stuck = true
-		}
-	}
+	blocked := lab.UntilFrozen(t, write)
 	p.signal(t, syscall.SIGKILL)
 	p.wait(t)
 	if err := <-blocked; err != nil {
@@ -57,7 +49,7 @@ func killWhileFrozen(t *testing.T, s site, write func() error, goesOn func()) {
 
 func TestLabKilledWhileSuspended(t *testing.T) {
 	p := newPair(t)
-	s := newSite(t, slowGuest+`
+	s := newSite(t, slowGuest()+`
 [[group]]
 name = "db"
 volumes = ["*/data"]
@@ -114,6 +106,7 @@ PidFile $1/pid
 AuthorizedKeysFile $1/authorized
 StrictModes no
 UsePAM no
+UseDNS no
 PermitRootLogin prohibit-password
 EOT
 cat >ssh_config <<EOT
@@ -141,7 +134,8 @@ method = "ssh"
 host = "` + name + `"
 ssh_config = "` + config + `"
 mountpoints = ["` + dir + `"]
-deadline = "30s"
+timeout = "` + lab.Patience(30*time.Second).String() + `"
+deadline = "` + lab.Patience(time.Minute).String() + `"
 ` + more
 }
 
@@ -195,7 +189,7 @@ thaw = ["true"]
 		}
 	})
 	t.Run("killed", func(t *testing.T) {
-		s := newSite(t, sshGuest("web1", config, dir, slowGuest+"[[volume]]\nmatch = \"*\"\nfreeze = [\"web1\", \"slow\"]\n"))
+		s := newSite(t, sshGuest("web1", config, dir, slowGuest()+"[[volume]]\nmatch = \"*\"\nfreeze = [\"web1\", \"slow\"]\n"))
 		note := filepath.Join(dir, "note")
 		killWhileFrozen(t, s, func() error { return writeThrough(note) }, func() {
 			if err := writeThrough(note); err != nil {

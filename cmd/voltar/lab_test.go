@@ -29,7 +29,6 @@ func TestMain(m *testing.M) {
 	os.Exit(lab.Main(m, lab.Options{
 		MemoryBytes: 3 << 30,
 		Machines:    2,
-		Env:         []string{roundsVariable},
 		Layers: func(ctx context.Context) ([]string, error) {
 			return lab.Debs(ctx, "openssh-server", "age", "mariadb-server-core", "mariadb-client", "postgresql", "mdadm")
 		},

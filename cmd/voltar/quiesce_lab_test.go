@@ -126,7 +126,7 @@ func (l *lockstep) goesOn(t *testing.T) {
 // waitFor polls with a limit that only a hang reaches.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(5 * time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(lab.Patience(5 * time.Minute)); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("gave up waiting for %s", what)
 		}
@@ -158,19 +158,12 @@ func (s site) removeKept(t *testing.T, name string) {
 	}
 }
 
-// roundsVariable in the environment sets how many rounds the lockstep is looked at.
-const roundsVariable = "VOLTAR_LOCKSTEP_ROUNDS"
-
-func rounds(t *testing.T) int {
-	text := os.Getenv(roundsVariable)
-	if text == "" {
-		return 6
+// rounds is how often it is looked whether snapshots are of one moment.
+func rounds() int {
+	if lab.Slow() {
+		return 50
 	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return 6
 }
 
 // pair is two volumes in two volume groups with a mounted filesystem each and a writer on them.
@@ -221,7 +214,7 @@ freeze = ["here"]
 	p.writer.goesOn(t)
 
 	// Whole backups: what the archives have.
-	for round := 0; round < 2+rounds(t)/10; round++ {
+	for round := 0; round < 2+rounds()/10; round++ {
 		quiet.run(t, 0)
 		a, b := lastCounter(t, quiet.backupsOf(t, "vga/data")), lastCounter(t, quiet.backupsOf(t, "vgb/data"))
 		if a < 1 || a-b != 0 && a-b != 1 {
@@ -236,7 +229,7 @@ freeze = ["here"]
 	if quiesce.CanNest() {
 		here = quiesce.Freeze{Name: "here", Method: quiesce.MethodLocal, Mountpoints: p.dirs}
 	}
-	for round := range rounds(t) {
+	for round := range rounds() {
 		session, err := quieter.Arm(t.Context(), here)
 		if err != nil {
 			t.Fatal(err)

@@ -712,7 +712,8 @@ func TestLabRestoreInterrupted(t *testing.T) {
 	}
 }
 
-// stopMidway runs a restore as a process of its own and ends it by a signal while it fills a filesystem.
+// stopMidway runs a restore as a process of its own and ends it by a signal while it fills a filesystem. It lets the restore
+// go on by two milliseconds at a time and looks while it stands, so that none is too fast to be seen.
 func (s site) stopMidway(t *testing.T, signal unix.Signal, args ...string) (code int) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append([]string{"restore", "--config", s.config}, args...)...)
@@ -722,19 +723,31 @@ func (s site) stopMidway(t *testing.T, signal unix.Signal, args ...string) (code
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(5 * time.Minute)
-	for !s.isFilling(cmd.Process.Pid) && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
+	send := func(signals ...os.Signal) {
+		for _, s := range signals {
+			if err := cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Fatal(err)
+			}
+		}
 	}
-	if err := cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
+	deadline := time.Now().Add(lab.Patience(5 * time.Minute))
+	for send(unix.SIGSTOP); !s.isFilling(cmd.Process.Pid) && !hasEnded(cmd.Process.Pid) && time.Now().Before(deadline); send(unix.SIGSTOP) {
+		send(unix.SIGCONT)
+		time.Sleep(2 * time.Millisecond)
 	}
+	send(signal, unix.SIGCONT)
 	err := cmd.Wait()
 	if err == nil {
 		t.Fatalf("the restore was done before it could be stopped\n%s", errs.String())
 	}
 	t.Log(errs.String())
 	return cmd.ProcessState.ExitCode()
+}
+
+// hasEnded says that a process has ended, and that its parent has yet to hear of it.
+func hasEnded(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || bytes.Contains(stat, []byte(") Z "))
 }
 
 // isFilling says that a restore has a file open in the filesystem that it fills.

@@ -37,7 +37,7 @@ type settings struct {
 }
 
 // sample is what `make test` tries.
-var sample = settings{Seed: 1, Cases: 6, Kills: 2, Cuts: 1, Parts: 1}
+var sample = settings{Seed: 1, Cases: 4, Kills: 1, Cuts: 1, Parts: 1}
 
 // variables are those that make test-faults sets, here and in the machine.
 var variables = []string{
@@ -104,6 +104,9 @@ func TestMain(m *testing.M) {
 func prepare() (lab.Options, error) {
 	opts := lab.Options{Modules: []string{"dm-dust", "dm-log-writes"}, Layers: layers, Env: variables}
 	s, err := settingsOfRun()
+	if s.Full {
+		opts.TestLimit = 24 * time.Hour
+	}
 	if err != nil || lab.Inside() {
 		return opts, err
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,11 +16,13 @@ import (
 	"voltar/internal/hostcmd"
 )
 
-// commandTimeLimit holds for each command that a test runs with Do; the machine is slow at starting programs.
-const commandTimeLimit = 5 * time.Minute
-
-// detachTimeLimit is for udevd to close a device that it looks at.
-const detachTimeLimit = 30 * time.Second
+// On a quiet machine.
+const (
+	// commandTimeLimit holds for each command that a test runs with Do.
+	commandTimeLimit = 2 * time.Minute
+	// detachTimeLimit is for udevd to close a device that it looks at.
+	detachTimeLimit = 15 * time.Second
+)
 
 // Inside reports whether this process runs in a lab machine. The processor is asked, because a setting could be wrong,
 // and a test that believed it would then run among the host's own volumes.
@@ -32,28 +33,6 @@ func Inside() bool {
 	}
 	_, err = os.Stat("/lab/machine.env")
 	return err == nil
-}
-
-// watched returns the tests, each with a check for what it left behind.
-func watched(tests []testing.InternalTest) []testing.InternalTest {
-	var kept []testing.InternalTest
-	for _, test := range tests {
-		body := test.F
-		test.F = func(t *testing.T) {
-			before := traces(t)
-			// The first cleanup registered is the last that runs: after all of the test's own.
-			t.Cleanup(func() {
-				for _, trace := range traces(t) {
-					if !slices.Contains(before, trace) {
-						t.Errorf("the test left %s", trace)
-					}
-				}
-			})
-			body(t)
-		}
-		kept = append(kept, test)
-	}
-	return kept
 }
 
 // Do runs a command and returns what it wrote to standard output. It fails the test when the command fails.
@@ -68,9 +47,16 @@ func Do(t testing.TB, name string, args ...string) string {
 
 func try(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
-	cmd := hostcmd.Cmd{Name: name, Args: args, Timeout: commandTimeLimit}
-	// Cleanups run when the test's own context has ended.
-	res, err := hostcmd.New(hostcmd.Options{}).Run(context.WithoutCancel(t.Context()), cmd)
+	return command(context.WithoutCancel(t.Context()), name, args...) // cleanups run when the test's own context has ended
+}
+
+// command runs a command to its end and returns what it wrote to standard output.
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	return commandWithin(ctx, Patience(commandTimeLimit), name, args...)
+}
+
+func commandWithin(ctx context.Context, limit time.Duration, name string, args ...string) (string, error) {
+	res, err := hostcmd.New(hostcmd.Options{}).Run(ctx, hostcmd.Cmd{Name: name, Args: args, Timeout: limit})
 	if err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", strings.Join(append([]string{name}, args...), " "), err, res.Stderr)
 	}
@@ -110,12 +96,13 @@ func diskOf(t testing.TB, sizeBytes int64, sectorSize string) string {
 func waitUntilDetached(t testing.TB, device string) {
 	t.Helper()
 	attribute := filepath.Join("/sys/block", filepath.Base(device), "loop/backing_file")
-	for limit := time.Now().Add(detachTimeLimit); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+	patience := Patience(detachTimeLimit)
+	for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(attribute); errors.Is(err, fs.ErrNotExist) {
 			return
 		}
 	}
-	t.Errorf("%s is still attached %s after it was detached: something holds it open", device, detachTimeLimit)
+	t.Errorf("%s is still attached %s after it was detached: something holds it open", device, patience)
 }
 
 // VG makes a volume group on a new Disk. When the test ends it is removed with all its logical volumes, but snapshots
@@ -171,22 +158,21 @@ func Mount(t testing.TB, device, options string) string {
 
 // traces lists what stands on this machine that a test could leave behind: device-mapper devices, logical volumes, loop
 // devices and mounts in whichever namespace.
-func traces(t testing.TB) []string {
-	t.Helper()
+func traces() ([]string, error) {
 	var all []string
 	for _, list := range []func() ([]string, error){
 		func() ([]string, error) { return blockDevices("dm-*/dm/name", "the device-mapper device") },
 		func() ([]string, error) { return blockDevices("loop*/loop/backing_file", "a loop device over") },
-		func() ([]string, error) { return logicalVolumes(t) },
+		logicalVolumes,
 		mounts,
 	} {
 		found, err := list()
 		if err != nil {
-			t.Errorf("cannot tell what the test left: %v", err)
+			return nil, fmt.Errorf("cannot tell what a test left: %w", err)
 		}
 		all = append(all, found...)
 	}
-	return all
+	return all, nil
 }
 
 // blockDevices reads one attribute of the block devices that have it.
@@ -209,9 +195,8 @@ func blockDevices(pattern, what string) ([]string, error) {
 	return found, nil
 }
 
-func logicalVolumes(t testing.TB) ([]string, error) {
-	t.Helper()
-	out, err := try(t, "lvs", "--all", "--noheadings", "-o", "lv_full_name")
+func logicalVolumes() ([]string, error) {
+	out, err := command(context.Background(), "lvs", "--all", "--noheadings", "-o", "lv_full_name")
 	var found []string
 	for line := range strings.Lines(out) {
 		found = append(found, "the logical volume "+strings.TrimSpace(line))

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m, Options{DiskBytes: 64 << 20})) }
@@ -58,18 +59,47 @@ func TestLabSees4KSectors(t *testing.T) {
 	}
 }
 
-// What the leak check sees is what makes it fail a test: TestMachineReportsResults has one that leaks.
+// What the leak check sees is what makes it fail a test: TestBootReportsEachResultAsItsOwn has one that leaks.
 func TestLabTracesShowEachKind(t *testing.T) {
-	before := strings.Join(traces(t), "\n")
+	all := func() string {
+		found, err := traces()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(found, "\n")
+	}
+	before := all()
 	VG(t, "vg0", 64<<20)
 	volume := LV(t, "vg0", "data", 32<<20)
 	Do(t, "mkfs.ext4", "-q", volume)
 	dir := Mount(t, volume, "ro")
-	after := strings.Join(traces(t), "\n")
+	after := all()
 	for _, want := range []string{"device vg0-data", "loop device over", "logical volume vg0/data", "on " + dir} {
 		if strings.Contains(before, want) || !strings.Contains(after, want) {
 			t.Errorf("no %q in\n%s", want, after)
 		}
+	}
+}
+
+// What the host's administrator and root have set up is not seen: it would change what programs do and how soon they start.
+func TestLabHasSettingsOfItsOwn(t *testing.T) {
+	for _, name := range []string{"/root/.bashrc", "/root/.profile", "/etc/bash.bashrc", "/etc/localtime", "/etc/ld.so.preload",
+		"/etc/ssh/ssh_config", "/etc/mke2fs.conf", "/etc/voltar"} {
+		if _, err := os.Lstat(name); !os.IsNotExist(err) {
+			t.Errorf("%s: %v, want none", name, err)
+		}
+	}
+	if config := read(t, "/etc/lvm/lvm.conf"); strings.Contains(config, "#") {
+		t.Errorf("lvm2 is set up as on the host:\n%s", config)
+	}
+	if got := Do(t, "sh", "-c", "umask; echo $HOME $LANG $TZ $ENV"); got != "0022\n/root\n" {
+		t.Errorf("the environment is %q", got)
+	}
+}
+
+func TestLabPatienceFollowsTheMachine(t *testing.T) {
+	if os.Getenv(slownessVariable) == "" || Patience(time.Minute) < room*time.Minute {
+		t.Errorf("a minute is %s on a machine of slowness %q", Patience(time.Minute), os.Getenv(slownessVariable))
 	}
 }
 
@@ -87,4 +117,30 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+func TestLabUntilFrozen(t *testing.T) {
+	VG(t, "vg0", 64<<20)
+	volume := LV(t, "vg0", "data", 32<<20)
+	Do(t, "mkfs.ext4", "-q", volume)
+	dir := Mount(t, volume, "rw")
+	note := filepath.Join(dir, "note")
+	done := make(chan error, 1)
+	go func() {
+		_, err := command(t.Context(), "fsfreeze", "--freeze", dir)
+		done <- err
+	}()
+	written := UntilFrozen(t, func() error { return os.WriteFile(note, []byte("x"), 0o600) })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-written:
+		t.Errorf("a write ended while the filesystem was frozen: %v", err)
+	default:
+	}
+	Do(t, "fsfreeze", "--unfreeze", dir)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
 }

@@ -138,7 +138,7 @@ type outcome struct{ status, output map[string]string }
 // goTest runs the tests in testdata/failing as a person would.
 func goTest(t *testing.T, env ...string) outcome {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-json", "./testdata/failing")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-json", "-timeout=0", "./testdata/failing")
 	cmd.Env = append(os.Environ(), env...)
 	cmd.WaitDelay = time.Minute
 	stdout, err := cmd.Output()
@@ -187,6 +187,9 @@ func TestBootReportsEachResultAsItsOwn(t *testing.T) {
 	got.check(t, "TestLabLeaks", "fail", "left the snapshot vg1/leftsnap", "device leftvg-leftlv",
 		"loop device over /tmp/left.img", "logical volume leftvg/leftlv", "on /tmp/leftmount")
 	got.check(t, "TestLabPanics", "fail", "the inner panic")
+	got.check(t, "TestLabIsLeftAlone", "pass")
+	got.check(t, "TestLabExits", "fail", "the test's process: exit status 7")
+	got.check(t, "TestLabStops", "fail", "did not run this test", "stopped before its script had ended")
 	got.check(t, "TestLabNeverRuns", "fail", "did not run this test")
 }
 

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,8 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
-	"slices"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -25,214 +25,241 @@ const (
 	prefix = "TestLab"
 	// offVariable set to "off" skips the lab tests.
 	offVariable = "VOLTAR_LAB"
-	// partVariable tells a test binary in a machine which of the lab tests are dealt to it, as "1/3": every third, from
-	// the second on.
-	partVariable = "VOLTAR_LAB_PART"
+	// slowVariable set to anything has tests try more than they do in `make test`.
+	slowVariable = "VOLTAR_SLOW"
 	// reportTime is what the host keeps of a test run's time limit to report what the machine did in the rest.
-	reportTime = 15 * time.Second
-	// defaultTimeLimit holds where go test sets none.
-	defaultTimeLimit = 30 * time.Minute
-	// stopTime is what the machine keeps of that for a test binary that ran into its own limit to say where it hung.
-	stopTime       = 20 * time.Second
-	buildTimeLimit = 10 * time.Minute
+	reportTime     = 15 * time.Second
+	listTimeLimit  = 5 * time.Minute
+	buildTimeLimit = 30 * time.Minute
+	// defaultTestLimit is for each lab test on a quiet machine.
+	defaultTestLimit = 20 * time.Minute
 )
 
 // Options of Main; the zero value is a machine of DefaultMemoryBytes without a disk.
 type Options struct {
-	MemoryBytes int64    // 0 means DefaultMemoryBytes
-	DiskBytes   int64    // size of /dev/ubda, made anew and sparse; 0 for none
-	Modules     []string // kernel modules beside the usual ones
-	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
-	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
-	Machines    int      // the tests are dealt out among so many, each with one processor; 0 means 1
-	Env         []string // names of environment variables that are handed on to the tests where they are set
-	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, when
-	// the first lab test starts. Debs makes such.
+	MemoryBytes int64         // 0 means DefaultMemoryBytes
+	DiskBytes   int64         // size of /dev/ubda, made anew and sparse; 0 for none
+	Modules     []string      // kernel modules beside the usual ones
+	Share       string        // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool          // as Machine.Systemd: systemd, journald and udevd run, as on a production host
+	Machines    int           // the tests are dealt out among so many, each with one processor; 0 means 1
+	Env         []string      // names of environment variables that are handed on to the tests where they are set
+	TestLimit   time.Duration // of each lab test; 0 means 20 minutes. It follows the machine's speed, as Patience does
+	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, before
+	// the first lab test. Debs makes such.
 	Layers func(context.Context) ([]string, error)
 }
 
 // Main runs a package's tests and returns the exit status, for TestMain. On the host, tests named TestLab… are run in a
-// machine and all others as usual. The environment variable VOLTAR_LAB=off skips the lab tests.
+// machine, each in a process of its own, and all others as usual. The environment variable VOLTAR_LAB=off skips the lab
+// tests.
 func Main(m *testing.M, opts Options) int {
-	tests, err := testsOf(m)
+	flag.Parse()
+	switch {
+	case flagValue("test.list") != "":
+		return m.Run()
+	case Inside():
+		if names := os.Getenv(namesVariable); names != "" {
+			return runEach(strings.Fields(names), os.Stdout)
+		}
+		return m.Run()
+	}
+	status, others, err := runLab(opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		return 1
 	}
-	if Inside() {
-		*tests = watched(dealt(*tests, os.Getenv(partVariable)))
-		return m.Run()
-	}
-	h := &host{opts: opts, results: newResults(), parts: parts(*tests, max(opts.Machines, 1), flagValue("test.run"))}
-	relayed := slices.Clone(*tests)
-	for i := range relayed {
-		if strings.HasPrefix(relayed[i].Name, prefix) {
-			relayed[i].F = h.relay
+	if others {
+		skip := "^" + prefix
+		if users := flagValue("test.skip"); users != "" {
+			skip = users + "|" + skip
 		}
+		if err := flag.Set("test.skip", skip); err != nil {
+			fmt.Fprintln(os.Stderr, "lab:", err)
+			return 1
+		}
+		status = max(status, m.Run())
 	}
-	*tests = relayed
-	status := m.Run()
-	if err := h.close(status == 0); err != nil {
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		return 1
+	if status != 0 {
+		fmt.Println("FAIL")
+	} else if !others {
+		fmt.Println("PASS")
 	}
 	return status
 }
 
-// testsOf returns where m keeps the package's tests. The testing package offers no way to a test's function, and with a
-// call that each test had to make, one that forgot it would run on the host, perhaps as root and among its volumes.
-func testsOf(m *testing.M) (*[]testing.InternalTest, error) {
-	field := reflect.ValueOf(m).Elem().FieldByName("tests")
-	if !field.IsValid() || field.Type() != reflect.TypeFor[[]testing.InternalTest]() {
-		return nil, errors.New("cannot find the tests in testing.M: this version of Go keeps them in another way")
+// runLab runs the lab tests that go test selected. It reports whether there is anything else to run: with nothing selected
+// at all, the testing package says so.
+func runLab(opts Options) (status int, others bool, err error) {
+	all, err := listTests()
+	if err != nil {
+		return 0, false, err
 	}
-	return (*[]testing.InternalTest)(field.Addr().UnsafePointer()), nil
-}
-
-// host runs the lab tests of one package in a machine, and reports them on the host.
-type host struct {
-	opts    Options
-	once    sync.Once
-	results *results
-	parts   []string // as partVariable has them, of each machine
-	cancel  context.CancelFunc
-	ended   chan struct{} // closed when the machine is gone; nil before it started
-	err     error         // how the run in the machine failed; read after the results ended
-}
-
-// relay stands in for every lab test.
-func (h *host) relay(t *testing.T) {
+	names, others := selected(all, flagValue("test.run"), flagValue("test.skip"))
+	others = others || len(names) == 0 || flagValue("test.bench") != "" || flagValue("test.fuzz") != ""
+	if len(names) == 0 {
+		return 0, others, nil
+	}
+	out := &reporter{out: os.Stdout, verbose: flagValue("test.v")}
 	if os.Getenv(offVariable) == "off" {
-		h.once.Do(func() {
-			fmt.Fprintf(os.Stderr, "lab: %s=off: NOTHING IS TESTED AGAINST A REAL DEVICE-MAPPER\n", offVariable)
-		})
-		t.Skipf("%s=off", offVariable)
+		fmt.Fprintf(os.Stderr, "lab: %s=off: NOTHING IS TESTED AGAINST A REAL DEVICE-MAPPER\n", offVariable)
+		for _, name := range names {
+			out.write(made(name, "SKIP", offVariable+"=off"))
+		}
+		return 0, others, nil
 	}
-	h.once.Do(func() { h.start(t) })
-	test := h.results.take(t.Name())
-	if test == nil {
-		t.Fatalf("the lab did not run this test: %v", h.whyEnded())
+	ctx, cancel := context.WithCancel(context.Background())
+	if limit, err := time.ParseDuration(flagValue("test.timeout")); err == nil && limit > 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), max(limit-reportTime, limit/2))
 	}
-	h.report(t, test)
+	defer cancel()
+	if err := (&host{opts, out}).run(ctx, deal(names, max(opts.Machines, 1))); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 1, others, nil
+	}
+	return out.status(), others, nil
 }
 
-// report writes what a test wrote and how long it took, which t's own time does not show, runs its subtests likewise, and
-// gives t its result.
-func (h *host) report(t *testing.T, test *result) {
-	_, _ = io.WriteString(t.Output(), test.text()) // the testing package's own writer does not fail
-	if test.took != "" {
-		_, _ = fmt.Fprintf(t.Output(), "%s in the machine\n", test.took)
+// listTests returns the names of all tests of this binary.
+func listTests() ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
-	for _, sub := range test.subs {
-		t.Run(sub.name, func(t *testing.T) { h.report(t, sub) })
+	res, err := hostcmd.New(hostcmd.Options{}).Run(context.Background(), hostcmd.Cmd{
+		Name: self, Args: []string{"-test.list=."}, Timeout: listTimeLimit,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the tests: %w", err)
 	}
-	switch test.status {
-	case "PASS":
-	case "SKIP":
-		t.SkipNow()
-	case "FAIL":
-		t.FailNow()
-	default:
-		h.results.wait()
-		t.Fatalf("the lab test did not end: %v", h.whyEnded())
-	}
+	return strings.Fields(string(res.Stdout)), nil
 }
 
-// whyEnded explains why a result is missing, once no more can come.
-func (h *host) whyEnded() error {
-	if h.err == nil {
-		return errors.New("the test binary left it out")
+// selected returns those lab tests that the patterns of go test -run and -skip leave, and whether they leave any others.
+func selected(all []string, run, skip string) (lab []string, others bool) {
+	runs, skips := topPattern(run, ""), topPattern(skip, "$^")
+	if strings.Contains(skip, "/") {
+		skips = regexp.MustCompile("$^") // it skips subtests
 	}
-	return h.err
+	for _, name := range all {
+		switch {
+		case !runs.MatchString(name) || skips.MatchString(name):
+		case strings.HasPrefix(name, prefix):
+			lab = append(lab, name)
+		case strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Example") || strings.HasPrefix(name, "Fuzz"):
+			others = true
+		}
+	}
+	return lab, others
 }
 
-// start boots the machine and lets it run in the background. t is the first lab test: it has the time limit.
-func (h *host) start(t *testing.T) {
-	limit := defaultTimeLimit
-	if deadline, ok := t.Deadline(); ok {
-		limit = max(time.Until(deadline)-reportTime, time.Second)
+// topPattern is what of a pattern selects tests, and not subtests.
+func topPattern(pattern, none string) *regexp.Regexp {
+	top, _, _ := strings.Cut(pattern, "/")
+	if pattern == "" {
+		top = none
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	h.cancel, h.ended = cancel, make(chan struct{})
-	go func() {
-		defer close(h.ended)
-		defer cancel()
-		h.err = h.run(ctx, limit)
-		h.results.end()
-	}()
+	compiled, err := regexp.Compile(top)
+	if err != nil {
+		return regexp.MustCompile("") // a slash within brackets; the test binaries read the pattern for themselves
+	}
+	return compiled
 }
 
-// close returns when the machine is gone. After a good run it may end by itself, and must end well; else it is ended.
-func (h *host) close(passed bool) error {
-	if h.ended == nil {
-		return nil
+// deal shares tests out among machines. None is without one.
+func deal(names []string, machines int) [][]string {
+	parts := make([][]string, min(machines, len(names)))
+	for i, name := range names {
+		parts[i%len(parts)] = append(parts[i%len(parts)], name)
 	}
-	if !passed {
-		h.cancel()
-	}
-	<-h.ended
-	if passed && h.err != nil {
-		return fmt.Errorf("every test passed, but then: %w", h.err)
-	}
-	return nil
+	return parts
 }
 
-// run builds the package's tests and runs them in its machines. It fails unless each test binary itself ends well.
-func (h *host) run(ctx context.Context, limit time.Duration) error {
+// host runs the lab tests of one package in machines, and reports them on the host.
+type host struct {
+	opts Options
+	out  *reporter
+}
+
+// run builds the package's tests and runs them in its machines. It fails when a machine itself did not do well; what its
+// tests came to, the reporter knows.
+func (h *host) run(ctx context.Context, parts [][]string) error {
 	temp, err := newTempFolder()
 	if err != nil {
-		return err
+		return h.none(parts, err)
 	}
 	defer func() { _ = temp.remove() }() // no test's result depends on it
 	binary := filepath.Join(temp.path, "lab.test")
 	if err := buildTests(ctx, binary); err != nil {
-		return err
+		return h.none(parts, err)
 	}
 	var layers []string
 	if h.opts.Layers != nil {
 		if layers, err = h.opts.Layers(ctx); err != nil {
-			return err
+			return h.none(parts, err)
 		}
 	}
-	errs := make([]error, len(h.parts))
+	errs := make([]error, len(parts))
 	var machines sync.WaitGroup
-	for i, part := range h.parts {
+	for i, names := range parts {
 		machines.Go(func() {
 			machine, err := h.machine(filepath.Join(temp.path, fmt.Sprintf("disk%d.img", i)))
-			if err == nil {
-				machine.Layers = layers
-				machine.Script = "export " + partVariable + "=" + part + "\n" + testCommand(binary, limit, h.opts.Env)
-				err = h.runPart(ctx, machine)
+			if err != nil {
+				errs[i] = h.none([][]string{names}, err)
+				return
 			}
-			errs[i] = err
+			machine.Layers = layers
+			machine.Script = h.testCommand(binary, names)
+			errs[i] = h.runPart(ctx, machine, names)
 		})
 	}
 	machines.Wait()
 	return errors.Join(errs...)
 }
 
-// runPart runs one machine and collects the results from its output.
-func (h *host) runPart(ctx context.Context, machine Machine) error {
+// none reports that tests did not run.
+func (h *host) none(parts [][]string, err error) error {
+	for _, names := range parts {
+		for _, name := range names {
+			h.out.write(made(name, "FAIL", fmt.Sprintf("the lab did not run this test: %v", err)))
+		}
+	}
+	return err
+}
+
+// runPart runs one machine and reports its tests as they end.
+func (h *host) runPart(ctx context.Context, machine Machine, names []string) error {
 	output, writer := io.Pipe()
 	machine.Stdout = writer
-	var rest string
-	read := make(chan error, 1)
+	type read struct {
+		missing []string
+		rest    string
+		err     error
+	}
+	done := make(chan read, 1)
 	go func() {
-		var err error
-		rest, err = readResults(output, h.results)
-		read <- err
+		var r read
+		r.missing, r.rest, r.err = h.out.relay(output, names)
+		done <- r
 	}()
 	status, err := Run(ctx, machine)
-	err = errors.Join(err, writer.Close(), <-read)
+	err = errors.Join(err, writer.Close())
+	r := <-done
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("the machine was stopped: %w\n%s", ctx.Err(), rest)
-	case err != nil:
-		return fmt.Errorf("%w\n%s", err, rest)
-	case status != 0:
-		return fmt.Errorf("the test binary ended with status %d\n%s", status, rest)
+		err = fmt.Errorf("the machine was stopped when the time of go test -timeout was over: %w", ctx.Err())
+	case err == nil && status != 0:
+		err = fmt.Errorf("the tests' process in the machine ended with status %d", status)
 	}
-	return nil
+	if err = errors.Join(err, r.err); err != nil {
+		err = fmt.Errorf("%w\n%s", err, r.rest)
+	} else if len(r.missing) > 0 {
+		err = errors.New("the machine left tests out")
+	}
+	if len(r.missing) > 0 {
+		return h.none([][]string{r.missing}, err)
+	}
+	return err
 }
 
 // machine returns a machine as the options want it, without anything to run. Its disk, if any, is the file disk.
@@ -279,33 +306,27 @@ func buildTests(ctx context.Context, path string) error {
 	return nil
 }
 
-// testCommand is the machine's script. It hands on the flags that select tests, and the environment variables that are
-// named; the rest, the host applies to what the machine reports.
-func testCommand(binary string, limit time.Duration, env []string) string {
-	skip := "^(Benchmark|Example|Fuzz)"
-	if users := flagValue("test.skip"); users != "" {
-		skip = users + "|" + skip
-	}
-	args := []string{
-		hostFolder + binary, "-test.v=test2json", "-test.skip=" + skip,
-		"-test.timeout=" + max(limit-stopTime, limit/2).String(),
-	}
-	for _, name := range []string{"test.run", "test.count", "test.short"} {
-		if value := flagValue(name); value != "" {
-			args = append(args, "-"+name+"="+value)
-		}
-	}
-	for i, arg := range args {
-		args[i] = quote(arg)
-	}
-	script := ""
-	for _, name := range env {
+// testCommand is the machine's script. It hands on the flags that say how to run tests, and the environment variables that
+// are named.
+func (h *host) testCommand(binary string, names []string) string {
+	script := "export " + namesVariable + "=" + quote(strings.Join(names, " ")) + "\n"
+	script += "export " + limitVariable + "=" + cmp.Or(h.opts.TestLimit, defaultTestLimit).String() + "\n"
+	for _, name := range append([]string{slowVariable}, h.opts.Env...) {
 		if value, set := os.LookupEnv(name); set {
 			script += "export " + name + "=" + quote(value) + "\n"
 		}
 	}
-	return script + "exec " + strings.Join(args, " ") + "\n"
+	script += "exec " + quote(hostFolder+binary)
+	for _, name := range []string{"test.run", "test.skip", "test.count", "test.short"} {
+		if value := flagValue(name); value != "" {
+			script += " " + quote("-"+name+"="+value)
+		}
+	}
+	return script + "\n"
 }
+
+// Slow says whether tests are to take their time: try all moments and rounds, and not a few.
+func Slow() bool { return os.Getenv(slowVariable) != "" }
 
 // quote makes one word of a text for the shell.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }

@@ -297,7 +297,7 @@ func TestLabHangingMountIsLeftBehind(t *testing.T) {
 				t.Errorf("error %v, want the cause of cancellation", err)
 			}
 			resume()
-			if err := awaitReleased(device, time.Now().Add(time.Minute)); err != nil {
+			if err := awaitReleased(device, time.Now().Add(lab.Patience(time.Minute))); err != nil {
 				t.Errorf("what was left behind did not end with the hang: %v", err)
 			}
 			if got := readFile(t, mounted(t, device, fsType), "grüße.txt"); got != "from "+fsType {
@@ -400,7 +400,7 @@ func TestLabCloseTellsWhoIsStillThere(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := awaitReleased(device, time.Now().Add(time.Minute)); err != nil {
+	if err := awaitReleased(device, time.Now().Add(lab.Patience(time.Minute))); err != nil {
 		t.Error(err)
 	}
 	if err := m.Close(); !errors.Is(err, ErrBusy) {

@@ -96,7 +96,7 @@ func unit(t *testing.T, name, text string) {
 
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	for limit := time.Now().Add(5 * time.Minute); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+	for limit := time.Now().Add(lab.Patience(5 * time.Minute)); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return
 		}

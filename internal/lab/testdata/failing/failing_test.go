@@ -54,4 +54,16 @@ func TestLabPanics(*testing.T) {
 	panic("the inner panic")
 }
 
+func TestLabIsLeftAlone(*testing.T) {}
+
+// TestLabExits ends the process that it runs in.
+func TestLabExits(*testing.T) {
+	os.Exit(7)
+}
+
+// TestLabStops switches the machine off.
+func TestLabStops(t *testing.T) {
+	lab.Do(t, "busybox", "poweroff", "-f")
+}
+
 func TestLabNeverRuns(*testing.T) {}
