@@ -315,7 +315,7 @@ func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Objec
 	sizes := map[string]int64{}
 	var names []string
 	for _, o := range objects {
-		if name := path.Base(o.Key); name != ManifestName {
+		if name := path.Base(o.Key); name != ManifestName && name != SignatureName {
 			sizes[name] = o.SizeBytes
 			names = append(names, name)
 		}

@@ -125,6 +125,7 @@ func TestStockChecksFiles(t *testing.T) {
 	}
 	raw(t, s, archive(2), "of another length altogether")
 	raw(t, s, path.Join(made[3].Path(), "more"), "which harms nobody")
+	raw(t, s, path.Join(made[4].Path(), SignatureName), "of the manifest, which does not list it")
 	counted := &countingStore{Store: s}
 	lacking, err := x.CheckFiles(t.Context(), counted, made[0].Identity())
 	if err != nil {
