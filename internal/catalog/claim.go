@@ -128,11 +128,16 @@ func claimant(ctx context.Context, s store.Store, folder string) (string, error)
 	if err != nil {
 		return "", err
 	}
+	return runOf(data), nil
+}
+
+// runOf returns the run that a marker names, or "" for a marker of no use.
+func runOf(marker []byte) string {
 	var held claim
-	if decodeJSON(data, &held) != nil {
-		return "", nil
+	if err := decodeJSON(marker, &held); err != nil {
+		return ""
 	}
-	return held.Run, nil
+	return held.Run
 }
 
 // writeFirst writes a small object where there is none. It is no error when the object is there already as it was to be
