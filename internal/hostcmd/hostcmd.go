@@ -163,8 +163,8 @@ func (r *Runner) Output(ctx context.Context, name string, args ...string) ([]byt
 }
 
 // Run runs a command to its end. A failure is an *Error. When the context ends or the time is up, the command's whole
-// process group gets SIGTERM, and SIGKILL 5 s later or when the command itself has ended, unless it is to be left running. A command that does not end even then
-// is left behind (ErrStuck).
+// process group gets SIGTERM, and SIGKILL 5 s later or when the command itself has ended, unless it is to be left running.
+// A command that does not end even then is left behind (ErrStuck).
 func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	argv := append([]string{cmd.Name}, cmd.Args...)
 	path, err := r.LookPath(cmd.Name)
