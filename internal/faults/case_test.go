@@ -50,7 +50,8 @@ type armed struct {
 	mend     func()      // takes the fault away, once the program has ended
 	after    func()      // takes away what the fault was tried on, once everything has been checked
 	struck   func() bool // whether it struck; nil when it always does
-	wantCode int         // the only exit code that is right, where there is one; otherwise 0
+	wantCode int         // the only exit code that is right, where there is one beside 0
+	wantGood bool        // the program has to succeed all the same
 	anyData  bool        // the backups of this run hold other data than the host's own volumes
 }
 
@@ -97,6 +98,9 @@ func (h *host) try(t *testing.T, f fault) verdict {
 	}
 	if a.wantCode != 0 && out.code != a.wantCode {
 		wrong("exit code %d, want %d", out.code, a.wantCode)
+	}
+	if a.wantGood && out.code != 0 {
+		wrong("exit code %d of what is harmless", out.code)
 	}
 	h.judge(t, f, a, out, wrong)
 	h.judgeNextStart(t, f.step, a.anyData, wrong)

@@ -33,6 +33,7 @@ func deviceFaults(s step, calls []string) []fault {
 				armDisk(folder, i, failDisk))
 			add("failing disk", folder+" becomes read-only"+at, "input/output error|read-only file system", armDisk(folder, i, abortDisk))
 		}
+		add("hanging disk", "destination"+at, "given up|does not answer", armHangingDisk(i))
 		for _, by := range []string{"+1 day", "-1 day", "-20 years"} {
 			if i > 0 {
 				add("clock", by+at, ".", armClock(by, i))
@@ -100,6 +101,8 @@ const (
 	fillDisk  = `dd if=/dev/zero of="$1/.filler" bs=64k status=none || true; dd if=/dev/zero of="$1/.filler2" bs=512 status=none || true`
 	failDisk  = `dmsetup suspend --noflush --nolockfs broken && dmsetup load broken --table "0 131072 error" && dmsetup resume broken`
 	abortDisk = `mount -o remount,abort "$1"`
+	// No process can end that waits for the disk, so it answers again when the program has given it up.
+	hangDisk = `dmsetup suspend --noflush --nolockfs broken; (sleep 120; dmsetup resume broken) >/dev/null 2>&1 &`
 )
 
 // armDisk puts the destination or the state on a disk of its own, which breaks before a call, or at once.
@@ -134,6 +137,26 @@ func armDisk(folder string, call int, script string) func(*testing.T, *host) arm
 			lab.Do(t, "mount", "/dev/mapper/broken", "/mnt")
 			lab.Do(t, "sh", "-c", "rm -rf /mnt/.filler* /mnt/lost+found && rm -rf "+dir+"/* && cp -a /mnt/. "+dir+" && umount /mnt")
 			lab.Do(t, "dmsetup", "remove", "--retry", "broken")
+		}
+		return a
+	}
+}
+
+// armHangingDisk lets the disk of the destination give no answer, for longer than the program has patience.
+func armHangingDisk(call int) func(*testing.T, *host) armed {
+	return func(t *testing.T, h *host) armed {
+		plain, err := os.ReadFile(h.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		impatient := strings.Replace(string(plain), `require_mount = "none"`, "require_mount = \"none\"\npatience = \"10s\"", 1)
+		h.write(t, h.config, impatient)
+		a := armDisk("destination", call, hangDisk)(t, h)
+		mend := a.mend
+		a.mend = func() {
+			lab.Do(t, "dmsetup", "resume", "broken")
+			mend()
+			h.write(t, h.config, string(plain))
 		}
 		return a
 	}
