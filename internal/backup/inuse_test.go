@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"iter"
 	"slices"
 	"testing"
 
@@ -32,7 +31,10 @@ func TestIntersect(t *testing.T) {
 			b = append(b, alloc.Range{OffsetBytes: c.b[i], LengthBytes: c.b[i+1]})
 		}
 		var got []int64
-		for r := range iter.Seq2[archive.Range, error](intersect(a, slices.Values(b))) {
+		for r, err := range intersect(a, slices.Values(b)) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			got = append(got, r.OffsetBytes, r.LengthBytes)
 		}
 		if !slices.Equal(got, c.want) {
