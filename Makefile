@@ -161,7 +161,7 @@ fmt: ## format the source
 lint: $(GOLANGCI_LINT) ## check format, style and the import rules
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go'))
 	if [ -n "$$unformatted" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$unformatted" >&2; exit 1; fi
-	$(GOLANGCI_LINT) run
+	$(GOLANGCI_LINT) run --allow-parallel-runners
 
 test-host: ## run all tests that need no machine, under the race detector
 	go test -race -timeout 80m -skip '$(MACHINE_TESTS)' ./...

@@ -32,7 +32,8 @@ func (t *turn) bound(most time.Duration) {
 	}
 	t.timer = time.AfterFunc(most, func() {
 		t.cancel(say.WithHint(&overtimeError{fmt.Sprintf("it has taken longer than max_duration, %s", most)},
-			"look at what makes it slow: the volume's disk, the destinations, or a great many small files in the guest; max_duration in [limits] gives it more time"))
+			"look at what makes it slow: the volume's disk, the destinations, or a great many small files in the guest; "+
+				"max_duration in [limits] gives it more time"))
 	})
 }
 

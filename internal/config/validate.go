@@ -188,7 +188,8 @@ func (c *Config) validateSign(p *problems) {
 		}
 	}
 	if c.Sign.Key != "" && c.Sign.TrustedKeys == "" {
-		p.add("sign.key", "it needs sign.trusted_keys: what is signed without being checked would vouch for backups of strangers when they are copied")
+		p.add("sign.key", "it needs sign.trusted_keys: what is signed without being checked would vouch for backups of strangers "+
+			"when they are copied")
 	}
 }
 

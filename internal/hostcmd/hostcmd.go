@@ -186,8 +186,8 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 	if err != nil {
 		return Result{}, &Error{Argv: argv, ExitCode: -1, Err: err}
 	}
-	defer stdout.Close()
-	defer stderr.Close()
+	defer stdout.discard()
+	defer stderr.discard()
 	c := exec.CommandContext(runCtx, path, cmd.Args...)
 	var group processGroup
 	c.Cancel = func() error { return group.end(c.Process.Pid) }
@@ -321,7 +321,7 @@ func ExitCode(err error) int {
 type collector interface {
 	writer() io.Writer
 	Bytes() []byte // what there is so far
-	Close() error
+	discard()
 }
 
 // collectors returns those of standard output and standard error.
@@ -356,6 +356,7 @@ func newMemoryFile(name string, limit int64) (*memoryFile, error) {
 }
 
 func (f *memoryFile) writer() io.Writer { return f.File }
+func (f *memoryFile) discard()          { f.Close() } // nothing is lost: it was in memory only
 
 // Bytes returns the tail of the file.
 func (f *memoryFile) Bytes() []byte {
@@ -386,7 +387,7 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 }
 
 func (b *boundedBuffer) writer() io.Writer { return b }
-func (b *boundedBuffer) Close() error      { return nil }
+func (b *boundedBuffer) discard()          {}
 
 // Bytes returns what was written so far.
 func (b *boundedBuffer) Bytes() []byte {
@@ -413,7 +414,7 @@ func (b *tailBuffer) Write(p []byte) (int, error) {
 }
 
 func (b *tailBuffer) writer() io.Writer { return b }
-func (b *tailBuffer) Close() error      { return nil }
+func (b *tailBuffer) discard()          {}
 
 // Bytes returns a copy of the tail so far.
 func (b *tailBuffer) Bytes() []byte {
