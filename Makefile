@@ -50,7 +50,8 @@ build: ## build the static program ./voltar
 test: setup lint test-host test-lab ## set up and check everything that is quick to check, the demo too
 
 test-slow: setup ## check all the rest, before a release: hours, whose figures go into docs/reliability.md
-	VOLTAR_SLOW=1 go test -count 1 -timeout 0 -run '^TestLab(KilledRunsAreRecovered|GroupIsOfOneMoment)$$' ./cmd/voltar
+	VOLTAR_SLOW=1 go test -tags slow -count 1 -timeout 0 \
+		-run '^TestLab(KilledRunsAreRecovered|GroupIsOfOneMoment|TenantsThatCostMuch)$$' ./cmd/voltar
 	$(MAKE) test-boot test-faults test-mutations fuzz-long
 
 setup: packages $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing

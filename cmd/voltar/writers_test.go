@@ -6,10 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
-	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
 	"voltar/internal/store/s3"
 	"voltar/internal/store/s3/s3test"
@@ -17,7 +15,7 @@ import (
 )
 
 // Two runs of one name, each with a state and locks of its own as cloned machines have them, back up the same source to the
-// same places in the same second, round after round. What either reports stands, on each destination, and is its own.
+// same places at the same time, round after round. What either reports stands, on each destination, and is its own.
 func TestTwoWritersOfOneName(t *testing.T) {
 	const rounds = 8
 	server := s3test.Start(t, s3test.Versitygw)
@@ -39,16 +37,16 @@ func TestTwoWritersOfOneName(t *testing.T) {
 	made := map[string]string{} // run, by place
 	for range rounds {
 		results := make([]report.Run, len(configs))
-		var group sync.WaitGroup
-		for i, config := range configs {
-			group.Go(func() {
-				code, out, log := voltarAt(t, browsetest.Night, "run", "--json", "--config", config, "@dump/echo")
-				if err := json.Unmarshal([]byte(out), &results[i]); err != nil || code != 0 {
-					t.Errorf("writer %d ended with %d, %v: %s\n%s", i, code, err, out, log)
-				}
-			})
+		var writers []*process
+		for _, config := range configs {
+			writers = append(writers, start(t, "run", "--json", "--config", config, "@dump/echo"))
 		}
-		group.Wait()
+		for i, p := range writers {
+			code := p.wait(t)
+			if err := json.Unmarshal(p.stdout.Bytes(), &results[i]); err != nil || code != 0 {
+				t.Errorf("writer %d ended with %d, %v: %s\n%s", i, code, err, &p.stdout, &p.stderr)
+			}
+		}
 		for i, result := range results {
 			for _, v := range result.Volumes {
 				for _, c := range v.Copies {
