@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # What the tests use of Debian. The race detector needs the C compiler.
 PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs openssh-client thin-provisioning-tools \
 	exfatprogs ntfs-3g \
-	busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
+	patchelf busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
 	systemd udev dbus
 
 GOLANGCI_LINT_VERSION := v2.15.0
@@ -37,7 +37,7 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages build deb lint-deb lab demo fmt lint test test-host test-lab test-slow test-boot \
+.PHONY: help setup packages kernel build deb lint-deb lab demo fmt lint test test-host test-lab test-slow test-boot \
 	test-faults test-mutations fuzz fuzz-long clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
@@ -54,7 +54,7 @@ test-slow: setup ## check all the rest, before a release: hours, whose figures g
 		-run '^TestLab(KilledRunsAreRecovered|GroupIsOfOneMoment|TenantsThatCostMuch)$$' ./cmd/voltar
 	$(MAKE) test-boot test-faults test-mutations fuzz-long
 
-setup: packages $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
+setup: packages kernel $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do
@@ -71,6 +71,11 @@ packages:
 		$$install || { apt-get update && $$install; }
 	fi
 	go mod download
+
+# The kernel of the machines, newer than the host's where it can be had.
+kernel: packages
+	@mkdir -p .cache
+	internal/lab/kernel.sh .cache/uml
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(@D)
@@ -99,11 +104,11 @@ $(MACHINE): FORCE
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 go build -trimpath -o $@ ./internal/lab/machine
 
-lab: packages $(MACHINE) ## run a shell script as root in a throw-away machine (SCRIPT=file ARGS= DISK=2GiB MODULES= SHARE=folder SYSTEMD=1)
+lab: kernel $(MACHINE) ## run a shell script as root in a throw-away machine (SCRIPT=file ARGS= DISK=2GiB MODULES= SHARE=folder SYSTEMD=1)
 	@$(MACHINE) $(if $(DISK),-disk '$(DISK)') $(if $(MEMORY),-memory '$(MEMORY)') $(if $(MODULES),-modules '$(MODULES)') \
 		$(if $(SHARE),-share '$(SHARE)') $(if $(SYSTEMD),-systemd) '$(or $(SCRIPT),$(error which script? make lab SCRIPT=file))' $(ARGS)
 
-demo: packages build $(DEMO_SERVER) $(MACHINE) ## two nights on real volumes in a throw-away machine; leaves demo/
+demo: kernel build $(DEMO_SERVER) $(MACHINE) ## two nights on real volumes in a throw-away machine; leaves demo/
 	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo-mail ./internal/lab/demo
 	rm -rf demo
 	$(MACHINE) -disk 3GiB -memory 3GiB -share demo internal/lab/demo/demo.sh \

@@ -14,7 +14,7 @@ machine=${0%/*}
 # away. So mount, which has one, is not used before the overlay, and the overlay ignores them.
 enter_root() {
 	busybox mount -t proc proc /proc
-	busybox insmod "/usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
+	busybox insmod "$MODULES_FOLDER/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
 	busybox mount -t tmpfs -o mode=755,size=75% tmpfs /mnt
 	mkdir /mnt/upper /mnt/work /mnt/root
 	# Each layer is a mount of its own: an overlay takes no folder that lies within another of its layers.
@@ -29,7 +29,7 @@ enter_root() {
 	busybox mount -t overlay -o "nosuid,lowerdir=$lower/,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 	cd /mnt/root
 	mkdir -p usr/lib/modules lab out host
-	busybox mount --bind /usr/lib/uml/modules usr/lib/modules
+	busybox mount --bind "$MODULES_FOLDER" usr/lib/modules
 	busybox mount -t hostfs -o "nosuid,$machine" hostfs lab
 	busybox mount -t hostfs -o "nosuid,$SHARE" hostfs out
 	busybox mount -t hostfs -o ro,nosuid,/ hostfs host

@@ -26,6 +26,9 @@ const DefaultMemoryBytes = 2 << 30
 // hostFolder is where a machine sees the whole file system of the host, read-only.
 const hostFolder = "/host"
 
+// kernelFolder is where kernel.sh puts a kernel, in the root of the module.
+const kernelFolder = ".cache/uml"
+
 // memoryDir is where User-mode Linux keeps its memory best: any other folder means disk.
 const memoryDir = "/dev/shm"
 
@@ -76,9 +79,9 @@ type Running struct {
 // Boot starts a machine and returns at once. The end of ctx cuts the machine's power.
 func Boot(ctx context.Context, m Machine) (*Running, error) {
 	runner := hostcmd.New(hostcmd.Options{})
-	kernel, err := runner.LookPath("linux.uml")
+	kernel, err := findKernel(runner)
 	if err != nil {
-		return nil, say.WithHint(fmt.Errorf("cannot start a lab machine: %w", err), "apt-get install user-mode-linux")
+		return nil, err
 	}
 	launcher, err := namespaceCommand(ctx, runner)
 	if err != nil {
@@ -89,7 +92,7 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 		return nil, err
 	}
 	dir := temp.path
-	if err := m.prepare(dir); err != nil {
+	if err := m.prepare(dir, kernel.modules); err != nil {
 		return nil, errors.Join(err, temp.remove())
 	}
 	cpu, err := takeCPU()
@@ -105,7 +108,7 @@ func Boot(ctx context.Context, m Machine) (*Running, error) {
 		return nil, errors.Join(err, powerEnd.Close(), power.Close(), cpu.release(), temp.remove())
 	}
 	r := &Running{dir: dir, temp: temp, cpu: cpu, power: power, done: make(chan struct{})}
-	argv := append(launcher, "taskset", "--cpu-list", strconv.Itoa(cpu.number), "sh", "-c", supervise, "sh", kernel)
+	argv := append(launcher, "taskset", "--cpu-list", strconv.Itoa(cpu.number), "sh", "-c", supervise, "sh", kernel.path)
 	cmd := hostcmd.Cmd{
 		Name:    argv[0],
 		Args:    append(argv[1:], m.kernelArgs(dir)...),
@@ -168,7 +171,7 @@ func (r *Running) Wait() (status int, err error) {
 }
 
 // prepare fills the folder that the machine sees as /lab.
-func (m Machine) prepare(dir string) error {
+func (m Machine) prepare(dir, modules string) error {
 	share := m.Share
 	if share == "" {
 		share = filepath.Join(dir, "out")
@@ -176,7 +179,7 @@ func (m Machine) prepare(dir string) error {
 			return err
 		}
 	}
-	if err := checkPaths(append([]string{dir, share, m.Disk, m.Dir}, m.Layers...)); err != nil {
+	if err := checkPaths(append([]string{dir, modules, share, m.Disk, m.Dir}, m.Layers...)); err != nil {
 		return err
 	}
 	workDir := cmp.Or(m.Dir, "/")
@@ -188,9 +191,10 @@ func (m Machine) prepare(dir string) error {
 	for _, arg := range m.Args {
 		arguments += " " + quote(arg)
 	}
-	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\nMODULES='%s'\nSYSTEMD='%s'\n",
+	settings := fmt.Sprintf("LAYERS='%s'\nSHARE='%s'\nSOURCE='%s'\nWORKDIR='%s'\n"+
+		"MODULES_FOLDER='%s'\nMODULES='%s'\nSYSTEMD='%s'\n",
 		strings.Join(m.Layers, " "), share, sourceRoot(workDir), workDir,
-		strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), systemd)
+		modules, strings.Join(append(slices.Clone(baseModules), m.Modules...), " "), systemd)
 	files := []struct {
 		name, text string
 		mode       os.FileMode
@@ -208,12 +212,33 @@ func (m Machine) prepare(dir string) error {
 	return nil
 }
 
+// kernel is a User-mode Linux of the host, and the folder with its modules.
+type kernel struct{ path, modules string }
+
+// findKernel returns the kernel that kernel.sh put into the cache of the module where the process works, or else the host's.
+func findKernel(runner *hostcmd.Runner) (kernel, error) {
+	here, err := os.Getwd()
+	if err != nil {
+		return kernel{}, err
+	}
+	cache := filepath.Join(sourceRoot(here), kernelFolder)
+	path, err := runner.LookPath(filepath.Join(cache, "linux.uml"))
+	if err == nil {
+		return kernel{path, filepath.Join(cache, "modules")}, nil
+	}
+	path, err = runner.LookPath("linux.uml")
+	if err != nil {
+		return kernel{}, say.WithHint(fmt.Errorf("cannot start a lab machine: %w", err), "apt-get install user-mode-linux")
+	}
+	return kernel{path, "/usr/lib/uml/modules"}, nil
+}
+
 // kernelArgs is the kernel's command line: the host's root as root, one console for the kernel and one for the script.
 func (m Machine) kernelArgs(dir string) []string {
 	args := []string{
 		fmt.Sprintf("mem=%dM", m.memory()>>20), "noreboot", "uml_dir=" + dir,
 		"rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro", "init=" + filepath.Join(dir, "init.sh"),
-		"con=null", "con0=null,fd:1", "con1=null,fd:3", "pty.legacy_count=0", "quiet", "loglevel=1",
+		"seccomp=auto", "con=null", "con0=null,fd:1", "con1=null,fd:3", "pty.legacy_count=0", "quiet", "loglevel=1",
 	}
 	if m.Disk != "" {
 		args = append(args, "ubda="+m.Disk)
