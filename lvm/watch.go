@@ -152,8 +152,8 @@ func (w *Watch) judge(st Status) error {
 	r.PeakBytes = max(r.PeakBytes, st.UsedBytes)
 	r.PeakPercent = max(r.PeakPercent, st.UsedPercent)
 	if st.Invalid {
-		return say.WithHint(fmt.Errorf("%w: all %s of %s were used before it was read",
-			ErrSnapshotOverflow, say.Size(st.SizeBytes), w.snap),
+		return say.WithHint(fmt.Errorf("%w: its %s filled up before all of %s was read",
+			ErrSnapshotOverflow, say.Size(st.SizeBytes), w.snap.Origin),
 			fmt.Sprintf("give snapshots of %s more space: size in [snapshot], or snapshot_size in a [[volume]]", w.snap.Origin))
 	}
 	return nil

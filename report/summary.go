@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -143,8 +144,8 @@ func (r Run) because() string {
 	switch {
 	case common: // what befell all of them at once says more than their names
 	case len(bad) == 1:
-		cause := strings.ReplaceAll(bad[0].cause(), " of "+bad[0].Name, "") // said just before
-		return ": " + r.shortName(bad[0].Name) + ": " + cause
+		said := regexp.MustCompile(" of " + regexp.QuoteMeta(bad[0].Name) + "($|[ :;,])") // just before
+		return ": " + r.shortName(bad[0].Name) + ": " + said.ReplaceAllString(bad[0].cause(), "$1")
 	case len(bad) > 1:
 		var names []string
 		for _, v := range bad[:min(3, len(bad))] {

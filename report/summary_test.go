@@ -55,6 +55,9 @@ func TestSubject(t *testing.T) {
 	verify.Command = "verify"
 	destination := goodRun()
 	destination.Destinations[0].Error = &Problem{Message: "bucket is gone"}
+	ofSnapshot := goodRun()
+	ofSnapshot.Volumes[0].Status = VolumeFailed
+	ofSnapshot.Volumes[0].Error = &Problem{Message: "no read of " + ofSnapshot.Volumes[0].Name + "-snap; none of " + ofSnapshot.Volumes[0].Name}
 	missing := goodRun()
 	missing.PlannedVolumes = 14
 	warned := goodRun()
@@ -68,6 +71,7 @@ func TestSubject(t *testing.T) {
 		{"verify", verify, "[voltar] volume-host: verify OK 12 volumes, 48.4 GiB"},
 		{"warning", warned, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: volume-00000010: 62 % smaller than the last"},
 		{"one failed", oneFailed(), "[voltar] volume-host: FAILED 1 of 12: volume-00000019: cannot create a snapshot: lvcreate: exit status 5"},
+		{"its snapshot", ofSnapshot, "[voltar] volume-host: FAILED 1 of 12: volume-00000008: no read of nova-volumes/volume-00000008-snap; none"},
 		{"several", several, "[voltar] volume-host: FAILED 5 of 12: volume-00000008, volume-00000009, volume-00000010, 2 more"},
 		{"all, for one reason", allFailed(), "[voltar] volume-host: FAILED 12 of 12: destination disk: /BACKUPS is not mounted"},
 		{"same name in two groups", same, "[voltar] volume-host: FAILED 1 of 12: other/volume-00000009: failed"},

@@ -465,7 +465,11 @@ func restoreFolder(t *testing.T, s site, before map[string]facts) {
 	got.addTree(t, "all tree ", all)
 	want := before["plain"].only("all tree ")
 	delete(want, `all tree "null"`) // no device of this host is made
-	delete(want, `all tree "."`)    // the folder stays as it was made
+	delete(want, `all tree "."`)    // the folder stays as it was made:
+	if top := got[`all tree "."`]; !strings.HasPrefix(top, "mode 40700 uid 0 gid 0 ") {
+		t.Errorf("the folder has %s, want it closed", top)
+	}
+	delete(got, `all tree "."`)
 	setUID := `all tree "set-uid"`
 	want[setUID] = strings.Replace(want[setUID], "mode 104751", "mode 100751", 1)
 	want[setUID] = regexp.MustCompile(` security\.capability=[0-9a-f]+`).ReplaceAllString(want[setUID], "")

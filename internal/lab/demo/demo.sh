@@ -14,7 +14,7 @@ host = "volume-host"
 [select]
 volume_groups = ["nova-volumes"]
 [retention]
-days = 7
+days = 3
 [mail]
 to = ["operator@localhost"]
 from = "voltar@volume-host.localdomain"
@@ -102,8 +102,8 @@ date -s '2026-11-20 01:00:00' >/dev/null
 "$VOLTAR" volumes
 "$VOLTAR" run >/dev/null
 
-say "The second night, eight days later: retention lets the first one go"
-date -s '2026-11-28 01:00:00' >/dev/null
+say "The second night, four days later: retention lets the first one go"
+date -s '2026-11-24 01:00:00' >/dev/null
 printf 'written between the nights\n' >>/mnt/origin/home/user/notes
 "$VOLTAR" run --dry-run
 "$VOLTAR" run >/dev/null
