@@ -25,6 +25,7 @@ type losses struct {
 	bytes   int64
 	offset  int64 // of the first
 	err     error // of the first; io.EOF where the file ended early
+	failed  bool  // a read failed: it is not only that the file ended early
 	onRange func(offset, length int64, err error)
 }
 
@@ -33,6 +34,7 @@ func (l *losses) add(offset, length int64, err error) {
 		l.offset, l.err = offset, err
 	}
 	l.bytes += length
+	l.failed = l.failed || !errors.Is(err, io.EOF)
 	if l.onRange != nil {
 		l.onRange(offset, length, err)
 	}
@@ -48,6 +50,9 @@ func (l *losses) reason() string {
 	}
 	return fmt.Sprintf("%s cannot be read and are zeros, the first at byte %d: %v", say.Size(l.bytes), l.offset, l.err)
 }
+
+// isEnd tells whether nothing was lost but what lies beyond an early end.
+func (l *losses) isEnd() bool { return l.bytes > 0 && !l.failed }
 
 // fill reads len(p) bytes from offset on. What cannot be read is zeros, and goes into lost; around an error that is
 // found out in blocks of 4 KiB. Its own error is one that ends the whole archive.

@@ -37,6 +37,8 @@ type TreeOptions struct {
 	Limits Limits
 	// TempDir is where temporary files go when a tree is too much for memory; os.TempDir() when empty.
 	TempDir string
+	// Live says that the tree is in use while it is read: what changes meanwhile is listed as changed, and is no damage.
+	Live bool
 
 	sys      *system // nil means the host's; tests set faults
 	openDirs int     // 0 means maxOpenDirs
@@ -77,6 +79,8 @@ type TreeStats struct {
 	NotStored    map[string]int64 // by the NotStored names
 	Damaged      []Damage         // the first, as many as Limits allow
 	DamagedCount int64
+	Changed      []Damage // of a live tree, what changed while it was read; bounded as Damaged
+	ChangedCount int64
 }
 
 // WriteTree archives the tree whose root is the open folder root: the archive to out, its index to index, both as
@@ -141,7 +145,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	}
 	t := &treeWriter{
 		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level),
-		links:      newLinkTable(temp, opts.Limits.LinkBytes),
+		links: newLinkTable(temp, opts.Limits.LinkBytes), live: opts.Live,
 		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}
 	defer t.links.close()
@@ -186,7 +190,8 @@ type treeWriter struct {
 	head    []byte // of the entry at hand
 	sparse  []byte // map of the entry at hand
 
-	damagedBytes int // of the list in stats
+	live        bool // what changes while it is read is no damage
+	listedBytes int  // of the lists of entries in stats
 
 	onProgress  func(Progress)
 	indexWriter *indexWriter
@@ -241,8 +246,12 @@ func (t *treeWriter) finish(ctx context.Context) error {
 func (t *treeWriter) add(ctx context.Context, it *item) error {
 	e := &it.entry
 	if it.failed != nil {
-		t.damage(e.Path, it.failed.Error())
-		return nil //nolint:nilerr // one entry is damaged, which is listed; the archive goes on
+		if t.live && changedMeanwhile(it.failed) {
+			t.list(&t.stats.Changed, &t.stats.ChangedCount, e.Path, it.failed.Error())
+		} else {
+			t.list(&t.stats.Damaged, &t.stats.DamagedCount, e.Path, it.failed.Error())
+		}
+		return nil //nolint:nilerr // one entry is not stored, which is listed; the archive goes on
 	}
 	e.Flags, e.OddXattrs, e.Accounting = it.attrs.flags, it.attrs.odd, it.attrs.accounting
 	switch {
@@ -295,9 +304,16 @@ func (t *treeWriter) note(it *item) {
 	t.stats.ContentBytes += e.StoredBytes
 	t.entries.Store(t.stats.Entries)
 	t.content.Store(t.stats.ContentBytes)
+	switch {
+	case len(it.changed) == 0:
+	case t.live:
+		t.list(&t.stats.Changed, &t.stats.ChangedCount, e.Path, strings.Join(it.changed, "; "))
+	default: // nothing changes on a snapshot
+		it.damaged = append(it.damaged, it.changed...)
+	}
 	if len(it.damaged) > 0 {
 		e.Damaged = strings.Join(it.damaged, "; ")
-		t.damage(e.Path, e.Damaged)
+		t.list(&t.stats.Damaged, &t.stats.DamagedCount, e.Path, e.Damaged)
 	}
 	t.members.cur.entries = append(t.members.cur.entries, *e)
 	t.members.cur.indexBytes += indexCost(e)
@@ -319,12 +335,12 @@ func (t *treeWriter) fitsIndex(e *Entry) bool {
 	return t.members.cur.indexBytes+indexCost(e) <= t.limits.MemberIndexBytes
 }
 
-// damage counts damage, and lists what there is room for.
-func (t *treeWriter) damage(path, reason string) {
-	t.stats.DamagedCount++
-	t.damagedBytes += len(path) + len(reason)
-	if len(t.stats.Damaged) < t.limits.Damaged && t.damagedBytes <= t.limits.DamagedBytes {
-		t.stats.Damaged = append(t.stats.Damaged, Damage{Path: path, Reason: reason})
+// list counts an entry that is not stored as it should be, and enters it in its list while there is room.
+func (t *treeWriter) list(list *[]Damage, count *int64, path, reason string) {
+	*count++
+	t.listedBytes += len(path) + len(reason)
+	if len(*list) < t.limits.Damaged && t.listedBytes <= t.limits.DamagedBytes {
+		*list = append(*list, Damage{Path: path, Reason: reason})
 	}
 }
 

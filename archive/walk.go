@@ -35,6 +35,7 @@ type item struct {
 	loaded   bool
 	shared   []physical // of a file: what it shares with others
 	damaged  []string   // why data or attributes are not what they should be
+	changed  []string   // what happened to it while it was read
 	mounted  bool       // something else is mounted on it
 	failed   error      // it could not be looked at, and is not stored
 
@@ -228,7 +229,7 @@ func (w *walker) descend(ctx context.Context, parent *dirHandle, name string, st
 	dir := newDirHandle(fd)
 	opened, err := w.sys.statx(fd, "", unix.AT_EMPTY_PATH, string(w.path))
 	if err == nil && keyOf(&opened) != keyOf(st) {
-		err = errors.New("it became another folder while it was read")
+		err = &changeError{"it became another folder while it was read"}
 	}
 	if err != nil {
 		dir.release()
@@ -483,7 +484,11 @@ func (w *walker) sendMounted(ctx context.Context, st *unix.Statx_t) error {
 func (w *walker) sendUnlisted(ctx context.Context, st *unix.Statx_t, failed error) error {
 	return w.sendReady(ctx, func(it *item) {
 		it.setStat(st)
-		it.damaged = append(it.damaged, failed.Error())
+		if changedMeanwhile(failed) {
+			it.changed = append(it.changed, failed.Error())
+		} else {
+			it.damaged = append(it.damaged, failed.Error())
+		}
 	})
 }
 
@@ -574,7 +579,7 @@ func (p *preparer) look(ctx context.Context, it *item) error {
 	case TypeFile:
 		return p.openFile(ctx, it)
 	case TypeDir:
-		return errors.New("it became a folder while the tree was read")
+		return &changeError{"it became a folder while the tree was read"}
 	case TypeSymlink:
 		if it.entry.Linkname, err = readLink(it.dir.fd, it.name); err != nil {
 			return fmt.Errorf("cannot read the link: %w", err)
@@ -660,20 +665,43 @@ func (it *item) readData(
 			s.offset, s.length = s.offset+int64(len(part)), s.length-int64(len(part))
 		}
 	}
-	if reason := lost.reason(); reason != "" {
-		it.damaged = append(it.damaged, reason)
-	}
 	after, err := sys.statx(it.fd, "", unix.AT_EMPTY_PATH, it.entry.Path)
 	it.closeFile()
-	switch {
-	case err != nil:
+	if err != nil {
 		it.damaged = append(it.damaged, fmt.Sprintf("cannot look at it after reading: %v", err))
-	case keyOf(&after) != keyOf(&it.st):
-		it.damaged = append(it.damaged, "another file took its place while the tree was read")
-	case after.Size != it.st.Size:
-		it.damaged = append(it.damaged, fmt.Sprintf("changed size from %d to %d while it was read", it.st.Size, after.Size))
-	case after.Mtime != it.st.Mtime || after.Ctime != it.st.Ctime:
-		it.damaged = append(it.damaged, "changed while it was read")
+	} else if change := it.changeTo(&after); change != "" {
+		it.changed = append(it.changed, change)
+	}
+	switch reason := lost.reason(); {
+	case reason == "":
+	case lost.isEnd() && len(it.changed) > 0: // it was cut
+		it.changed = append([]string{reason}, it.changed...)
+	default:
+		it.damaged = append([]string{reason}, it.damaged...)
 	}
 	return nil
+}
+
+// changeTo says what happened to a file that looks so after it was read; "" when nothing did.
+func (it *item) changeTo(after *unix.Statx_t) string {
+	switch {
+	case keyOf(after) != keyOf(&it.st):
+		return "another file took its place while the tree was read"
+	case after.Size != it.st.Size:
+		return fmt.Sprintf("changed size from %d to %d while it was read", it.st.Size, after.Size)
+	case after.Mtime != it.st.Mtime || after.Ctime != it.st.Ctime:
+		return "changed while it was read"
+	}
+	return ""
+}
+
+// changeError is an entry that became something else while the tree was read.
+type changeError struct{ reason string }
+
+func (e *changeError) Error() string { return e.reason }
+
+// changedMeanwhile tells an entry that was removed or exchanged since its folder was listed from one that cannot be read.
+func changedMeanwhile(err error) bool {
+	var change *changeError
+	return errors.As(err, &change) || errors.Is(err, unix.ENOENT)
 }

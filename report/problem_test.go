@@ -50,15 +50,3 @@ hint: start the server
 		}
 	}
 }
-
-// A log that is rotated while its live directory is read says nothing of a disk.
-func TestFilesOfALiveDirectoryMayChange(t *testing.T) {
-	v := Volume{Name: "@directory/logs", DamagedFiles: []string{"log: ends early"}, DamagedCount: 1}
-	if hint := damaged(v, true).Hint; !strings.HasPrefix(hint, "a file that ends early was cut while it was read;") {
-		t.Errorf("of a live directory it is said: %s", hint)
-	}
-	v.Name = "vg/lv"
-	if hint := damaged(v, true).Hint; !strings.HasPrefix(hint, "check the disk beneath") {
-		t.Errorf("of a snapshot it is said: %s", hint)
-	}
-}

@@ -275,9 +275,6 @@ func damaged(v Volume, justMade bool) failure {
 	count := max(v.DamagedCount, int64(len(v.DamagedFiles)))
 	lines := []string{"the backup stands, but " + plural(count, "file") + " could not be read whole:"}
 	hint := "check the disk beneath the volume; older backups have what this one lacks"
-	if strings.HasPrefix(v.Name, "@directory/") { // read while it is in use
-		hint = "a file that ends early was cut while it was read; for others check the disk beneath; older backups have what this one lacks"
-	}
 	if !justMade {
 		lines[0] = plural(count, "file") + " of the stored backup cannot be read back:"
 		hint = "older backups have what this one lacks"
