@@ -48,7 +48,7 @@ type Options struct {
 	RunDir     string
 
 	Parallel int // volumes at a time
-	// MaxDuration bounds one volume from its turn on, and MaxRunDuration all of a run; 0 sets no bound.
+	// MaxDuration bounds one volume or other source from its turn on, and MaxRunDuration all of a run; 0 sets no bound.
 	MaxDuration, MaxRunDuration time.Duration
 	Select                      Select
 	Snapshot                    SnapshotOptions
@@ -190,8 +190,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return err
 	}
-	r.backUp(ctx, chosen.plan)
-	r.backUpSources(ctx, chosen.sources)
+	r.backUpAll(ctx, chosen)
 	r.catchUp(ctx, r.inCatchUp(patterns))
 	if chosen.looked {
 		r.retainGone(ctx, chosen.plan)

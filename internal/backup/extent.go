@@ -146,7 +146,8 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	}
 	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
 
-	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), treeLimits(use, v.run.opts.MaxDuration), func(stats archive.TreeStats) error {
+	opts := archive.TreeOptions{Limits: treeLimits(use, v.run.opts.MaxDuration), TempDir: v.run.StateDir}
+	err := v.writeTree(ctx, x, root, x.treeMaxBytes(use), opts, func(stats archive.TreeStats) error {
 		if err := checkNotEmpty(stats, use); err != nil {
 			return fmt.Errorf("archive %s: %w", x.label(), err)
 		}
@@ -163,14 +164,14 @@ func (v *volumeRun) storeTree(ctx context.Context, x *extent, mounted *mount.Mou
 	if err != nil {
 		return err
 	}
-	x.noteKernelErrors(ctx, root, archive.TreeOptions{Limits: treeLimits(use, v.run.opts.MaxDuration), TempDir: v.run.StateDir}, kernelErrors)
+	x.noteKernelErrors(ctx, root, opts, kernelErrors)
 	return v.storeBootArea(ctx, x)
 }
 
-// writeTree archives a tree, of at most maxBytes (0 when nothing is known) and within limits, with its index. What check
-// refuses does not count.
+// writeTree archives a tree, of at most maxBytes (0 when nothing is known), with its index. What check refuses does not
+// count. The options say what is special about the tree; the rest of them are the volume's.
 func (v *volumeRun) writeTree(
-	ctx context.Context, x *extent, root *os.File, maxBytes int64, limits archive.Limits, check func(archive.TreeStats) error,
+	ctx context.Context, x *extent, root *os.File, maxBytes int64, opts archive.TreeOptions, check func(archive.TreeStats) error,
 ) error {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
@@ -179,12 +180,11 @@ func (v *volumeRun) writeTree(
 		return err
 	}
 	defer index.abort()
+	opts.Level, opts.Pool, opts.Exclude, opts.OnProgress = v.settings.Level, v.run.Pool, v.exclude, v.progress
+	opts.TempDir = v.run.StateDir
 	var stats archive.TreeStats
 	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
-		stats, err = archive.WriteTree(ctx, root, w, index, archive.TreeOptions{
-			Level: v.settings.Level, Pool: v.run.Pool, Exclude: v.exclude, OnProgress: v.progress,
-			Limits: limits, TempDir: v.run.StateDir,
-		})
+		stats, err = archive.WriteTree(ctx, root, w, index, opts)
 		return err
 	})
 	if err != nil {

@@ -32,7 +32,7 @@ func (t *turn) bound(most time.Duration) {
 	}
 	t.timer = time.AfterFunc(most, func() {
 		t.cancel(say.WithHint(&overtimeError{fmt.Sprintf("it has taken longer than max_duration, %s", most)},
-			"look at what makes it slow: the volume's disk, the destinations, or a great many small files in the guest; "+
+			"look at what makes it slow: the disk, the destinations, the command of a dump, or a great many small files; "+
 				"max_duration in [limits] gives it more time"))
 	})
 }

@@ -109,7 +109,7 @@ func (r *run) recover(ctx context.Context) {
 
 // open claims the destinations. A run goes on while one of them can be written to.
 func (r *run) open(ctx context.Context) error {
-	all := []error{errNoDestination}
+	var all []error
 	for _, d := range r.opts.Destinations {
 		t := r.openTarget(ctx, d)
 		r.targets = append(r.targets, t)
@@ -118,18 +118,28 @@ func (r *run) open(ctx context.Context) error {
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, t.err))
 		}
 	}
-	if len(all) > len(r.targets) {
-		return errors.Join(all...)
+	switch {
+	case len(r.targets) == 0:
+		return errNoDestination
+	case len(all) < len(r.targets):
+		return nil
 	}
-	return nil
+	return errors.Join(all...)
 }
 
-// backUp works through the units, so many volumes at a time.
-func (r *run) backUp(ctx context.Context, plan *Plan) {
-	var group errgroup.Group
-	units := r.units(plan)
+// backUpAll works through the volumes, and then through what else there is, for as long as a run may take.
+func (r *run) backUpAll(ctx context.Context, chosen choice) {
 	bounded, cancel := r.bounded(ctx)
 	defer cancel()
+	r.backUp(ctx, bounded, chosen.plan)
+	r.backUpSources(ctx, bounded, chosen.sources)
+}
+
+// backUp works through the units, so many volumes at a time. What is done for a volume ends with bounded, what is done for
+// all of a unit with ctx.
+func (r *run) backUp(ctx, bounded context.Context, plan *Plan) {
+	var group errgroup.Group
+	units := r.units(plan)
 	r.takeTurns(bounded, units)
 	queue := r.newQueue()
 	for _, u := range units {

@@ -200,18 +200,20 @@ func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) 
 }
 
 // backUpSources works through the sources, so many at a time.
-func (r *run) backUpSources(ctx context.Context, sources []source) {
+func (r *run) backUpSources(ctx, bounded context.Context, sources []source) {
 	var group errgroup.Group
 	group.SetLimit(r.opts.Parallel)
 	for _, source := range sources {
 		s := r.newSource(source)
+		r.takeTurns(bounded, []unit{{members: []*volumeRun{s.volumeRun}}})
 		group.Go(func() error {
 			s.result.Started = r.Now().UTC()
+			s.beginTurn()
 			if r.Progress != nil {
 				r.Progress.VolumeStarted(s.name(), 0)
 			}
 			defer s.end(ctx)
-			s.fail(s.backUp(ctx))
+			s.fail(s.backUp(s.within(ctx)))
 			return nil
 		})
 	}
@@ -258,7 +260,8 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	}
 	defer root.Close()
 	x := &extent{}
-	err = v.writeTree(ctx, x, root, 0, archive.Limits{}, func(stats archive.TreeStats) error {
+	err = v.writeTree(ctx, x, root, 0, archive.TreeOptions{Live: true}, func(stats archive.TreeStats) error {
+		v.warnOfChanges(stats)
 		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
 			return say.WithHint(fmt.Errorf("%s is empty", d.Path),
 				"is what belongs there mounted? require_mount of the directory looks after it")
@@ -273,6 +276,26 @@ func (v *volumeRun) storeDirectory(ctx context.Context, d Directory) (_ []*exten
 	x.Reason = "read as it was used, without a snapshot"
 	v.result.SizeBytes = x.SizeBytes
 	return []*extent{x}, nil
+}
+
+// shownChanges is how many files the warning of a live tree names.
+const shownChanges = 5
+
+// warnOfChanges names what changed in a live tree while it was read.
+func (v *volumeRun) warnOfChanges(stats archive.TreeStats) {
+	if stats.ChangedCount == 0 {
+		return
+	}
+	var named []string
+	for _, c := range stats.Changed[:min(len(stats.Changed), shownChanges)] {
+		named = append(named, fmt.Sprintf("%.200q (%s)", c.Path, c.Reason))
+	}
+	message := "changed while it was read: " + strings.Join(named, ", ")
+	if more := stats.ChangedCount - int64(len(named)); more > 0 {
+		message += fmt.Sprintf(", and %s more", say.Count(more))
+	}
+	v.warn(message, "the backup has them as they were read, part old and part new; `exclude` leaves out logs and the like, "+
+		"a dump keeps a database whole, and a snapshot of its volume everything")
 }
 
 // checkMounted wants a folder to be a mountpoint, as destinations do: a bind mount is one.
@@ -303,6 +326,6 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	if err := r.open(ctx); err != nil {
 		return r.finish(ctx, err), err
 	}
-	r.backUpSources(ctx, []source{dumpSource(catalog.SourceStream, e.opts.Sources.Streams[i])})
+	r.backUpAll(ctx, choice{plan: &Plan{}, sources: []source{dumpSource(catalog.SourceStream, e.opts.Sources.Streams[i])}})
 	return r.finish(ctx, nil), nil
 }

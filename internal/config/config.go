@@ -109,8 +109,8 @@ type Limits struct {
 	CPUs     int    `toml:"cpus"`      // used at a time; 0 means all
 	ReadRate Size   `toml:"read_rate"` // bytes a second from all volumes together; 0 sets no limit
 
-	MaxDuration    Duration `toml:"max_duration"`     // of one volume, from its turn on; 0 sets no limit
-	MaxRunDuration Duration `toml:"max_run_duration"` // of all volumes of a run; 0 sets no limit
+	MaxDuration    Duration `toml:"max_duration"`     // of one volume or other source, from its turn on; 0 sets no limit
+	MaxRunDuration Duration `toml:"max_run_duration"` // of all of them in a run; 0 sets no limit
 	TellAfter      Duration `toml:"tell_after"`       // a run that is still going on is told, each time; 0 never
 }
 
