@@ -138,7 +138,7 @@ type outcome struct{ status, output map[string]string }
 // goTest runs the tests in testdata/failing as a person would.
 func goTest(t *testing.T, env ...string) outcome {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-json", "-timeout=0", "./testdata/failing")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-json", "-timeout=0", "-tags=tagged", "./testdata/failing")
 	cmd.Env = append(os.Environ(), env...)
 	cmd.WaitDelay = time.Minute
 	stdout, err := cmd.Output()
@@ -178,6 +178,7 @@ func TestBootReportsEachResultAsItsOwn(t *testing.T) {
 	got := goTest(t)
 	got.check(t, "", "fail")
 	got.check(t, "TestOnTheHost", "pass")
+	got.check(t, "TestLabOfATag", "pass")
 	got.check(t, "TestLabPasses", "pass", "written without a line end")
 	got.check(t, "TestLabPasses/sub/with_slash", "pass", "from the subtest")
 	got.check(t, "TestLabPasses/skipped", "skip", "the reason")

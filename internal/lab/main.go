@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -294,7 +295,7 @@ func buildTests(ctx context.Context, path string) error {
 	var output bytes.Buffer
 	_, err = hostcmd.New(hostcmd.Options{}).Run(ctx, hostcmd.Cmd{
 		Name:    goCommand,
-		Args:    []string{"test", "-c", "-o", path, "."},
+		Args:    []string{"test", "-c", "-tags", buildTags(), "-o", path, "."},
 		Env:     []string{"CGO_ENABLED=0", "GOFLAGS=" + os.Getenv("GOFLAGS") + " -race=false"},
 		Stdout:  &output,
 		Stderr:  &output,
@@ -304,6 +305,20 @@ func buildTests(ctx context.Context, path string) error {
 		return fmt.Errorf("cannot build the lab tests: %w\n%s", err, output.String())
 	}
 	return nil
+}
+
+// buildTags are the build tags of this test binary: a test that a tag lets in is in the machine's, too.
+func buildTags() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "-tags" {
+			return setting.Value
+		}
+	}
+	return ""
 }
 
 // testCommand is the machine's script. It hands on the flags that say how to run tests, and the environment variables that

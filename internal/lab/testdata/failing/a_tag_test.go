@@ -1,0 +1,7 @@
+//go:build tagged
+
+package failing
+
+import "testing"
+
+func TestLabOfATag(*testing.T) {}
