@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/lab"
 	"voltar/internal/mount"
@@ -17,6 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	unix.Umask(0o022) // a configuration that a group may write to is refused
 	if status, handled := mount.RunChild(os.Args); handled {
 		os.Exit(status)
 	}

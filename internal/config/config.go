@@ -8,18 +8,15 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-	"golang.org/x/sys/unix"
 
-	"voltar/internal/say"
+	"voltar/internal/safedir"
 	"voltar/retention"
 )
 
@@ -259,7 +256,7 @@ func WithoutFile() *Config {
 
 // Load reads and checks a file. A file that is missing is an error that wraps fs.ErrNotExist.
 func Load(file string) (*Config, error) {
-	content, err := readOwn(file)
+	content, err := safedir.ReadFile(file) // hooks and commands run from it
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
@@ -269,35 +266,6 @@ func Load(file string) (*Config, error) {
 	}
 	c.path = file
 	return c, nil
-}
-
-// readOwn reads a file that nobody can change but root and who runs the program: hooks and commands run from it.
-func readOwn(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
-		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if err := checkOwn(path, stat, uint32(os.Geteuid())); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(file)
-}
-
-func checkOwn(path string, stat unix.Stat_t, runBy uint32) error {
-	others := ", and commands of it would run as user " + strconv.Itoa(int(runBy))
-	regular := stat.Mode&unix.S_IFMT == unix.S_IFREG // nobody writes into a pipe that a shell has opened for this
-	switch {
-	case stat.Uid != 0 && stat.Uid != runBy:
-		return say.WithHint(fmt.Errorf("%s belongs to user %d%s", path, stat.Uid, others), "chown root "+path)
-	case regular && stat.Mode&unix.S_IWOTH != 0:
-		return say.WithHint(fmt.Errorf("everybody may write to %s%s", path, others), "chmod o-w "+path)
-	}
-	return nil
 }
 
 // Path returns the file that the configuration came from, or "".

@@ -1,6 +1,7 @@
-// Package safedir opens folders of the host for files that come from a stranger. What a guest's disk held, its set-user-id
-// programs and its secrets with it, must be out of reach of the host's other users, and none of these may lead root's
-// writing elsewhere by exchanging a folder or a symbolic link on the way.
+// Package safedir knows which paths of the host no other user has a hand in. It opens folders for files that come from a
+// stranger: what a guest's disk held, its set-user-id programs and its secrets with it, must be out of reach of the host's
+// other users, and none of these may lead root's writing elsewhere by exchanging a folder or a symbolic link on the way. And it
+// reads files whose word is taken, as ssh does with StrictModes.
 package safedir
 
 import (
@@ -17,7 +18,7 @@ import (
 	"voltar/internal/say"
 )
 
-// ErrUntrusted is wrapped by the error of a folder that another user has a hand in.
+// ErrUntrusted is wrapped by the error of a folder or file that another user has a hand in.
 var ErrUntrusted = errors.New("another user could exchange it")
 
 // linksFollowed bounds the symbolic links on the way to a folder, as the kernel does.
@@ -27,7 +28,7 @@ const linksFollowed = 40
 // has to be the caller's. The way to it may lead through folders and symbolic links of root and of the caller, as long as nobody else can
 // write to these. The error wraps ErrUntrusted otherwise, and nothing is made.
 func Open(path string) (*os.Root, error) {
-	w, err := walk(path)
+	w, err := walk(path, toFolder)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func Open(path string) (*os.Root, error) {
 
 // Check returns the error that Open would. It makes nothing.
 func Check(path string) error {
-	w, err := walk(path)
+	w, err := walk(path, toFolder)
 	if err != nil {
 		return err
 	}
@@ -59,9 +60,59 @@ func Check(path string) error {
 	return w.checkOwn()
 }
 
-// walker is on the way to a folder.
+// ReadFile reads the file at path. It has to belong to root or the caller, and nobody else, no group either, may write to it or to a
+// folder on the way to it; where that is so, the error wraps ErrUntrusted. In a folder as /tmp, where names that are there cannot be exchanged,
+// a file may lie. A pipe without a name, such as a shell makes for its "<(command)", is read as it is.
+func ReadFile(path string) ([]byte, error) {
+	nameless, err := isNameless(path)
+	if err != nil {
+		return nil, err
+	}
+	if nameless {
+		return os.ReadFile(path)
+	}
+	w, err := walk(path, toFile)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	if len(w.missing) > 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	content, err := os.ReadFile("/proc/self/fd/" + strconv.Itoa(w.fd))
+	var failure *fs.PathError
+	if errors.As(err, &failure) {
+		failure.Path = path
+	}
+	return content, err
+}
+
+// isNameless tells whether a path leads to a pipe that is in no folder.
+func isNameless(path string) (bool, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }() // it was not written to
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return st.Type == unix.PIPEFS_MAGIC, nil
+}
+
+// goal is what a way leads to.
+type goal int
+
+const (
+	toFolder goal = iota
+	toFile
+)
+
+// walker is on the way to a folder or a file.
 type walker struct {
-	fd      int    // of the folder that it has come to
+	goal    goal
+	fd      int    // of the folder that it has come to, or of the file
 	at      string // its path, without symbolic links
 	st      unix.Stat_t
 	owners  []uint32 // who may have a hand in what is on the way
@@ -70,13 +121,13 @@ type walker struct {
 	missing []string // components that are yet to be made
 }
 
-// walk goes as far as folders are there.
-func walk(path string) (_ *walker, err error) {
+// walk goes as far as folders are there, and to the file where that is the goal.
+func walk(path string, goal goal) (_ *walker, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &walker{fd: -1}
+	w := &walker{goal: goal, fd: -1}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -97,6 +148,8 @@ func walk(path string) (_ *walker, err error) {
 			return w, w.checkMissing()
 		case err != nil:
 			return nil, &fs.PathError{Op: "stat", Path: filepath.Join(w.at, name), Err: err}
+		case st.Mode&unix.S_IFMT != unix.S_IFLNK && st.Mode&unix.S_IFMT != unix.S_IFDIR && goal == toFile && len(rest) == 0:
+			return w, w.arrive(name)
 		case st.Mode&unix.S_IFMT != unix.S_IFLNK:
 			if err := w.descend(name); err != nil {
 				return nil, err
@@ -170,6 +223,28 @@ func (w *walker) descend(name string) error {
 	return w.checkWritable()
 }
 
+// arrive takes the file that is the end of the way.
+func (w *walker) arrive(name string) error {
+	path := filepath.Join(w.at, name)
+	fd, err := unix.Openat(w.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	w.close()
+	w.fd, w.at = fd, path
+	if err := unix.Fstat(fd, &w.st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if err := w.checkOwner(path, "file", &w.st); err != nil {
+		return err
+	}
+	mode := w.st.Mode
+	if mode&unix.S_IFMT != unix.S_IFCHR && mode&0o022 != 0 { // what is written to /dev/null is not what it holds
+		return w.untrusted("chmod go-w "+path, "others can write to the file %s (mode %04o)", path, mode&0o7777)
+	}
+	return nil
+}
+
 func (w *walker) readLink(name string) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(w.fd, name, buf)
@@ -190,7 +265,7 @@ func (w *walker) checkOwner(path, what string, st *unix.Stat_t) error {
 			return nil
 		}
 	}
-	return untrusted("the %s %s belongs to the user with the number %d", what, path, st.Uid)
+	return w.untrusted("chown root "+path, "the %s %s belongs to the user with the number %d", what, path, st.Uid)
 }
 
 // checkWritable looks at whether others can write to the folder that was come to.
@@ -204,14 +279,17 @@ func (w *walker) checkWritable() error {
 	writable := others&2 != 0 && !w.closed
 	w.shared = writable && mode&unix.S_ISVTX != 0
 	if writable && !w.shared {
-		return untrusted("others can write to the folder %s (mode %04o)", w.at, mode&0o7777)
+		return w.untrusted("chmod go-w "+w.at, "others can write to the folder %s (mode %04o)", w.at, mode&0o7777)
 	}
 	return nil
 }
 
 // trustsGroup says that the group of a folder is nobody else than those who are trusted anyway. With an ACL the bits of the group
-// are those of all whom it names.
+// are those of all whom it names. Where a file is read, no group is trusted: its commands run as who reads it.
 func (w *walker) trustsGroup() bool {
+	if w.goal == toFile {
+		return false
+	}
 	if w.st.Gid != 0 && (os.Geteuid() == 0 || w.st.Gid != uint32(os.Getegid())) {
 		return false
 	}
@@ -233,14 +311,20 @@ func (w *walker) checkMissing() error {
 func (w *walker) checkOwn() error {
 	switch {
 	case w.st.Uid != uint32(os.Geteuid()):
-		return untrusted("the folder %s belongs to the user with the number %d", w.at, w.st.Uid)
+		return w.untrusted("", "the folder %s belongs to the user with the number %d", w.at, w.st.Uid)
 	case w.shared:
-		return untrusted("others can write to the folder %s (mode %04o)", w.at, w.st.Mode&0o7777)
+		return w.untrusted("", "others can write to the folder %s (mode %04o)", w.at, w.st.Mode&0o7777)
 	}
 	return nil
 }
 
-func untrusted(format string, args ...any) error {
-	return say.WithHint(fmt.Errorf("cannot use that folder: %s: %w", fmt.Sprintf(format, args...), ErrUntrusted),
+// untrusted is the error of a path that another user has a hand in. The remedy is for who reads a file; a folder for guests' files can
+// as well be another one.
+func (w *walker) untrusted(remedy, format string, args ...any) error {
+	what := fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrUntrusted)
+	if w.goal == toFile {
+		return say.WithHint(what, remedy)
+	}
+	return say.WithHint(fmt.Errorf("cannot use that folder: %w", what),
 		"give a folder that is yours alone on all of its way, or one that does not exist yet: it is made for you alone")
 }

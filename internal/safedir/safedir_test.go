@@ -2,9 +2,14 @@ package safedir
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/say"
 )
@@ -164,5 +169,112 @@ func TestErrorsNameThePath(t *testing.T) {
 		if err := open(t, path); err == nil || errors.Is(err, ErrUntrusted) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+func TestFilesThatOthersCanChangeAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		folder, file os.FileMode
+		hint         string // "" when it is read; FOLDER and FILE stand for the paths
+	}{
+		{"one's own", 0o755, 0o644, ""},
+		{"a group's", 0o755, 0o664, "chmod go-w FILE"},
+		{"everybody's", 0o755, 0o602, "chmod go-w FILE"},
+		{"everybody's behind a closed folder", 0o700, 0o602, "chmod go-w FILE"},
+		{"in a folder of a group", 0o775, 0o600, "chmod go-w FOLDER"},
+		{"in everybody's folder", 0o777, 0o600, "chmod go-w FOLDER"},
+		{"in a folder as /tmp", 0o777 | os.ModeSticky, 0o600, ""},
+		{"in a folder that others cannot enter", 0o722, 0o600, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			folder := mkdir(t, filepath.Join(base(t), "folder"), c.folder)
+			file := filepath.Join(folder, "file")
+			write(t, file, "text")
+			chmod(t, file, c.file)
+			link := filepath.Join(base(t), "link")
+			if err := os.Symlink(file, link); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{file, link} {
+				content, err := ReadFile(path)
+				if c.hint == "" {
+					if string(content) != "text" || err != nil {
+						t.Errorf("%q, %v", content, err)
+					}
+					continue
+				}
+				wantUntrusted(t, err)
+				want := strings.NewReplacer("FOLDER", folder, "FILE", file).Replace(c.hint)
+				if hints := say.Hints(err); content != nil || len(hints) != 1 || hints[0] != want {
+					t.Errorf("%q, and the hints %q, want %q", content, hints, want)
+				}
+			}
+		})
+	}
+}
+
+func TestALinkThatOthersCanExchangeIsRefused(t *testing.T) {
+	file := filepath.Join(base(t), "file")
+	write(t, file, "text")
+	link := filepath.Join(mkdir(t, filepath.Join(base(t), "open"), 0o777), "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ReadFile(link)
+	wantUntrusted(t, err)
+}
+
+func TestFilesOfOthersAreRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		content, err := ReadFile("/etc/passwd") // root's is trusted by everybody
+		if err != nil || len(content) == 0 {
+			t.Errorf("%d bytes, %v", len(content), err)
+		}
+		return
+	}
+	file := filepath.Join(base(t), "file")
+	write(t, file, "text")
+	if err := os.Chown(file, 4242, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ReadFile(file)
+	wantUntrusted(t, err)
+}
+
+func TestPipesOfTheShellAreRead(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("text"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if content, err := ReadFile(fmt.Sprintf("/dev/fd/%d", r.Fd())); string(content) != "text" || err != nil {
+		t.Errorf("%q, %v", content, err)
+	}
+	if content, err := ReadFile(os.DevNull); len(content) > 0 || err != nil {
+		t.Errorf("%q, %v", content, err)
+	}
+}
+
+func TestErrorsOfFilesNameThePath(t *testing.T) {
+	dir := base(t)
+	for path, want := range map[string]error{filepath.Join(dir, "none"): fs.ErrNotExist, dir: unix.EISDIR} {
+		var failure *fs.PathError
+		if _, err := ReadFile(path); !errors.As(err, &failure) || !errors.Is(err, want) || failure.Path != path {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
