@@ -13,6 +13,8 @@ PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+DEADCODE_VERSION := v0.52.0
+DEADCODE := .cache/bin/deadcode-$(DEADCODE_VERSION)
 
 # The S3 servers of the tests, at the versions that are pinned there.
 S3_VERSIONS := internal/store/s3/s3test/versions
@@ -54,7 +56,7 @@ test-slow: setup ## check all the rest, before a release: hours, whose figures g
 		-run '^TestLab(KilledRunsAreRecovered|GroupIsOfOneMoment|TenantsThatCostMuch)$$' ./cmd/voltar
 	$(MAKE) test-boot test-faults test-mutations fuzz-long
 
-setup: packages kernel $(GOLANGCI_LINT) $(S3_SERVERS) ## install what the tests need and is missing
+setup: packages kernel $(GOLANGCI_LINT) $(DEADCODE) $(S3_SERVERS) ## install what the tests need and is missing
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do
@@ -81,6 +83,11 @@ $(GOLANGCI_LINT):
 	@mkdir -p $(@D)
 	GOBIN=$(CURDIR)/$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv $(@D)/golangci-lint $@
+
+$(DEADCODE):
+	@mkdir -p $(@D)
+	GOBIN=$(CURDIR)/$(@D) go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+	mv $(@D)/deadcode $@
 
 deb: ## build the Debian package into dist/
 	@packaging/build-deb '$(VERSION)' dist
@@ -164,10 +171,12 @@ profile: .cache/bin/bench ## where the time goes: archive, verify and extract, a
 fmt: ## format the source
 	gofmt -w $$(git ls-files '*.go')
 
-lint: $(GOLANGCI_LINT) ## check format, style and the import rules
+lint: $(GOLANGCI_LINT) $(DEADCODE) ## check format, style, the import rules, and that every function is used
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go'))
 	if [ -n "$$unformatted" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$unformatted" >&2; exit 1; fi
 	$(GOLANGCI_LINT) run --allow-parallel-runners
+	unused=$$($(DEADCODE) ./cmd/voltar && $(DEADCODE) -test -tags slow,boot ./...) # what the program never calls, and what tests do not
+	if [ -n "$$unused" ]; then printf 'nothing calls these:\n%s\n' "$$unused" >&2; exit 1; fi
 
 test-host: ## run all tests that need no machine, under the race detector
 	go test -race -timeout 80m -skip '$(MACHINE_TESTS)' ./...

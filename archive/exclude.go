@@ -7,9 +7,6 @@ import (
 	"strings"
 )
 
-// DefaultExcludes returns the patterns that apply unless others are given: what fsck put aside.
-func DefaultExcludes() []string { return []string{"/lost+found/*"} }
-
 // Matcher decides which paths of a tree are left out. A folder that matches is left out with all that it holds. Its
 // patterns are much like those of gitignore:
 //

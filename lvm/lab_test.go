@@ -455,7 +455,10 @@ func TestLabAllocatorSharesTheGroup(t *testing.T) {
 	if _, err := alloc.Reserve(ctx, "vg0", 4*mib, 4*mib); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("beyond that: %v, want ErrNoSpace", err)
 	}
-	for _, v := range must[[]Volume](t)(c.ListByTag(ctx, "voltar")) {
+	for _, v := range must[Inventory](t)(c.Inventory(ctx)).Volumes {
+		if !v.HasTag("voltar") {
+			continue
+		}
 		if err := c.RemoveSnapshot(ctx, v.VG, v.Name, Expect{UUID: v.UUID}); err != nil {
 			t.Error(err)
 		}

@@ -170,21 +170,6 @@ func (c *Client) names(ctx context.Context) (Inventory, error) {
 	return inv, err
 }
 
-// ListByTag reports the logical volumes that carry tag.
-func (c *Client) ListByTag(ctx context.Context, tag string) ([]Volume, error) {
-	if err := ValidTag(tag); err != nil {
-		return nil, err
-	}
-	inv, err := c.Inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if inv.Incomplete {
-		return nil, fmt.Errorf("list volumes tagged %s: cannot read all volume groups: %s", tag, inv.Warnings)
-	}
-	return inv.ByTag(tag), nil
-}
-
 // reportStart is where lvm2's JSON begins.
 var reportStart = regexp.MustCompile(`\{\s*"report"\s*:`)
 

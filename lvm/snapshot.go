@@ -17,7 +17,7 @@ import (
 // SnapshotRequest says how to make a snapshot.
 type SnapshotRequest struct {
 	Name string
-	// SizeBytes is the copy-on-write space of a classic snapshot, rounded up to extents; see SnapshotSize. It is not used
+	// SizeBytes is the copy-on-write space of a classic snapshot, rounded up to extents; see SizePolicy. It is not used
 	// for thin origins, whose snapshots are thin.
 	SizeBytes int64
 	// Tags are set in the same step that makes the snapshot, so that it never exists without them. At least one is

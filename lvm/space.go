@@ -69,15 +69,6 @@ func (r SizeReduced) String() string {
 		say.Size(r.WantedBytes), say.Size(r.GrantedBytes))
 }
 
-// SnapshotSize decides the copy-on-write space of a classic snapshot of an origin, in whole extents, where the volume
-// group has freeBytes to give: what the policy wants, or less down to its floor. Below the floor it is an error that
-// wraps ErrNoSpace.
-func SnapshotSize(originBytes int64, p SizePolicy, freeBytes, extentBytes int64) (int64, SizeReduced, error) {
-	want, floor := p.Bounds(originBytes, extentBytes)
-	granted, err := grant(want, floor, freeBytes, extentBytes)
-	return granted, SizeReduced{WantedBytes: want, GrantedBytes: granted}, err
-}
-
 func grant(want, floor, free, extent int64) (int64, error) {
 	if extent > 0 {
 		free -= free % extent

@@ -9,7 +9,7 @@ import (
 	"voltar/internal/say"
 )
 
-func TestSnapshotSize(t *testing.T) {
+func TestSnapshotsGetWhatTheGroupHas(t *testing.T) {
 	const extent, gib = 4 * mib, 1 << 30
 	for name, tt := range map[string]struct {
 		origin  int64
@@ -34,11 +34,13 @@ func TestSnapshotSize(t *testing.T) {
 		"tiny origin":                 {origin: 512, free: gib, want: extent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, note, err := SnapshotSize(tt.origin, tt.policy, tt.free, extent)
+			want, floor := tt.policy.Bounds(tt.origin, extent)
+			got, err := grant(want, floor, tt.free, extent)
 			if got != tt.want || !errors.Is(err, tt.err) {
 				t.Errorf("got %d, %v, want %d, %v", got, err, tt.want, tt.err)
 			}
-			if err == nil && (note.String() != "") != tt.reduced {
+			note := SizeReduced{WantedBytes: want, GrantedBytes: got}.String()
+			if err == nil && (note != "") != tt.reduced {
 				t.Errorf("note %q, want reduced %v", note, tt.reduced)
 			}
 		})

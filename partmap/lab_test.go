@@ -85,7 +85,7 @@ func TestLabNamesAreKpartxs(t *testing.T) {
 				continue
 			}
 			uuid := labUUID + name
-			mapped, err := mapper.Map(t.Context(), PartitionTarget(device, p, name, uuid))
+			mapped, err := mapper.Map(t.Context(), partitionTarget(device, p, name, uuid))
 			if err != nil {
 				t.Fatal(err)
 			}

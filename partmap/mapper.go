@@ -75,13 +75,6 @@ type Source struct {
 	OffsetBytes int64
 }
 
-// PartitionTarget returns the target that maps one partition of a device.
-func PartitionTarget(device string, p Partition, name, uuid string) Target {
-	return Target{Name: name, UUID: uuid, Segments: []Segment{
-		{SizeBytes: p.SizeBytes(), Sources: []Source{{Device: device, OffsetBytes: p.OffsetBytes()}}},
-	}}
-}
-
 // Mapped is a map that exists.
 type Mapped struct {
 	Name      string

@@ -83,11 +83,18 @@ func TestMapRefusesWhatIsNoBlockDevice(t *testing.T) {
 	}
 	mapper := NewMapper(hostcmd.New(hostcmd.Options{SearchPath: []string{t.TempDir()}}), MapperOptions{})
 	for _, device := range []string{file, file + "-missing"} {
-		_, err := mapper.Map(t.Context(), PartitionTarget(device, Partition{SizeSectors: 1, SectorBytes: 512}, "a", "b"))
+		_, err := mapper.Map(t.Context(), partitionTarget(device, Partition{SizeSectors: 1, SectorBytes: 512}, "a", "b"))
 		if err == nil || errors.Is(err, hostcmd.ErrNotFound) {
 			t.Errorf("%s: error %v", device, err)
 		}
 	}
+}
+
+// partitionTarget is the target that maps one partition of a device.
+func partitionTarget(device string, p Partition, name, uuid string) Target {
+	return Target{Name: name, UUID: uuid, Segments: []Segment{
+		{SizeBytes: p.SizeBytes(), Sources: []Source{{Device: device, OffsetBytes: p.OffsetBytes()}}},
+	}}
 }
 
 // shimMapper returns a Mapper whose dmsetup is a script.

@@ -219,17 +219,3 @@ func TestTrendPNG(t *testing.T) {
 		t.Errorf("odd numbers: %v", err)
 	}
 }
-
-func TestTrendText(t *testing.T) {
-	points := append(nights(), PointOf(oneFailed()))
-	got := TrendText(points, Options{})
-	golden(t, "trend.txt", got)
-	for line := range strings.Lines(got) {
-		if utf8.RuneCountInString(line) > textWidth+1 {
-			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
-		}
-	}
-	if got := TrendText(nil, Options{}); got != "There are no runs yet.\n" {
-		t.Errorf("no runs: %q", got)
-	}
-}

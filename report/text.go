@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"voltar/internal/say"
@@ -145,37 +144,4 @@ func (t *textWriter) pairs(title string, list []line2) {
 	for _, p := range list {
 		t.wrapped("", p.Name+": "+p.Text)
 	}
-}
-
-// TrendText renders past runs as a table for terminals, one line a run, oldest first, with a bar for the stored bytes; and
-// under it the forecast of each destination. It shows the last 30 runs.
-func TrendText(points []Point, opts Options) string {
-	loc := opts.Location
-	if loc == nil {
-		loc = time.UTC
-	}
-	shown := latest(points)
-	if len(shown) == 0 {
-		return "There are no runs yet.\n"
-	}
-	var mostBytes int64 = 1
-	for _, p := range shown {
-		mostBytes = max(mostBytes, p.StoredBytes)
-	}
-	var t textWriter
-	const row, barWidth = "%-16s  %-11s  %14s  %10s  %s", 18
-	t.raw(fmt.Sprintf(row, "STARTED", "VERDICT", "DURATION", "SIZE", ""))
-	for _, p := range shown {
-		bar := strings.Repeat("#", int(float64(max(p.StoredBytes, 0))/float64(mostBytes)*barWidth))
-		t.raw(strings.TrimRight(fmt.Sprintf(row, p.Time.In(loc).Format("2006-01-02 15:04"), say.Clean(string(p.Verdict)),
-			FormatDuration(p.Duration), say.Size(p.StoredBytes), bar), " "))
-	}
-	t.blank()
-	t.wrapped("", trendWords(shown))
-	for _, room := range shown[len(shown)-1].Destinations {
-		if forecast := Forecast(points, room.Name, loc); forecast != "" {
-			t.wrapped("", say.Clean(room.Name)+": "+forecast)
-		}
-	}
-	return t.b.String()
 }

@@ -69,14 +69,6 @@ type Decision struct {
 	Reason string // "within 7 days, monthly 2026-10", "older than 7 days"
 }
 
-// String gives the decision in words: "kept: within 7 days", "removed: older than 7 days".
-func (d Decision) String() string {
-	if d.Keep {
-		return "kept: " + d.Reason
-	}
-	return "removed: " + d.Reason
-}
-
 // Validate returns ErrEmptyPolicy for a policy without a rule, and an error for one with a negative number.
 func (p Policy) Validate() error {
 	empty := true
@@ -212,19 +204,6 @@ func floors(now time.Time, sorted []Backup) []int {
 	default:
 		return []int{own, all}
 	}
-}
-
-// Condemned returns what the policy removes, oldest first. Before tonight's backup stands, with only the standing ones
-// given, these are the backups that may go first where there is no room for it: tonight's is not counted, and the floor
-// stays.
-func Condemned(now time.Time, loc *time.Location, backups []Backup, policy Policy) ([]Decision, error) {
-	decisions, err := Apply(now, loc, backups, policy)
-	if err != nil {
-		return nil, err
-	}
-	condemned := slices.DeleteFunc(decisions, func(d Decision) bool { return d.Keep })
-	slices.Reverse(condemned)
-	return condemned, nil
 }
 
 // newestFirst orders backups so that equal input in any order gives equal output, and among those of one second the

@@ -38,7 +38,6 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "partition", Usage: "restore only the partition `pN`; may be repeated"},
 			&cli.StringSliceFlag{Name: "path", Usage: "restore only files that match `PATTERN`; may be repeated"},
 			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first, stream or none"},
-			&cli.BoolFlag{Name: "no-verify", Usage: "the same as --verify=none"},
 			identityFlag(),
 			&cli.BoolFlag{Name: "keep-going", Usage: "restore what is left of a damaged backup, and list what is lost"},
 			&cli.BoolFlag{Name: "force", Usage: "overwrite what the target holds"},
@@ -109,9 +108,6 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 		Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"),
 		Privileges: c.Bool("privileges"),
 		Target:     restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")},
-	}
-	if c.Bool("no-verify") {
-		req.Verify = restore.VerifyNone
 	}
 	if req.Target.Classic && req.Target.ThinPool != "" {
 		return req, errors.New("--classic and --thin-pool contradict each other")

@@ -187,7 +187,7 @@ func TestQueueWaitsForRoom(t *testing.T) {
 // Who gives up makes way for those behind.
 func TestQueueLetsGo(t *testing.T) {
 	q := New(&fakeSpace{free: 100}, 4, 0)
-	first, err := q.Admit(t.Context(), Request{{"vg", 60, 4}})
+	first, err := q.Join(t.Context(), Request{{"vg", 60, 4}}).Wait()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestQueueUnderLoad(t *testing.T) {
 			if i%7 == 0 {
 				cancel()
 			}
-			grant, err := q.Admit(ctx, request)
+			grant, err := q.Join(ctx, request).Wait()
 			if err != nil && i%7 != 0 {
 				t.Error(err)
 			}

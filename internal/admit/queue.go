@@ -99,11 +99,6 @@ func (t *Ticket) Wait() (Grant, error) {
 	return nil, context.Cause(t.ctx)
 }
 
-// Admit is Join and Wait.
-func (q *Queue) Admit(ctx context.Context, request Request) (Grant, error) {
-	return q.Join(ctx, request).Wait()
-}
-
 // decide looks, in a goroutine of its own, who may begin now. There is one at a time, which goes on for as long as something
 // changes: it asks lvm2, and nobody who gives room back waits for that.
 func (q *Queue) decide() {

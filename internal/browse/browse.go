@@ -51,14 +51,6 @@ func Opener(decrypt DecryptFunc) OpenFunc {
 	}
 }
 
-// OpenStored opens files as they are stored. Those that are encrypted it refuses.
-func OpenStored(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error) {
-	if Encrypted(name) {
-		return nil, noKey(b, name)
-	}
-	return b.OpenStored(ctx, s, name)
-}
-
 // Encrypted tells by the name of a file whether it is.
 func Encrypted(name string) bool { return strings.HasSuffix(name, catalog.AgeSuffix) }
 

@@ -14,18 +14,22 @@ import (
 	"testing"
 
 	"voltar/archive"
+	"voltar/internal/agefile"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
 	"voltar/internal/say"
 	"voltar/internal/store/disk"
 )
 
+// keyless opens files as one who has no keys.
+var keyless = Opener(Decrypt(&agefile.Identities{}, false))
+
 // made returns a backup of a volume with two partitions and the store that it is in.
 func made(t *testing.T, spec browsetest.Spec) (*Backup, catalog.Backup, *disk.Store) {
 	t.Helper()
 	s := browsetest.Open(t, t.TempDir())
 	b := browsetest.Make(t, s, spec)
-	return New(s, b, OpenStored), b, s
+	return New(s, b, keyless), b, s
 }
 
 func mustParse(t *testing.T, b *Backup, text string) Place {
@@ -183,13 +187,6 @@ func TestImageIsReadToItsEnd(t *testing.T) {
 	}
 }
 
-func TestEncryptedFilesAreRefusedWithoutAKey(t *testing.T) {
-	s := browsetest.Open(t, t.TempDir())
-	if _, err := OpenStored(t.Context(), s, catalog.Backup{}, "v.tar.gz.age"); !errors.Is(err, ErrEncrypted) {
-		t.Error(err)
-	}
-}
-
 // extracted takes everything out into a new folder.
 func extracted(t *testing.T, b *Backup, places []Place, opts ExtractOptions) (string, []Extracted, error) {
 	t.Helper()
@@ -275,12 +272,12 @@ func TestExtractDoesNotLeaveItsFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if _, err := New(s, meta, OpenStored).Extract(t.Context(), root, nil, ExtractOptions{KeepGoing: true}); err == nil {
+	if _, err := New(s, meta, keyless).Extract(t.Context(), root, nil, ExtractOptions{KeepGoing: true}); err == nil {
 		t.Error("a symbolic link was taken for the folder of a partition")
 	}
 	for _, name := range []string{"..", "../x", "/x", "a/b"} {
 		meta.Manifest.Extents[1].Name = name // as no manifest that was read can have it
-		if _, err := New(s, meta, OpenStored).Extract(t.Context(), root, nil, ExtractOptions{KeepGoing: true}); err == nil {
+		if _, err := New(s, meta, keyless).Extract(t.Context(), root, nil, ExtractOptions{KeepGoing: true}); err == nil {
 			t.Errorf("an extent named %q was extracted", name)
 		}
 	}

@@ -87,7 +87,7 @@ func TestEncryptedBackupsWithoutTheKey(t *testing.T) {
 		words []string
 	}{
 		{"no key", Opener(Decrypt(&agefile.Identities{}, true)), ErrEncrypted, []string{ours.String(), "--identity"}},
-		{"no thought of keys", OpenStored, ErrEncrypted, []string{ours.String(), "--identity"}},
+		{"no key, strictly", keyless, ErrEncrypted, []string{ours.String(), "--identity"}},
 		{"the key of others", Opener(Decrypt(others, true)), agefile.ErrNoKey, []string{ours.String(), others.String()}},
 	} {
 		b := New(s, meta, test.open)

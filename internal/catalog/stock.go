@@ -125,16 +125,6 @@ func ReadStock(ctx context.Context, s store.Store, host string, filter Filter) (
 	return x, nil
 }
 
-// NewStock makes the stock of what was listed.
-func NewStock(listing *Listing) *Stock {
-	x := newStock(listing.Host)
-	for _, b := range listing.Backups {
-		x.put(EntryOf(b))
-	}
-	x.finish(listing)
-	return x
-}
-
 func newStock(host string) *Stock {
 	return &Stock{Host: host, histories: map[Identity][]Entry{}, unreadable: map[string]bool{}}
 }

@@ -60,16 +60,6 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return (*FS)(nil).WriteFile(path, data, perm)
 }
 
-// Create begins a file on the host; see FS.Create.
-func Create(path string, perm fs.FileMode) (*File, error) {
-	return (*FS)(nil).Create(path, perm, CreateOptions{})
-}
-
-// OpenAppend opens a file of records on the host; see FS.OpenAppend.
-func OpenAppend(path string, perm fs.FileMode) (*Appender, error) {
-	return (*FS)(nil).OpenAppend(path, perm)
-}
-
 // MkdirAll makes a folder of the host; see FS.MkdirAll.
 func MkdirAll(path string, perm fs.FileMode) error {
 	return (*FS)(nil).MkdirAll(path, perm)

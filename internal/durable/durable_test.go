@@ -245,7 +245,7 @@ func TestCommitAfterFailedWrite(t *testing.T) {
 // Some file systems lose bytes without an error: what is committed has the size that was written.
 func TestCommitLooksAtTheSize(t *testing.T) {
 	dir := t.TempDir()
-	f, err := Create(filepath.Join(dir, "archive"), 0o600)
+	f, err := (*FS)(nil).Create(filepath.Join(dir, "archive"), 0o600, CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -463,7 +463,7 @@ func TestAppender(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenAppend(path, 0o600)
+	again, err := host.OpenAppend(path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,18 +261,6 @@ func TestTrends(t *testing.T) {
 	if len(points) != 30 || !points[0].Time.Equal(skipped.Started) {
 		t.Errorf("%d points, the first of %v", len(points), points[0].Time)
 	}
-	trend := Trend(runs, "vg/a")
-	if len(trend) != 30 || trend[0].RunID != failed.ID {
-		t.Errorf("%d points, the first of %s", len(trend), trend[0].RunID)
-	}
-	equal(t, "second", VolumePoint{RunID: nightRun(40).ID, Started: nightRun(40).Started, Status: report.VolumeOK, Backup: "vg/a@40",
-		Duration: 40 * time.Minute, ReadBytes: 10, StoredBytes: 40, Entries: 3}, trend[1])
-	if v, ok := LastGood(runs, "vg/a"); !ok || v.StoredBytes != 40 {
-		t.Errorf("last good: %v, %+v", ok, v)
-	}
-	if _, ok := LastGood(runs, "vg/b"); ok || Trend(runs, "vg/b") != nil {
-		t.Error("an unknown volume has a past")
-	}
 	equal(t, "backed up", map[string]time.Time{"vg/a": nightRun(40).Volumes[0].Ended}, LastSuccess(runs, "run"))
 	equal(t, "verified", map[string]time.Time{"vg/a": verify.Volumes[0].Ended}, LastSuccess(runs, "verify"))
 	equal(t, "restored", map[string]time.Time{}, LastSuccess(runs, "restore"))

@@ -195,18 +195,9 @@ type Found struct {
 	Unknown []string
 }
 
-// Close ends all the locks; see DeadRun.Close.
-func (f *Found) Close() error {
-	var errs []error
-	for _, run := range f.Runs {
-		errs = append(errs, run.Close())
-	}
-	return errors.Join(errs...)
-}
-
 // Dead takes the journals of all runs that no longer live, and sets those aside that are damaged (RUNID.jsonl.damaged).
 // Journals of living runs, and those that another recovery holds, are passed over. One that cannot be read does not
-// hide the others: what was found is valid beside an error. The caller must Close each run, or what was found.
+// hide the others: Found is valid beside an error. The caller must close each run that was found.
 func Dead(opts Options) (*Found, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -304,50 +295,6 @@ func removeBegun(opts Options, path string) (err error) {
 		return err
 	}
 	return ignoreNotExist(opts.FS.Remove(path))
-}
-
-// Living is what a living run owns just now.
-type Living struct {
-	Info  Info
-	Owned []Owned // the last made first
-}
-
-// Alive reads the journals of the runs that live, without disturbing them. What cannot be read is passed over: its
-// writer may be in the middle of a line, and Dead is the one to judge.
-func Alive(opts Options) ([]Living, error) {
-	opts, err := opts.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	paths, err := filepath.Glob(filepath.Join(opts.Dir, "[0-9]*"+suffix))
-	if err != nil {
-		return nil, fmt.Errorf("look for journals: %w", err)
-	}
-	var living []Living
-	for _, path := range paths {
-		alive, err := isLocked(path)
-		if err != nil {
-			return nil, fmt.Errorf("look at journal %s: %w", path, err)
-		}
-		data, err := os.ReadFile(path)
-		if !alive || err != nil {
-			continue
-		}
-		if ledger, _, err := parse(data); err == nil {
-			living = append(living, Living{Info: ledger.info, Owned: ledger.outstanding()})
-		}
-	}
-	return living, nil
-}
-
-// isLocked tries the lock. A recovery that comes in that instant passes the journal over and finds it the next time.
-func isLocked(path string) (bool, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return false, ignoreNotExist(err)
-	}
-	taken, err := flock(file)
-	return err == nil && !taken, errors.Join(err, file.Close())
 }
 
 func ignoreNotExist(err error) error {

@@ -79,11 +79,9 @@ const (
 	extCompatSparse2     = 0x200
 	extCompatFastCommit  = 0x400
 
-	extIncompatFiletype   = 0x2
 	extIncompatRecover    = 0x4
 	extIncompatJournalDev = 0x8
 	extIncompatMetaBG     = 0x10
-	extIncompatExtents    = 0x40
 	extIncompat64Bit      = 0x80
 	extIncompatMMP        = 0x100
 	extIncompatFlexBG     = 0x200
@@ -94,7 +92,6 @@ const (
 	extROQuota    = 0x100
 	extROBigalloc = 0x200
 	extROReadOnly = 0x1000
-	extROProject  = 0x2000
 )
 
 // The names of feature bits 0 to 31; "" has none and is written as dumpe2fs does (FEATURE_C7).

@@ -41,7 +41,6 @@ type XFS struct {
 
 // Bits of sb_versionnum and its continuations.
 const (
-	xfsFlagAttr        = 0x10
 	xfsFlagInodeAlign  = 0x80
 	xfsFlagStripe      = 0x100
 	xfsFlagLogV2       = 0x400

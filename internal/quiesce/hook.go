@@ -27,11 +27,6 @@ const (
 	PhaseOnError        Phase = "on-error"
 )
 
-// Phases lists them all.
-func Phases() []Phase {
-	return []Phase{PhaseBefore, PhaseSnapshotBefore, PhaseSnapshotAfter, PhaseAfter, PhaseOnError}
-}
-
 // DefaultHookTimeout ends a hook that sets no time of its own.
 const DefaultHookTimeout = 5 * time.Minute
 

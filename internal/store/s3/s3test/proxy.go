@@ -127,9 +127,6 @@ func (p *Proxy) fault(r *http.Request) *Fault {
 	return nil
 }
 
-// Any matches every request.
-func Any(*http.Request) bool { return true }
-
 // Parts matches the sending of parts.
 func Parts(r *http.Request) bool {
 	return r.Method == http.MethodPut && r.URL.Query().Has("partNumber")
