@@ -223,8 +223,8 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 
 // tryStore tries what a backup does to a store, as far as nothing is left, and asks for the room there is.
 func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []string, err error) {
-	if d.recipientsErr != nil {
-		return store.Usage{}, nil, d.recipientsErr
+	if d.unfit != nil {
+		return store.Usage{}, nil, d.unfit
 	}
 	if notes, err = d.store.Probe(ctx); err != nil {
 		return store.Usage{}, nil, err

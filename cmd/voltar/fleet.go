@@ -42,7 +42,7 @@ type fleetLine struct {
 	AgeSeconds int64     `json:"age_seconds"`             // of that, -1 for none
 	On         []string  `json:"destinations,omitempty"`  // that have it
 	Newest     time.Time `json:"newest,omitzero"`         // of any kind
-	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, unfinished
+	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, untrusted, unfinished
 	Ahead      time.Time `json:"ahead,omitzero"`          // the latest that is dated ahead of this host's clock, which is not counted
 	Late       bool      `json:"late"`                    // there is no good one that is young enough
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -45,7 +46,7 @@ type backupLine struct {
 	Time        time.Time `json:"time"`
 	Destination string    `json:"destination"`
 	Path        string    `json:"path"`
-	Status      string    `json:"status"` // complete, damaged, ahead, unreadable, unfinished
+	Status      string    `json:"status"` // complete, damaged, ahead, unreadable, untrusted, unfinished
 	SizeBytes   int64     `json:"size"`
 	Entries     int64     `json:"entries"`
 	Encrypted   bool      `json:"encrypted,omitempty"`
@@ -157,8 +158,12 @@ func backupLines(destination string, listing *catalog.Listing) []backupLine {
 		lines = append(lines, line)
 	}
 	for _, u := range listing.Unreadable {
-		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,
-			Status: "unreadable", Note: u.Err.Error()})
+		line := backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,
+			Status: "unreadable", Note: u.Err.Error()}
+		if errors.Is(u.Err, catalog.ErrUntrusted) {
+			line.Status = "untrusted"
+		}
+		lines = append(lines, line)
 	}
 	for _, u := range listing.Unfinished {
 		lines = append(lines, backupLine{Backup: u.ID.String(), Time: u.ID.Time, Destination: destination, Path: u.Path,

@@ -163,6 +163,7 @@ func (a *app) commands() []*cli.Command {
 		a.pruneCommand(),
 		a.forgetCommand(),
 		a.copyCommand(),
+		a.signCommand(),
 		a.snapshotCommand(),
 		a.streamCommand(),
 		a.reportCommand(),

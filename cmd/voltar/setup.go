@@ -60,9 +60,9 @@ type namedStore struct {
 	store store.Store
 	keep  config.Retention
 
-	recipients    *agefile.Recipients // for whom what goes there is encrypted; nil for nobody
-	recipientsErr error               // why that cannot be told: then nothing may go there
-	catchUp       bool
+	recipients *agefile.Recipients // for whom what goes there is encrypted; nil for nobody
+	unfit      error               // why nothing may go there: for whom, or whose it is, cannot be told
+	catchUp    bool
 }
 
 // setup reads the configuration and opens the destinations.
@@ -93,25 +93,34 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 	return s, s.openStores(folder)
 }
 
-// vouching returns what has the manifests of a store signed and checked, as the configuration says; --untrusted checks none.
-func (s *setup) vouching() (func(store.Store) store.Store, error) {
-	if s.config.Sign.TrustedKeys == "" || s.untrusted {
-		return func(plain store.Store) store.Store { return plain }, nil
+// vouching returns what has the manifests of a store signed and checked, as the configuration says, and why nothing can be
+// signed, where that is so. --untrusted takes those that no key has signed, too, also where no keys are left.
+func (s *setup) vouching() (vouch func(store.Store) store.Store, noKey, err error) {
+	if s.config.Sign.TrustedKeys == "" {
+		return func(plain store.Store) store.Store { return plain }, nil, nil
 	}
-	trusted, err := sign.ReadTrusted(s.config.Sign.TrustedKeys)
-	if err != nil {
-		return nil, usageError{err}
+	opts := sign.Options{TakeAll: s.untrusted}
+	if opts.Trusted, err = sign.ReadTrusted(s.config.Sign.TrustedKeys); err != nil && !s.untrusted {
+		return nil, nil, usageError{err}
 	}
-	var key *sign.Key
-	if s.config.Sign.Key != "" {
-		if key, err = sign.ReadKey(s.config.Sign.Key); err != nil {
-			return nil, usageError{err}
-		}
-		if !trusted.Has(key) {
-			return nil, usageError{fmt.Errorf("sign.key is not among sign.trusted_keys: this host's own backups would be a stranger's")}
-		}
+	if opts.NoKey = err; err == nil {
+		opts.Key, opts.NoKey = s.signingKey(opts.Trusted)
 	}
-	return func(plain store.Store) store.Store { return sign.Wrap(plain, key, trusted) }, nil
+	return func(plain store.Store) store.Store { return sign.Wrap(plain, opts) }, opts.NoKey, nil
+}
+
+// signingKey reads the key of this host, which has to be one of those that are trusted.
+func (s *setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
+	if s.config.Sign.Key == "" {
+		return nil, say.WithHint(errors.New("cannot sign: what this host makes would be a stranger's"),
+			"set sign.key, with its public key in sign.trusted_keys")
+	}
+	key, err := sign.ReadKey(s.config.Sign.Key)
+	if err == nil && !trusted.Has(key) {
+		key, err = nil, say.WithHint(errors.New("cannot sign: sign.key is not among sign.trusted_keys, so what this host makes would be a stranger's"),
+			"add "+s.config.Sign.Key+".pub to "+s.config.Sign.TrustedKeys+", behind a name")
+	}
+	return key, err
 }
 
 // lookups are the commands that only look something up.
@@ -140,7 +149,7 @@ func (s *setup) openStores(folder string) error {
 			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
 		}
 	}
-	vouch, err := s.vouching()
+	vouch, noKey, err := s.vouching()
 	if err != nil {
 		return err
 	}
@@ -153,7 +162,7 @@ func (s *setup) openStores(folder string) error {
 		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
 		recipients, err := recipientsOf(d)
 		s.stores = append(s.stores, namedStore{
-			name: d.Name, store: opened, keep: keep, recipients: recipients, recipientsErr: err,
+			name: d.Name, store: opened, keep: keep, recipients: recipients, unfit: errors.Join(err, noKey),
 			catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
 		if closer, ok := store.As[io.Closer](opened); ok {
@@ -280,8 +289,8 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 	}
 	for _, d := range s.stores {
 		to := d.store
-		if d.recipientsErr != nil { // never in the clear
-			to = store.Unavailable(d.store.String(), d.recipientsErr)
+		if d.unfit != nil { // never in the clear, never unsigned
+			to = store.Unavailable(d.store.String(), d.unfit)
 		}
 		opts.Destinations = append(opts.Destinations, backup.Destination{
 			Name: d.name, Store: to, Policy: d.keep.Policy(), CatchUp: d.catchUp, Recipients: d.recipients,

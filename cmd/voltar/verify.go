@@ -201,10 +201,16 @@ func (s *setup) chooseOn(c *cli.Context, d *namedStore) ([]verification, error) 
 	return list, nil
 }
 
-// unreadable is the result for a backup whose manifest cannot be used, which is all that there is to say of it.
+// unreadable is the result for a backup whose manifest cannot be used, which is all that there is to say of it. Of a
+// stranger's nothing is known: it may be whole.
 func unreadable(d *namedStore, host string, u catalog.Unreadable) verification {
-	return verification{on: d, backup: catalog.Backup{Host: host, ID: u.ID}, ended: time.Now().UTC(),
-		result: verify.Result{Findings: []verify.Finding{{File: catalog.ManifestName, Message: u.Err.Error()}}}}
+	v := verification{on: d, backup: catalog.Backup{Host: host, ID: u.ID}, ended: time.Now().UTC()}
+	if errors.Is(u.Err, catalog.ErrUntrusted) {
+		v.err = u.Err
+		return v
+	}
+	v.result.Findings = []verify.Finding{{File: catalog.ManifestName, Message: u.Err.Error()}}
+	return v
 }
 
 // verifyOne checks one backup, after its indexes were repaired where that is asked for and needed.
@@ -232,23 +238,14 @@ func (s *setup) verifyOne(c *cli.Context, v *verification, opts verify.Options) 
 func (s *setup) repairIndexes(
 	ctx context.Context, v *verification, decrypt browse.DecryptFunc,
 ) (written []string, amended catalog.Backup, err error) {
-	if v.on.recipientsErr != nil {
-		return nil, v.backup, v.on.recipientsErr
+	if v.on.unfit != nil {
+		return nil, v.backup, v.on.unfit
 	}
-	locks, err := journal.NewLocks(s.config.RunDir, journal.Holder{Command: "voltar verify", Started: time.Now()})
+	unlock, err := s.lockBackup(ctx, *v.on, v.backup.ID.Ref, "voltar verify")
 	if err != nil {
 		return nil, v.backup, err
 	}
-	volume, err := locks.TryLock(journal.ScopeVolume, v.backup.ID.Ref.String())
-	if err != nil {
-		return nil, v.backup, err
-	}
-	defer func() { err = errors.Join(err, volume.Unlock()) }()
-	destination, err := locks.Lock(ctx, journal.ScopeDestination, v.on.store.String())
-	if err != nil {
-		return nil, v.backup, err
-	}
-	defer func() { err = errors.Join(err, destination.Unlock()) }()
+	defer func() { err = errors.Join(err, unlock()) }()
 	return verify.RepairIndexes(ctx, v.on.store, v.backup, verify.Keys{Decrypt: decrypt, Recipients: v.on.recipients})
 }
 

@@ -11,6 +11,7 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/catalog"
 	"voltar/internal/recipe"
+	"voltar/internal/sign"
 	"voltar/internal/store"
 )
 
@@ -72,7 +73,7 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 		}
 	}
 	m.Files = b.files
-	if err := b.writeOpen(ctx, catalog.RecipeName, recipe.Text(&m)); err != nil {
+	if err := b.writeOpen(ctx, catalog.RecipeName, recipe.Text(&m, recipe.Options{Signed: sign.Signs(b.target.Store)})); err != nil {
 		return catalog.Backup{}, err
 	}
 	sums, err := catalog.Checksum(catalog.Summed(b.files))

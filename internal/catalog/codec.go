@@ -19,6 +19,10 @@ const (
 	sha256HexBytes = 64
 )
 
+// ErrUntrusted is wrapped by the error of a manifest that no trusted key has signed (package sign): its backup is a
+// stranger's, and counts for nothing.
+var ErrUntrusted = errors.New("no trusted key has signed it")
+
 // ErrDamaged is wrapped by the error of a manifest or marker that is not what voltar writes.
 var ErrDamaged = errors.New("the file is damaged")
 

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"time"
@@ -31,7 +32,7 @@ func lockFiles(ctx context.Context, s store.Store, folder string, files []File, 
 }
 
 // Hold sees to it that a backup that is to be kept stays locked, in a store that locks: when less than half of the time
-// is left, it is locked for the whole of it again, the manifest last.
+// is left, it is locked for the whole of it again, its signature with it where it has one, the manifest last.
 func Hold(ctx context.Context, s store.Store, e Entry, now time.Time) error {
 	until := lockEnd(s, now)
 	if until.IsZero() {
@@ -53,7 +54,13 @@ func Hold(ctx context.Context, s store.Store, e Entry, now time.Time) error {
 	if err := lockFiles(ctx, s, b.Path(), b.Manifest.Files, until); err != nil {
 		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
 	}
-	if err := locker.Lock(ctx, []string{manifest}, until); err != nil {
+	last := []string{path.Join(e.Path(), SignatureName), manifest}
+	if _, err := s.Stat(ctx, last[0]); errors.Is(err, store.ErrNotExist) {
+		last = last[1:]
+	} else if err != nil {
+		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
+	}
+	if err := locker.Lock(ctx, last, until); err != nil {
 		return fmt.Errorf("hold %s in %s: %w", e.ID, s, err)
 	}
 	return nil

@@ -314,14 +314,19 @@ func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Objec
 		return "", nil
 	}
 	b, err := e.Load(ctx, s)
-	var newer *FormatError
-	if err != nil && !errors.Is(err, store.ErrNotExist) && !errors.Is(err, ErrDamaged) && !errors.As(err, &newer) {
+	if err != nil && !errors.Is(err, store.ErrNotExist) && !isVerdict(err) {
 		return "", err // the store does not say what it holds
 	}
 	if err == nil {
 		err = b.checkHeld(objects) // more than the manifest has harms nobody
 	}
 	return damageOf(err), nil
+}
+
+// isVerdict tells whether an error says something of the manifest that was read, and not of the store.
+func isVerdict(err error) bool {
+	var newer *FormatError
+	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrUntrusted) || errors.As(err, &newer)
 }
 
 // damageOf is what an error says is wrong with a backup, empty for nothing.

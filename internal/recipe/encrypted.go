@@ -7,6 +7,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/say"
+	"voltar/internal/sign"
 )
 
 // IsEncrypted says that the files have to be decrypted first.
@@ -29,11 +30,17 @@ func (v view) AlsoNeeded() string {
 	if v.IsEncrypted() {
 		also = ", age"
 	}
+	if v.Signed {
+		also += ", ssh-keygen"
+	}
 	if v.IsVolume() {
 		also += ", and the mkfs of each filesystem"
 	}
 	return also
 }
+
+// Namespace is of the signatures of manifests.
+func (v view) Namespace() string { return sign.Namespace }
 
 // Details names the file that says what is damaged.
 func (v view) Details() string {

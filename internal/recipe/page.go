@@ -23,6 +23,22 @@ sparse files wrongly. Use a UTF-8 locale.
 
     set -eu
     sha1sum -c {{.Checksum}}
+{{- if .Signed}}
+
+   Who made them? The manifest is signed, and vouches for the list of sums. Have the public key of the host that made this
+   backup in a file, from where it is kept safe, not from here. This fails when somebody else made the backup or changed it:
+
+    PUBLIC_KEY=${PUBLIC_KEY:-/etc/voltar/sign_key.pub}
+    if [ -e "$PUBLIC_KEY" ]; then
+    SIGNERS=$(mktemp)
+    echo "voltar $(cat "$PUBLIC_KEY")" > "$SIGNERS"
+    ssh-keygen -Y verify -f "$SIGNERS" -I voltar -n {{.Namespace}} -s manifest.json.sig < manifest.json
+    rm "$SIGNERS"
+    grep -q "$(sha256sum < {{.Checksum}} | cut -d ' ' -f 1)" manifest.json
+    else echo "there is no $PUBLIC_KEY: it is not known who made this backup" >&2; fi
+
+   The folder has to be that of the host, the name and the time above: one backup can be put in the place of another.
+{{- end}}
 {{- if .IsEncrypted}}
 
    What ends in .age is encrypted to {{.Recipients}}.

@@ -17,17 +17,25 @@ import (
 	"voltar/internal/say"
 )
 
+// Options say what the manifest does not.
+type Options struct {
+	Signed bool // manifest.json.sig will lie beside the manifest
+}
+
 // Text returns the recipe of a backup.
-func Text(m *catalog.Manifest) []byte {
+func Text(m *catalog.Manifest, opts Options) []byte {
 	var text bytes.Buffer
-	if err := page.Execute(&text, view{m}); err != nil {
+	if err := page.Execute(&text, view{m, opts}); err != nil {
 		panic(err) // the template and the view are both ours
 	}
 	return text.Bytes()
 }
 
 // view offers a manifest to the template.
-type view struct{ *catalog.Manifest }
+type view struct {
+	*catalog.Manifest
+	Options
+}
 
 // Target is the device that the recipe restores to.
 func (v view) Target() string {

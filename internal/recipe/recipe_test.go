@@ -48,7 +48,7 @@ func TestGuestNamesCannotBecomeCommands(t *testing.T) {
 		Name: "p1", Number: 1, State: catalog.StateImage, Archive: "lv.p1.img.gz", Reason: "evil\n    touch /tmp/owned",
 		Filesystem: &catalog.Filesystem{Type: "ext4\n    touch /tmp/owned", Label: "x\n    touch /tmp/owned"},
 	}}
-	for _, line := range strings.Split(string(Text(m)), "\n") {
+	for _, line := range strings.Split(string(Text(m, Options{})), "\n") {
 		if strings.HasPrefix(line, "    ") && strings.Contains(line, "owned") {
 			t.Errorf("a name became a command: %q", line)
 		}
@@ -56,10 +56,16 @@ func TestGuestNamesCannotBecomeCommands(t *testing.T) {
 }
 
 func TestCommandsParse(t *testing.T) {
+	pages := map[string][]byte{}
 	for name, m := range samples() {
+		pages[name] = Text(m, Options{})
+	}
+	pages["plain-signed"] = Text(samples()["plain"], Options{Signed: true})
+	pages["dump-encrypted-signed"] = Text(samples()["dump-encrypted"], Options{Signed: true})
+	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
 			var script []string
-			for _, line := range strings.Split(string(Text(m)), "\n") {
+			for _, line := range strings.Split(string(page), "\n") {
 				if command, found := strings.CutPrefix(line, "    "); found {
 					script = append(script, command)
 				}
@@ -67,7 +73,7 @@ func TestCommandsParse(t *testing.T) {
 			if out, err := exec.Command("/bin/sh", "-n", "-c", strings.Join(script, "\n")).CombinedOutput(); err != nil {
 				t.Errorf("sh -n: %v: %s", err, out)
 			}
-			checkGolden(t, name, Text(m))
+			checkGolden(t, name, page)
 		})
 	}
 }
@@ -186,7 +192,7 @@ func TestPageBringsSourcesBack(t *testing.T) {
 	run := func(m *catalog.Manifest, env ...string) string {
 		t.Helper()
 		var script []string
-		for _, line := range strings.Split(string(Text(m)), "\n") {
+		for _, line := range strings.Split(string(Text(m, Options{})), "\n") {
 			if command, found := strings.CutPrefix(line, "    "); found {
 				script = append(script, command)
 			}
@@ -266,7 +272,7 @@ func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
 	text := string(Text(&catalog.Manifest{
 		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: target},
 		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz", LongPaths: 2}},
-	}))
+	}, Options{}))
 	if !strings.Contains(text, "2 of its files and folders have paths of 4096 bytes and more") {
 		t.Errorf("nothing is said of it:\n%s", text)
 	}

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/sha512"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"voltar/internal/catalog"
 	"voltar/internal/say"
 )
 
@@ -29,9 +29,6 @@ const (
 	blockType = "SSH SIGNATURE"
 	hashName  = "sha512"
 )
-
-// ErrUntrusted is wrapped by the error of a manifest that no trusted key has signed.
-var ErrUntrusted = errors.New("no trusted key has signed it")
 
 // Key signs. It never leaves the host.
 type Key struct{ signer ssh.Signer }
@@ -153,30 +150,57 @@ func (t Trusted) Has(key *Key) bool {
 	return slices.ContainsFunc(t, func(known ssh.PublicKey) bool { return bytes.Equal(known.Marshal(), key.signer.PublicKey().Marshal()) })
 }
 
-// Verify wants a signature of a message by a trusted key. The error wraps ErrUntrusted.
-func (t Trusted) Verify(message, file []byte) error {
-	block, _ := pem.Decode(file)
-	if block == nil || block.Type != blockType {
-		return fmt.Errorf("%w: its signature cannot be read", ErrUntrusted)
+// maxSignatures is how many signatures a file may hold: that of the manifest, and that of the one which was there before.
+const maxSignatures = 2
+
+// find returns the signature of a message by a trusted key, out of a file of at most maxSignatures. The error wraps
+// catalog.ErrUntrusted, and is about the first of them.
+func (t Trusted) find(message, file []byte) (signature []byte, err error) {
+	rest := file
+	for range maxSignatures {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		verdict := t.verify(message, block)
+		if verdict == nil {
+			return pem.EncodeToMemory(block), nil
+		}
+		if err == nil {
+			err = verdict
+		}
 	}
+	if err == nil {
+		err = fmt.Errorf("%w: its signature cannot be read", catalog.ErrUntrusted)
+	}
+	return nil, err
+}
+
+// Verify wants a signature of a message by a trusted key. The error wraps catalog.ErrUntrusted.
+func (t Trusted) Verify(message, file []byte) error {
+	_, err := t.find(message, file)
+	return err
+}
+
+func (t Trusted) verify(message []byte, block *pem.Block) error {
 	head := append([]byte(magic), ssh.Marshal(struct{ Version uint32 }{version})...)
 	body, found := bytes.CutPrefix(block.Bytes, head)
 	var sig signature
-	if !found || ssh.Unmarshal(body, &sig) != nil {
-		return fmt.Errorf("%w: its signature is of another format", ErrUntrusted)
+	if block.Type != blockType || !found || ssh.Unmarshal(body, &sig) != nil {
+		return fmt.Errorf("%w: its signature is of another format", catalog.ErrUntrusted)
 	}
 	var made ssh.Signature
 	if sig.Namespace != Namespace || sig.HashAlgorithm != hashName || ssh.Unmarshal([]byte(sig.Signature), &made) != nil {
-		return fmt.Errorf("%w: its signature is of something else", ErrUntrusted)
+		return fmt.Errorf("%w: its signature is of something else", catalog.ErrUntrusted)
 	}
 	for _, key := range t {
 		if string(key.Marshal()) != sig.PublicKey {
 			continue
 		}
 		if key.Verify(toSign(message), &made) != nil {
-			return fmt.Errorf("%w: it is not what was signed", ErrUntrusted)
+			return fmt.Errorf("%w: it is not what was signed", catalog.ErrUntrusted)
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: a key signed it that is not trusted", ErrUntrusted)
+	return fmt.Errorf("%w: a key signed it that is not trusted", catalog.ErrUntrusted)
 }

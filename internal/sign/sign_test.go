@@ -60,16 +60,22 @@ func TestSSHKeygenAgrees(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, message, 0o600), os.WriteFile(file+".sig", ours, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	verify := func(message []byte) error {
-		cmd := exec.Command("ssh-keygen", "-Y", "verify", "-f", signersFile, "-I", "volume-host", "-n", Namespace, "-s", file+".sig")
-		cmd.Stdin = bytes.NewReader(message)
-		return cmd.Run()
-	}
+	verify := func(message []byte) error { return sshVerify(signersFile, message, file+".sig") }
 	if err := verify(message); err != nil {
 		t.Errorf("ssh-keygen does not verify it: %v\n%s", err, ours)
 	}
 	if err := verify(append(message, ' ')); err == nil {
 		t.Error("ssh-keygen verifies another message")
+	}
+	before, err := key.Sign([]byte("what stood there before"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file+".sig", append(ours, before...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(message); err != nil {
+		t.Errorf("with the signature of what stood there before: %v", err)
 	}
 	sign := exec.Command("ssh-keygen", "-Y", "sign", "-f", keyFile, "-n", Namespace)
 	sign.Stdin = bytes.NewReader(message)
@@ -85,9 +91,16 @@ func TestSSHKeygenAgrees(t *testing.T) {
 	if theirs, err = sign.Output(); err != nil {
 		t.Fatal(err)
 	}
-	if err := trusted.Verify(message, theirs); !errors.Is(err, ErrUntrusted) {
+	if err := trusted.Verify(message, theirs); !errors.Is(err, catalog.ErrUntrusted) {
 		t.Errorf("of another namespace: %v", err)
 	}
+}
+
+// sshVerify asks ssh-keygen.
+func sshVerify(signersFile string, message []byte, signatureFile string) error {
+	cmd := exec.Command("ssh-keygen", "-Y", "verify", "-f", signersFile, "-I", "volume-host", "-n", Namespace, "-s", signatureFile)
+	cmd.Stdin = bytes.NewReader(message)
+	return cmd.Run()
 }
 
 func TestForgedSignatures(t *testing.T) {
@@ -109,11 +122,11 @@ func TestForgedSignatures(t *testing.T) {
 		"a stranger's": theirs, "empty": nil, "text": []byte("trust me"), "cut short": good[:len(good)/2],
 		"of another kind": bytes.ReplaceAll(good, []byte("SSH SIGNATURE"), []byte("CERTIFICATE")),
 	} {
-		if err := trusted.Verify(message, file); !errors.Is(err, ErrUntrusted) {
+		if err := trusted.Verify(message, file); !errors.Is(err, catalog.ErrUntrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := trusted.Verify([]byte("massage"), good); !errors.Is(err, ErrUntrusted) {
+	if err := trusted.Verify([]byte("massage"), good); !errors.Is(err, catalog.ErrUntrusted) {
 		t.Errorf("of another message: %v", err)
 	}
 }
@@ -152,7 +165,7 @@ func newSite(t *testing.T) (plain, signed store.Store, key *Key) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return s, Wrap(s, key, trusted), key
+	return s, Wrap(s, Options{Key: key, Trusted: trusted}), key
 }
 
 func manifest(host string, at time.Time) *catalog.Manifest {
@@ -185,7 +198,7 @@ func list(t *testing.T, s store.Store, host string) (good, untrusted int) {
 		t.Fatal(err)
 	}
 	for _, u := range l.Unreadable {
-		if errors.Is(u.Err, ErrUntrusted) {
+		if errors.Is(u.Err, catalog.ErrUntrusted) {
 			untrusted++
 		}
 	}
@@ -248,7 +261,7 @@ func TestStrangersBackupsDoNotCount(t *testing.T) {
 func TestSignatureComesFirstAndGoesLast(t *testing.T) {
 	plain, _, key := newSite(t)
 	var order []string
-	s := Wrap(watching{plain, &order}, key, Trusted{key.signer.PublicKey()})
+	s := Wrap(watching{plain, &order}, Options{Key: key, Trusted: Trusted{key.signer.PublicKey()}})
 	folder := add(t, s, "host", night)
 	want := []string{catalog.ClaimName, catalog.SignatureName, catalog.ManifestName}
 	if !slices.Equal(order, want) {
@@ -261,7 +274,7 @@ func TestSignatureComesFirstAndGoesLast(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 	m := manifest("host", night)
-	d, err := catalog.Begin(t.Context(), Wrap(failing{plain}, key, Trusted{key.signer.PublicKey()}), "host", m.ID(), run, nil)
+	d, err := catalog.Begin(t.Context(), Wrap(failing{plain}, Options{Key: key, Trusted: Trusted{key.signer.PublicKey()}}), "host", m.ID(), run, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func (v *verifier) list(ctx context.Context) (map[string]int64, error) {
 	for _, o := range objects {
 		name := strings.TrimPrefix(o.Key, v.backup.Path()+"/")
 		held[name] = o.SizeBytes
-		if _, ok := v.backup.Manifest.File(name); !ok && name != catalog.ManifestName {
+		if _, ok := v.backup.Manifest.File(name); !ok && name != catalog.ManifestName && name != catalog.SignatureName {
 			v.result.Notes = append(v.result.Notes, fmt.Sprintf("%s is not in the manifest", path.Base(name)))
 		}
 	}
