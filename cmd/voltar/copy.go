@@ -10,6 +10,7 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
+	"voltar/internal/placement"
 	"voltar/internal/say"
 )
 
@@ -101,15 +102,15 @@ func fitting(l *catalog.Stock, arg string, named map[string]bool) (fit []catalog
 }
 
 // copyExitCode is the exit code of a copy. A backup that was named by its time and that retention left needs a person.
-func copyExitCode(ctx context.Context, lines []backup.CopyLine, named map[string]bool, err error) int {
+func copyExitCode(ctx context.Context, lines []placement.CopyLine, named map[string]bool, err error) int {
 	copied, failed, left := 0, 0, 0
 	for _, line := range lines {
 		switch {
-		case line.State == backup.CopyDone:
+		case line.State == placement.CopyDone:
 			copied++
-		case line.State == backup.CopyFailed:
+		case line.State == placement.CopyFailed:
 			failed++
-		case line.State == backup.CopyLeft && named[line.Backup]:
+		case line.State == placement.CopyLeft && named[line.Backup]:
 			left++
 		}
 	}
@@ -125,18 +126,18 @@ func copyExitCode(ctx context.Context, lines []backup.CopyLine, named map[string
 }
 
 // printCopies prints what became of each backup, but for those that were there already: how many these are.
-func (a *app) printCopies(c *cli.Context, lines []backup.CopyLine) error {
+func (a *app) printCopies(c *cli.Context, lines []placement.CopyLine) error {
 	if c.Bool("json") {
 		if lines == nil {
-			lines = []backup.CopyLine{}
+			lines = []placement.CopyLine{}
 		}
 		return a.printJSON(lines)
 	}
-	words := map[backup.CopyState]string{backup.CopyMissing: "would copy", backup.CopyLeft: "left"}
+	words := map[placement.CopyState]string{placement.CopyMissing: "would copy", placement.CopyLeft: "left"}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	there := 0
 	for _, line := range lines {
-		if line.State == backup.CopyThere {
+		if line.State == placement.CopyThere {
 			there++
 			continue
 		}

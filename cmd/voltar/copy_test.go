@@ -18,8 +18,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
-	"voltar/internal/backup"
 	"voltar/internal/browse/browsetest"
+	"voltar/internal/placement"
 	"voltar/internal/store/s3/s3test"
 )
 
@@ -68,7 +68,7 @@ func TestCopyCommand(t *testing.T) {
 		})
 	}
 	code, out, _ := voltarAt(t, now, "copy", "--all", "--from", "disk", "--to", "far", "--json", "--config", s.config)
-	var lines []backup.CopyLine
+	var lines []placement.CopyLine
 	if err := json.Unmarshal([]byte(out), &lines); err != nil || code != 0 || len(lines) != 3 {
 		t.Errorf("%d, %v in %s", code, err, out)
 	}

@@ -27,6 +27,7 @@ import (
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
+	"voltar/internal/placement"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
@@ -292,7 +293,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		if d.unfit != nil { // never in the clear, never unsigned
 			to = store.Unavailable(d.store.String(), d.unfit)
 		}
-		opts.Destinations = append(opts.Destinations, backup.Destination{
+		opts.Destinations = append(opts.Destinations, placement.Destination{
 			Name: d.name, Store: to, Policy: d.keep.Policy(), CatchUp: d.catchUp, Recipients: d.recipients,
 		})
 	}

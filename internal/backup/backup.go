@@ -6,12 +6,10 @@
 //	volume.go   read the table, archive each extent, pass the gate, commit, let the snapshot go, apply retention
 //	survey.go   what is on the volume: partition table, extents, filesystems
 //	extent.go   one extent as files or as an image
-//	output.go   every file to every destination, summed on the way
 //	gate.go     what must hold before a manifest is written
 //
 // Around it: plan.go (which volumes, and why not the rest), package owned (what a run has on the host, and what dead
-// runs left of theirs), retain.go (what goes),
-// catchup.go (what a destination lacks of the others).
+// runs left of theirs), package placement (the destinations, and every file on its way there), retain.go (what goes).
 package backup
 
 import (
@@ -20,16 +18,14 @@ import (
 	"time"
 
 	"voltar/archive"
-	"voltar/internal/agefile"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
+	"voltar/internal/placement"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
-	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
-	"voltar/retention"
 )
 
 var (
@@ -53,7 +49,7 @@ type Options struct {
 	Select                      Select
 	Snapshot                    SnapshotOptions
 	Settings                    func(lvm.Volume) Settings // what the configuration says of one volume
-	Destinations                []Destination
+	Destinations                []placement.Destination
 	Groups                      []Group
 	Hooks                       []quiesce.Hook // of the run as a whole
 	Sources                     Sources
@@ -102,17 +98,6 @@ type Settings struct {
 	Freeze       []quiesce.Freeze
 	Hooks        []quiesce.Hook
 	Dumps        []Dump // kept beside the volume
-}
-
-// Destination is one place for backups and what is kept there.
-type Destination struct {
-	Name   string
-	Store  store.Store
-	Policy retention.Policy // the zero policy prunes nothing
-	// CatchUp has each run make up what the destination lacks of the others.
-	CatchUp bool
-	// Recipients are those for whom what goes there is encrypted; nil stores it as it is.
-	Recipients *agefile.Recipients
 }
 
 // Deps are the long-lived objects that a run works with. All are safe for concurrent use.
@@ -191,7 +176,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 		return err
 	}
 	r.backUpAll(ctx, chosen)
-	r.catchUp(ctx, r.inCatchUp(patterns))
+	r.catchUp(ctx, patterns)
 	if chosen.looked {
 		r.retainGone(ctx, chosen.plan)
 	}

@@ -3,22 +3,17 @@ package backup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
-	"voltar/internal/keep"
 	"voltar/internal/mount"
-	"voltar/internal/say"
-	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/partmap"
 	"voltar/report"
@@ -202,52 +197,12 @@ func TestExplainStop(t *testing.T) {
 
 var errStop = errors.New("interrupted")
 
-func TestExplainCopy(t *testing.T) {
-	full := fmt.Errorf("write a.tar.gz: %w", say.WithHint(fmt.Errorf("write /backups/a.tar.gz: %w (0 B of 8.0 MiB free)", store.ErrNoSpace),
-		"make room there"))
-	if p := explainCopy(full); p.Message != "no space left in the destination (0 B of 8.0 MiB free)" || p.Hint != "make room there" {
-		t.Errorf("of a copy on a full destination: %+v", p)
-	}
-}
-
-// What object lock keeps is one line of the report, however many nights and volumes it is met in.
-func TestHeldBackupsAreOneLine(t *testing.T) {
-	var to target
-	if note := to.heldNote(); note != "" {
-		t.Errorf("of none: %q", note)
-	}
-	until := time.Date(2026, 12, 24, 1, 0, 0, 0, time.UTC)
-	to.hold([]keep.Held{{ID: "vg/a@1"}})
-	if note := to.heldNote(); note != "1 backup that the policy no longer keeps is kept by object lock" {
-		t.Errorf("of one without a date: %q", note)
-	}
-	to.hold([]keep.Held{{ID: "vg/a@1", Until: until}, {ID: "vg/b@1", Until: until.AddDate(0, 0, -3)}})
-	to.hold([]keep.Held{{ID: "vg/b@1", Until: until.AddDate(0, 0, -3)}})
-	if note, want := to.heldNote(), "2 backups that the policy no longer keeps are kept by object lock, the last until 2026-12-24"; note != want {
-		t.Errorf("%q, want %q", note, want)
-	}
-}
-
 func TestSuggestedBytes(t *testing.T) {
 	const extent = 4 << 20
 	for peak, want := range map[int64]int64{0: 8 * extent, 1: 8 * extent, 8 * extent: 24 * extent, 8*extent + 1: 25 * extent} {
 		if got := suggestedBytes(peak, extent); got != want {
 			t.Errorf("suggestedBytes(%d) = %d, want %d", peak, got, want)
 		}
-	}
-}
-
-func TestOutputGoesOnWithoutABranch(t *testing.T) {
-	failure := errors.New("gone")
-	o := output{branches: []*branch{{target: &target{Destination: Destination{Name: "a"}}}, {target: &target{Destination: Destination{Name: "b"}}}}}
-	o.branches[0].drop(failure)
-	if err := o.failure(); err != nil || len(o.alive()) != 1 {
-		t.Errorf("%v %d", err, len(o.alive()))
-	}
-	o.branches[1].drop(errors.New("full"))
-	o.branches[1].drop(failure)
-	if err := o.failure(); !errors.Is(err, errNoDestination) || !strings.Contains(err.Error(), "destination b: full") || !errors.Is(err, failure) {
-		t.Errorf("%v", err)
 	}
 }
 

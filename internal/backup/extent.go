@@ -175,15 +175,15 @@ func (v *volumeRun) writeTree(
 ) error {
 	x.Archive = v.names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: v.names.Index(x.Name)}
-	index, err := v.out.create(ctx, x.Index.Name, 0)
+	index, err := v.out.Create(ctx, x.Index.Name, 0)
 	if err != nil {
 		return err
 	}
-	defer index.abort()
+	defer index.Abort()
 	opts.Level, opts.Pool, opts.Exclude, opts.OnProgress = v.settings.Level, v.run.Pool, v.exclude, v.progress
 	opts.TempDir = v.run.StateDir
 	var stats archive.TreeStats
-	file, err := v.out.write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
+	file, err := v.out.Write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, opts)
 		return err
 	})
@@ -193,7 +193,7 @@ func (v *volumeRun) writeTree(
 	if err := check(stats); err != nil {
 		return err
 	}
-	if _, err := index.commit(ctx); err != nil {
+	if _, err := index.Commit(ctx); err != nil {
 		return err
 	}
 	x.State = catalog.StateFiles
@@ -303,7 +303,7 @@ func (v *volumeRun) writeImage(
 	}
 	var stats archive.ImageStats
 	maxBytes := part.sizeBytes + part.sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
-	file, err := v.out.write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
+	file, err := v.out.Write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
 			Level: v.settings.Level, Pool: v.run.Pool, OnProgress: v.progress,
 			Allocated: allocated,

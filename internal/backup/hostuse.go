@@ -80,7 +80,7 @@ func (r *run) rememberPlaces(inventory lvm.Inventory) {
 	known, changed := r.places(), false
 	for _, t := range r.targets {
 		place, ok := store.As[located](t.Store)
-		if !ok || t.out() != nil {
+		if !ok || t.Err() != nil {
 			continue
 		}
 		under, err := r.LVM.VolumesUnderPath(inventory, place.Folder())

@@ -10,6 +10,7 @@ import (
 	"voltar/internal/admit"
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
+	"voltar/internal/placement"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -179,13 +180,9 @@ func previewSource(s source) PreviewSource {
 	return line
 }
 
-func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen choice) PreviewDestination {
+func (e *Engine) previewDestination(ctx context.Context, d placement.Destination, chosen choice) PreviewDestination {
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
-	err := catalog.CheckOwner(ctx, d.Store, e.us())
-	var stock *catalog.Stock
-	if err == nil {
-		stock, err = e.readStock(ctx, d)
-	}
+	target, err := placement.Look(ctx, e.placing(), d)
 	if err != nil {
 		line.Problem = report.ProblemOf(err).Message
 		return line
@@ -207,8 +204,7 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 	for _, s := range chosen.sources {
 		tonight = append(tonight, catalog.Entry{Identity: s.Identity(), ID: catalog.ID{Ref: s.Ref()}})
 	}
-	kept := keep.Destination{Name: d.Name, Store: d.Store, Policy: d.Policy, Stock: stock}
-	if line.Remove, err = e.previewRetention(ctx, kept, tonight); err != nil {
+	if line.Remove, err = e.previewRetention(ctx, target.Kept(), tonight); err != nil {
 		line.Problem = report.ProblemOf(err).Message
 	}
 	return line
@@ -216,7 +212,7 @@ func (e *Engine) previewDestination(ctx context.Context, d Destination, chosen c
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.
 func (e *Engine) previewRetention(ctx context.Context, d keep.Destination, tonight []catalog.Entry) (removed []report.Removed, err error) {
-	k := (&run{Engine: e}).keeper()
+	k := e.placing().Keeper()
 	for _, made := range tonight {
 		made.Host, made.MachineID, made.Status = e.opts.Host, e.opts.MachineID, catalog.StatusComplete
 		made.ID.Time = e.Now().UTC().Truncate(time.Second)

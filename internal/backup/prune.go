@@ -7,6 +7,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
+	"voltar/internal/placement"
 	"voltar/internal/say"
 	"voltar/report"
 	"voltar/retention"
@@ -51,21 +52,23 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 // eachDestination decides on the backups of every destination that answers.
 func (e *Engine) eachDestination(ctx context.Context, command string, dryRun bool,
 	decide func(*keep.Keeper, keep.Destination) ([]keep.Line, error)) (lines []keep.Line, err error) {
-	r := &run{Engine: e}
+	placing := e.placing()
 	if !dryRun { // which neither waits for a run nor leaves a line anywhere
+		var r *run
 		if r, err = e.begin(ctx, command); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, r.end(ctx)) }()
+		placing = r.placing
 	}
 	var all []error
 	for _, d := range e.opts.Destinations {
-		t, err := r.openExisting(ctx, d)
+		t, err := placement.Look(ctx, placing, d)
 		if err != nil {
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
 			continue
 		}
-		some, err := decide(r.keeper(), t.kept())
+		some, err := decide(placing.Keeper(), t.Kept())
 		if errors.Is(err, ErrUsage) {
 			return nil, err
 		}

@@ -3,16 +3,13 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/say"
-	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -134,13 +131,7 @@ func addToLedger(ledger *report.Ledger, x *extent) {
 
 // compare warns when tonight's backup differs surprisingly from the last one.
 func (v *volumeRun) compare() {
-	before := int64(0)
-	for _, b := range v.out.alive() {
-		if last, ok := v.lastComplete(b.target); ok {
-			before = last.Entries
-			break
-		}
-	}
+	before := v.prepared.LastEntries()
 	if after := v.result.Entries; before > surprisingEntries && after < before/surpriseFactor {
 		v.warn(fmt.Sprintf("only %d files and folders, where the last backup had %d", after, before),
 			"look whether that is as it should be, before the older backups are gone")
@@ -151,56 +142,21 @@ func (v *volumeRun) compare() {
 func (v *volumeRun) finish(ctx context.Context) {
 	r := &v.result
 	r.Ended = v.run.Now().UTC()
-	for _, b := range v.out.branches {
-		if err := b.failure(); err != nil {
-			b.copy.Error = explainCopy(err)
-		}
-		r.Copies = append(r.Copies, b.copy)
+	if v.prepared != nil {
+		r.Copies = v.prepared.Copies()
 	}
 	if v.origin == nil {
 		r.Quiesce = v.quiesced.String()
 	}
 	r.Status = v.status(ctx)
 	if r.Status == report.VolumeFailed || r.Status == report.VolumeDamaged {
-		r.LastGood = v.lastGood()
+		r.LastGood = v.run.targets.LastGood(v.ref(), v.result.Backup)
 	}
 	if v.failure != nil {
 		r.Error = v.explainFailure()
 		v.describeFailure(r.Error.Message)
 	}
 	v.run.hand(*r)
-}
-
-// explainCopy says how a copy failed. Of a destination that is full or was given up it leaves out which file met that first,
-// so that the report tells it once for all volumes.
-func explainCopy(err error) *report.Problem {
-	problem := report.ProblemOf(err)
-	for _, common := range []error{store.ErrNoSpace, store.ErrDown} {
-		if at := strings.Index(problem.Message, common.Error()); at > 0 && errors.Is(err, common) {
-			problem.Message = problem.Message[at:]
-		}
-	}
-	return problem
-}
-
-// lastGood returns when the newest good backup of the volume is of, by its name: one that was restored is another to LVM.
-// It is the zero time when there is none, and nil when no destination could tell.
-func (v *volumeRun) lastGood() *time.Time {
-	var newest *time.Time
-	for _, t := range v.run.targets {
-		if t.err != nil {
-			continue
-		}
-		if newest == nil {
-			newest = &time.Time{}
-		}
-		for _, e := range t.stock.Entries(func(ref catalog.Ref) bool { return ref == v.ref() }) {
-			if e.ID != v.id && e.IsGood() && !e.IsAhead(v.run.Now()) && e.ID.Time.After(*newest) {
-				newest = &e.ID.Time
-			}
-		}
-	}
-	return newest
 }
 
 // describeFailure enters each byte of a volume that has no backup in the ledger as failed, or as left out where a rule

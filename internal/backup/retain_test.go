@@ -12,6 +12,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/placement/placementtest"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/lvm"
@@ -22,7 +23,7 @@ import (
 // Nothing that is on the host or in the configuration is forgotten, whether a run takes it or has one of its own.
 func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 	named := func(name string) []Dump { return []Dump{{Dump: quiesce.Dump{Name: name}}} }
-	s := newCopySite(t, "disk")
+	s := newSite(t, "disk")
 	s.opts.Sources = Sources{Dumps: named("dump"), Streams: named("stream"), Directories: []Directory{{Name: "tree", Path: "/tree"}}}
 	p := s.present(lvm.Inventory{
 		VGs:     []lvm.VG{{Name: "vg", UUID: "whole"}, {Name: "half", UUID: "half", Partial: true}},
@@ -51,7 +52,7 @@ func TestNightReadsEachManifestOnce(t *testing.T) {
 		policy retention.Policy
 		lists  int // of all backups of a source
 	}{{retention.Policy{KeepLast: kept + 1}, 0}, {retention.Policy{KeepLast: kept}, sources}} {
-		s := newCopySite(t, "disk")
+		s := newSite(t, "disk")
 		s.Pool = archive.NewPool(1)
 		defer s.Pool.Close()
 		s.on("disk").Policy = c.policy
@@ -63,7 +64,7 @@ func TestNightReadsEachManifestOnce(t *testing.T) {
 			name := fmt.Sprint("tree", n)
 			s.opts.Sources.Directories = append(s.opts.Sources.Directories, Directory{Name: name, Path: dir, Level: archive.LevelFast})
 			for night := range kept {
-				s.make(t, "disk", name, -night, func(m *catalog.Manifest) {
+				placementtest.Make(t, s.on("disk").Store, name, -night, func(m *catalog.Manifest) {
 					m.Source = catalog.Source{Kind: catalog.SourceDirectory, Name: name, Path: dir}
 				})
 			}

@@ -15,6 +15,7 @@ import (
 	"voltar/internal/journal"
 	"voltar/internal/keep"
 	"voltar/internal/owned"
+	"voltar/internal/placement"
 	"voltar/report"
 )
 
@@ -25,7 +26,8 @@ type run struct {
 	locks   *journal.Locks
 	lock    *journal.Lock // of the configuration
 	owner   *owned.Owner
-	targets []*target
+	placing *placement.Run // what package placement knows of the run
+	targets placement.Targets
 
 	mu     sync.Mutex
 	report report.Run
@@ -66,6 +68,8 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 		return nil, errors.Join(err, r.lock.Unlock())
 	}
 	r.owner = &owned.Owner{Host: e.Host, Run: r.id, Journal: ledger}
+	r.placing = e.placing()
+	r.placing.ID, r.placing.Owner, r.placing.Locks = r.id, r.owner, r.locks
 	if e.Progress != nil {
 		e.Progress.RunStarted(r.id)
 	}
@@ -92,6 +96,11 @@ func (e *Engine) us() catalog.Host {
 	return catalog.Host{Name: e.opts.Host, MachineID: e.opts.MachineID}
 }
 
+// placing is what package placement has to know to look at destinations; what changes them is of a run.
+func (e *Engine) placing() *placement.Run {
+	return &placement.Run{Host: e.us(), Log: e.Log, Now: e.Now, Damage: e.opts.Damage}
+}
+
 // end settles what is left, closes the journal, which goes when nothing is in it, and gives the lock back.
 func (r *run) end(ctx context.Context) error {
 	r.owner.Settle(ctx)
@@ -108,23 +117,9 @@ func (r *run) recover(ctx context.Context) {
 }
 
 // open claims the destinations. A run goes on while one of them can be written to.
-func (r *run) open(ctx context.Context) error {
-	var all []error
-	for _, d := range r.opts.Destinations {
-		t := r.openTarget(ctx, d)
-		r.targets = append(r.targets, t)
-		if t.err != nil {
-			r.Log.Error("destination cannot be written to", "run", r.id, "destination", d.Name, "err", t.err)
-			all = append(all, fmt.Errorf("destination %s: %w", d.Name, t.err))
-		}
-	}
-	switch {
-	case len(r.targets) == 0:
-		return errNoDestination
-	case len(all) < len(r.targets):
-		return nil
-	}
-	return errors.Join(all...)
+func (r *run) open(ctx context.Context) (err error) {
+	r.targets, err = placement.Open(ctx, r.placing, r.opts.Destinations)
+	return err
 }
 
 // backUpAll works through the volumes, and then through what else there is, for as long as a run may take.
@@ -150,6 +145,50 @@ func (r *run) backUp(ctx, bounded context.Context, plan *Plan) {
 		})
 	}
 	_ = group.Wait() // units keep their own errors
+}
+
+// catchUp makes up what destinations lack of the others: of the sources that were named, or of all, those that are gone
+// included.
+func (r *run) catchUp(ctx context.Context, patterns []string) {
+	named := map[string]bool{}
+	for _, v := range r.report.Volumes {
+		named[v.Name] = true
+	}
+	wanted := func(ref catalog.Ref) bool { return len(patterns) == 0 || named[ref.String()] }
+	caught, problems := r.targets.CatchUp(ctx, wanted)
+	for _, c := range caught {
+		r.mend(c)
+	}
+	for _, p := range problems {
+		r.warn(p.Message, p.Hint)
+	}
+}
+
+// mend says in the result of a volume that tonight's backup stands after all on a destination on which it had failed.
+func (r *run) mend(caught placement.Caught) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.report.Volumes {
+		v := &r.report.Volumes[i]
+		if v.Backup != caught.Backup {
+			continue
+		}
+		whole := true
+		for j := range v.Copies {
+			c := &v.Copies[j]
+			if c.Destination == caught.To && c.Error != nil {
+				v.Warnings = append(v.Warnings, report.Problem{
+					Message: fmt.Sprintf("on %s it failed at first (%s), and was copied from %s", caught.To, c.Error.Message, caught.From),
+					Hint:    c.Error.Hint,
+				})
+				c.Error, c.Path = nil, caught.Path
+			}
+			whole = whole && c.Error == nil
+		}
+		if whole && v.Status == report.VolumePartial {
+			v.Status = report.VolumeOK
+		}
+	}
 }
 
 // hand takes the result of a volume that is done.
@@ -185,7 +224,7 @@ func (r *run) finish(ctx context.Context, err error) *report.Run {
 		r.report.Errors = append(r.report.Errors, report.ProblemsOf(err)...)
 	}
 	for _, t := range r.targets {
-		r.report.Destinations = append(r.report.Destinations, t.describe(context.WithoutCancel(ctx)))
+		r.report.Destinations = append(r.report.Destinations, t.Describe(context.WithoutCancel(ctx)))
 	}
 	slices.SortFunc(r.report.Volumes, func(a, b report.Volume) int { return strings.Compare(a.Name, b.Name) })
 	r.report.Ended = r.Now().UTC()

@@ -48,7 +48,7 @@ type Sources struct {
 func (v *volumeRun) storeDumps(ctx context.Context) error {
 	for _, d := range v.settings.Dumps {
 		err := v.storeDump(ctx, d, v.names.Dump(d.Name))
-		if lost := v.out.failure(); lost != nil || ctx.Err() != nil {
+		if lost := v.out.Failure(); lost != nil || ctx.Err() != nil {
 			return errors.Join(err, lost)
 		}
 		if err == nil {
@@ -64,7 +64,7 @@ func (v *volumeRun) storeDumps(ctx context.Context) error {
 // storeDump keeps the output of one command. Unless that ended well, nothing of it is kept.
 func (v *volumeRun) storeDump(ctx context.Context, d Dump, name string) error {
 	err := v.run.Quieter.RunDump(ctx, d.Dump, func(output io.Reader) error {
-		file, err := v.out.write(ctx, name, 0, func(w io.Writer) error {
+		file, err := v.out.Write(ctx, name, 0, func(w io.Writer) error {
 			stats, err := archive.WriteStream(ctx, output, w, archive.StreamOptions{Level: d.Level, OnProgress: v.progress})
 			if err == nil && stats.ContentBytes == 0 {
 				err = errors.New("the command wrote nothing")

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,13 +12,14 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/hostcmd"
+	"voltar/internal/placement/placementtest"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
 	"voltar/report"
 )
 
 // withSources gives a site what it needs to back up directories, dumps and streams.
-func (s *copySite) withSources(t *testing.T, sources Sources) {
+func (s *site) withSources(t *testing.T, sources Sources) {
 	t.Helper()
 	s.opts.Sources = sources
 	s.Pool = archive.NewPool(1)
@@ -59,7 +59,7 @@ func (w hookedWriter) Write(p []byte) (int, error) {
 
 // A log that grows while its live directory is archived is in a complete backup, with a warning that names it.
 func TestALiveDirectoryMayChange(t *testing.T) {
-	s := newCopySite(t, "disk")
+	s := newSite(t, "disk")
 	dir := t.TempDir()
 	log := filepath.Join(dir, "app.log")
 	if err := os.WriteFile(log, make([]byte, 64<<20), 0o600); err != nil { // more than is read ahead
@@ -82,9 +82,8 @@ func TestALiveDirectoryMayChange(t *testing.T) {
 	if v.Status != report.VolumeOK || v.DamagedCount != 0 || len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, `"app.log" (ends early`) {
 		t.Errorf("%s, %d damaged, warnings %+v, %+v", v.Status, v.DamagedCount, v.Warnings, v.Error)
 	}
-	text := fmt.Sprint(s.tree(t, "disk"))
-	if !strings.Contains(text, `"status": "`+string(catalog.StatusComplete)) {
-		t.Error("the manifest does not say that the backup is complete")
+	if text := s.manifest(t, "disk"); !strings.Contains(text, `"status": "`+string(catalog.StatusComplete)) {
+		t.Errorf("the manifest does not say that the backup is complete: %s", text)
 	}
 }
 
@@ -107,7 +106,7 @@ func TestEverySourceEndsInTime(t *testing.T) {
 	} {
 		for _, name := range []string{"@directory/tree", "@dump/text", "@stream/text"} {
 			t.Run(c.bound+" "+name, func(t *testing.T) {
-				s := newCopySite(t, "disk")
+				s := newSite(t, "disk")
 				s.withSources(t, sources)
 				c.set(&s.opts)
 				s.on("disk").Store = hookedStore{Store: s.on("disk").Store, create: func(ctx context.Context) { <-ctx.Done() }}
@@ -132,10 +131,10 @@ func TestEverySourceEndsInTime(t *testing.T) {
 
 // A run that no destination takes fails for the destinations' own reasons, and each stands once.
 func TestOnlyTheDestinationsSayWhyNoneTakesTheRun(t *testing.T) {
-	s := newCopySite(t, "disk")
+	s := newSite(t, "disk")
 	dir := t.TempDir()
 	s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: dir}}})
-	if err := catalog.Claim(t.Context(), s.on("disk").Store, catalog.Host{Name: copyHost, MachineID: "machine-2"}, s.Now()); err != nil {
+	if err := catalog.Claim(t.Context(), s.on("disk").Store, catalog.Host{Name: placementtest.Host.Name, MachineID: "machine-2"}, s.Now()); err != nil {
 		t.Fatal(err)
 	}
 	result, err := s.Run(t.Context(), []string{"@directory/tree"})

@@ -11,6 +11,7 @@ import (
 	"voltar/internal/admit"
 	"voltar/internal/catalog"
 	"voltar/internal/owned"
+	"voltar/internal/placement"
 	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
@@ -44,13 +45,13 @@ type volumeRun struct {
 
 	logicalSector, physicalSector int // bytes
 
-	id         catalog.ID
-	layout     *layout // nil until the volume was surveyed
-	out        output
-	stored     map[string]int64 // bytes of each extent's archive, by its name
-	dumps      []catalog.Dump   // that are kept
-	missing    []string         // dumps that failed
-	progressed int64            // bytes that were shown as read of the archive that is being written
+	layout     *layout             // nil until the volume was surveyed
+	prepared   *placement.Prepared // nil until there is room
+	out        *placement.Output   // nil until it was begun
+	stored     map[string]int64    // bytes of each extent's archive, by its name
+	dumps      []catalog.Dump      // that are kept
+	missing    []string            // dumps that failed
+	progressed int64               // bytes that were shown as read of the archive that is being written
 
 	failure error
 	result  report.Volume
@@ -123,39 +124,41 @@ func (v *volumeRun) storeTable(ctx context.Context, l *layout) error {
 	if l.table == nil {
 		return nil
 	}
-	_, err := v.out.write(ctx, v.names.Table(), 1<<20, func(w io.Writer) error {
+	_, err := v.out.Write(ctx, v.names.Table(), 1<<20, func(w io.Writer) error {
 		return l.table.SfdiskScript(w, v.volume.Path)
 	})
 	return err
 }
 
-// publish writes checksums, recipe and at last the manifest to each destination. From then on there is a backup.
-func (v *volumeRun) publish(ctx context.Context, m *catalog.Manifest) error {
-	for _, b := range v.out.alive() {
-		if err := v.publishOn(ctx, b, *m); err != nil {
-			b.drop(err)
-		}
-	}
-	return v.out.failure()
+// prepareOutput makes room on every destination that can be written to, before there is a snapshot to wait for that.
+func (v *volumeRun) prepareOutput(ctx context.Context) (err error) {
+	var problems []report.Problem
+	v.prepared, problems, err = v.run.targets.Prepare(ctx, v.run.placing, v.source())
+	v.result.PreviousStoredBytes = v.prepared.LastBytes()
+	v.warnAll(problems)
+	return err
 }
 
-// publishOn commits the backup on one destination.
-func (v *volumeRun) publishOn(ctx context.Context, b *branch, m catalog.Manifest) error {
-	m.Ended = v.run.Now().UTC()
-	backup, err := b.publish(ctx, m)
-	if err != nil {
-		return err
+// openOutput begins the backup of a volume.
+func (v *volumeRun) openOutput(ctx context.Context) (err error) {
+	v.out, err = v.prepared.Begin(ctx, v.time)
+	return err
+}
+
+// publish makes a backup of what was stored.
+func (v *volumeRun) publish(ctx context.Context, m *catalog.Manifest) error {
+	published, err := v.out.Publish(ctx, *m)
+	if err == nil {
+		v.result.Backup, v.result.StoredBytes = published.Backup, published.StoredBytes
 	}
-	b.copy.Path = catalog.Place(b.target.Store, backup.Path())
-	v.result.Backup, v.result.StoredBytes = backup.ID.String(), max(v.result.StoredBytes, backup.SizeBytes)
-	return nil
+	return err
 }
 
 // manifest describes the backup, but for the files of each destination.
 func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: v.run.opts.Version, Status: catalog.StatusComplete,
-		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.id.Time, Started: v.result.Started,
+		Host: v.run.us(), Run: v.run.id, Source: v.source(), Time: v.out.ID.Time, Started: v.result.Started,
 	}
 	if v.watched != nil { // of a snapshot, as volumes are read from
 		m.Snapshot, m.Quiesce = v.snapshotFacts(), v.quiesced.facts()
@@ -181,9 +184,12 @@ func (v *volumeRun) manifest(l *layout) *catalog.Manifest {
 
 // closeOutput removes what was written for destinations, or a volume, that failed.
 func (v *volumeRun) closeOutput(ctx context.Context) {
+	if v.out == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), owned.ReleaseTimeout)
 	defer cancel()
-	if err := v.out.close(ctx, v.run); err != nil {
+	if err := v.out.Close(ctx); err != nil {
 		v.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
 		v.remains = append(v.remains, err.Error())
 	}
@@ -211,7 +217,7 @@ func (v *volumeRun) end(ctx context.Context) {
 	}
 	v.endTurn()
 	if v.failure == nil {
-		v.retain(ctx)
+		v.warnAll(v.prepared.Retain(ctx))
 	}
 	v.runLastHooks(ctx)
 	v.finish(ctx)
@@ -220,6 +226,12 @@ func (v *volumeRun) end(ctx context.Context) {
 func (v *volumeRun) warn(message, hint string) {
 	v.run.Log.Warn(message, "run", v.run.id, "volume", v.name())
 	v.result.Warnings = append(v.result.Warnings, report.Problem{Message: message, Hint: hint})
+}
+
+func (v *volumeRun) warnAll(problems []report.Problem) {
+	for _, p := range problems {
+		v.warn(p.Message, p.Hint)
+	}
 }
 
 // warnOf warns of an error, with its own hints.

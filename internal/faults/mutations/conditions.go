@@ -48,19 +48,19 @@ var conditions = []mutation{
 		pkg: "./internal/mount", tests: "^TestLab(PanicOnErrors|ErrorsSayWhy)",
 	},
 	{
-		name: "each store took as many bytes as were sent", file: "internal/backup/output.go",
+		name: "each store took as many bytes as were sent", file: "internal/placement/output.go",
 		old: "err == nil && object.SizeBytes != file.SizeBytes", new: "false",
-		pkg: "./internal/backup", tests: "^TestGate",
+		pkg: "./internal/placement", tests: "^TestGate",
 	},
 	{
-		name: "a destination that failed has no further part", file: "internal/backup/output.go",
+		name: "a destination that failed has no further part", file: "internal/placement/output.go",
 		old: "			s.branch.drop(fmt.Errorf(\"write %s: %w\", f.name, err))", new: "			_ = err",
-		pkg: "./internal/backup", tests: "^TestGate",
+		pkg: "./internal/placement", tests: "^TestGate",
 	},
 	{
-		name: "a file that was not produced whole does not count", file: "internal/backup/output.go",
+		name: "a file that was not produced whole does not count", file: "internal/placement/output.go",
 		old: "if err := produce(file); err != nil {", new: "if err := produce(file); err != nil && false {",
-		pkg: "./internal/backup", tests: "^TestGate",
+		pkg: "./internal/placement", tests: "^TestGate",
 	},
 	{
 		name: "a full destination fails the backup", file: "internal/durable/file.go",

@@ -1,4 +1,4 @@
-package backup
+package placement
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 	"voltar/report"
 )
 
-// target is a destination during a run: whether it can be written to, and what it holds of this host. The stock is read
+// Target is a destination during a run: whether it can be written to, and what it holds of this host. The stock is read
 // once; what the run adds and removes is kept up to date in it.
-type target struct {
+type Target struct {
 	Destination
-	run   *run
+	run   *Run
 	err   error          // why nothing can be written to it
 	stock *catalog.Stock // nil where it could not be read
 
@@ -29,8 +29,99 @@ type target struct {
 	held     map[string]time.Time // what the policy no longer keeps and the store does, and until when
 }
 
+// Targets are the destinations of a run, in the order of the configuration.
+type Targets []*Target
+
+// Open claims the destinations for a run. A run goes on while one of them can be written to; otherwise the error says why
+// none can.
+func Open(ctx context.Context, run *Run, destinations []Destination) (ts Targets, err error) {
+	var all []error
+	for _, d := range destinations {
+		t := claim(ctx, run, d)
+		ts = append(ts, t)
+		if t.err != nil {
+			run.Log.Error("destination cannot be written to", "run", run.ID, "destination", d.Name, "err", t.err)
+			all = append(all, fmt.Errorf("destination %s: %w", d.Name, t.err))
+		}
+	}
+	switch {
+	case len(ts) == 0:
+		return ts, ErrNone
+	case len(all) < len(ts):
+		return ts, nil
+	}
+	return ts, errors.Join(all...)
+}
+
+// claim claims the host's folder on a destination and reads what is there.
+func claim(ctx context.Context, run *Run, d Destination) *Target {
+	t := &Target{Destination: d, run: run}
+	if t.err = catalog.Claim(ctx, d.Store, run.Host, run.Now()); t.err == nil {
+		t.stock, t.err = readStock(ctx, run, d)
+	}
+	return t
+}
+
+// Look reads what a destination holds of this host, without claiming it.
+func Look(ctx context.Context, run *Run, d Destination) (*Target, error) {
+	if err := catalog.CheckOwner(ctx, d.Store, run.Host); err != nil {
+		return nil, err
+	}
+	stock, err := readStock(ctx, run, d)
+	return &Target{Destination: d, run: run, stock: stock}, err
+}
+
+func readStock(ctx context.Context, run *Run, d Destination) (*catalog.Stock, error) {
+	return catalog.ReadStock(ctx, d.Store, run.Host.Name, catalog.Filter{Damage: run.Damage, Now: run.Now()})
+}
+
+// Kept is the destination as package keep has it.
+func (t *Target) Kept() keep.Destination {
+	return keep.Destination{Name: t.Name, Store: t.Store, Policy: t.Policy, Stock: t.stock}
+}
+
+// Err returns why nothing can be written to the destination: it could not be claimed, or was given up since. Nil while it
+// can.
+func (t *Target) Err() error {
+	if patient, ok := store.As[interface{ Down() error }](t.Store); ok && patient.Down() != nil {
+		return patient.Down()
+	}
+	return t.err
+}
+
+// lastComplete returns the newest backup of a source on the destination that lacked nothing when it was made. Of one that
+// is being made nothing is there yet.
+func (t *Target) lastComplete(source catalog.Identity) (_ catalog.Entry, ok bool) {
+	for _, e := range t.stock.History(source) {
+		if e.Status == catalog.StatusComplete && !e.IsAhead(t.run.Now()) {
+			return e, true
+		}
+	}
+	return catalog.Entry{}, false
+}
+
+// LastGood returns when the newest good backup of a source is of, by its name: a volume that was restored is another to LVM.
+// It is the zero time when there is none, and nil when no destination could tell. The backup that is named does not count.
+func (ts Targets) LastGood(ref catalog.Ref, but string) *time.Time {
+	var newest *time.Time
+	for _, t := range ts {
+		if t.err != nil {
+			continue
+		}
+		if newest == nil {
+			newest = &time.Time{}
+		}
+		for _, e := range t.stock.Entries(func(r catalog.Ref) bool { return r == ref }) {
+			if e.ID.String() != but && e.IsGood() && !e.IsAhead(t.run.Now()) && e.ID.Time.After(*newest) {
+				newest = &e.ID.Time
+			}
+		}
+	}
+	return newest
+}
+
 // hold notes what the store holds, for one line in the report.
-func (t *target) hold(list []keep.Held) {
+func (t *Target) hold(list []keep.Held) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range list {
@@ -42,7 +133,7 @@ func (t *target) hold(list []keep.Held) {
 }
 
 // heldNote says how many backups stay longer than the policy keeps them.
-func (t *target) heldNote() string {
+func (t *Target) heldNote() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.held) == 0 {
@@ -64,52 +155,11 @@ func (t *target) heldNote() string {
 	return text
 }
 
-// openTarget claims the host's folder on a destination and reads what is there.
-func (r *run) openTarget(ctx context.Context, d Destination) *target {
-	t := &target{Destination: d, run: r}
-	if t.err = catalog.Claim(ctx, d.Store, r.us(), r.Now()); t.err == nil {
-		t.stock, t.err = r.readStock(ctx, d)
-	}
-	return t
-}
-
-// openExisting reads what a destination holds of this host, without claiming it.
-func (r *run) openExisting(ctx context.Context, d Destination) (*target, error) {
-	if err := catalog.CheckOwner(ctx, d.Store, r.us()); err != nil {
-		return nil, err
-	}
-	stock, err := r.readStock(ctx, d)
-	return &target{Destination: d, run: r, stock: stock}, err
-}
-
-func (e *Engine) readStock(ctx context.Context, d Destination) (*catalog.Stock, error) {
-	return catalog.ReadStock(ctx, d.Store, e.opts.Host, catalog.Filter{Damage: e.opts.Damage, Now: e.Now()})
-}
-
-// kept is the destination as package keep has it.
-func (t *target) kept() keep.Destination {
-	return keep.Destination{Name: t.Name, Store: t.Store, Policy: t.Policy, Stock: t.stock}
-}
-
-// keeper decides on backups, and removes them in the name of the run.
-func (r *run) keeper() *keep.Keeper {
-	return &keep.Keeper{MachineID: r.opts.MachineID, Now: r.Now, Locks: r.locks, Owner: r.owner}
-}
-
-// out returns why nothing can be written to the destination: it could not be claimed, or was given up since. Nil while it
-// can.
-func (t *target) out() error {
-	if patient, ok := store.As[interface{ Down() error }](t.Store); ok && patient.Down() != nil {
-		return patient.Down()
-	}
-	return t.err
-}
-
 // unfinishedNote is on a destination that was given up while something was written to it.
 const unfinishedNote = "what was begun there and has no manifest is removed by the next run that it answers to"
 
 // note says something of the destination in the report, once.
-func (t *target) note(text string) {
+func (t *Target) note(text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !slices.Contains(t.notes, text) {
@@ -117,11 +167,11 @@ func (t *target) note(text string) {
 	}
 }
 
-// describe is the destination's part of the report.
-func (t *target) describe(ctx context.Context) report.Destination {
+// Describe is the destination's part of the report.
+func (t *Target) Describe(ctx context.Context) report.Destination {
 	d := report.Destination{Name: t.Name, Where: t.Store.String(), TotalBytes: -1, FreeBytes: -1}
-	if err := t.out(); err != nil {
-		d.Error = explainCopy(err)
+	if err := t.Err(); err != nil {
+		d.Error = explain(err)
 	}
 	if t.err != nil {
 		d.BackupBytes = -1
@@ -155,13 +205,13 @@ func (t *target) describe(ctx context.Context) report.Destination {
 }
 
 // oddNotes tell of backups that count for nothing.
-func (t *target) oddNotes() (notes []string) {
+func (t *Target) oddNotes() (notes []string) {
 	var ahead, foreign []string
 	for _, e := range t.stock.Entries(nil) {
 		if e.IsAhead(t.run.Now()) {
 			ahead = append(ahead, e.ID.String())
 		}
-		if e.MachineID != t.run.opts.MachineID {
+		if e.MachineID != t.run.Host.MachineID {
 			foreign = append(foreign, e.ID.String())
 		}
 	}

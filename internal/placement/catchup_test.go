@@ -1,4 +1,4 @@
-package backup
+package placement
 
 import (
 	"os"
@@ -16,32 +16,38 @@ import (
 	"voltar/retention"
 )
 
+// night is what came of catching up.
+type night struct {
+	targets      Targets
+	destinations []report.Destination
+	caught       []Caught
+	problems     []report.Problem
+}
+
 // catchUpNow runs what a run does after its volumes, on the destinations as they are.
-func (s *copySite) catchUpNow(t *testing.T, tonight func(*run)) *run {
+func (s *site) catchUpNow(t *testing.T, tonight func(*Run, Targets)) (n night) {
 	t.Helper()
-	r, err := s.begin(t.Context(), "run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.open(t.Context()); err != nil {
+	run, end := s.begin()
+	var err error
+	if n.targets, err = Open(t.Context(), run, s.destinations); err != nil {
 		t.Fatal(err)
 	}
 	if tonight != nil {
-		tonight(r)
+		tonight(run, n.targets)
 	}
-	r.catchUp(t.Context(), r.inCatchUp(nil))
-	if err := r.end(t.Context()); err != nil {
-		t.Error(err)
+	n.caught, n.problems = n.targets.CatchUp(t.Context(), nil)
+	end()
+	for _, target := range n.targets {
+		n.destinations = append(n.destinations, target.Describe(t.Context()))
 	}
-	r.finish(t.Context(), nil)
 	s.journals(t, 0)
-	return r
+	return n
 }
 
 // caughtUp names what a destination got, in short.
-func caughtUp(r *run, on string) string {
+func (n night) caughtUp(on string) string {
 	var all []string
-	for _, d := range r.report.Destinations {
+	for _, d := range n.destinations {
 		for _, c := range d.CaughtUp {
 			if d.Name == on {
 				all = append(all, strings.TrimPrefix(c.Backup, "vg/")[:len("v1@2026-11-20")]+" from "+c.From)
@@ -71,7 +77,7 @@ func TestCatchUp(t *testing.T) {
 		{"switched off", week, true, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newCopySite(t, "near", "far")
+			s := newSite(t, "near", "far")
 			s.on("far").Policy, s.on("far").CatchUp = c.policy, !c.off
 			for night := range 4 {
 				s.make(t, "near", "v1", night, nil)
@@ -80,10 +86,10 @@ func TestCatchUp(t *testing.T) {
 				s.make(t, "far", "v1", night, nil)
 			}
 			r := s.catchUpNow(t, nil)
-			if got := caughtUp(r, "far"); got != c.want || len(r.report.Warnings) > 0 {
-				t.Errorf("%s, %+v; want %s", got, r.report.Warnings, c.want)
+			if got := r.caughtUp("far"); got != c.want || len(r.problems) > 0 {
+				t.Errorf("%s, %+v; want %s", got, r.problems, c.want)
 			}
-			if got := caughtUp(r, "near"); got != "" {
+			if got := r.caughtUp("near"); got != "" {
 				t.Errorf("the other way: %s", got)
 			}
 		})
@@ -92,17 +98,17 @@ func TestCatchUp(t *testing.T) {
 
 // Two destinations that make up for each other at the same time, of the same volume, do not take each other for a run.
 func TestCatchUpBothWays(t *testing.T) {
-	s := newCopySite(t, "near", "far")
+	s := newSite(t, "near", "far")
 	for night := range 20 {
 		s.make(t, []string{"near", "far"}[night%2], "v1", night, nil)
 	}
 	for _, d := range []string{"near", "far"} {
 		s.on(d).Policy = retention.Policy{KeepLast: 30}
 	}
-	if err := os.MkdirAll(s.opts.RunDir, 0o700); err != nil {
+	if err := os.MkdirAll(s.runDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.OpenFile(filepath.Join(s.opts.RunDir, "volume-vg%2Fv1.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(s.runDir, "volume-vg%2Fv1.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,55 +118,32 @@ func TestCatchUpBothWays(t *testing.T) {
 	}
 	r := s.catchUpNow(t, nil)
 	for _, d := range []string{"near", "far"} {
-		if got := strings.Count(caughtUp(r, d), " from "); got != 10 || len(r.report.Warnings) > 0 {
-			t.Errorf("%s: %d, %+v", d, got, r.report.Warnings)
+		if got := strings.Count(r.caughtUp(d), " from "); got != 10 || len(r.problems) > 0 {
+			t.Errorf("%s: %d, %+v", d, got, r.problems)
 		}
 	}
 }
 
 // Where nothing is pruned, tonight's own backup does not hide the nights before it.
 func TestCatchUpBehindTonight(t *testing.T) {
-	s := newCopySite(t, "near", "far")
+	s := newSite(t, "near", "far")
 	for night := range 3 {
 		s.make(t, "near", "v1", night, nil)
 	}
 	s.make(t, "far", "v1", 0, nil)
-	r := s.catchUpNow(t, func(r *run) {
-		b := s.make(t, "far", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
-		r.targets[1].stock.Add(b)
+	r := s.catchUpNow(t, func(run *Run, ts Targets) {
+		b := s.make(t, "far", "v1", 3, func(m *catalog.Manifest) { m.Run = run.ID })
+		ts[1].stock.Add(b)
 	})
-	if got, want := caughtUp(r, "far"), "v1@2026-11-22 from near, v1@2026-11-21 from near"; got != want {
+	if got, want := r.caughtUp("far"), "v1@2026-11-22 from near, v1@2026-11-21 from near"; got != want {
 		t.Errorf("%s, want %s", got, want)
-	}
-}
-
-// Tonight's backup that failed on one destination alone is copied there, and the volume is whole after all.
-func TestCatchUpMendsTonight(t *testing.T) {
-	s := newCopySite(t, "near", "far")
-	r := s.catchUpNow(t, func(r *run) {
-		b := s.make(t, "near", "v1", 3, func(m *catalog.Manifest) { m.Run = r.id })
-		r.targets[0].stock.Add(b)
-		r.hand(report.Volume{Name: "vg/v1", Status: report.VolumePartial, Backup: b.ID.String(), Copies: []report.Copy{
-			{Destination: "near", Path: "somewhere"}, {Destination: "far", Error: &report.Problem{Message: "the line was cut"}},
-		}})
-	})
-	v := r.report.Volumes[0]
-	if v.Status != report.VolumeOK || v.Copies[1].Error != nil || v.Copies[0].Path != "somewhere" || len(v.Warnings) != 1 ||
-		!strings.Contains(v.Warnings[0].Message, "the line was cut") {
-		t.Errorf("%+v", v)
-	}
-	if want := filepath.Join(s.dir, "far", copyHost, "vg/v1/2026-11-23T010001Z"); v.Copies[1].Path != want {
-		t.Errorf("path %s, want %s", v.Copies[1].Path, want)
-	}
-	if verdict := (report.Run{Volumes: r.report.Volumes, PlannedVolumes: 1}).Verdict(); verdict != report.VerdictWarning {
-		t.Errorf("verdict %s", verdict)
 	}
 }
 
 // What cannot be read costs only itself; a destination that fails is left alone for tonight. Neither is an error of
 // the run.
 func TestCatchUpThatFails(t *testing.T) {
-	s := newCopySite(t, "near", "far")
+	s := newSite(t, "near", "far")
 	bad := s.make(t, "near", "v1", 3, nil)
 	s.make(t, "near", "v1", 2, nil)
 	s.make(t, "near", "v1", 1, nil)
@@ -179,52 +162,52 @@ func TestCatchUpThatFails(t *testing.T) {
 	}}
 	s.on("far").Store = broken
 	r := s.catchUpNow(t, nil)
-	if got, want := caughtUp(r, "far"), "v1@2026-11-22 from near"; got != want {
+	if got, want := r.caughtUp("far"), "v1@2026-11-22 from near"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if len(r.report.Warnings) != 1 || !strings.Contains(r.report.Warnings[0].Message, errAway.Error()) ||
-		!strings.Contains(r.report.Warnings[0].Hint, "voltar copy --all --from near --to far") || len(r.report.Errors) > 0 {
-		t.Errorf("%+v %+v", r.report.Warnings, r.report.Errors)
+	if len(r.problems) != 1 || !strings.Contains(r.problems[0].Message, errAway.Error()) ||
+		!strings.Contains(r.problems[0].Hint, "voltar copy --all --from near --to far") {
+		t.Errorf("%+v", r.problems)
 	}
 	broken.fail = func(string, string) error { return nil }
 	r = s.catchUpNow(t, nil)
-	if got, want := caughtUp(r, "far"), "v1@2026-11-21 from near"; got != want {
+	if got, want := r.caughtUp("far"), "v1@2026-11-21 from near"; got != want {
 		t.Errorf("the next night: %s, want %s", got, want)
 	}
-	if len(r.report.Warnings) != 1 || !strings.Contains(r.report.Warnings[0].Message, bad.ID.String()) {
-		t.Errorf("%+v", r.report.Warnings)
+	if len(r.problems) != 1 || !strings.Contains(r.problems[0].Message, bad.ID.String()) {
+		t.Errorf("%+v", r.problems)
 	}
 }
 
 func TestCatchUpKeepsOutOfTheWay(t *testing.T) {
-	s := newCopySite(t, "near", "far")
+	s := newSite(t, "near", "far")
 	s.make(t, "near", "v1", 3, nil)
 	s.on("far").Policy = retention.Policy{Days: 7}
-	locks, err := journal.NewLocks(s.opts.RunDir, journal.Holder{PID: os.Getpid(), Command: "voltar copy"})
+	locks, err := journal.NewLocks(s.runDir, journal.Holder{PID: os.Getpid(), Command: "voltar copy"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := locks.TryLock(journal.ScopeConfig, copyLock(*s.on("far")))
+	lock, err := locks.TryLock(journal.ScopeConfig, CopyLock(*s.on("far")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := s.catchUpNow(t, nil)
-	if got := caughtUp(r, "far"); got != "" || !strings.Contains(strings.Join(r.report.Destinations[1].Notes, " "), "voltar copy") {
-		t.Errorf("beside a copy: %s, %+v", got, r.report.Destinations[1])
+	if got := r.caughtUp("far"); got != "" || !strings.Contains(strings.Join(r.destinations[1].Notes, " "), "voltar copy") {
+		t.Errorf("beside a copy: %s, %+v", got, r.destinations[1])
 	}
 	if err := lock.Unlock(); err != nil {
 		t.Fatal(err)
 	}
-	began := s.Now()
+	began := s.now()
 	var mu sync.Mutex
-	s.Now = func() time.Time {
+	s.now = func() time.Time {
 		mu.Lock()
 		defer mu.Unlock()
 		began = began.Add(catchUpTime)
 		return began
 	}
 	r = s.catchUpNow(t, nil)
-	if got := caughtUp(r, "far"); got != "" || !strings.Contains(strings.Join(r.report.Destinations[1].Notes, " "), "from near: 1;") {
-		t.Errorf("when it is late: %s, %+v", got, r.report.Destinations[1])
+	if got := r.caughtUp("far"); got != "" || !strings.Contains(strings.Join(r.destinations[1].Notes, " "), "from near: 1;") {
+		t.Errorf("when it is late: %s, %+v", got, r.destinations[1])
 	}
 }

@@ -1,4 +1,4 @@
-package backup
+package placement
 
 import (
 	"bytes"
@@ -35,9 +35,9 @@ func (s bounded) Create(ctx context.Context, key string, opts store.PutOptions) 
 }
 
 // outputTo begins an output of two branches, the second of which encrypts, and returns their folders.
-func outputTo(t *testing.T, recipients *agefile.Recipients) (o *output, folders []string, bounds map[string]int64) {
+func outputTo(t *testing.T, recipients *agefile.Recipients) (o *Output, folders []string, bounds map[string]int64) {
 	t.Helper()
-	o, bounds = &output{}, map[string]int64{}
+	o, bounds = &Output{}, map[string]int64{}
 	for _, to := range []*agefile.Recipients{nil, recipients} {
 		s, err := disk.Open(disk.Options{Path: t.TempDir()})
 		if err != nil {
@@ -52,7 +52,8 @@ func outputTo(t *testing.T, recipients *agefile.Recipients) (o *output, folders 
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.branches = append(o.branches, &branch{draft: draft, target: &target{Destination: Destination{Store: s, Recipients: to}}})
+		at := &place{target: &Target{Destination: Destination{Store: s, Recipients: to}}}
+		o.places, o.branches = append(o.places, at), append(o.branches, &branch{place: at, draft: draft})
 		folders = append(folders, filepath.Join(s.Folder(), draft.Path()))
 	}
 	return o, folders, bounds
@@ -62,7 +63,7 @@ func TestOneBranchIsEncrypted(t *testing.T) {
 	recipients, identities := browsetest.NewKey(t)
 	o, folders, bounds := outputTo(t, recipients)
 	data := browsetest.Noise("x", 300_001)
-	file, err := o.write(t.Context(), "v.tar.gz", int64(len(data)), func(w io.Writer) error {
+	file, err := o.Write(t.Context(), "v.tar.gz", int64(len(data)), func(w io.Writer) error {
 		_, err := io.Copy(w, iotestSmall{bytes.NewReader(data)})
 		return err
 	})
@@ -99,8 +100,8 @@ func TestOneBranchIsEncrypted(t *testing.T) {
 		}
 	}
 	// What is for everyone stays open.
-	open := output{branches: o.branches, open: true}
-	if _, err := open.write(t.Context(), "v.checksum", 3, func(w io.Writer) error { _, err := w.Write([]byte("abc")); return err }); err != nil {
+	open := Output{places: o.places, branches: o.branches, plaintext: true}
+	if _, err := open.Write(t.Context(), "v.checksum", 3, func(w io.Writer) error { _, err := w.Write([]byte("abc")); return err }); err != nil {
 		t.Fatal(err)
 	}
 	for _, folder := range folders {
@@ -121,7 +122,7 @@ func TestFailedSourcesLeaveNothingEncrypted(t *testing.T) {
 	for _, bytesBefore := range []int{0, 10, 64 << 10, 200 << 10} {
 		for _, failure := range []error{errors.New("cannot read"), io.ErrUnexpectedEOF, io.EOF, context.Canceled} {
 			o, folders, _ := outputTo(t, recipients)
-			_, err := o.write(t.Context(), "v.tar.gz", 0, func(w io.Writer) error {
+			_, err := o.Write(t.Context(), "v.tar.gz", 0, func(w io.Writer) error {
 				_, err := w.Write(make([]byte, bytesBefore))
 				return errors.Join(err, failure)
 			})
@@ -175,7 +176,7 @@ func TestFullStoreOfAnEncryptedBranch(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.draft = draft
-		_, err = o.write(t.Context(), "v.tar.gz", 0, func(w io.Writer) error { _, err := w.Write(make([]byte, 100_000)); return err })
+		_, err = o.Write(t.Context(), "v.tar.gz", 0, func(w io.Writer) error { _, err := w.Write(make([]byte, 100_000)); return err })
 		if err != nil || !errors.Is(b.failure(), store.ErrNoSpace) || len(o.branches[0].files) != 1 || len(b.files) != 0 {
 			t.Errorf("with room for %d: %v, the branch says %v", room, err, b.failure())
 		}
@@ -245,7 +246,7 @@ func TestBoundsHoldForLargeHeaders(t *testing.T) {
 	o, folders, bounds := outputTo(t, recipients)
 	for _, size := range []int{0, 1, 64 << 10, 1<<20 + 1} {
 		name := time.Duration(size).String()
-		if _, err := o.write(t.Context(), name, int64(max(size, 1)), func(w io.Writer) error { _, err := w.Write(make([]byte, size)); return err }); err != nil {
+		if _, err := o.Write(t.Context(), name, int64(max(size, 1)), func(w io.Writer) error { _, err := w.Write(make([]byte, size)); return err }); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(filepath.Join(folders[1], name+".age"))

@@ -1,4 +1,4 @@
-package backup
+package placement
 
 import (
 	"context"
@@ -64,6 +64,30 @@ func seal(m *catalog.Manifest, recipients *agefile.Recipients) (public *catalog.
 	return public, details, err
 }
 
+// Published is a backup that stands.
+type Published struct {
+	Backup      string // its ID
+	StoredBytes int64  // on the destination where it takes most
+}
+
+// Publish writes checksums, recipe and at last the manifest to each destination. From then on there is a backup. The manifest
+// is given without the files of each destination, and without its end.
+func (o *Output) Publish(ctx context.Context, m catalog.Manifest) (Published, error) {
+	p := Published{Backup: o.ID.String()}
+	for _, b := range o.alive() {
+		own := m
+		own.Ended = o.run.Now().UTC()
+		backup, err := b.publish(ctx, own)
+		if err != nil {
+			b.drop(err)
+			continue
+		}
+		b.copy.Path = catalog.Place(b.target.Store, backup.Path())
+		p.StoredBytes = max(p.StoredBytes, backup.SizeBytes)
+	}
+	return p, o.Failure()
+}
+
 // publish writes checksums, recipe and at last the manifest of what the branch has stored. A branch that encrypts makes
 // the manifest that everybody may read of the one given.
 func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backup, error) {
@@ -93,10 +117,14 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 	return backup, nil
 }
 
+// alone is an output to this branch and no other.
+func (b *branch) alone() *Output { return &Output{places: []*place{b.place}, branches: []*branch{b}} }
+
 // writeOpen writes a file that is never encrypted.
 func (b *branch) writeOpen(ctx context.Context, name string, text []byte) error {
-	one := output{branches: []*branch{b}, open: true}
-	_, err := one.write(ctx, name, int64(len(text)), func(w io.Writer) error {
+	one := b.alone()
+	one.plaintext = true
+	_, err := one.Write(ctx, name, int64(len(text)), func(w io.Writer) error {
 		_, err := w.Write(text)
 		return err
 	})
@@ -114,8 +142,8 @@ func (b *branch) sealManifest(ctx context.Context, m *catalog.Manifest) error {
 	if details == nil {
 		return nil
 	}
-	one := output{branches: []*branch{b}}
-	_, err = one.write(ctx, strings.TrimSuffix(m.Encryption.Details, catalog.AgeSuffix), int64(len(details)), func(w io.Writer) error {
+	one := b.alone()
+	_, err = one.Write(ctx, strings.TrimSuffix(m.Encryption.Details, catalog.AgeSuffix), int64(len(details)), func(w io.Writer) error {
 		_, err := w.Write(details)
 		return err
 	})

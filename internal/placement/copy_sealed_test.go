@@ -1,4 +1,4 @@
-package backup
+package placement
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ import (
 // What lies in the open is encrypted on its way, as a run would have stored it, and from there copied byte for byte to
 // whoever encrypts for the same; nothing comes back into the open, or goes to others.
 func TestCopyAcrossRecipients(t *testing.T) {
-	s := newCopySite(t, "near", "vault", "same", "other")
+	s := newSite(t, "near", "vault", "same", "other")
 	recipients, identities := browsetest.NewKey(t)
 	others, _ := browsetest.NewKey(t)
 	s.on("vault").Recipients, s.on("same").Recipients, s.on("other").Recipients = recipients, recipients, others
@@ -29,14 +29,14 @@ func TestCopyAcrossRecipients(t *testing.T) {
 	}})
 	copied := func(from, to string, want CopyState) CopyLine {
 		t.Helper()
-		lines, err := s.Copy(t.Context(), CopyRequest{From: from, To: to})
+		lines, err := s.Copy(t.Context(), request{From: from, To: to})
 		if err != nil || len(lines) != 1 || lines[0].State != want {
 			t.Fatalf("from %s to %s: %+v, %v", from, to, lines, err)
 		}
 		return lines[0]
 	}
 	copied("near", "vault", CopyDone)
-	listing, err := catalog.List(t.Context(), s.on("vault").Store, copyHost, catalog.Filter{})
+	listing, err := catalog.List(t.Context(), s.on("vault").Store, hostName, catalog.Filter{})
 	if err != nil || len(listing.Backups) != 1 {
 		t.Fatalf("%+v, %v", listing, err)
 	}
@@ -74,7 +74,7 @@ func TestCopyAcrossRecipients(t *testing.T) {
 	if line := copied("vault", "other", CopyFailed); !strings.Contains(line.Reason, "other is encrypted to "+others.Keys()[0]) {
 		t.Errorf("reason %q", line.Reason)
 	}
-	if err := os.RemoveAll(filepath.Join(s.dir, "near", copyHost, "vg")); err != nil {
+	if err := os.RemoveAll(filepath.Join(s.dir, "near", hostName, "vg")); err != nil {
 		t.Fatal(err)
 	}
 	if line := copied("vault", "near", CopyFailed); !strings.Contains(line.Reason, "near is not encrypted") {
@@ -85,28 +85,28 @@ func TestCopyAcrossRecipients(t *testing.T) {
 
 // A run catches up by encrypting, too; what it cannot decrypt is a note, and no warning each night.
 func TestCatchUpAcrossRecipients(t *testing.T) {
-	s := newCopySite(t, "near", "vault")
+	s := newSite(t, "near", "vault")
 	s.on("vault").Recipients, _ = browsetest.NewKey(t)
 	s.on("near").Policy, s.on("vault").Policy = retention.Policy{Days: 30}, retention.Policy{Days: 30}
 	b := s.make(t, "near", "v1", 3, nil)
 	r := s.catchUpNow(t, nil)
-	if got, want := caughtUp(r, "vault"), "v1@2026-11-23 from near"; got != want || len(r.report.Warnings) > 0 {
-		t.Errorf("%s, %+v; want %s", got, r.report.Warnings, want)
+	if got, want := r.caughtUp("vault"), "v1@2026-11-23 from near"; got != want || len(r.problems) > 0 {
+		t.Errorf("%s, %+v; want %s", got, r.problems, want)
 	}
 	if err := os.RemoveAll(filepath.Join(s.dir, "near", b.Path())); err != nil {
 		t.Fatal(err)
 	}
 	r = s.catchUpNow(t, nil)
-	notes := strings.Join(r.report.Destinations[0].Notes, " ")
-	if got := caughtUp(r, "near"); got != "" || len(r.report.Warnings) > 0 || !strings.Contains(notes, "from vault: 1, which cannot be copied") {
-		t.Errorf("the other way: %s, %+v, %s", got, r.report.Warnings, notes)
+	notes := strings.Join(r.destinations[0].Notes, " ")
+	if got := r.caughtUp("near"); got != "" || len(r.problems) > 0 || !strings.Contains(notes, "from vault: 1, which cannot be copied") {
+		t.Errorf("the other way: %s, %+v, %s", got, r.problems, notes)
 	}
 }
 
 // A backup that changes on its way leaves nothing behind where it is encrypted either, and one of tomorrow's program is
 // not written anew with less in it.
 func TestSealedCopyThatFails(t *testing.T) {
-	s := newCopySite(t, "near", "vault")
+	s := newSite(t, "near", "vault")
 	s.on("vault").Recipients, _ = browsetest.NewKey(t)
 	b := s.make(t, "near", "v1", 1, nil)
 	path := filepath.Join(s.dir, "near", b.Path(), b.Manifest.Files[0].Name)
@@ -119,7 +119,7 @@ func TestSealedCopyThatFails(t *testing.T) {
 	if err := os.WriteFile(path, spoilt, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := s.Copy(t.Context(), CopyRequest{From: "near", To: "vault"})
+	lines, err := s.Copy(t.Context(), request{From: "near", To: "vault"})
 	if err != nil || states(lines) != "v1@2026-11-21 failed" || !strings.Contains(lines[0].Reason, "sums of the manifest") {
 		t.Errorf("%+v, %v", lines, err)
 	}
@@ -134,16 +134,16 @@ func TestSealedCopyThatFails(t *testing.T) {
 	if err := os.WriteFile(manifest, bytes.Replace(text, []byte("{"), []byte(`{"of_tomorrow": 1,`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines, err = s.Copy(t.Context(), CopyRequest{From: "near", To: "vault"})
+	lines, err = s.Copy(t.Context(), request{From: "near", To: "vault"})
 	if err != nil || states(lines) != "v1@2026-11-21 failed" || !strings.Contains(lines[0].Reason, "of_tomorrow") {
 		t.Errorf("%+v, %v", lines, err)
 	}
 	s.make(t, "near", "v2", 0, func(m *catalog.Manifest) { m.Extents[0].Filesystem = nil })
-	lines, err = s.Copy(t.Context(), CopyRequest{From: "near", To: "vault"})
+	lines, err = s.Copy(t.Context(), request{From: "near", To: "vault"})
 	if err != nil || states(lines) != "v1@2026-11-21 failed, v2@2026-11-20 failed" || !strings.Contains(lines[1].Reason, "which filesystem") {
 		t.Errorf("%+v, %v", lines, err)
 	}
-	if left := s.tree(t, "vault", copyHost, "vg"); len(left) != 0 {
+	if left := s.tree(t, "vault", hostName, "vg"); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 	s.journals(t, 0)
