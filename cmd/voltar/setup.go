@@ -118,8 +118,8 @@ func (s *setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
 	}
 	key, err := sign.ReadKey(s.config.Sign.Key)
 	if err == nil && !trusted.Has(key) {
-		key, err = nil, say.WithHint(errors.New("cannot sign: sign.key is not among sign.trusted_keys, so what this host makes would be a stranger's"),
-			"add "+s.config.Sign.Key+".pub to "+s.config.Sign.TrustedKeys+", behind a name")
+		key, err = nil, say.WithHint(errors.New("cannot sign: sign.key is not among sign.trusted_keys"),
+			"what this host makes would be a stranger's: add "+s.config.Sign.Key+".pub to "+s.config.Sign.TrustedKeys+", behind a name")
 	}
 	return key, err
 }

@@ -203,8 +203,8 @@ func (v *volumeRun) writeTree(
 	return nil
 }
 
-// treeMaxBytes bounds the archive of a filesystem: its used bytes, and headers for each inode. The files of btrfs may share
-// what it uses, and be compressed: they have no bound.
+// treeMaxBytes is what the archive of a filesystem most likely stays below: its used bytes, and headers for each inode. Files
+// that share data (reflinks) have more; those of btrfs may share all, and be compressed: nothing is known of them.
 func (x *extent) treeMaxBytes(use unix.Statfs_t) int64 {
 	const headerBytes = 4 << 10
 	if x.found.Type == typeBtrfs {

@@ -174,7 +174,8 @@ func withHint(err error) error {
 	if !errors.Is(err, catalog.ErrUntrusted) {
 		return err
 	}
-	return say.WithHint(err, "nothing says who made it: `voltar sign` signs what this host made before it had a key, and --untrusted takes it as it is")
+	return say.WithHint(err, "nothing says who made it: `voltar sign` signs what this host made before it had a key, "+
+		"and --untrusted takes it as it is")
 }
 
 // readBoth reads a manifest and its signature. The error of a manifest without one wraps catalog.ErrUntrusted.

@@ -49,7 +49,7 @@ type Object struct {
 
 // PutOptions say what is known of an object before it is written.
 type PutOptions struct {
-	MaxBytes int64             // upper bound of its size, which the caller keeps; 0 when nothing is known
+	MaxBytes int64             // of its size, as far as that is known beforehand: more is taken all the same; 0 when nothing is known
 	Tags     map[string]string // kept with the object where the store can
 	// LockUntil holds the object as Locker.Lock does, from when it appears: one that cannot be held does not appear. Only
 	// for stores that implement Locker; others refuse it.

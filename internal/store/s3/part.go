@@ -173,14 +173,20 @@ func (r chunkReader) ReadAt(p []byte, offset int64) (n int, err error) {
 // Limits of the protocol, and what parts are chosen by.
 const (
 	maxParts         = 10_000
+	maxPartBytes     = 5 << 30
+	maxObjectBytes   = 5 << 40
 	minPartBytes     = 16 << 20
 	unknownPartBytes = 64 << 20
-	maxObjectBytes   = 5 << 40
+
+	// What was announced has evenParts at most, of one size, as some servers want it. An object that becomes larger (files
+	// share their data, where archives do not) gets parts that double every doubleEvery: even the smallest reach
+	// maxObjectBytes before the parts run out.
+	evenParts   = 7_000
+	doubleEvery = 300
 )
 
-// partBytes is the size of an object's parts, but for its last: one for the whole object, as some servers want it, and
-// so large that an object of the most bytes it may have, or any where nothing is known, has no more than the protocol
-// allows.
+// partBytes is the size of an object's parts, but for its last: so large that what was announced, or most streams of
+// which nothing is known, have parts of one size.
 func (s *Store) partBytes(maxBytes int64) (int64, error) {
 	switch {
 	case maxBytes > maxObjectBytes:
@@ -189,7 +195,16 @@ func (s *Store) partBytes(maxBytes int64) (int64, error) {
 	case maxBytes <= 0:
 		return unknownPartBytes, nil
 	}
-	needed := (maxBytes + maxParts - 1) / maxParts
+	needed := (maxBytes + evenParts - 1) / evenParts
 	rounded := (needed + chunkBytes - 1) / chunkBytes * chunkBytes
 	return max(rounded, s.minPart), nil
+}
+
+// grownPartBytes is the size of the part behind so many others, of an object whose first parts have evenBytes.
+func grownPartBytes(evenBytes int64, before int) int64 {
+	size := evenBytes
+	for at := evenParts; at <= before && size < maxPartBytes; at += doubleEvery {
+		size *= 2
+	}
+	return min(size, maxPartBytes)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,17 +29,28 @@ func TestPartBytes(t *testing.T) {
 	}{
 		{"nothing known", 0, 64 << 20},
 		{"small", 1, 16 << 20},
-		{"10,000 of the smallest parts", 10_000 * 16 << 20, 16 << 20},
-		{"one byte more", 10_000*16<<20 + 1, 17 << 20},
-		{"1 TiB", 1 << 40, 105 << 20},
-		{"the largest object", 5 << 40, 525 << 20},
+		{"7,000 of the smallest parts", 7_000 * 16 << 20, 16 << 20},
+		{"one byte more", 7_000*16<<20 + 1, 17 << 20},
+		{"1 TiB", 1 << 40, 150 << 20},
+		{"the largest object", 5 << 40, 749 << 20},
 	} {
 		got, err := s.partBytes(test.maxBytes)
 		if err != nil || got != test.want {
 			t.Errorf("%s: %d, %v; want %d", test.name, got, err, test.want)
 		}
-		if got*maxParts < test.maxBytes {
-			t.Errorf("%s: 10,000 parts of %d hold less than %d", test.name, got, test.maxBytes)
+		if got*evenParts < test.maxBytes {
+			t.Errorf("%s: %d parts of %d hold less than %d", test.name, evenParts, got, test.maxBytes)
+		}
+		held := int64(0)
+		for number := range maxParts {
+			size := grownPartBytes(got, number)
+			if number < evenParts && size != got || size > maxPartBytes {
+				t.Fatalf("%s: part %d has %d bytes", test.name, number+1, size)
+			}
+			held += size
+		}
+		if held < maxObjectBytes {
+			t.Errorf("%s: what is larger than announced ends at %d", test.name, held)
 		}
 	}
 	if _, err := s.partBytes(5<<40 + 1); err == nil {
@@ -216,7 +228,7 @@ func TestLargePartsAreInFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := noise(110 << 20) // a part is 105 MiB
+	data := noise(155 << 20) // a part is 150 MiB
 	if _, err := w.Write(data); err != nil {
 		t.Fatal(err)
 	}
@@ -276,21 +288,66 @@ func mustList(t *testing.T, s *Store, prefix string) []store.Object {
 	return objects
 }
 
-// What is announced too small fails before the protocol's limit does, and is not cut off.
+// What becomes larger than was announced does not run out of parts: they grow.
 func TestMoreThanAnnounced(t *testing.T) {
 	server := s3test.Start(t, s3test.Versitygw)
 	server.Make(t, "bucket", s3test.Bucket{})
 	s := openStore(t, optionsFor(t, server, "bucket"))
+	data := noise(9 * testPartBytes)
 	w, err := s.Create(t.Context(), "a", store.PutOptions{MaxBytes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.(*writer).sent = make([]minio.ObjectPart, maxParts)
-	if _, err := w.Write(noise(testPartBytes + 1)); err == nil || !strings.Contains(err.Error(), "larger than was announced") {
-		t.Errorf("%v", err)
+	object := w.(*writer)
+	write := func(bytes int64) {
+		t.Helper()
+		if _, err := w.Write(data[object.size : object.size+bytes]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := w.Abort(); err != nil {
-		t.Error(err)
+	write(testPartBytes + 1) // the first part is on its way
+	object.partBytes = grownPartBytes(object.evenBytes, evenParts)
+	write(2*testPartBytes - 1 + 1)
+	object.partBytes = grownPartBytes(object.evenBytes, evenParts+doubleEvery)
+	write(4*testPartBytes - 1 + 1)
+	var sizes []int64
+	for _, p := range object.sent {
+		sizes = append(sizes, p.Size/testPartBytes)
+	}
+	if !slices.Equal(sizes, []int64{1, 2, 4}) {
+		t.Errorf("parts have %v times the first one's size", sizes)
+	}
+	if _, err := w.Write(data[object.size:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(get(t, s, "a"), data) {
+		t.Error("other bytes came back")
+	}
+}
+
+// What is larger than any object fails as such.
+func TestMoreThanAnyObject(t *testing.T) {
+	server := s3test.Start(t, s3test.Versitygw)
+	server.Make(t, "bucket", s3test.Bucket{})
+	s := openStore(t, optionsFor(t, server, "bucket"))
+	for _, at := range []func(*writer){
+		func(w *writer) { w.size = maxObjectBytes },
+		func(w *writer) { w.sent = make([]minio.ObjectPart, maxParts) },
+	} {
+		w, err := s.Create(t.Context(), "a", store.PutOptions{MaxBytes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at(w.(*writer))
+		if _, err := w.Write(noise(testPartBytes + 1)); err == nil || !strings.Contains(err.Error(), "cannot store more than") {
+			t.Errorf("%v", err)
+		}
+		if err := w.Abort(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

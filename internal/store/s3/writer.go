@@ -48,7 +48,7 @@ func (s *Store) create(ctx context.Context, key string, opts store.PutOptions) (
 		return nil, err
 	}
 	w := &writer{
-		store: s, key: key, partBytes: size, tags: maps.Clone(opts.Tags), lockUntil: opts.LockUntil, ifAbsent: opts.IfAbsent,
+		store: s, key: key, evenBytes: size, partBytes: size, tags: maps.Clone(opts.Tags), lockUntil: opts.LockUntil, ifAbsent: opts.IfAbsent,
 		slots: make(chan struct{}, s.opts.Parallel), freed: make(chan struct{}, 1),
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -62,7 +62,8 @@ type writer struct {
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	key       string
-	partBytes int64
+	evenBytes int64 // of the first parts
+	partBytes int64 // of the one that is being filled
 	tags      map[string]string
 	lockUntil time.Time
 	ifAbsent  bool
@@ -118,6 +119,10 @@ func (w *writer) fill(p []byte) (int, error) {
 		if err := w.handOn(); err != nil {
 			return 0, err
 		}
+		w.partBytes = grownPartBytes(w.evenBytes, len(w.sent))
+	}
+	if w.size >= maxObjectBytes {
+		return 0, fmt.Errorf("cannot store more than %s in an object: that is the most that S3 takes", say.Size(maxObjectBytes))
 	}
 	if w.part == nil {
 		w.part = newPart(w.store.memory, w.store.spoolDir(), w.store.sum.hash())
@@ -179,7 +184,7 @@ func (w *writer) handOn() error {
 		}
 	}
 	if len(w.sent) == maxParts {
-		return fmt.Errorf("cannot store more than %d parts of %s: the object is larger than was announced", maxParts, say.Size(w.partBytes))
+		return fmt.Errorf("cannot store more than %d parts of an object", maxParts)
 	}
 	select {
 	case w.slots <- struct{}{}:
