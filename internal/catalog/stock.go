@@ -110,7 +110,7 @@ type Stock struct {
 	mu         sync.Mutex
 	histories  map[Identity][]Entry // the newest first; replaced and never changed, so that readers need no lock
 	sizeBytes  int64
-	unreadable map[string]bool // by ID
+	unreadable map[string]error // why, by ID
 }
 
 // ReadStock reads what a store holds of a host. Each manifest is read and let go of again. The filter must not choose.
@@ -126,7 +126,7 @@ func ReadStock(ctx context.Context, s store.Store, host string, filter Filter) (
 }
 
 func newStock(host string) *Stock {
-	return &Stock{Host: host, histories: map[Identity][]Entry{}, unreadable: map[string]bool{}}
+	return &Stock{Host: host, histories: map[Identity][]Entry{}, unreadable: map[string]error{}}
 }
 
 // share has entries hold the same text once.
@@ -154,7 +154,7 @@ func (x *Stock) put(e Entry) {
 func (x *Stock) finish(listing *Listing) {
 	x.Unreadable, x.Unfinished, x.Now = listing.Unreadable, listing.Unfinished, listing.Now
 	for _, u := range x.Unreadable {
-		x.unreadable[u.ID.String()] = true
+		x.unreadable[u.ID.String()] = u.Err
 	}
 	for _, entries := range x.histories {
 		slices.SortFunc(entries, newestFirst)
@@ -242,11 +242,14 @@ func (x *Stock) Entries(wanted func(Ref) bool) []Entry {
 
 // Holds tells whether there is a backup of that identity and time, readable or not.
 func (x *Stock) Holds(e Entry) bool {
-	if x.unreadable[e.ID.String()] {
+	if x.WhyUnreadable(e.ID) != nil {
 		return true
 	}
 	return slices.ContainsFunc(x.History(e.Identity), func(have Entry) bool { return have.ID == e.ID })
 }
+
+// WhyUnreadable says why nobody can read what is in the place of a backup, or nil.
+func (x *Stock) WhyUnreadable(id ID) error { return x.unreadable[id.String()] }
 
 // SizeBytes is that of all backups.
 func (x *Stock) SizeBytes() int64 {

@@ -185,6 +185,9 @@ func (t *Target) planCopy(ctx context.Context, backups []catalog.Entry) (steps [
 		s := copyStep{backup: b, state: CopyMissing}
 		reason, goes := condemned[b.ID.String()]
 		switch {
+		case t.stock.WhyUnreadable(b.ID) != nil:
+			s.state = CopyFailed
+			s.reason = fmt.Sprintf("what is in its place cannot be read: %v", t.stock.WhyUnreadable(b.ID))
 		case t.stock.Holds(b):
 			s.state = CopyThere
 		case goes:
