@@ -33,6 +33,7 @@ import (
 	"voltar/internal/say"
 	"voltar/internal/sign"
 	"voltar/internal/store"
+	"voltar/internal/store/disk"
 	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
 	"voltar/lvm"
@@ -146,8 +147,12 @@ func (s *setup) openStores(folder string) error {
 		if err != nil {
 			return err
 		}
+		mount, err := disk.HostMount(path)
+		if err != nil {
+			return usageError{fmt.Errorf("--to %s: %w", folder, err)}
+		}
 		s.config.Destinations = []config.Destination{
-			{Name: "folder", Type: "disk", Path: path, RequireMount: "none", Retention: &config.Retention{}},
+			{Name: "folder", Type: "disk", Path: path, RequireMount: cmp.Or(mount, "none"), Retention: &config.Retention{}},
 		}
 	}
 	vouch, noKey, err := s.vouching()

@@ -232,6 +232,9 @@ func (p *planner) planDisk(ctx context.Context) error {
 	if err := p.addInside(ctx, layout); err != nil {
 		return err
 	}
+	if err := p.checkMaps(ctx); err != nil {
+		return err
+	}
 	p.add(place.close...)
 	p.checkSectors(place)
 	return nil
