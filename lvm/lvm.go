@@ -56,6 +56,8 @@ type Options struct {
 	// ChangeTimeout is how long a command that changes something is waited for; 0 means 3 minutes. lvremove may have to
 	// wait for what holds a volume, and both it and lvcreate for udev.
 	ChangeTimeout time.Duration
+	// MergeTimeout is how long a merge of a snapshot is waited for, which copies all that has changed; 0 means 24 hours.
+	MergeTimeout time.Duration
 	// ReportTimeout ends a command that only reports, which is then tried again, three times in all; 0 means 1 minute.
 	ReportTimeout  time.Duration
 	RemoveAttempts int           // how often to try to remove a busy volume; 0 means 8
@@ -70,6 +72,7 @@ type Client struct {
 	env            []string
 	udev           bool
 	changeTimeout  time.Duration
+	mergeTimeout   time.Duration
 	reportTimeout  time.Duration
 	removeAttempts int
 	retryDelay     time.Duration
@@ -84,6 +87,7 @@ func New(r *hostcmd.Runner, opts Options) *Client {
 		sys:            orDefault(opts.SysRoot, "/sys"),
 		proc:           orDefault(opts.ProcRoot, "/proc"),
 		changeTimeout:  opts.ChangeTimeout,
+		mergeTimeout:   opts.MergeTimeout,
 		reportTimeout:  opts.ReportTimeout,
 		removeAttempts: opts.RemoveAttempts,
 		retryDelay:     opts.RetryDelay,
@@ -93,6 +97,9 @@ func New(r *hostcmd.Runner, opts Options) *Client {
 	}
 	if c.changeTimeout <= 0 {
 		c.changeTimeout = 3 * time.Minute
+	}
+	if c.mergeTimeout <= 0 {
+		c.mergeTimeout = 24 * time.Hour
 	}
 	if c.reportTimeout <= 0 {
 		c.reportTimeout = time.Minute

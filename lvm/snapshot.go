@@ -408,8 +408,8 @@ type Merge struct {
 }
 
 // MergeSnapshot brings the origin of a snapshot back to the snapshot's content and removes the snapshot, once it has
-// been confirmed as for RemoveSnapshot. It waits for a merge that runs, as long as ctx lets it: a merge that is left
-// halfway goes on in the kernel, and is finished at the latest when the origin is activated next.
+// been confirmed as for RemoveSnapshot. It waits for a merge that runs, as long as ctx and Options.MergeTimeout let it: a merge that
+// is left halfway goes on in the kernel, and is finished at the latest when the origin is activated next.
 func (c *Client) MergeSnapshot(ctx context.Context, vg, name string, expect Expect) (Merge, error) {
 	fail := func(err error) (Merge, error) {
 		return Merge{}, fmt.Errorf("merge snapshot %s/%s: %w", vg, name, err)
@@ -428,14 +428,23 @@ func (c *Client) MergeSnapshot(ctx context.Context, vg, name string, expect Expe
 		return fail(ErrSnapshotOverflow)
 	}
 	// It may take hours, and once the merge runs nothing is suspended: this one command ends with ctx.
-	cmd := hostcmd.Cmd{Name: "lvconvert", Args: []string{"-y", "--merge", "-i", "1", v.String()}, Timeout: -1}
-	if _, err := c.runChange(ctx, cmd); err != nil {
-		return fail(c.resumeAfter(ctx, err, vg, v.Origin))
+	cmd := hostcmd.Cmd{Name: "lvconvert", Args: []string{"-y", "--merge", "-i", "1", v.String()}, Timeout: c.mergeTimeout}
+	_, mergeErr := c.runChange(ctx, cmd)
+	if mergeErr != nil {
+		mergeErr = c.resumeAfter(ctx, mergeErr, vg, v.Origin)
 	}
-	inv, err := c.Inventory(ctx)
+	inv, err := c.Inventory(context.WithoutCancel(ctx))
 	if err != nil {
-		return fail(err)
+		return fail(errors.Join(mergeErr, err))
 	}
 	i := slices.IndexFunc(inv.Volumes, func(now Volume) bool { return now.UUID == v.UUID && now.Merging })
+	switch {
+	case mergeErr != nil && i >= 0:
+		return fail(say.WithHint(fmt.Errorf("%w; the merge goes on in the kernel", mergeErr),
+			fmt.Sprintf("`lvs -a -o name,data_percent %s` shows how much is left, and `lvchange --poll y %s/%s` has lvm2 watch it to its end",
+				vg, vg, v.Origin)))
+	case mergeErr != nil:
+		return fail(mergeErr)
+	}
 	return Merge{Deferred: i >= 0 && inv.Volumes[i].Name == v.Name}, nil
 }

@@ -317,6 +317,27 @@ func TestRemoveSnapshotDoesNotRepeatAHang(t *testing.T) {
 	}
 }
 
+// A merge that takes too long is no longer waited for, and is said to go on where it does.
+func TestMergeIsNotWaitedForWithoutEnd(t *testing.T) {
+	for name, merging := range map[string]string{"it goes on": `,"lv_merging":"merging"`, "it never began": ""} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHost(t)
+			h.mergeTimeout = time.Millisecond
+			h.write("lvs.json", lvs(snap0+"}"))
+			h.write("all.json", lvs(snap0+merging+"}"))
+			h.script("lvconvert", "exec sleep 600")
+			_, err := h.MergeSnapshot(t.Context(), "vg0", "snap", Expect{Tag: "voltar"})
+			var failure *hostcmd.Error
+			if !errors.As(err, &failure) || failure.TimedOut != time.Millisecond {
+				t.Fatalf("%v, want that the time was up", err)
+			}
+			if said := strings.Contains(say.Text(err), "the merge goes on in the kernel") && strings.Contains(say.Text(err), "lvchange --poll y vg0/data"); said != (merging != "") {
+				t.Errorf("%s", say.Text(err))
+			}
+		})
+	}
+}
+
 func TestRemoveSnapshotDistrustsASuccessThatIsNone(t *testing.T) {
 	h := newFakeHost(t)
 	h.write("lvs.json", lvs(snap0+"}"))
