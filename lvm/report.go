@@ -27,11 +27,15 @@ const (
 		"lv_parent,lv_merging,lv_merge_failed,lv_converting,lv_health_status,lv_snapshot_invalid,data_percent,metadata_percent," +
 		"lv_metadata_size,lv_suspended,lv_when_full,lv_permissions,lv_check_needed"
 
+	// messageMark stands before each message, and each line of a report. What lvm2 says before it has read our settings, or when it
+	// is done with them, has none.
+	messageMark = "voltar: "
+
 	// reportConfig undoes what a host's lvm.conf may say about the looks of reports (lvmreport(7), lvm.conf(5)): JSON that
 	// is not quoted, or that has a prefix before each line, is none. A report changes nothing, backups of metadata included.
 	reportConfig = `report{mark_hidden_devices=1 list_item_separator="," compact_output=0 compact_output_cols="" prefixes=0 ` +
 		`quoted=1 columns_as_rows=0 binary_values_as_numeric=0 buffered=1 two_word_unknown_device=0} ` +
-		`log{prefix="" command_names=0 indent=0 verbose=0 report_command_log=0} backup{archive=0 backup=0}`
+		`log{prefix="` + messageMark + `" command_names=0 indent=0 verbose=0 report_command_log=0} backup{archive=0 backup=0}`
 )
 
 // reportEnv has lvm2 write the report alone to standard output, and all it has to say besides to standard error.
@@ -66,14 +70,38 @@ func (c *Client) ask(ctx context.Context, name string, args []string) (hostcmd.R
 	cmd := hostcmd.Cmd{Name: name, Args: args, Env: append(slices.Clip(c.env), reportEnv...), Timeout: c.reportTimeout}
 	for attempt := 1; ; attempt++ {
 		res, err := c.run.Run(ctx, cmd)
+		res.Stdout, res.Stderr = withoutMark(res.Stdout), []byte(messages(string(res.Stderr)))
 		var failure *hostcmd.Error
-		if !errors.As(err, &failure) || failure.TimedOut == 0 {
+		if errors.As(err, &failure) {
+			failure.Stderr = messages(failure.Stderr)
+		}
+		if failure == nil || failure.TimedOut == 0 {
 			return res, err
 		}
 		if attempt == reportAttempts || failure.PID != 0 || sleep(ctx, c.retryDelay) != nil {
 			return res, c.explainSlow(fmt.Errorf("after %d tries: %w", attempt, err))
 		}
 	}
+}
+
+// withoutMark takes the mark from each line of a report.
+func withoutMark(report []byte) []byte {
+	report = bytes.TrimPrefix(report, []byte(messageMark))
+	return bytes.ReplaceAll(report, []byte("\n"+messageMark), []byte("\n"))
+}
+
+// messages returns what a reporting command had to say, of what it wrote to standard error. With log/verbose in the host's
+// lvm.conf it tells there how it starts and ends, each time, while our settings are not in force: of that only warnings count.
+func messages(written string) string {
+	chatty := strings.Contains(written, "Logging initialised at ")
+	var said strings.Builder
+	for line := range strings.Lines(written) {
+		message, marked := strings.CutPrefix(line, messageMark)
+		if marked || !chatty || strings.HasPrefix(strings.TrimSpace(line), "WARNING") {
+			said.WriteString(message)
+		}
+	}
+	return said.String()
 }
 
 // report runs a reporting command. lvm2 ends with status 5 when one of many things could not be read, after a whole

@@ -125,6 +125,44 @@ func TestParseReportKeepsTextAroundIt(t *testing.T) {
 	}
 }
 
+// With log/verbose in lvm.conf lvm2 2.03.16 writes this to standard error of each report, before and after our settings hold.
+func TestChatterOfLvm2IsNoWarning(t *testing.T) {
+	const chatter = "  log/journal contains a value which is not a string.  Ignoring.\n  Logging initialised at Mon Nov 30 12:09:23 2026\n" +
+		"  Set umask from 0022 to 0077\n"
+	const debug = "12:10:53.560230 none[12148] config/config.c:1501  log/journal not found in config: defaulting to journal = [ ]\n" +
+		"12:10:53.560428 none[12148] commands/toolcontext.c:445  Logging initialised at Mon Nov 30 12:10:53 2026\n"
+	for name, tt := range map[string]struct{ in, want string }{
+		"silent":                   {"", ""},
+		"verbose":                  {chatter + "  Reloading config files\n" + chatter, ""},
+		"debug":                    {debug, ""},
+		"trouble":                  {"voltar: WARNING: PV a is missing.\nvoltar: Volume group \"vg\" not found\n", "WARNING: PV a is missing.\nVolume group \"vg\" not found\n"},
+		"trouble in chatter":       {chatter + "voltar: WARNING: PV a is missing.\n" + chatter, "WARNING: PV a is missing.\n"},
+		"trouble at the start":     {"  Failed to open /run/lock/lvm\n", "  Failed to open /run/lock/lvm\n"},
+		"a warning at the start":   {"  WARNING: odd lvm.conf.\n" + chatter, "  WARNING: odd lvm.conf.\n"},
+		"debug, and trouble in it": {debug + "voltar: PV a is missing.\n", "PV a is missing.\n"},
+	} {
+		if got := messages(tt.in); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// What a report and an error of lvm2 have to say comes without the mark and the chatter.
+func TestReportsOfAVerboseLvm2(t *testing.T) {
+	h := newFakeHost(t)
+	const chatter = `printf '  Logging initialised at Mon Nov 30 12:09:23 2026\n  Set umask from 0022 to 0077\n' >&2; `
+	h.write("lvs.json", strings.ReplaceAll(lvs(origin0+"}"), "[", "[\n"))
+	h.script("lvm", chatter+`echo 'voltar: WARNING: PV a is missing.' >&2; sed 's/^/voltar: /' lvs.json`)
+	inv, err := h.Inventory(t.Context())
+	if err != nil || len(inv.Volumes) != 1 || inv.Warnings != "WARNING: PV a is missing." {
+		t.Errorf("%d volumes, warnings %q, %v", len(inv.Volumes), inv.Warnings, err)
+	}
+	h.script("lvm", chatter+`echo 'voltar: cannot lock' >&2; exit 3`)
+	if _, err := h.Inventory(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "exit status 3: cannot lock") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestKinds(t *testing.T) {
 	for _, tt := range []struct {
 		layout, role string
