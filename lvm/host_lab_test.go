@@ -49,7 +49,7 @@ func TestLabLVM2AsItIs(t *testing.T) {
 			}
 		}
 	})
-	configureLVM(t, `log { prefix="# " command_names=1 indent=1 }
+	configureLVM(t, `log { prefix="# " command_names=1 indent=1 verbose=1 }
 report { quoted=0 prefixes=1 columns_as_rows=1 compact_output=1 list_item_separator="|" binary_values_as_numeric=1 aligned=0 buffered=0
 	mark_hidden_devices=0 headings=0 separator="#" }
 global { units="h" suffix=0 }`)

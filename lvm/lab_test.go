@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -638,6 +641,78 @@ func TestLabNamesAgreeWithLVM(t *testing.T) {
 		strict := strings.HasPrefix(tag, "-") || len(tag) > 1024
 		if ours := ValidTag(tag); (ours == nil) != (err == nil && !strict) {
 			t.Errorf("tag %q: lvchange says %v, ValidTag %v", tag, err, ours)
+		}
+	}
+}
+
+// commandCounter counts the commands that a Runner runs.
+type commandCounter struct {
+	slog.Handler
+	counts map[string]int
+}
+
+func (c *commandCounter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c *commandCounter) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if argv, ok := a.Value.Any().([]string); ok && a.Key == "argv" {
+			c.counts[argv[0]]++
+		}
+		return true
+	})
+	return nil
+}
+
+// A look at a snapshot costs one dmsetup and no lvm2, whose word of the same moment is the same; one that is gone is lvm2's matter.
+func TestLabALookAtASnapshotIsOneSmallProcess(t *testing.T) {
+	ctx, c := t.Context(), labClient(Options{})
+	lab.VG(t, "vg0", 256*mib)
+	origin := lab.LV(t, "vg0", "data", 32*mib)
+	lab.Do(t, "lvcreate", "-y", "-L", "64M", "-T", "vg0/pool")
+	thin := must[Volume](t)(c.CreateVolume(ctx, VolumeRequest{VG: "vg0", Name: "thin", SizeBytes: 32 * mib, Pool: "pool"}))
+	snaps := []Snapshot{snapshotOf(t, c, "data", "snap-1", 8*mib), snapshotOf(t, c, "thin", "snap-2", 0)}
+	overwrite(t, origin, 4*mib)
+	overwrite(t, thin.DMPath, 4*mib)
+	lab.Do(t, "sync")
+	for _, snap := range snaps {
+		counter := &commandCounter{slog.DiscardHandler, map[string]int{}}
+		counted := New(hostcmd.New(hostcmd.Options{Log: slog.New(counter)}), Options{})
+		_, w := counted.Watch(ctx, snap, WatchPolicy{Interval: time.Hour})
+		const looks = 5
+		for range looks {
+			if err := w.look(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		result, err := w.Stop(ctx)
+		if err != nil || result.MissedLooks > 0 || result.PeakPercent == 0 {
+			t.Errorf("%s: %+v, %v", snap, result, err)
+		}
+		if want := map[string]int{"dmsetup": looks + 1}; !maps.Equal(counter.counts, want) {
+			t.Errorf("%s: %v, want %v", snap, counter.counts, want)
+		}
+		kernel, lvm2 := result.Last, must[Status](t)(counted.SnapshotStatus(ctx, "vg0", snap.Name))
+		t.Logf("%s: the kernel says %+v, lvm2 %+v", snap, kernel, lvm2)
+		if math.Abs(kernel.UsedPercent-lvm2.UsedPercent) > 0.02 || math.Abs(kernel.Pool.DataPercent-lvm2.Pool.DataPercent) > 0.02 ||
+			math.Abs(kernel.Pool.MetadataPercent-lvm2.Pool.MetadataPercent) > 0.02 {
+			t.Errorf("%s: the kernel says %+v, lvm2 %+v", snap, kernel, lvm2)
+		}
+		kernel.UsedPercent, kernel.UsedBytes = lvm2.UsedPercent, lvm2.UsedBytes
+		kernel.Pool.DataPercent, kernel.Pool.MetadataPercent = lvm2.Pool.DataPercent, lvm2.Pool.MetadataPercent
+		if kernel != lvm2 {
+			t.Errorf("%s: the kernel says %+v, lvm2 %+v", snap, kernel, lvm2)
+		}
+	}
+	overwrite(t, origin, 20*mib)
+	if st := must[Status](t)(c.kernelStatus(ctx, snaps[0])); !st.Invalid {
+		t.Errorf("%+v, want an overflow", st)
+	}
+	for _, snap := range snaps {
+		if err := c.RemoveSnapshot(ctx, "vg0", snap.Name, snap.Expect()); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.watchedStatus(ctx, snap); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s is gone: %v", snap, err)
 		}
 	}
 }

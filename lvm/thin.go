@@ -45,14 +45,14 @@ func poolOf(v Volume) ThinPool {
 func (p ThinPool) Check(limitData, limitMetadata float64) error {
 	switch {
 	case p.CheckNeeded:
-		return say.WithHint(fmt.Errorf("%w: lvm2 reports that the metadata of %s/%s needs a check", ErrPoolUnhealthy, p.VG, p.Name),
+		return say.WithHint(fmt.Errorf("%w: the metadata of %s/%s needs a check", ErrPoolUnhealthy, p.VG, p.Name),
 			fmt.Sprintf("lvconvert --repair %s/%s", p.VG, p.Name))
+	case p.DataPercent >= limitData || p.MetadataPercent >= limitMetadata:
+	case p.Health != "":
+		return fmt.Errorf("%w: %s/%s is %s", ErrPoolUnhealthy, p.VG, p.Name, p.Health)
 	case p.DataPercent == Unknown || p.MetadataPercent == Unknown:
 		return fmt.Errorf("%w: the use of %s/%s is unknown, as it is not active", ErrPoolUnhealthy, p.VG, p.Name)
-	case p.DataPercent < limitData && p.MetadataPercent < limitMetadata:
-		if p.Health != "" {
-			return fmt.Errorf("%w: lvm2 reports %s/%s as %s", ErrPoolUnhealthy, p.VG, p.Name, p.Health)
-		}
+	default:
 		return nil
 	}
 	var full []string

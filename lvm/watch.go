@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (c *Client) Watch(ctx context.Context, snap Snapshot, policy WatchPolicy) (
 	w := &Watch{
 		policy: policy.withDefaults(),
 		snap:   snap,
-		status: func(ctx context.Context) (Status, error) { return c.SnapshotStatus(ctx, snap.VG, snap.Name) },
+		status: func(ctx context.Context) (Status, error) { return c.watchedStatus(ctx, snap) },
 	}
 	w.extend = func(ctx context.Context, bytes int64) (int64, error) {
 		res, err := policy.Alloc.Reserve(ctx, snap.VG, bytes, 1)
@@ -143,6 +144,10 @@ func (w *Watch) judge(st Status) error {
 		return fmt.Errorf("watch %s: %w: its UUID is %s, not %s", w.snap, ErrNotOurs, st.UUID, w.snap.UUID)
 	}
 	r := &w.result
+	if st.Invalid && st.SizeBytes == 0 { // the kernel tells no size then
+		st.SizeBytes = cmp.Or(r.Last.SizeBytes, w.snap.SizeBytes)
+		st.UsedBytes = st.SizeBytes
+	}
 	r.Last = st
 	if st.Thin {
 		r.PeakPercent = max(r.PeakPercent, st.Pool.DataPercent)
@@ -176,6 +181,7 @@ func (w *Watch) grow(ctx context.Context, st Status) {
 		return
 	}
 	w.result.Extended++
+	w.result.Last.SizeBytes = size
 	w.result.ExtendedBytes += size - st.SizeBytes
 }
 

@@ -1,0 +1,177 @@
+package lvm
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What `dmsetup status` writes of a classic snapshot.
+func TestStatusOfASnapshot(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text string
+		want Status
+		err  bool
+	}{
+		"new":          {text: "0 65536 snapshot 16/16384 16\n", want: Status{SizeBytes: 8 << 20, UsedBytes: 8 << 10, UsedPercent: 16.0 / 163.84}},
+		"half":         {text: "0 65536 snapshot 8192/16384 24\n", want: Status{SizeBytes: 8 << 20, UsedBytes: 4 << 20, UsedPercent: 50}},
+		"full":         {text: "0 65536 snapshot 16384/16384 32\n", want: Status{SizeBytes: 8 << 20, UsedBytes: 8 << 20, UsedPercent: 100}},
+		"invalid":      {text: "0 65536 snapshot Invalid\n", want: Status{Invalid: true, UsedPercent: 100}},
+		"overflow":     {text: "0 65536 snapshot Overflow\n", want: Status{Invalid: true, UsedPercent: 100}},
+		"merge failed": {text: "0 65536 snapshot Merge failed\n", err: true},
+		"unknown":      {text: "0 65536 snapshot Unknown\n", err: true},
+		"merging":      {text: "0 65536 snapshot-merge 16/16384 16\n", err: true},
+		"an origin":    {text: "0 65536 snapshot-origin 0\n", err: true},
+		"two targets":  {text: "0 8 snapshot 16/16384 16\n8 8 snapshot 16/16384 16\n", err: true},
+		"cut":          {text: "0 65536 snapshot 16/16384 1", err: true},
+		"cut short":    {text: "0 65536 snapshot 16/163\n", err: true},
+		"rubbish":      {text: "0 65536 snapshot x/y z\n", err: true},
+		"too much":     {text: "0 65536 snapshot 17000/16384 16\n", err: true},
+		"of nothing":   {text: "0 65536 snapshot 0/0 0\n", err: true},
+		"too large":    {text: "0 65536 snapshot 1/9223372036854775807 16\n", err: true},
+		"nothing":      {text: "", err: true},
+		"no table":     {text: "\n", err: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var st Status
+			target, err := parseTarget(tt.text, "snapshot")
+			if err == nil {
+				err = st.setSnapshot(target)
+			}
+			if tt.err {
+				if !errors.Is(err, errKernelUnknown) {
+					t.Errorf("%+v, %v, want that it is not known", st, err)
+				}
+				return
+			}
+			if err != nil || st != tt.want {
+				t.Errorf("%+v, %v, want %+v", st, err, tt.want)
+			}
+		})
+	}
+}
+
+// What `dmsetup status` writes of a thin pool, and what becomes of it under the limits of 95 %.
+func TestStatusOfAThinPool(t *testing.T) {
+	pool := func(data, meta float64, health, full string) ThinPool {
+		return ThinPool{SizeBytes: 64 << 20, DataPercent: data, MetadataPercent: meta, MetadataBytes: 4 << 20, WhenFull: full, Health: health}
+	}
+	checked := pool(50, 25, "metadata_read_only", "queue")
+	checked.CheckNeeded = true
+	for name, tt := range map[string]struct {
+		status string
+		want   ThinPool
+		verdict,
+		err error
+	}{
+		"well":             {status: "1 256/1024 512/1024 - rw discard_passdown queue_if_no_space - 1024", want: pool(50, 25, "", "queue")},
+		"held metadata":    {status: "1 256/1024 512/1024 77 rw no_discard_passdown error_if_no_space - 1024", want: pool(50, 25, "", "error")},
+		"without a mark":   {status: "1 256/1024 512/1024 - rw ignore_discard queue_if_no_space -", want: pool(50, 25, "", "queue")},
+		"nearly full":      {status: "1 256/1024 973/1024 - rw discard_passdown queue_if_no_space - 1024", want: pool(100*973.0/1024, 25, "", "queue"), verdict: ErrPoolFull},
+		"out of data":      {status: "1 256/1024 1024/1024 - out_of_data_space discard_passdown queue_if_no_space - 1024", want: pool(100, 25, "out_of_data", "queue"), verdict: ErrPoolFull},
+		"full of metadata": {status: "1 1000/1024 512/1024 - rw discard_passdown queue_if_no_space - 1024", want: pool(50, 100*1000.0/1024, "", "queue"), verdict: ErrPoolFull},
+		"read-only":        {status: "1 256/1024 512/1024 - ro discard_passdown queue_if_no_space - 1024", want: pool(50, 25, "metadata_read_only", "queue"), verdict: ErrPoolUnhealthy},
+		"needs a check":    {status: "1 256/1024 512/1024 - ro discard_passdown queue_if_no_space needs_check 1024", want: checked, verdict: ErrPoolUnhealthy},
+		"failed": {status: "Fail", want: ThinPool{SizeBytes: 64 << 20, DataPercent: Unknown, MetadataPercent: Unknown, Health: "failed"},
+			verdict: ErrPoolUnhealthy},
+		"error":         {status: "Error", err: errKernelUnknown},
+		"a new mode":    {status: "1 256/1024 512/1024 - better discard_passdown queue_if_no_space - 1024", err: errKernelUnknown},
+		"another order": {status: "1 256/1024 512/1024 - rw queue_if_no_space discard_passdown - 1024", err: errKernelUnknown},
+		"a new mark":    {status: "1 256/1024 512/1024 - rw discard_passdown queue_if_no_space odd 1024", err: errKernelUnknown},
+		"too short":     {status: "1 256/1024 512/1024 - rw", err: errKernelUnknown},
+		"rubbish":       {status: "1 256/1024 512/x - rw discard_passdown queue_if_no_space - 1024", err: errKernelUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, err := parseTarget("0 131072 thin-pool "+tt.status+"\n", "thin-pool")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := target.thinPool()
+			if !errors.Is(err, tt.err) || err == nil && got != tt.want {
+				t.Fatalf("%+v, %v, want %+v, %v", got, err, tt.want, tt.err)
+			}
+			if err == nil {
+				if err := got.Check(95, 95); !errors.Is(err, tt.verdict) {
+					t.Errorf("%v, want %v", err, tt.verdict)
+				}
+			}
+		})
+	}
+}
+
+// A snapshot is known by its UUID, and lvm2 has the word where the device-mapper has none.
+func TestWatchedStatus(t *testing.T) {
+	classic := Snapshot{Volume{VG: "vg0", Name: "snap", UUID: "uuid-snap", VGUUID: "g-1", Kind: KindSnapshot}}
+	thin := Snapshot{Volume{VG: "vg0", Name: "t", UUID: "u-t", VGUUID: "g-1", Kind: KindThin, Pool: "pool", PoolUUID: "u-p", Active: true, KernelMajor: 254, KernelMinor: 9}}
+	const poolOK = `echo "0 131072 thin-pool 1 256/1024 512/1024 - rw discard_passdown queue_if_no_space - 1024"`
+	for name, tt := range map[string]struct {
+		snap        Snapshot
+		dmsetup     string
+		uuid        string // of the thin snapshot's device
+		asked       string // of dmsetup
+		used        float64
+		lvm2        int // how often lvm2 is asked
+		wantErr     error
+		wantInvalid bool
+	}{
+		"classic":                {snap: classic, dmsetup: `echo "0 65536 snapshot 8192/16384 16"`, asked: "LVM-g1uuidsnap", used: 50},
+		"classic, invalid":       {snap: classic, dmsetup: `echo "0 65536 snapshot Invalid"`, asked: "LVM-g1uuidsnap", used: 100, wantInvalid: true},
+		"classic, not known":     {snap: classic, dmsetup: `echo "0 65536 snapshot Unknown"`, asked: "LVM-g1uuidsnap", used: 1, lvm2: 1},
+		"classic, not there":     {snap: classic, dmsetup: `echo "Device does not exist." >&2; exit 1`, asked: "LVM-g1uuidsnap", used: 1, lvm2: 1},
+		"thin":                   {snap: thin, dmsetup: poolOK, uuid: "LVM-g1ut", asked: "LVM-g1up-tpool", used: 50},
+		"thin, pool unknown":     {snap: thin, dmsetup: `echo "0 131072 thin-pool Error"`, uuid: "LVM-g1ut", asked: "LVM-g1up-tpool", lvm2: 1, wantErr: ErrNotFound},
+		"thin, of another":       {snap: thin, dmsetup: poolOK, uuid: "LVM-g1other", lvm2: 1, wantErr: ErrNotFound},
+		"thin, without a device": {snap: thin, dmsetup: poolOK, lvm2: 1, wantErr: ErrNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHost(t)
+			h.script("dmsetup", tt.dmsetup)
+			if tt.snap.Name == "snap" {
+				h.write("lvs.json", lvs(snap0+"}"))
+			}
+			if tt.uuid != "" {
+				h.write("sys/dev/block/254:9/dm/uuid", tt.uuid+"\n")
+			}
+			st, err := h.watchedStatus(t.Context(), tt.snap)
+			percent := st.UsedPercent
+			if tt.snap.IsThin() {
+				percent = st.Pool.DataPercent
+			}
+			if !errors.Is(err, tt.wantErr) || err == nil && (st.UUID != tt.snap.UUID || percent != tt.used || st.Thin != tt.snap.IsThin() || st.Invalid != tt.wantInvalid) {
+				t.Errorf("%+v, %v", st, err)
+			}
+			var want []string
+			if tt.asked != "" {
+				want = []string{"dmsetup status --noflush --uuid " + tt.asked}
+			}
+			if got := h.calls("dmsetup"); !slices.Equal(got, want) || len(h.calls("lvs")) != tt.lvm2 {
+				t.Errorf("asked %q, and lvm2 %d times", got, len(h.calls("lvs")))
+			}
+		})
+	}
+}
+
+func FuzzTargetStatus(f *testing.F) {
+	f.Add("0 65536 snapshot 16/16384 16\n")
+	f.Add("0 131072 thin-pool 1 256/1024 512/1024 - rw discard_passdown queue_if_no_space needs_check 1024\n")
+	f.Add("0 131072 thin-pool Fail\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, kind := range []string{"snapshot", "thin-pool"} {
+			target, err := parseTarget(text, kind)
+			if err != nil {
+				continue
+			}
+			if target.sizeBytes <= 0 || strings.Count(text, "\n") != 1 {
+				t.Errorf("%q has %d bytes", text, target.sizeBytes)
+			}
+			var st Status
+			if err := st.setSnapshot(target); err == nil && (st.UsedPercent < 0 || st.UsedPercent > 100 || st.UsedBytes > st.SizeBytes) {
+				t.Errorf("%q: %+v", text, st)
+			}
+			if p, err := target.thinPool(); err == nil && (p.DataPercent > 100 || p.MetadataPercent > 100) {
+				t.Errorf("%q: %+v", text, p)
+			}
+		}
+	})
+}
