@@ -1,13 +1,17 @@
 package archive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestTreeBeyondABound(t *testing.T) {
@@ -42,6 +46,45 @@ func TestTreeBeyondABound(t *testing.T) {
 	m := writeTreeOf(t, dir, TreeOptions{Limits: within})
 	if entries, _ := readIndex(t, m); int64(len(entries)) != m.stats.Entries {
 		t.Errorf("%d entries in the index, want %d", len(entries), m.stats.Entries)
+	}
+}
+
+// A file that has more data than its tree may have is not searched for holes, which only the kernel could end. A file that has little,
+// whatever its size, is stored.
+func TestFilesBeyondTheBoundAreNotSearchedForHoles(t *testing.T) {
+	dir := t.TempDir()
+	const most = 1 << 20
+	for name, size := range map[string]int64{"at the bound": most, "beyond": most + 1} {
+		path := filepath.Join(dir, name)
+		writeFile(t, path, nil, 0o644)
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		beyond bool
+		err    error
+		fails  bool
+	}{
+		{"it has little", false, nil, false},
+		{"it has more", true, nil, true},
+		{"the kernel cannot tell", false, unix.EOPNOTSUPP, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sys := hostSystem()
+			sys.mapsMore = func(_ context.Context, _ int, path string, sizeBytes, mostBytes int64) (bool, error) {
+				if path != "beyond" || sizeBytes != most+1 || mostBytes != most {
+					t.Errorf("asked whether %s of %d bytes has more than %d", path, sizeBytes, mostBytes)
+				}
+				return c.beyond, c.err
+			}
+			_, err := writeTreeTo(t, t.Context(), dir, io.Discard, io.Discard, TreeOptions{Limits: Limits{StreamBytes: most}, sys: sys})
+			var got *LimitError
+			if isBeyond := errors.As(err, &got) && got.What == LimitStreamBytes && got.Path == "beyond"; isBeyond != c.fails || err != nil && !isBeyond {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ type system struct {
 	pread    func(fd int, path string, p []byte, offset int64) (int, error)
 	canShare func(fd int) bool
 	shared   func(fd int, path string, sizeBytes int64, list []physical) ([]physical, error)
+	mapsMore func(ctx context.Context, fd int, path string, sizeBytes, mostBytes int64) (bool, error)
 }
 
 // hostSystem is the kernel itself.
@@ -42,6 +44,9 @@ func hostSystem() *system {
 		canShare: canShare,
 		shared: func(fd int, _ string, sizeBytes int64, list []physical) ([]physical, error) {
 			return sharedExtents(fd, sizeBytes, list)
+		},
+		mapsMore: func(ctx context.Context, fd int, _ string, sizeBytes, mostBytes int64) (bool, error) {
+			return mapsMore(ctx, fd, sizeBytes, mostBytes)
 		},
 	}
 }

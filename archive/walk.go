@@ -608,7 +608,7 @@ func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
 	}
 	size := it.entry.SizeBytes
 	it.segments = []segment{{0, size}}
-	if it.st.Blocks*512 < it.st.Size {
+	if it.st.Blocks*512 < it.st.Size && !p.isBeyond(ctx, it) {
 		if it.segments, err = dataSegments(ctx, it.fd, size, p.attrs.limits.SparsePieces); err != nil {
 			return err
 		}
@@ -624,6 +624,21 @@ func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
 		return nil
 	}
 	return p.load(ctx, it)
+}
+
+// isBeyond tells whether a file has more data than its tree may have. Its holes do not matter then, and looking for them can cost hours that
+// nothing interrupts: the kernel goes through all blocks of a file up to the next hole, of which there can be a thousand million in the
+// space of a few.
+func (p *preparer) isBeyond(ctx context.Context, it *item) bool {
+	most := p.attrs.limits.StreamBytes
+	if most <= 0 || it.entry.SizeBytes <= most {
+		return false
+	}
+	beyond, err := p.sys.mapsMore(ctx, it.fd, it.entry.Path, it.entry.SizeBytes, most)
+	if err != nil {
+		p.walker.log.Debug("how much data a file has is not known", "path", it.entry.Path, "err", err)
+	}
+	return beyond
 }
 
 func storedBytes(segments []segment) (n int64) {
