@@ -40,7 +40,7 @@ func TestBackupsThatAreDatedAhead(t *testing.T) {
 
 	t.Run("list", func(t *testing.T) {
 		code, out, errs := at("list", "--json")
-		var lines []backupLine
+		var lines []catalog.Line
 		if err := json.Unmarshal([]byte(out), &lines); err != nil || code != exitDone {
 			t.Fatalf("%d, %v\n%s", code, err, errs)
 		}
@@ -55,7 +55,7 @@ func TestBackupsThatAreDatedAhead(t *testing.T) {
 	})
 	t.Run("fleet", func(t *testing.T) {
 		code, out, errs := at("report", "--fleet", "--json")
-		var lines []fleetLine
+		var lines []catalog.FleetLine
 		if err := json.Unmarshal([]byte(out), &lines); err != nil || code != exitAttention {
 			t.Fatalf("%d, %v\n%s", code, err, errs)
 		}

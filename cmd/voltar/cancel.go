@@ -17,15 +17,15 @@ const cancelTimeout = 15 * time.Minute
 
 func (a *app) cancelCommand() *cli.Command {
 	return &cli.Command{
-		Name: "cancel", Usage: "take a volume out of the run that is going on", ArgsUsage: "VOLUME",
-		Description: "Frees one volume at once, to extend it for example, which LVM refuses while a classic snapshot of it\n" +
-			"stands: its snapshot is removed and what was archived of it in this run discarded. The rest of the run goes\n" +
-			"on, and reports the volume as cancelled. Returns when the volume is free.",
+		Name: "cancel", Usage: "take a volume out of the current run", ArgsUsage: "VOLUME",
+		Description: "Frees one volume at once, for example to extend it, which LVM refuses while the volume has a classic snapshot.\n" +
+			"Removes its snapshot and discards what this run has archived of it. The run continues with the other volumes\n" +
+			"and reports this one as cancelled. Returns when the volume is free.",
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
 				return usageError{errors.New("name one volume: VG/LV")}
 			}
-			cfg, err := loadConfig(c)
+			cfg, err := loadConfig(readCommon(c).config)
 			if err != nil {
 				return usageError{err}
 			}

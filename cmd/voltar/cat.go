@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -14,29 +15,34 @@ import (
 func (a *app) catCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cat", Usage: "write a file of a backup to standard output", ArgsUsage: "BACKUP pN:/PATH...",
-		Description: "Links are followed, holes of sparse files are written as zeros. A volume without partitions takes /PATH alone.\n" +
-			"An extent that is stored as an image is written as it was when it is named alone: `voltar cat BACKUP p3`.",
-		Flags:  []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag()},
-		Action: a.cat,
+		Description: "Follows links, and writes holes of sparse files as zeros. For a volume without partitions, give /PATH alone. An extent\n" +
+			"that is stored as an image is written as it was if it is named alone: `voltar cat BACKUP p3`.",
+		Flags: []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag()},
+		Action: func(c *cli.Context) error {
+			o, err := readBrowse(c)
+			if err != nil {
+				return err
+			}
+			return a.cat(c.Context, o)
+		},
 	}
 }
 
-func (a *app) cat(c *cli.Context) error {
-	b, meta, err := a.browse(c)
+func (a *app) cat(ctx context.Context, o browseOptions) error {
+	if len(o.paths) == 0 {
+		return usageError{errors.New("name a file as pN:/PATH, or /PATH for a volume without partitions")}
+	}
+	b, meta, err := a.browse(ctx, o)
 	if err != nil {
 		return err
 	}
-	texts := c.Args().Tail()
-	if len(texts) == 0 {
-		return usageError{errors.New("name a file as pN:/PATH, or /PATH for a volume without partitions")}
-	}
 	damaged := false
-	for _, text := range texts {
+	for _, text := range o.paths {
 		place, err := b.Parse(text)
 		if err != nil {
 			return err
 		}
-		entry, err := a.catPlace(c, b, place)
+		entry, err := a.catPlace(ctx, b, place)
 		if err != nil {
 			return hinted(err, meta)
 		}
@@ -52,17 +58,17 @@ func (a *app) cat(c *cli.Context) error {
 }
 
 // catPlace writes one file, or one image, and returns the entry of a file.
-func (a *app) catPlace(c *cli.Context, b *browse.Backup, place browse.Place) (entry archive.Entry, err error) {
+func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place) (entry archive.Entry, err error) {
 	var r io.ReadCloser
 	if place.Whole {
-		r, err = b.Image(c.Context, place.Extent)
+		r, err = b.Image(ctx, place.Extent)
 	} else {
-		tree, openErr := b.Tree(c.Context, place.Extent)
+		tree, openErr := b.Tree(ctx, place.Extent)
 		if openErr != nil {
 			return archive.Entry{}, openErr
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		r, entry, err = tree.Open(c.Context, place.Path)
+		r, entry, err = tree.Open(ctx, place.Path)
 	}
 	if err != nil {
 		return archive.Entry{}, err

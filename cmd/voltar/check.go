@@ -22,11 +22,13 @@ import (
 
 func (a *app) checkCommand() *cli.Command {
 	return &cli.Command{
-		Name: "check", Usage: "look whether everything is there that a run needs",
-		Description: "Checks the configuration, tools, kernel, privileges, volume groups, destinations and the mail server, and says\n" +
-			"of each what to do. Nothing is changed.",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "send-test-mail", Usage: "send a mail to the configured recipients"}},
-		Action: a.check,
+		Name: "check", Usage: "check that everything a run needs is in place",
+		Description: "Checks the configuration, tools, kernel, privileges, volume groups, destinations and the mail server, and prints\n" +
+			"what to do about each problem. Changes nothing.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "send-test-mail", Usage: "send a test mail to the configured recipients"}},
+		Action: func(c *cli.Context) error {
+			return a.check(c.Context, setupOptions{commonOptions: readCommon(c), lookup: true}, c.Bool("send-test-mail"))
+		},
 	}
 }
 
@@ -53,16 +55,16 @@ var tools = []struct{ name, pkg, use string }{
 	{"mkswap", "util-linux", "restoring swap"},
 }
 
-func (a *app) check(c *cli.Context) error {
-	s, err := a.setup(c)
+func (a *app) check(ctx context.Context, o setupOptions, sendTestMail bool) error {
+	s, err := a.setup(o)
 	if err != nil {
 		return err
 	}
 	findings := s.checkHost()
-	findings = append(findings, s.checkVolumes(c.Context)...)
-	findings = append(findings, s.checkDestinations(c.Context)...)
-	findings = append(findings, s.checkMail(c)...)
-	if c.Bool("json") {
+	findings = append(findings, s.checkVolumes(ctx)...)
+	findings = append(findings, s.checkDestinations(ctx)...)
+	findings = append(findings, s.checkMail(ctx, sendTestMail)...)
+	if o.json {
 		err = a.printJSON(findings)
 	} else {
 		err = a.printFindings(findings)
@@ -173,33 +175,33 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 	for _, d := range s.stores {
 		check := "destination"
 		usage, notes, err := tryStore(ctx, d)
-		if d.recipients != nil {
-			notes = append(notes, "encrypted to "+strings.Join(d.recipients.Keys(), ", "))
+		if d.Recipients != nil {
+			notes = append(notes, "encrypted to "+strings.Join(d.Recipients.Keys(), ", "))
 		}
 		switch {
 		case err != nil:
-			list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.name, d.store, err), ""))
+			list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.Name, d.Store, err), ""))
 		case usage.TotalBytes < 0:
-			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.name, d.store), ""})
+			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.Name, d.Store), ""})
 		default:
-			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.name, d.store,
+			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.Name, d.Store,
 				say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
 		}
 		for _, note := range notes {
-			list = append(list, finding{check, true, d.name + ": " + note, ""})
+			list = append(list, finding{check, true, d.Name + ": " + note, ""})
 		}
 	}
 	return list
 }
 
 // checkMail looks whether the mail server answers, or whether sendmail is there.
-func (s *setup) checkMail(c *cli.Context) []finding {
+func (s *setup) checkMail(ctx context.Context, sendTestMail bool) []finding {
 	m := s.config.Mail
 	if len(m.To) == 0 {
 		return []finding{{"mail", false, "nobody gets the report", "set mail.to in the configuration"}}
 	}
-	if c.Bool("send-test-mail") {
-		if err := s.sendTestMail(c.Context); err != nil {
+	if sendTestMail {
+		if err := s.sendTestMail(ctx); err != nil {
 			return []finding{failed("mail", err, "look at [mail] in the configuration")}
 		}
 		return []finding{{"mail", true, "a test mail went to " + strings.Join(m.To, ", "), ""}}
@@ -211,7 +213,7 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 		return []finding{{"mail", true, "through " + m.Sendmail, ""}}
 	}
 	address := net.JoinHostPort(m.Server, strconv.Itoa(smtpPort(m)))
-	connection, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(c.Context, "tcp", address)
+	connection, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return []finding{failed("mail", err, "look at mail.server and mail.port")}
 	}
@@ -222,14 +224,14 @@ func (s *setup) checkMail(c *cli.Context) []finding {
 }
 
 // tryStore tries what a backup does to a store, as far as nothing is left, and asks for the room there is.
-func tryStore(ctx context.Context, d namedStore) (usage store.Usage, notes []string, err error) {
-	if d.unfit != nil {
-		return store.Usage{}, nil, d.unfit
+func tryStore(ctx context.Context, d openDestination) (usage store.Usage, notes []string, err error) {
+	if d.Unfit != nil {
+		return store.Usage{}, nil, d.Unfit
 	}
-	if notes, err = d.store.Probe(ctx); err != nil {
+	if notes, err = d.Store.Probe(ctx); err != nil {
 		return store.Usage{}, nil, err
 	}
-	usage, err = d.store.Usage(ctx)
+	usage, err = d.Store.Usage(ctx)
 	return usage, notes, err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -13,23 +14,29 @@ import (
 func (a *app) cleanupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cleanup", Usage: "remove what an interrupted run left",
-		Description: "Removes the snapshots, maps and unfinished backups that a run which was killed has left. Only what the\n" +
-			"journal of that run names, and what LVM's tags confirm, is touched. Each run does this by itself.",
-		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "forget-destination", Usage: "give up what was left in `PLACE`, to which no " +
-			"destination of the configuration leads any more (\"/backups\", \"s3://host/bucket\")"}},
-		Action: a.cleanup,
+		Description: "Removes the snapshots, maps and unfinished backups that a killed run has left. Touches only what that run's journal\n" +
+			"names and LVM's tags confirm. Each run does this by itself.",
+		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "forget-destination", Usage: "forget what was left in `PLACE` (\"/backups\", \"s3://host/bucket\"), " +
+			"which is no longer a destination of the configuration"}},
+		Action: func(c *cli.Context) error {
+			return a.cleanup(c.Context, cleanupOptions{setupOptions{commonOptions: readCommon(c)}, c.StringSlice("forget-destination")})
+		},
 	}
 }
 
-func (a *app) cleanup(c *cli.Context) error {
-	s, err := a.setup(c)
+type cleanupOptions struct {
+	setupOptions
+	forget []string // places that are no longer a destination
+}
+
+func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	lost := c.StringSlice("forget-destination")
 	for _, d := range s.stores {
-		if slices.Contains(lost, d.store.String()) {
-			return usageError{fmt.Errorf("the destination %s leads to %s: what was left there is removed", d.name, d.store)}
+		if slices.Contains(o.forget, d.Store.String()) {
+			return usageError{fmt.Errorf("the destination %s leads to %s: what was left there is removed", d.Name, d.Store)}
 		}
 	}
 	engine, closeEngine, err := s.engine(nil)
@@ -37,11 +44,11 @@ func (a *app) cleanup(c *cli.Context) error {
 		return err
 	}
 	defer closeEngine()
-	removed, problem, err := engine.Cleanup(c.Context, lost)
+	removed, problem, err := engine.Cleanup(ctx, o.forget)
 	if err != nil {
 		return err
 	}
-	for _, place := range lost {
+	for _, place := range o.forget {
 		uploads, err := s3.ForgetUploads(s.bucketStateDir(), place)
 		for _, key := range uploads {
 			removed = append(removed, fmt.Sprintf("the note of an unfinished upload of %s to %s", key, place))
@@ -50,7 +57,7 @@ func (a *app) cleanup(c *cli.Context) error {
 			return err
 		}
 	}
-	if c.Bool("json") {
+	if o.json {
 		if removed == nil {
 			removed = []string{}
 		}

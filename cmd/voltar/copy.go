@@ -16,29 +16,50 @@ import (
 
 func (a *app) copyCommand() *cli.Command {
 	return &cli.Command{
-		Name: "copy", Usage: "make up what one destination lacks of another", ArgsUsage: "[VOLUME[@TIME]...]",
-		Description: "Copies the backups of the volumes that are named, or with --all of all, from one destination to another that\n" +
-			"lacks them: the newest first, each file with its sums looked after, the manifest last. What the retention of\n" +
-			"the other destination would remove at once is left. It can be broken off and started again at any time, and\n" +
-			"goes on while a run works. Each run does this by itself, unless catch_up = false.",
+		Name: "copy", Usage: "copy missing backups between destinations", ArgsUsage: "[VOLUME[@TIME]...]",
+		Description: "Copies the backups of the named volumes, or of all volumes with --all, to a destination that lacks them: the newest\n" +
+			"first, each file with its sums checked, the manifest last. Leaves out backups that the retention of that\n" +
+			"destination would remove at once. You can interrupt it and start it again at any time; it may run at the same\n" +
+			"time as `voltar run`. Each run does this by itself, unless catch_up = false.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "from destination `NAME`"},
-			&cli.StringFlag{Name: "to", Usage: "to destination `NAME`"},
-			&cli.BoolFlag{Name: "all", Usage: "all that it lacks"},
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be copied, and copy nothing"},
+			&cli.StringFlag{Name: "from", Usage: "copy from destination `NAME`"},
+			&cli.StringFlag{Name: "to", Usage: "copy to destination `NAME`"},
+			&cli.BoolFlag{Name: "all", Usage: "copy all missing backups"},
+			dryRunFlag("print what would be copied, and copy nothing"),
 		},
-		Action: a.copy,
+		Action: func(c *cli.Context) error {
+			o, err := readCopy(c)
+			if err != nil {
+				return err
+			}
+			return a.copy(c.Context, o)
+		},
 	}
 }
 
-func (a *app) copy(c *cli.Context) error {
-	switch {
-	case c.String("from") == "" || c.String("to") == "":
-		return usageError{errors.New("name two destinations: --from NAME --to NAME")}
-	case c.Bool("all") == (c.NArg() > 0):
-		return usageError{errors.New("name volumes or backups, or give --all for everything")}
+type copyOptions struct {
+	setupOptions
+	from, to string
+	backups  []string // volumes and backups; none for all
+	dryRun   bool
+}
+
+func readCopy(c *cli.Context) (copyOptions, error) {
+	o := copyOptions{
+		setupOptions: setupOptions{commonOptions: readCommon(c)},
+		from:         c.String("from"), to: c.String("to"), backups: c.Args().Slice(), dryRun: c.Bool("dry-run"),
 	}
-	s, err := a.setup(c)
+	switch {
+	case o.from == "" || o.to == "":
+		return o, usageError{errors.New("name two destinations: --from NAME --to NAME")}
+	case c.Bool("all") == (len(o.backups) > 0):
+		return o, usageError{errors.New("name volumes or backups, or give --all for everything")}
+	}
+	return o, nil
+}
+
+func (a *app) copy(ctx context.Context, o copyOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
@@ -50,23 +71,23 @@ func (a *app) copy(c *cli.Context) error {
 		return err
 	}
 	defer closeEngine()
-	q := backup.CopyRequest{From: c.String("from"), To: c.String("to"), DryRun: c.Bool("dry-run")}
+	q := backup.CopyRequest{From: o.from, To: o.to, DryRun: o.dryRun}
 	named := map[string]bool{}
-	if !c.Bool("all") {
-		q.Pick = func(l *catalog.Stock) ([]catalog.Entry, error) { return pickBackups(l, c.Args().Slice(), named) }
+	if len(o.backups) > 0 {
+		q.Pick = func(l *catalog.Stock) ([]catalog.Entry, error) { return pickBackups(l, o.backups, named) }
 	}
-	lines, err := engine.Copy(c.Context, q)
+	lines, err := engine.Copy(ctx, q)
 	bars.Close()
 	if lines == nil && err != nil {
 		return err
 	}
-	if err := a.printCopies(c, lines); err != nil {
+	if err := a.printCopies(lines, o); err != nil {
 		return err
 	}
 	if err != nil {
 		say.Log(s.log.Error, err)
 	}
-	return exitWith(copyExitCode(c.Context, lines, named, err))
+	return exitWith(copyExitCode(ctx, lines, named, err))
 }
 
 // pickBackups returns the backups that arguments name: all of a volume, or of those that a pattern fits, or that of one
@@ -126,8 +147,8 @@ func copyExitCode(ctx context.Context, lines []placement.CopyLine, named map[str
 }
 
 // printCopies prints what became of each backup, but for those that were there already: how many these are.
-func (a *app) printCopies(c *cli.Context, lines []placement.CopyLine) error {
-	if c.Bool("json") {
+func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
+	if o.json {
 		if lines == nil {
 			lines = []placement.CopyLine{}
 		}
@@ -154,6 +175,6 @@ func (a *app) printCopies(c *cli.Context, lines []placement.CopyLine) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := say.Printf(a.stdout, "%s has %d of %d already.\n", c.String("to"), there, len(lines))
+	_, err := say.Printf(a.stdout, "%s has %d of %d already.\n", o.to, there, len(lines))
 	return err
 }

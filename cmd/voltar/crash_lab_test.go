@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"voltar/internal/catalog"
 	"voltar/internal/lab"
 	"voltar/report"
 )
@@ -158,7 +159,7 @@ func checkListing(t *testing.T, s site, atLeast int) {
 	if code != 0 {
 		t.Fatalf("%d %s", code, errs)
 	}
-	var listed []backupLine
+	var listed []catalog.Line
 	if err := json.Unmarshal([]byte(out), &listed); err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,10 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
 	"voltar/internal/say"
@@ -13,12 +12,12 @@ import (
 
 // dryRun prints what a run would do: volumes and the space of their snapshots, other sources, destinations and what
 // retention would remove from them. It touches nothing.
-func (a *app) dryRun(c *cli.Context, s *setup, engine *backup.Engine) error {
-	preview, err := engine.Preview(c.Context, c.Args().Slice())
+func (a *app) dryRun(ctx context.Context, s *setup, engine *backup.Engine, o runOptions) error {
+	preview, err := engine.Preview(ctx, o.volumes)
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
+	if o.json {
 		return a.printJSON(preview)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,28 +16,29 @@ import (
 
 func (a *app) extractCommand() *cli.Command {
 	return &cli.Command{
-		Name: "extract", Usage: "take files out of a backup into a folder", ArgsUsage: "BACKUP [pN:/PATH...] --to DIR",
-		Description: "Each PATH, in which *, ? and [a-z] stand for part of a name and ** for any folders, is taken with all that is\n" +
-			"below it; everything without one. The files of partition N go to DIR/pN, those of a volume without partitions\n" +
-			"to DIR, each below its full path there. As root, owners, attributes and ACLs are restored too; DIR keeps its\n" +
-			"owner and mode. One that another user could exchange is refused, and one that is missing is made for you alone.",
+		Name: "extract", Usage: "extract files from a backup into a folder", ArgsUsage: "BACKUP [pN:/PATH...] --to DIR",
+		Description: "Extracts each PATH with everything below it, or everything without a PATH. In a PATH, *, ? and [a-z] match part of a\n" +
+			"name, and ** matches any folders. The files of partition N go to DIR/pN, the files of a volume without partitions to\n" +
+			"DIR, each with its full path. As root, also restores owners, attributes and ACLs. DIR keeps its owner and mode. A DIR\n" +
+			"that another user could exchange is refused; a missing DIR is created, readable by you alone.",
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
 			identityFlag(),
-			&cli.StringFlag{Name: "to", Usage: "the folder `DIR`, made where it is missing"},
-			&cli.BoolFlag{Name: "keep-going", Usage: "take out all that can be had of a damaged backup, and list what is lost"},
-			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "do `WHAT` with files in the way: never (stop), replace or keep"},
-			&cli.BoolFlag{Name: "devices", Usage: "make device nodes too"},
+			&cli.StringFlag{Name: "to", Usage: "extract into the folder `DIR`, which is created if it is missing"},
+			&cli.BoolFlag{Name: "keep-going", Usage: "extract what is left of a damaged backup, and list what is lost"},
+			&cli.StringFlag{Name: "overwrite", Value: "never", Usage: "`WHAT` to do with existing files: never (stop), replace or keep"},
+			&cli.BoolFlag{Name: "devices", Usage: "also create device nodes"},
 			privilegesFlag(),
 		},
-		Action: a.extract,
+		Action: func(c *cli.Context) error {
+			o, err := readExtract(c)
+			if err != nil {
+				return err
+			}
+			return a.extract(c.Context, o)
+		},
 	}
-}
-
-// privilegesFlag is shared by the commands that put files of a guest into a folder of the host.
-func privilegesFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "privileges", Usage: "into a folder: restore set-id bits, capabilities and system attributes, too"}
 }
 
 // extractedLine is one extent in the output of `voltar extract`.
@@ -58,40 +60,51 @@ type lostLine struct {
 	Reason string `json:"reason"`
 }
 
-func (a *app) extract(c *cli.Context) error {
-	overwrite, err := parseOverwrite(c.String("overwrite"))
-	if err != nil {
-		return err
+type extractOptions struct {
+	browseOptions
+	to                  string
+	overwrite           archive.Overwrite
+	devices, privileges bool
+}
+
+func readExtract(c *cli.Context) (o extractOptions, err error) {
+	if o.overwrite, err = parseOverwrite(c.String("overwrite")); err != nil {
+		return o, err
 	}
-	to := c.String("to")
-	if to == "" {
-		return usageError{errors.New("say where to: --to DIR")}
+	o.to, o.devices, o.privileges = c.String("to"), c.Bool("devices"), c.Bool("privileges")
+	if o.to == "" {
+		return o, usageError{errors.New("say where to: --to DIR")}
 	}
-	b, meta, err := a.browse(c)
+	o.browseOptions, err = readBrowse(c)
+	o.lookup = false // archives are read, too
+	return o, err
+}
+
+func (a *app) extract(ctx context.Context, o extractOptions) error {
+	b, meta, err := a.browse(ctx, o.browseOptions)
 	if err != nil {
 		return err
 	}
 	var places []browse.Place
-	for _, text := range c.Args().Tail() {
+	for _, text := range o.paths {
 		place, err := b.Parse(text)
 		if err != nil {
 			return err
 		}
 		places = append(places, place)
 	}
-	root, err := safedir.Open(to)
+	root, err := safedir.Open(o.to)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	done, err := b.Extract(c.Context, root, places, browse.ExtractOptions{
-		KeepGoing: c.Bool("keep-going"), Overwrite: overwrite, Devices: c.Bool("devices"),
-		Privileges: c.Bool("privileges"), NoOwner: os.Geteuid() != 0,
+	done, err := b.Extract(ctx, root, places, browse.ExtractOptions{
+		KeepGoing: o.keepGoing, Overwrite: o.overwrite, Devices: o.devices, Privileges: o.privileges, NoOwner: os.Geteuid() != 0,
 	})
-	if err != nil && !c.Bool("keep-going") {
+	if err != nil && !o.keepGoing {
 		return hinted(err, meta)
 	}
-	return a.printExtracted(c, done, err)
+	return a.printExtracted(done, err, o.json)
 }
 
 func parseOverwrite(word string) (archive.Overwrite, error) {
@@ -107,14 +120,14 @@ func parseOverwrite(word string) (archive.Overwrite, error) {
 }
 
 // printExtracted says what was taken out, and what was not.
-func (a *app) printExtracted(c *cli.Context, done []browse.Extracted, failure error) error {
+func (a *app) printExtracted(done []browse.Extracted, failure error, asJSON bool) error {
 	good := failure == nil
 	lines := []extractedLine{}
 	for _, x := range done {
 		good = good && x.Good()
 		lines = append(lines, newExtractedLine(x))
 	}
-	if c.Bool("json") {
+	if asJSON {
 		if err := a.printJSON(lines); err != nil {
 			return err
 		}

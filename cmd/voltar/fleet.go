@@ -26,66 +26,77 @@ const fleetAge = 26 * time.Hour
 // fleetFlags are those of `voltar report` for many hosts.
 func fleetFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "fleet", Usage: "instead, which volumes of all hosts that share the destinations have no good backup"},
-		&cli.StringFlag{Name: "older-than", Usage: "with --fleet: younger than `AGE`", DefaultText: "26h"},
-		&cli.StringFlag{Name: "from", Usage: "with --fleet: on destination `NAME`, instead of on any"},
+		&cli.BoolFlag{Name: "fleet", Usage: "report the volumes without a good backup, of all hosts that share the destinations"},
+		&cli.StringFlag{Name: "older-than", Usage: "with --fleet: the backup must be younger than `AGE`", DefaultText: "26h"},
+		&cli.StringFlag{Name: "from", Usage: "with --fleet: look only on destination `NAME`"},
 		&cli.StringSliceFlag{Name: "except",
-			Usage: "with --fleet: leave out what fits `PATTERN`: HOST, or HOST/VG/LV; for volumes that are gone"},
+			Usage: "with --fleet: leave out volumes that match `PATTERN`: HOST, or HOST/VG/LV"},
 	}
 }
 
-// fleetLine is one volume of one host in the output of `voltar report --fleet`.
-type fleetLine struct {
-	Host       string    `json:"host"`
-	Volume     string    `json:"volume,omitempty"`        // "" for a host that has no backups
-	Good       time.Time `json:"newest_good,omitzero"`    // of the newest complete backup; zero for none
-	AgeSeconds int64     `json:"age_seconds"`             // of that, -1 for none
-	On         []string  `json:"destinations,omitempty"`  // that have it
-	Newest     time.Time `json:"newest,omitzero"`         // of any kind
-	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, untrusted, unfinished
-	Ahead      time.Time `json:"ahead,omitzero"`          // the latest that is dated ahead of this host's clock, which is not counted
-	Late       bool      `json:"late"`                    // there is no good one that is young enough
+type fleetOptions struct {
+	setupOptions
+	sourceOptions
+	olderThan time.Duration
+	except    []string
 }
 
-// fleet prints which volumes of all hosts lack a good backup that is young enough, the worst first.
-func (a *app) fleet(c *cli.Context) error {
+func readFleet(c *cli.Context) (fleetOptions, error) {
+	o := fleetOptions{
+		setupOptions:  setupOptions{commonOptions: readCommon(c), lookup: true},
+		sourceOptions: readSource(c), except: c.StringSlice("except"),
+	}
 	limit := config.Duration(fleetAge)
 	if text := c.String("older-than"); text != "" {
 		if err := limit.UnmarshalText([]byte(text)); err != nil {
-			return usageError{fmt.Errorf("--older-than: %w", err)}
+			return o, usageError{fmt.Errorf("--older-than: %w", err)}
 		}
 	}
-	for _, pattern := range c.StringSlice("except") {
+	o.olderThan = limit.Span()
+	for _, pattern := range o.except {
 		if _, err := path.Match(pattern, ""); err != nil || strings.Count(pattern, "/") == 1 {
-			return usageError{fmt.Errorf("--except: %q is no pattern of HOST or HOST/VG/LV", pattern)}
+			return o, usageError{fmt.Errorf("--except: %q is no pattern of HOST or HOST/VG/LV", pattern)}
 		}
 	}
 	if c.NArg() > 0 {
-		return usageError{errors.New("--fleet is about all hosts: name no run beside it")}
+		return o, usageError{errors.New("--fleet is about all hosts: name no run")}
 	}
-	s, err := a.setup(c)
+	return o, nil
+}
+
+// fleet prints which volumes of all hosts lack a good backup that is young enough, the worst first.
+func (a *app) fleet(ctx context.Context, o fleetOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	found, failed, err := s.newestOfAll(c, catalog.Filter{Newest: 1, Good: true, Damage: s.damage(), Now: s.now()})
+	stores, err := s.storesFrom(o.from)
 	if err != nil {
 		return err
 	}
-	lines := fleetLines(a.now(), limit.Span(), found)
-	lines = slices.DeleteFunc(lines, func(l fleetLine) bool { return excepted(l, c.StringSlice("except")) })
-	if c.Bool("json") {
+	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.damage(), Now: s.now()}
+	found, failed, err := catalog.ListFleet(ctx, destinations(stores), filter)
+	if err != nil {
+		return err
+	}
+	for _, err := range failed {
+		say.Log(s.log.Error, err)
+	}
+	lines := catalog.Fleet(a.now(), o.olderThan, found)
+	lines = slices.DeleteFunc(lines, func(l catalog.FleetLine) bool { return excepted(l, o.except) })
+	if o.json {
 		err = a.printJSON(lines)
 	} else {
-		err = a.printFleet(lines, limit.Span())
+		err = a.printFleet(lines, o.olderThan)
 	}
-	if err == nil && (failed || slices.ContainsFunc(lines, func(l fleetLine) bool { return l.Late })) {
+	if err == nil && (len(failed) > 0 || slices.ContainsFunc(lines, func(l catalog.FleetLine) bool { return l.Late })) {
 		err = exitWith(exitAttention)
 	}
 	return err
 }
 
 // excepted tells whether a pattern fits the host or the volume.
-func excepted(l fleetLine, patterns []string) bool {
+func excepted(l catalog.FleetLine, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		name := l.Host
 		if strings.Contains(pattern, "/") {
@@ -96,103 +107,8 @@ func excepted(l fleetLine, patterns []string) bool {
 	})
 }
 
-// hostListing is what one destination holds of one host.
-type hostListing struct {
-	destination string
-	*catalog.Listing
-}
-
-// newestOfAll lists all hosts of the destination that --from names, or of all. One that does not answer is logged; when
-// none does there is nothing to say.
-func (s *setup) newestOfAll(c *cli.Context, filter catalog.Filter) (found []hostListing, failed bool, err error) {
-	stores, err := s.storesFrom(c.String("from"))
-	if err != nil {
-		return nil, false, err
-	}
-	var all []error
-	for _, d := range stores {
-		listings, err := catalog.ListHosts(c.Context, d.store, filter)
-		if c.Err() != nil {
-			return nil, false, context.Cause(c.Context)
-		}
-		if err != nil {
-			all = append(all, fmt.Errorf("destination %s: %w", d.name, err))
-			continue
-		}
-		for _, l := range listings {
-			found = append(found, hostListing{d.name, l})
-		}
-	}
-	if len(all) > 0 && len(all) == len(stores) {
-		return nil, false, errors.Join(all...)
-	}
-	for _, err := range all {
-		say.Log(s.log.Error, err)
-	}
-	return found, len(all) > 0, nil
-}
-
-// fleetLines makes one line for each volume of each host out of what the destinations hold, the worst first: those that
-// have no good backup at all, then those whose newest is the oldest.
-func fleetLines(now time.Time, limit time.Duration, found []hostListing) []fleetLine {
-	type key struct{ host, volume string }
-	lines := map[key]*fleetLine{}
-	line := func(host, volume string) *fleetLine {
-		k := key{host, volume}
-		if lines[k] == nil {
-			lines[k] = &fleetLine{Host: host, Volume: volume}
-		}
-		return lines[k]
-	}
-	named := map[string]bool{} // hosts of which there is any volume
-	for _, l := range found {
-		for _, b := range backupLines(l.destination, l.Listing) {
-			volume := strings.TrimSuffix(b.Backup, "@"+catalog.FormatTime(b.Time))
-			line(l.Host, volume).add(b)
-			named[l.Host] = true
-		}
-	}
-	for _, l := range found {
-		if !named[l.Host] {
-			line(l.Host, "")
-		}
-	}
-	list := []fleetLine{}
-	for _, l := range lines {
-		l.AgeSeconds = -1
-		if !l.Good.IsZero() {
-			l.AgeSeconds = int64(now.Sub(l.Good) / time.Second)
-		}
-		l.Late = l.Good.IsZero() || now.Sub(l.Good) > limit
-		list = append(list, *l)
-	}
-	slices.SortFunc(list, func(a, b fleetLine) int {
-		return cmp.Or(a.Good.Compare(b.Good), strings.Compare(a.Host, b.Host), strings.Compare(a.Volume, b.Volume))
-	})
-	return list
-}
-
-// add takes one backup into account.
-func (l *fleetLine) add(b backupLine) {
-	if b.Ahead {
-		if b.Time.After(l.Ahead) {
-			l.Ahead = b.Time
-		}
-		return
-	}
-	if b.Status == string(catalog.StatusComplete) && !b.Time.Before(l.Good) {
-		if b.Time.After(l.Good) {
-			l.On = nil
-		}
-		l.Good, l.On = b.Time, append(l.On, b.Destination)
-	}
-	if b.Time.After(l.Newest) || b.Time.Equal(l.Newest) && b.Status == string(catalog.StatusComplete) {
-		l.Newest, l.Status = b.Time, b.Status
-	}
-}
-
 // printFleet prints the volumes that are late, and how many are not.
-func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
+func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 	late, hosts, lateHosts := 0, map[string]bool{}, map[string]bool{}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, l := range lines {
@@ -209,7 +125,7 @@ func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
 		if !l.Good.IsZero() {
 			good, age, on = shortTime(l.Good), fleetAgeWords(time.Duration(l.AgeSeconds)*time.Second), strings.Join(l.On, ", ")
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, cmp.Or(l.Volume, "-"), good, age, on, l.note())
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, cmp.Or(l.Volume, "-"), good, age, on, fleetNote(l))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -224,8 +140,8 @@ func (a *app) printFleet(lines []fleetLine, limit time.Duration) error {
 	return err
 }
 
-// note says what else there is to know of a volume that is late.
-func (l *fleetLine) note() string {
+// fleetNote says what else there is to know of a volume that is late.
+func fleetNote(l catalog.FleetLine) string {
 	switch {
 	case l.Volume == "":
 		return "the host has no backups"

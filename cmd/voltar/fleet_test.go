@@ -53,16 +53,16 @@ func newFleet(t *testing.T) (s site, far string) {
 func TestFleet(t *testing.T) {
 	s, far := newFleet(t)
 	now := browsetest.Night.Add(30 * time.Hour)
-	fleet := func(t *testing.T, args ...string) (int, []fleetLine, string) {
+	fleet := func(t *testing.T, args ...string) (int, []catalog.FleetLine, string) {
 		t.Helper()
 		code, out, errs := voltarAt(t, now, append([]string{"report", "--fleet", "--json", "--config", s.config}, args...)...)
-		var lines []fleetLine
+		var lines []catalog.FleetLine
 		if err := json.Unmarshal([]byte(out), &lines); err != nil && code != exitNothing && code != exitUsage {
 			t.Fatalf("%d, %v in %q\n%s", code, err, out, errs)
 		}
 		return code, lines, errs
 	}
-	short := func(lines []fleetLine) string {
+	short := func(lines []catalog.FleetLine) string {
 		var all []string
 		for _, l := range lines {
 			text := l.Host + "/" + strings.TrimPrefix(l.Volume, "vg/")
@@ -128,7 +128,7 @@ func TestFleet(t *testing.T) {
 func TestListAllHosts(t *testing.T) {
 	s, _ := newFleet(t)
 	code, out, errs := voltar(t, "list", "--all-hosts", "--json", "--config", s.config)
-	var lines []backupLine
+	var lines []catalog.Line
 	if err := json.Unmarshal([]byte(out), &lines); err != nil || code != 0 {
 		t.Fatalf("%d, %v\n%s", code, err, errs)
 	}

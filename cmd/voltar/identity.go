@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"voltar/internal/agefile"
@@ -12,17 +11,10 @@ import (
 	"voltar/internal/say"
 )
 
-// identityFlag names the secret keys that open encrypted backups. They come by this flag alone, never by the
-// configuration: the host that makes the backups must not be able to read them.
-func identityFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "identity", Aliases: []string{"i"},
-		Usage: "decrypt with the age identity in `FILE`, - for standard input; may be repeated"}
-}
-
-// decrypt returns what opens encrypted files with the identities that the flags name. A lenient one reads around damage.
-func (a *app) decrypt(c *cli.Context, s *setup, lenient bool) (browse.DecryptFunc, error) {
+// decrypt returns what opens encrypted files with the identities in some files. A lenient one reads around damage.
+func (a *app) decrypt(s *setup, files []string, lenient bool) (browse.DecryptFunc, error) {
 	identities := &agefile.Identities{}
-	for _, path := range c.StringSlice("identity") {
+	for _, path := range files {
 		if err := a.addIdentity(s, identities, path); err != nil {
 			return nil, usageError{fmt.Errorf("--identity %s: %w", path, err)}
 		}

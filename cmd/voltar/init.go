@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,16 +17,12 @@ import (
 func (a *app) initCommand() *cli.Command {
 	return &cli.Command{
 		Name: "init", Usage: "write the configuration, with comments and safe defaults",
-		Description: "Writes " + config.DefaultPath + ", or the file of --config. One that is there is never overwritten.",
-		Action:      a.init,
+		Description: "Writes " + config.DefaultPath + ", or the file of --config. Never overwrites an existing file.",
+		Action:      func(c *cli.Context) error { return a.init(cmp.Or(readCommon(c).config, config.DefaultPath)) },
 	}
 }
 
-func (a *app) init(c *cli.Context) error {
-	file := c.String("config")
-	if file == "" {
-		file = config.DefaultPath
-	}
+func (a *app) init(file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -21,40 +22,51 @@ import (
 
 func (a *app) lsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "ls", Usage: "list what a backup holds", ArgsUsage: "BACKUP [pN:/PATH...]",
-		Description: "BACKUP is VOLUME[@TIME], the newest without a time. Without a path the extents of a partitioned volume are\n" +
-			"listed. A volume without partitions takes /PATH alone. Only the index is read, and of it what is needed.",
+		Name: "ls", Usage: "list the contents of a backup", ArgsUsage: "BACKUP [pN:/PATH...]",
+		Description: "BACKUP is VOLUME[@TIME]; without a time, the newest. Without a path, lists the extents of a partitioned volume. For a\n" +
+			"volume without partitions, give /PATH alone. Reads only the parts of the index that it needs.",
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
 			identityFlag(),
 			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "show mode, owner, size and time"},
-			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "list all that is below, by its path"},
+			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "also list everything below, with its path"},
 		},
-		Action: a.ls,
+		Action: func(c *cli.Context) error {
+			o, err := readBrowse(c)
+			if err != nil {
+				return err
+			}
+			return a.ls(c.Context, lsOptions{browseOptions: o, long: c.Bool("long"), recursive: c.Bool("recursive")})
+		},
 	}
 }
 
-func (a *app) ls(c *cli.Context) error {
-	b, meta, err := a.browse(c)
+type lsOptions struct {
+	browseOptions
+	long, recursive bool
+}
+
+func (a *app) ls(ctx context.Context, o lsOptions) error {
+	b, meta, err := a.browse(ctx, o.browseOptions)
 	if err != nil {
 		return err
 	}
-	texts := c.Args().Tail()
+	texts := o.paths
 	if len(texts) == 0 {
 		extents := b.Extents()
 		if len(extents) != 1 || extents[0].Name != "" || extents[0].State != catalog.StateFiles {
-			return a.listExtents(c, meta)
+			return a.listExtents(meta, o.json)
 		}
 		texts = []string{"/"}
 	}
 	out := bufio.NewWriter(a.stdout)
-	l := lister{out: out, long: c.Bool("long"), recursive: c.Bool("recursive"), json: c.Bool("json")}
+	l := lister{out: out, long: o.long, recursive: o.recursive, json: o.json}
 	if l.json {
 		l.out.WriteByte('[')
 	}
 	for _, text := range texts {
-		if err := l.list(c, b, text); err != nil {
+		if err := l.list(ctx, b, text); err != nil {
 			return hinted(err, meta)
 		}
 	}
@@ -76,7 +88,7 @@ type extentLine struct {
 }
 
 // listExtents shows the ledger of a backup.
-func (a *app) listExtents(c *cli.Context, b catalog.Backup) error {
+func (a *app) listExtents(b catalog.Backup, asJSON bool) error {
 	lines := []extentLine{}
 	for _, x := range b.Manifest.Extents {
 		line := extentLine{Extent: x.Name, State: string(x.State), SizeBytes: x.SizeBytes, Entries: x.Entries, Reason: x.Reason}
@@ -85,7 +97,7 @@ func (a *app) listExtents(c *cli.Context, b catalog.Backup) error {
 		}
 		lines = append(lines, line)
 	}
-	if c.Bool("json") {
+	if asJSON {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
@@ -109,24 +121,24 @@ type lister struct {
 
 // list prints a folder's entries, or the one that is no folder. Like ls(1), it shows what a symbolic link leads to
 // unless the listing is long.
-func (l *lister) list(c *cli.Context, b *browse.Backup, text string) (err error) {
+func (l *lister) list(ctx context.Context, b *browse.Backup, text string) (err error) {
 	place, err := b.Parse(text)
 	if err != nil {
 		return err
 	}
-	tree, err := b.Tree(c.Context, place.Extent)
+	tree, err := b.Tree(ctx, place.Extent)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, tree.Close()) }()
-	e, err := tree.Lookup(c.Context, place.Path, !l.long || strings.HasSuffix(text, "/"))
+	e, err := tree.Lookup(ctx, place.Path, !l.long || strings.HasSuffix(text, "/"))
 	if err != nil {
 		return err
 	}
 	if e.Type != archive.TypeDir {
 		return l.print(place, e, place.Path)
 	}
-	return l.listFolder(place, e.Path, tree.List(c.Context, e.Path, l.recursive))
+	return l.listFolder(place, e.Path, tree.List(ctx, e.Path, l.recursive))
 }
 
 func (l *lister) listFolder(place browse.Place, dir string, entries iter.Seq2[archive.Entry, error]) error {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/urfave/cli/v2"
-
 	"voltar/internal/config"
 	"voltar/internal/history"
 	"voltar/internal/hostcmd"
@@ -24,32 +22,38 @@ const trendRuns = 30
 // deliverTimeout bounds sending the report, which goes on when the run was interrupted.
 const deliverTimeout = 5 * time.Minute
 
+// deliverOptions say who hears of a run.
+type deliverOptions struct {
+	noMail bool
+	// whole is a run over all that the configuration selects. The dead man's switch and the metrics do not hear of others,
+	// which would look as if everything was backed up.
+	whole bool
+}
+
 // deliver sends the report, after those that could not be sent before, keeps it in the history and writes the metrics.
-// The error says that it is not delivered; it is kept then, and goes out with the next run. whole tells a run over all
-// that the configuration selects: of others, neither the dead man's switch nor the metrics hear, which would look as if
-// everything was backed up.
-func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), deliverTimeout)
+// When the error says that it was not delivered, it is kept and goes out with the next run.
+func (s *setup) deliver(ctx context.Context, result *report.Run, o deliverOptions) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliverTimeout)
 	defer cancel()
 	past := s.past()
 	runs, err := past.Earlier()
 	if err != nil {
-		s.log.Warn("the history cannot be read whole", "err", err)
+		s.log.Warn("the history cannot be read completely", "err", err)
 	}
-	noteProofs(result, runs)
-	runs = sameCommand(runs, result.Command)
-	if whole {
+	history.NoteProofs(result, runs)
+	runs = history.OfCommand(runs, result.Command)
+	if o.whole {
 		s.pingEnd(ctx, result)
 	}
 	var sendErr error
 	told := false
-	if !c.Bool("no-mail") {
+	if !o.noMail {
 		told, sendErr = s.send(ctx, result, runs)
 		if sendErr != nil && result.ExitCode == exitDone {
 			result.ExitCode = exitNotDelivered
 		}
 	}
-	if whole {
+	if o.whole {
 		if err := s.writeMetrics(*result, runs); err != nil {
 			s.log.Warn("the metrics are not up to date", "err", err)
 		}
@@ -60,30 +64,10 @@ func (s *setup) deliver(c *cli.Context, result *report.Run, whole bool) error {
 	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
 		s.log.Warn("the history cannot be pruned", "err", err)
 	}
-	if err := leaveWord(result, told); err != nil {
+	if err := writeFailureMarker(result, told); err != nil {
 		s.log.Warn("systemd will report this run a second time", "err", err)
 	}
 	return sendErr
-}
-
-// sameCommand returns the runs of one command: those that a report is compared with.
-func sameCommand(runs []report.Run, command string) []report.Run {
-	var same []report.Run
-	for _, run := range runs {
-		if run.Command == command {
-			same = append(same, run)
-		}
-	}
-	return same
-}
-
-// noteProofs enters into the report when a backup of each volume was last verified and last restored.
-func noteProofs(result *report.Run, past []report.Run) {
-	verified, restored := history.LastSuccess(past, "verify"), history.LastSuccess(past, "restore")
-	for i := range result.Volumes {
-		v := &result.Volumes[i]
-		v.LastVerified, v.LastRestored = verified[v.Name], restored[v.Name]
-	}
 }
 
 // send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or

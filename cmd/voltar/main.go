@@ -200,15 +200,6 @@ func refuseArguments(c *cli.Context) error {
 	return nil
 }
 
-// commonFlags are taken by every subcommand, before or after its name.
-func commonFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE`", EnvVars: []string{"VOLTAR_CONFIG"}},
-		&cli.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error"},
-		&cli.BoolFlag{Name: "json", Usage: "print results as JSON"},
-	}
-}
-
 func programVersion() string {
 	if version != "" {
 		return version

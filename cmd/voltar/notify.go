@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"voltar/internal/config"
@@ -95,7 +94,7 @@ func (s *setup) pingBegin(ctx context.Context) {
 		err = ping.Begin(ctx)
 	}
 	if err != nil {
-		s.log.Warn("the start of the run could not be told", "err", err)
+		s.log.Warn("could not send the ping at the start of the run", "err", err)
 	}
 }
 
@@ -106,7 +105,7 @@ func (s *setup) pingEnd(ctx context.Context, result *report.Run) {
 		err = ping.Finish(ctx, *result)
 	}
 	if err != nil {
-		s.log.Warn("the end of the run could not be told", "err", err)
+		s.log.Warn("could not send the ping at the end of the run", "err", err)
 		result.Warnings = append(result.Warnings, *report.ProblemOf(say.WithHint(err, "look at [ping] in the configuration")))
 	}
 }
@@ -117,33 +116,11 @@ func (s *setup) writeMetrics(result report.Run, earlier []report.Run) error {
 	if path == "" {
 		return nil
 	}
-	text := report.Metrics(result, report.MetricsOptions{LastSuccess: lastSuccess(result, earlier)})
+	text := report.Metrics(result, report.MetricsOptions{LastSuccess: history.LastGood(result, earlier)})
 	if err := durable.WriteFile(path, text, metricsPerm); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil
-}
-
-// lastSuccess tells when each volume had its last good backup before this run. Of a run that did not get to its volumes
-// they are those of the run before: an alert on the age of a backup must not lose its subject on the night it is for.
-func lastSuccess(result report.Run, earlier []report.Run) map[string]time.Time {
-	volumes := slices.Clone(result.Volumes)
-	if len(volumes) == 0 || len(volumes) < result.PlannedVolumes {
-		if at := slices.IndexFunc(earlier, func(r report.Run) bool { return len(r.Volumes) > 0 }); at >= 0 {
-			volumes = append(volumes, earlier[at].Volumes...)
-		}
-	}
-	found := map[string]time.Time{}
-	for _, v := range volumes {
-		for _, run := range earlier {
-			at := slices.IndexFunc(run.Volumes, func(old report.Volume) bool { return old.Name == v.Name && old.Good() })
-			if at >= 0 {
-				found[v.Name] = run.Volumes[at].Ended
-				break
-			}
-		}
-	}
-	return found
 }
 
 // past is the history of this host's runs.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"text/tabwriter"
 
@@ -16,37 +17,46 @@ import (
 func (a *app) pruneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prune", Usage: "apply retention to the backups there are", ArgsUsage: "[VOLUME...]",
-		Description: "Removes what the policy of each destination no longer keeps, as each run does by itself. The last good\n" +
-			"backup of a volume always stays.",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print the reason for each backup, and remove nothing"}},
+		Description: "Removes the backups that the policy of their destination no longer keeps, as each run does by itself. Always keeps\n" +
+			"the last good backup of a volume.",
+		Flags: []cli.Flag{dryRunFlag("print the reason for each backup, and remove nothing")},
 		Action: func(c *cli.Context) error {
-			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
-				return e.Prune(c.Context, wanted, dryRun)
-			})
+			return a.remove(c.Context, readRemove(c), (*backup.Engine).Prune)
 		},
 	}
 }
 
 func (a *app) forgetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "forget", Usage: "remove the backups of what is gone", ArgsUsage: "VG/LV|@KIND/NAME...",
+		Name: "forget", Usage: "remove all backups of sources that no longer exist", ArgsUsage: "VG/LV|@KIND/NAME...",
 		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
-			"in the configuration. Those of what is there are kept.",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would go, and remove nothing"}},
+			"in the configuration. Keeps backups of sources that still exist.",
+		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing")},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usageError{errors.New("name a volume as VG/LV, or a source as @KIND/NAME")}
 			}
-			return a.remove(c, func(e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
-				return e.Forget(c.Context, wanted, dryRun)
-			})
+			return a.remove(c.Context, readRemove(c), (*backup.Engine).Forget)
 		},
 	}
 }
 
+type removeOptions struct {
+	setupOptions
+	sources []string // names and patterns; none for all
+	dryRun  bool
+}
+
+func readRemove(c *cli.Context) removeOptions {
+	return removeOptions{setupOptions{commonOptions: readCommon(c)}, c.Args().Slice(), c.Bool("dry-run")}
+}
+
 // remove runs what prune and forget have in common and prints a line for each backup.
-func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) bool, bool) ([]keep.Line, error)) error {
-	s, err := a.setup(c)
+func (a *app) remove(
+	ctx context.Context, o removeOptions,
+	do func(e *backup.Engine, ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error),
+) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
@@ -55,19 +65,18 @@ func (a *app) remove(c *cli.Context, do func(*backup.Engine, func(catalog.Ref) b
 		return err
 	}
 	defer closeEngine()
-	dryRun := c.Bool("dry-run")
-	lines, err := do(engine, refMatcher(c.Args().Slice()), dryRun)
+	lines, err := do(engine, ctx, refMatcher(o.sources), o.dryRun)
 	if err != nil && lines == nil {
 		return err
 	}
-	if c.Bool("json") {
+	if o.json {
 		if lines == nil {
 			lines = []keep.Line{}
 		}
 		if err := a.printJSON(lines); err != nil {
 			return err
 		}
-	} else if err := a.printPruneLines(lines, dryRun); err != nil {
+	} else if err := a.printPruneLines(lines, o.dryRun); err != nil {
 		return err
 	}
 	if err != nil {

@@ -87,18 +87,18 @@ func (s *setup) freezes(guests []string) []quiesce.Freeze {
 	var list []quiesce.Freeze
 	for _, name := range guests {
 		if name == config.FreezeLocal {
-			list = append(list, quiesce.Freeze{Name: backup.FreezeHere, Method: quiesce.MethodLocal, Must: s.mustBeQuiet})
+			list = append(list, quiesce.Freeze{Name: backup.FreezeHere, Method: quiesce.MethodLocal, Must: s.opts.mustBeQuiet})
 			continue
 		}
 		g, found := s.config.Guest(name)
 		if !found {
-			list = append(list, quiesce.Freeze{Name: name, Method: "of no [[guest]]", Must: s.mustBeQuiet})
+			list = append(list, quiesce.Freeze{Name: name, Method: "of no [[guest]]", Must: s.opts.mustBeQuiet})
 			continue
 		}
 		f := quiesce.Freeze{
 			Name: g.Name, Method: quiesce.Method(g.Method), Mountpoints: g.Mountpoints, Remote: remote(g),
 			Socket: g.Socket, Domain: g.Domain, FreezeCommand: g.Freeze, ThawCommand: g.Thaw,
-			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries, Must: g.OnFailure == config.FailureFail || s.mustBeQuiet,
+			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries, Must: g.OnFailure == config.FailureFail || s.opts.mustBeQuiet,
 		}
 		if g.Database != "" {
 			database := f

@@ -25,48 +25,73 @@ const reportPerm = 0o600
 
 func (a *app) reportCommand() *cli.Command {
 	return &cli.Command{
-		Name: "report", Usage: "show the last run, or any", ArgsUsage: "[RUN]",
-		Description: "RUN is the identity of a run, or \"last\", which is meant without one. The report is printed as text unless it\n" +
-			"is written or sent in another form. With --fleet it is about every host that has backups in the destinations,\n" +
-			"and ends with 3 when one of their volumes has no good backup that is young enough.",
+		Name: "report", Usage: "show a run's report (default: the last)", ArgsUsage: "[RUN]",
+		Description: "RUN is the identity of a run, or \"last\", the default. Prints the report as text unless an option writes or sends it\n" +
+			"in another form. With --fleet, reports on every host that has backups on the destinations, and exits with 3 if one\n" +
+			"of their volumes has no good backup that is young enough.",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "html", Usage: "write the report as a page to `FILE`, - for standard output"},
-			&cli.StringFlag{Name: "trend", Usage: "write the picture of the last 30 runs to `FILE`, a PNG, - for standard output"},
+			&cli.StringFlag{Name: "html", Usage: "write the report as an HTML page to `FILE` (- for standard output)"},
+			&cli.StringFlag{Name: "trend", Usage: "write a chart of the last 30 runs as PNG to `FILE` (- for standard output)"},
 			&cli.BoolFlag{Name: "send", Usage: "mail the report"},
-			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history instead"},
+			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history"},
 		}, fleetFlags()...),
-		Action: a.report,
+		Action: func(c *cli.Context) error {
+			if c.Bool("fleet") {
+				o, err := readFleet(c)
+				if err != nil {
+					return err
+				}
+				return a.fleet(c.Context, o)
+			}
+			o, err := readReport(c)
+			if err != nil {
+				return err
+			}
+			return a.report(c.Context, o)
+		},
 	}
 }
 
-func (a *app) report(c *cli.Context) error {
-	if c.Bool("fleet") {
-		return a.fleet(c)
+type reportOptions struct {
+	setupOptions
+	run         string // its identity, or history.Last
+	html, trend string // files
+	send, list  bool
+}
+
+func readReport(c *cli.Context) (reportOptions, error) {
+	o := reportOptions{
+		setupOptions: setupOptions{commonOptions: readCommon(c), lookup: true}, run: cmp.Or(c.Args().First(), history.Last),
+		html: c.String("html"), trend: c.String("trend"), send: c.Bool("send"), list: c.Bool("list"),
 	}
 	for _, name := range []string{"older-than", "from", "except"} {
 		if c.IsSet(name) {
-			return usageError{fmt.Errorf("--%s goes with --fleet", name)}
+			return o, usageError{fmt.Errorf("--%s goes with --fleet", name)}
 		}
 	}
 	if c.NArg() > 1 {
-		return usageError{errors.New("name one run, or none for the last")}
+		return o, usageError{errors.New("name one run, or none for the last")}
 	}
-	s, err := a.setup(c)
+	return o, nil
+}
+
+func (a *app) report(ctx context.Context, o reportOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
 	runs, err := s.past().List(0)
 	if err != nil {
-		s.log.Warn("the history cannot be read whole", "err", err)
+		s.log.Warn("the history cannot be read completely", "err", err)
 	}
-	if c.Bool("list") {
-		return a.listRuns(c, runs)
+	if o.list {
+		return a.listRuns(runs, o.json)
 	}
-	run, earlier, err := pickRun(runs, cmp.Or(c.Args().First(), history.Last))
+	run, earlier, err := pickRun(runs, o.run)
 	if err != nil {
 		return err
 	}
-	return a.showRun(c, s, run, earlier)
+	return a.showRun(ctx, s, o, run, earlier)
 }
 
 // runLine is one run in the output of `voltar report --list`.
@@ -80,13 +105,13 @@ type runLine struct {
 }
 
 // listRuns lists the history, the newest run first and those that are dated ahead last.
-func (a *app) listRuns(c *cli.Context, runs []report.Run) error {
+func (a *app) listRuns(runs []report.Run, asJSON bool) error {
 	lines := []runLine{}
 	for _, run := range runs {
 		line := runLine{run.ID, run.Command, run.Started, run.Verdict(), report.Subject(run), clock.IsAhead(run.Started, a.now())}
 		lines = append(lines, line)
 	}
-	if c.Bool("json") {
+	if asJSON {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
@@ -116,21 +141,21 @@ func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
 }
 
 // showRun renders a run in every form that is asked for; as text when it is none.
-func (a *app) showRun(c *cli.Context, s *setup, run report.Run, earlier []report.Run) error {
+func (a *app) showRun(ctx context.Context, s *setup, o reportOptions, run report.Run, earlier []report.Run) error {
 	earlier = slices.DeleteFunc(slices.Clone(earlier), func(r report.Run) bool { return clock.IsAhead(r.Started, a.now()) })
 	opts := report.Options{Location: time.Local, History: history.Points(earlier)}
 	shown := false
-	if file := c.String("html"); file != "" {
+	if o.html != "" {
 		page, err := report.HTML(run, opts)
 		if err != nil {
 			return err
 		}
-		if err := a.writeReport(file, []byte(page)); err != nil {
+		if err := a.writeReport(o.html, []byte(page)); err != nil {
 			return err
 		}
 		shown = true
 	}
-	if file := c.String("trend"); file != "" {
+	if o.trend != "" {
 		picture, err := report.TrendPNG(history.Points(append([]report.Run{run}, earlier...)))
 		if err != nil {
 			return err
@@ -138,19 +163,19 @@ func (a *app) showRun(c *cli.Context, s *setup, run report.Run, earlier []report
 		if picture == nil {
 			return errors.New("there is no trend yet: it takes two runs")
 		}
-		if err := a.writeReport(file, picture); err != nil {
+		if err := a.writeReport(o.trend, picture); err != nil {
 			return err
 		}
 		shown = true
 	}
-	if c.Bool("send") {
-		if err := s.sendAgain(c.Context, run, opts); err != nil {
+	if o.send {
+		if err := s.sendAgain(ctx, run, opts); err != nil {
 			return err
 		}
 		shown = true
 	}
-	if c.Bool("json") || !shown {
-		return a.printRun(c, &run)
+	if o.json || !shown {
+		return a.printRun(&run, o.json)
 	}
 	return nil
 }

@@ -19,10 +19,10 @@ import (
 
 func (a *app) restoreCommand() *cli.Command {
 	return &cli.Command{
-		Name: "restore", Usage: "bring a volume back from a backup", ArgsUsage: "VOLUME[@TIME]",
-		Description: "Makes the volume again as it was: boot code, partition table, filesystems and files. Without a\n" +
-			"target it is the volume of the same name, which is created when it is missing. A target that holds anything\n" +
-			"is refused without --force, one that is in use in any case.",
+		Name: "restore", Usage: "restore a volume from a backup", ArgsUsage: "VOLUME[@TIME]",
+		Description: "Makes the volume as it was: boot code, partition table, filesystems and files. The default target is the volume of\n" +
+			"the same name, which is created if it is missing. A target that holds anything is refused without --force; a\n" +
+			"target that is in use is always refused.",
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
@@ -31,62 +31,70 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
 			&cli.StringFlag{Name: "to-dir", Usage: "extract the files into the folder `DIR`"},
 			privilegesFlag(),
-			&cli.StringFlag{Name: "size", Usage: "make the volume or image of `SIZE`, larger or smaller than it was"},
-			&cli.BoolFlag{Name: "grow", Usage: "let the last partition take all of a larger target"},
-			&cli.BoolFlag{Name: "classic", Usage: "make a new volume outside of any thin pool"},
-			&cli.StringFlag{Name: "thin-pool", Usage: "make a new volume in the thin pool `NAME`"},
+			&cli.StringFlag{Name: "size", Usage: "make the volume or image `SIZE` large; it may be larger or smaller than before"},
+			&cli.BoolFlag{Name: "grow", Usage: "let the last partition fill a larger target"},
+			&cli.BoolFlag{Name: "classic", Usage: "create the volume outside any thin pool"},
+			&cli.StringFlag{Name: "thin-pool", Usage: "create the volume in the thin pool `NAME`"},
 			&cli.StringSliceFlag{Name: "partition", Usage: "restore only the partition `pN`; may be repeated"},
 			&cli.StringSliceFlag{Name: "path", Usage: "restore only files that match `PATTERN`; may be repeated"},
-			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first, stream or none"},
+			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first (before the target is touched), stream (while reading) or none"},
 			identityFlag(),
 			&cli.BoolFlag{Name: "keep-going", Usage: "restore what is left of a damaged backup, and list what is lost"},
 			&cli.BoolFlag{Name: "force", Usage: "overwrite what the target holds"},
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print every step, and do nothing"},
+			dryRunFlag("print every step, and do nothing"),
 		},
-		Action: a.restore,
+		Action: func(c *cli.Context) error {
+			o, err := readRestore(c)
+			if err != nil {
+				return usageError{err}
+			}
+			return a.restore(c.Context, o)
+		},
 	}
 }
 
-func (a *app) restore(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usageError{errors.New("name one backup: VOLUME[@TIME]")}
-	}
-	req, err := restoreRequest(c)
-	if err != nil {
-		return usageError{err}
-	}
-	s, err := a.setup(c)
-	if err != nil {
-		return err
-	}
-	if req.Decrypt, err = a.decrypt(c, s, req.KeepGoing); err != nil {
-		return err
-	}
-	d, found, err := s.findBackup(c)
+type restoreOptions struct {
+	setupOptions
+	sourceOptions
+	backup  string
+	dryRun  bool
+	request restore.Request // but for what is looked up: the backup and what decrypts it
+}
+
+func (a *app) restore(ctx context.Context, o restoreOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	req.Backup, req.Store, req.Destination = found, d.store, d.name
+	req := o.request
+	if req.Decrypt, err = a.decrypt(s, o.identities, req.KeepGoing); err != nil {
+		return err
+	}
+	d, found, err := s.findBackup(ctx, o.sourceOptions, o.backup)
+	if err != nil {
+		return err
+	}
+	req.Backup, req.Store, req.Destination = found, d.Store, d.Name
 	progress := newRestoreProgress(a.rawErr, s.log)
 	host := s.ownedHost()
 	engine := s.restoreEngine(host, progress)
-	if !c.Bool("dry-run") {
-		s.recoverFirst(c.Context, host)
+	if !o.dryRun {
+		s.recoverFirst(ctx, host)
 	}
-	plan, err := engine.Plan(c.Context, req)
+	plan, err := engine.Plan(ctx, req)
 	if err != nil {
 		return err
 	}
-	if c.Bool("dry-run") {
-		return errors.Join(a.printRestorePlan(c, plan), plan.Close())
+	if o.dryRun {
+		return errors.Join(a.printRestorePlan(plan, o.json), plan.Close())
 	}
-	result, err := engine.Run(c.Context, plan)
+	result, err := engine.Run(ctx, plan)
 	progress.close()
 	err = errors.Join(err, plan.Close())
 	if result == nil {
 		return err
 	}
-	if printErr := a.printRestore(c, result); printErr != nil {
+	if printErr := a.printRestore(result, o.json); printErr != nil {
 		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}
 	switch result.Status {
@@ -101,23 +109,35 @@ func (a *app) restore(c *cli.Context) error {
 	return err
 }
 
-// restoreRequest reads the flags.
-func restoreRequest(c *cli.Context) (restore.Request, error) {
-	req := restore.Request{
-		Partitions: c.StringSlice("partition"), Paths: c.StringSlice("path"), Verify: restore.Verify(c.String("verify")),
-		Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"),
-		Privileges: c.Bool("privileges"),
-		Target:     restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")},
+func readRestore(c *cli.Context) (restoreOptions, error) {
+	o := restoreOptions{
+		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted")},
+		sourceOptions: readSource(c), backup: c.Args().First(), dryRun: c.Bool("dry-run"),
+		request: restore.Request{
+			Partitions: c.StringSlice("partition"), Paths: c.StringSlice("path"), Verify: restore.Verify(c.String("verify")),
+			Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"), Privileges: c.Bool("privileges"),
+		},
 	}
-	if req.Target.Classic && req.Target.ThinPool != "" {
-		return req, errors.New("--classic and --thin-pool contradict each other")
+	if c.NArg() != 1 {
+		return o, errors.New("name one backup: VOLUME[@TIME]")
+	}
+	var err error
+	o.request.Target, err = readTarget(c)
+	return o, err
+}
+
+// readTarget reads the flags that say where to restore to.
+func readTarget(c *cli.Context) (restore.Target, error) {
+	target := restore.Target{Kind: restore.ToVolume, Classic: c.Bool("classic"), ThinPool: c.String("thin-pool")}
+	if target.Classic && target.ThinPool != "" {
+		return target, errors.New("--classic and --thin-pool contradict each other")
 	}
 	if text := c.String("size"); text != "" {
 		var size config.Size
 		if err := size.UnmarshalText([]byte(text)); err != nil {
-			return req, fmt.Errorf("--size: %w", err)
+			return target, fmt.Errorf("--size: %w", err)
 		}
-		req.Target.SizeBytes = size.Bytes()
+		target.SizeBytes = size.Bytes()
 	}
 	targets := 0
 	for flag, kind := range map[string]restore.TargetKind{
@@ -125,20 +145,20 @@ func restoreRequest(c *cli.Context) (restore.Request, error) {
 	} {
 		if value := c.String(flag); value != "" {
 			targets++
-			req.Target.Kind, req.Target.Path = kind, value
+			target.Kind, target.Path = kind, value
 		}
 	}
 	if targets > 1 {
-		return req, errors.New("give one of --to-lv, --to-device, --to-image and --to-dir")
+		return target, errors.New("give one of --to-lv, --to-device, --to-image and --to-dir")
 	}
 	if name := c.String("to-lv"); name != "" {
 		ref, err := catalog.ParseRef(name)
 		if err != nil || ref.Kind != catalog.SourceVolume {
-			return req, fmt.Errorf("--to-lv: %q is not VG/LV", name)
+			return target, fmt.Errorf("--to-lv: %q is not VG/LV", name)
 		}
-		req.Target.VG, req.Target.LV = ref.VG, ref.Name
+		target.VG, target.LV = ref.VG, ref.Name
 	}
-	return req, nil
+	return target, nil
 }
 
 // restoreEngine builds what a restore works with.
@@ -170,13 +190,13 @@ type plannedRestore struct {
 	Losses      []string `json:"losses,omitempty"`
 }
 
-func (a *app) printRestorePlan(c *cli.Context, plan *restore.Plan) error {
+func (a *app) printRestorePlan(plan *restore.Plan, asJSON bool) error {
 	out := plannedRestore{Backup: plan.Backup, Destination: plan.Destination, Target: plan.Target,
 		Overwrites: plan.Holds, Notes: plan.Notes, Losses: plan.Losses}
 	for _, step := range plan.Steps {
 		out.Steps = append(out.Steps, step.Describe()...)
 	}
-	if c.Bool("json") {
+	if asJSON {
 		return a.printJSON(out)
 	}
 	say.Printf(a.stdout, "Restore %s from destination %s to %s:\n", out.Backup, out.Destination, out.Target)
@@ -204,8 +224,8 @@ func (a *app) printLosses(losses []string) {
 	}
 }
 
-func (a *app) printRestore(c *cli.Context, result *restore.Result) error {
-	if c.Bool("json") {
+func (a *app) printRestore(result *restore.Result, asJSON bool) error {
+	if asJSON {
 		return a.printJSON(result)
 	}
 	for _, part := range result.Parts {

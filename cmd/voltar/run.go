@@ -16,24 +16,35 @@ import (
 func (a *app) runCommand() *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "back up volumes", ArgsUsage: "[VOLUME...]",
-		Description: "Backs up the volumes that the configuration selects, or those that are named: VG/LV, LV, or patterns of\n" +
-			"these. Each is snapshotted, archived to every destination and checked; then retention is applied and the\n" +
-			"report is mailed.",
+		Description: "Backs up the volumes that the configuration selects, or the volumes that are named: VG/LV, LV, or a pattern.\n" +
+			"Snapshots each volume, archives it to every destination and checks the result; then applies retention and\n" +
+			"mails the report.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be done, and do nothing"},
-			&cli.BoolFlag{Name: "no-mail", Usage: "send no report: neither mail nor webhook nor ping"},
+			dryRunFlag("print what a run would do, and do nothing"),
+			&cli.BoolFlag{Name: "no-mail", Usage: "send no report: no mail, no webhook, no ping"},
 			&cli.StringFlag{Name: "to", Usage: "back up to the folder `DIR` instead of the configured destinations"},
 		},
-		Action: a.run,
+		Action: func(c *cli.Context) error {
+			return a.run(c.Context, runOptions{
+				setupOptions: setupOptions{commonOptions: readCommon(c), folder: c.String("to")},
+				volumes:      c.Args().Slice(), dryRun: c.Bool("dry-run"), noMail: c.Bool("no-mail"),
+			})
+		},
 	}
 }
 
-func (a *app) run(c *cli.Context) error {
-	s, err := a.setup(c)
+type runOptions struct {
+	setupOptions
+	volumes        []string // names and patterns; none for all that the configuration selects
+	dryRun, noMail bool
+}
+
+func (a *app) run(ctx context.Context, o runOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	if s.config.Path() == "" && c.NArg() == 0 {
+	if s.config.Path() == "" && len(o.volumes) == 0 {
 		return usageError{errors.New("there is no configuration: name volumes, or write one with `voltar init`")}
 	}
 	if len(s.stores) == 0 {
@@ -47,25 +58,25 @@ func (a *app) run(c *cli.Context) error {
 		return err
 	}
 	defer closeEngine()
-	if c.Bool("dry-run") {
-		return a.dryRun(c, s, engine)
+	if o.dryRun {
+		return a.dryRun(ctx, s, engine, o)
 	}
-	whole := c.NArg() == 0 && c.String("to") == "" && !c.Bool("no-mail")
+	whole := len(o.volumes) == 0 && o.folder == "" && !o.noMail
 	if whole {
-		s.pingBegin(c.Context)
+		s.pingBegin(ctx)
 	}
 	endWatch := func() {}
-	if !c.Bool("no-mail") {
-		endWatch = watched.watch(c.Context, s.config.Limits.TellAfter.Span())
+	if !o.noMail {
+		endWatch = watched.watch(ctx, s.config.Limits.TellAfter.Span())
 	}
-	result, err := engine.Run(c.Context, c.Args().Slice())
+	result, err := engine.Run(ctx, o.volumes)
 	endWatch()
 	bars.Close()
 	if result == nil {
 		return err
 	}
-	result.ExitCode = runExitCode(c.Context, result, err)
-	undelivered := s.deliver(c, result, whole)
+	result.ExitCode = runExitCode(ctx, result, err)
+	undelivered := s.deliver(ctx, result, deliverOptions{noMail: o.noMail, whole: whole})
 	if undelivered != nil {
 		s.log.Error("the report was not delivered", "err", undelivered)
 	}
@@ -73,15 +84,15 @@ func (a *app) run(c *cli.Context) error {
 		say.Log(s.log.Error, err)
 	}
 	bars.RunEnded(result)
-	if err := a.printRun(c, result); err != nil {
+	if err := a.printRun(result, o.json); err != nil {
 		return err
 	}
 	return exitWith(result.ExitCode)
 }
 
 // printRun prints what a run came to.
-func (a *app) printRun(c *cli.Context, result *report.Run) error {
-	if c.Bool("json") {
+func (a *app) printRun(result *report.Run, asJSON bool) error {
+	if asJSON {
 		text, err := report.JSON(*result)
 		if err != nil {
 			return err

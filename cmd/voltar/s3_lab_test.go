@@ -10,6 +10,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"voltar/internal/catalog"
 	"voltar/internal/lab"
 	"voltar/internal/store/s3/s3test"
 	"voltar/report"
@@ -66,7 +67,7 @@ func TestLabDiskAndBuckets(t *testing.T) {
 		t.Errorf("far: %+v", c)
 	}
 	code, out, errs := voltar(t, "list", "--json", "--config", s.config)
-	var lines []backupLine
+	var lines []catalog.Line
 	if err := json.Unmarshal([]byte(out), &lines); err != nil || code != 0 {
 		t.Fatalf("%d, %v\n%s", code, err, errs)
 	}

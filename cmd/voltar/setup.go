@@ -11,17 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"voltar/archive"
-	"voltar/internal/agefile"
 	"voltar/internal/backup"
+	"voltar/internal/catalog"
 	"voltar/internal/config"
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
@@ -36,6 +34,7 @@ import (
 	"voltar/internal/store/disk"
 	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
+	"voltar/internal/verify"
 	"voltar/lvm"
 	"voltar/partmap"
 )
@@ -46,39 +45,30 @@ type setup struct {
 	log    *slog.Logger
 	host   string
 	runner *hostcmd.Runner
-	stores []namedStore
+	stores []openDestination
 	now    func() time.Time
 	atEnd  func(func() error) // runs something when the program ends
-
-	untrusted    bool                 // backups that no trusted key has signed are taken, too
-	watched      bool                 // somebody waits for what is looked up, which must not take long
-	snapshotSize *config.SnapshotSize // by flag, before all that the configuration says
-	mustBeQuiet  bool                 // likewise: what cannot be frozen fails
+	opts   setupOptions
 }
 
-// namedStore is an open destination.
-type namedStore struct {
-	name  string
-	store store.Store
-	keep  config.Retention
-
-	recipients *agefile.Recipients // for whom what goes there is encrypted; nil for nobody
-	unfit      error               // why nothing may go there: for whom, or whose it is, cannot be told
-	catchUp    bool
+// openDestination is a destination that is open, with what the configuration says of it.
+type openDestination struct {
+	verify.Destination
+	keep    config.Retention
+	catchUp bool
 }
 
 // setup reads the configuration and opens the destinations.
-func (a *app) setup(c *cli.Context) (*setup, error) {
-	cfg, err := loadConfig(c)
+func (a *app) setup(o setupOptions) (*setup, error) {
+	cfg, err := loadConfig(o.config)
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		err = say.WithHint(err, "run it as root")
 	}
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, watched: slices.Contains(lookups, c.Command.Name),
-		untrusted: c.Bool("untrusted")}
-	if s.log, err = a.logger(c, cfg); err != nil {
+	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, opts: o}
+	if s.log, err = a.logger(cmp.Or(o.logLevel, cfg.Log.Level)); err != nil {
 		return nil, err
 	}
 	if s.host == "" {
@@ -88,11 +78,7 @@ func (a *app) setup(c *cli.Context) (*setup, error) {
 		s.host, _, _ = strings.Cut(s.host, ".")
 	}
 	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
-	folder := ""
-	if c.Command.Name == "run" { // elsewhere --to is where files go
-		folder = c.String("to")
-	}
-	return s, s.openStores(folder)
+	return s, s.openStores(o.folder)
 }
 
 // vouching returns what has the manifests of a store signed and checked, as the configuration says, and why nothing can be
@@ -101,8 +87,8 @@ func (s *setup) vouching() (vouch func(store.Store) store.Store, noKey, err erro
 	if s.config.Sign.TrustedKeys == "" {
 		return func(plain store.Store) store.Store { return plain }, nil, nil
 	}
-	opts := sign.Options{TakeAll: s.untrusted}
-	if opts.Trusted, err = sign.ReadTrusted(s.config.Sign.TrustedKeys); err != nil && !s.untrusted {
+	opts := sign.Options{TakeAll: s.opts.untrusted}
+	if opts.Trusted, err = sign.ReadTrusted(s.config.Sign.TrustedKeys); err != nil && !s.opts.untrusted {
 		return nil, nil, usageError{err}
 	}
 	if opts.NoKey = err; err == nil {
@@ -125,16 +111,13 @@ func (s *setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
 	return key, err
 }
 
-// lookups are the commands that only look something up.
-var lookups = []string{"list", "ls", "cat", "report", "check"}
-
-// lookupPatience bounds how long a destination may take to answer those.
+// lookupPatience bounds how long a destination may take to answer a command that only looks something up.
 const lookupPatience = 30 * time.Second
 
 // patience is for how long a destination may give no answer.
 func (s *setup) patience(d config.Destination) time.Duration {
 	patience := cmp.Or(time.Duration(d.Patience), patient.Default)
-	if s.watched {
+	if s.opts.lookup {
 		return min(patience, lookupPatience)
 	}
 	return patience
@@ -167,9 +150,11 @@ func (s *setup) openStores(folder string) error {
 		}
 		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
 		recipients, err := recipientsOf(d)
-		s.stores = append(s.stores, namedStore{
-			name: d.Name, store: opened, keep: keep, recipients: recipients, unfit: errors.Join(err, noKey),
-			catchUp: d.CatchUp == nil || *d.CatchUp,
+		s.stores = append(s.stores, openDestination{
+			Destination: verify.Destination{
+				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients, Unfit: errors.Join(err, noKey),
+			},
+			keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
 		if closer, ok := store.As[io.Closer](opened); ok {
 			s.atEnd(closer.Close)
@@ -178,9 +163,9 @@ func (s *setup) openStores(folder string) error {
 	return nil
 }
 
-// loadConfig reads the file that the flag names, or the usual one; only the usual one may be missing.
-func loadConfig(c *cli.Context) (*config.Config, error) {
-	if file := c.String("config"); file != "" {
+// loadConfig reads the file that is named, or the usual one; only the usual one may be missing.
+func loadConfig(file string) (*config.Config, error) {
+	if file != "" {
 		file, err := filepath.Abs(file) // the lock goes by it
 		if err != nil {
 			return nil, err
@@ -195,11 +180,7 @@ func loadConfig(c *cli.Context) (*config.Config, error) {
 }
 
 // logger writes plain lines to standard error, or structured ones to the journal when standard error leads there.
-func (a *app) logger(c *cli.Context, cfg *config.Config) (*slog.Logger, error) {
-	name := cfg.Log.Level
-	if flag := c.String("log-level"); flag != "" {
-		name = flag
-	}
+func (a *app) logger(name string) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)}
@@ -221,7 +202,7 @@ func (s *setup) ownedHost() *owned.Host {
 		Runner: runner, Log: s.log, StateDir: s.config.StateDir,
 	}
 	for _, d := range s.stores {
-		h.Stores = append(h.Stores, d.store)
+		h.Stores = append(h.Stores, d.Store)
 	}
 	return h
 }
@@ -294,12 +275,12 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Damage:       s.damage(),
 	}
 	for _, d := range s.stores {
-		to := d.store
-		if d.unfit != nil { // never in the clear, never unsigned
-			to = store.Unavailable(d.store.String(), d.unfit)
+		to := d.Store
+		if d.Unfit != nil { // never in the clear, never unsigned
+			to = store.Unavailable(d.Store.String(), d.Unfit)
 		}
 		opts.Destinations = append(opts.Destinations, placement.Destination{
-			Name: d.name, Store: to, Policy: d.keep.Policy(), CatchUp: d.catchUp, Recipients: d.recipients,
+			Name: d.Name, Store: to, Policy: d.keep.Policy(), CatchUp: d.catchUp, Recipients: d.Recipients,
 		})
 	}
 	s.addQuiescing(&opts)
@@ -330,8 +311,8 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 		}
 	}
 	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
-	if s.snapshotSize != nil {
-		size = *s.snapshotSize
+	if s.opts.snapshotSize != nil {
+		size = *s.opts.snapshotSize
 	}
 	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
 	s.volumeQuiescing(v, freeze, &settings)
@@ -346,8 +327,4 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-func untrustedFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "untrusted", Usage: "take backups that no key in sign.trusted_keys has signed, too"}
 }

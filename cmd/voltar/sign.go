@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,15 +18,23 @@ import (
 func (a *app) signCommand() *cli.Command {
 	return &cli.Command{
 		Name: "sign", Usage: "sign backups of this host that are not signed", ArgsUsage: "VOLUME[@TIME]...",
-		Description: "For the backups from before there was a key. Whoever signs a backup vouches for what lies there: do it when\n" +
-			"[sign] is new. A backup of a later time that is not signed was made, or changed, by somebody else. So only those\n" +
-			"are signed that the history of this host names as made by one of its runs, unless --force takes all that are named.",
+		Description: "Signs backups from before there was a key. Whoever signs a backup vouches for what is stored there: do it when\n" +
+			"[sign] is new. A later backup without a signature was made, or changed, by somebody else. So this signs only the\n" +
+			"backups that this host's history names as made by one of its runs, unless --force takes all that are named.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "only those on destination `NAME`"},
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be signed, and sign nothing"},
-			&cli.BoolFlag{Name: "force", Usage: "sign also what the history does not name, and what has a signature that does not count"},
+			&cli.StringFlag{Name: "from", Usage: "sign only on destination `NAME`"},
+			dryRunFlag("print what would be signed, and sign nothing"),
+			&cli.BoolFlag{Name: "force", Usage: "also sign what the history does not name, and what has a signature that does not count"},
 		},
-		Action: a.sign,
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return usageError{errors.New("name backups: VOLUME[@TIME], as `voltar list` shows them")}
+			}
+			return a.sign(c.Context, signOptions{
+				setupOptions:  setupOptions{commonOptions: readCommon(c)},
+				sourceOptions: readSource(c), backups: c.Args().Slice(), dryRun: c.Bool("dry-run"), force: c.Bool("force"),
+			})
+		},
 	}
 }
 
@@ -47,18 +54,22 @@ const (
 	signFailed = "failed"
 )
 
-func (a *app) sign(c *cli.Context) error {
-	if c.NArg() == 0 {
-		return usageError{errors.New("name backups: VOLUME[@TIME], as `voltar list` shows them")}
-	}
-	s, err := a.setup(c)
+type signOptions struct {
+	setupOptions
+	sourceOptions
+	backups       []string // volumes, patterns and backups
+	dryRun, force bool
+}
+
+func (a *app) sign(ctx context.Context, o signOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
 	if s.config.Sign.Key == "" {
 		return usageError{errors.New("there is no sign.key in the configuration")}
 	}
-	stores, err := s.storesFrom(c.String("from"))
+	stores, err := s.storesFrom(o.from)
 	if err != nil {
 		return err
 	}
@@ -68,21 +79,21 @@ func (a *app) sign(c *cli.Context) error {
 	}
 	lines, failed := []signLine{}, false
 	for _, d := range stores {
-		strangers, err := s.strangersOn(c, d)
+		strangers, err := s.strangersOn(ctx, d, o.backups)
 		if err != nil {
-			say.Log(s.log.Error, err, "destination", d.name)
+			say.Log(s.log.Error, err, "destination", d.Name)
 			failed = true
 		}
 		for _, id := range strangers {
-			line := signLine{Backup: id.String(), Destination: d.name}
-			if line.State, line.Reason, err = s.signOne(c, d, id, made); err != nil {
+			line := signLine{Backup: id.String(), Destination: d.Name}
+			if line.State, line.Reason, err = s.signOne(ctx, d, id, made, o); err != nil {
 				line.State, line.Reason = signFailed, err.Error()
 			}
 			failed = failed || line.State == signFailed || line.State == signLeft
 			lines = append(lines, line)
 		}
 	}
-	if err := a.printSigned(c, lines); err != nil {
+	if err := a.printSigned(lines, o.json); err != nil {
 		return err
 	}
 	if failed {
@@ -91,17 +102,17 @@ func (a *app) sign(c *cli.Context) error {
 	return nil
 }
 
-// strangersOn lists the backups of this host on a destination that arguments name and no trusted key has signed.
-func (s *setup) strangersOn(c *cli.Context, d namedStore) (strangers []catalog.ID, err error) {
-	if d.unfit != nil {
-		return nil, d.unfit
+// strangersOn lists the backups of this host on a destination that are named and that no trusted key has signed.
+func (s *setup) strangersOn(ctx context.Context, d openDestination, names []string) (strangers []catalog.ID, err error) {
+	if d.Unfit != nil {
+		return nil, d.Unfit
 	}
-	listing, err := catalog.List(c.Context, d.store, s.host, catalog.Filter{Now: s.now()})
+	listing, err := catalog.List(ctx, d.Store, s.host, catalog.Filter{Now: s.now()})
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range listing.Unreadable {
-		if errors.Is(u.Err, catalog.ErrUntrusted) && isNamed(u.ID, c.Args().Slice()) {
+		if errors.Is(u.Err, catalog.ErrUntrusted) && isNamed(u.ID, names) {
 			strangers = append(strangers, u.ID)
 		}
 	}
@@ -129,7 +140,7 @@ func (s *setup) madeHere() (map[[2]string]bool, error) {
 		return nil, err
 	}
 	if err != nil {
-		s.log.Warn("the history cannot be read whole", "err", err)
+		s.log.Warn("the history cannot be read completely", "err", err)
 	}
 	made := map[[2]string]bool{}
 	for _, run := range runs {
@@ -144,48 +155,33 @@ func (s *setup) madeHere() (map[[2]string]bool, error) {
 }
 
 // signOne signs one backup, under the locks that keep runs from removing it meanwhile.
-func (s *setup) signOne(c *cli.Context, d namedStore, id catalog.ID, made map[[2]string]bool) (state, reason string, err error) {
-	unlock, err := s.lockBackup(c.Context, d, id.Ref, "voltar sign")
+func (s *setup) signOne(
+	ctx context.Context, d openDestination, id catalog.ID, made map[[2]string]bool, o signOptions,
+) (state, reason string, err error) {
+	unlock, err := journal.LockBackup(ctx, s.config.RunDir, "voltar sign", id.Ref.String(), d.Store.String())
 	if err != nil {
 		return "", "", err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	b, err := sign.ReadUnsigned(c.Context, d.store, id.Path(s.host))
+	b, err := sign.ReadUnsigned(ctx, d.Store, id.Path(s.host))
 	if err != nil {
 		return "", "", err
 	}
 	switch {
-	case c.Bool("force"):
+	case o.force:
 	case b.Signature:
 		return signLeft, "it has a signature that does not count: who changed it, or the trusted keys? --force signs it", nil
 	case !made[[2]string{b.Manifest.Run, id.String()}]:
 		return signLeft, fmt.Sprintf("the history of this host knows no run %s that made it; --force signs it", b.Manifest.Run), nil
 	}
-	if c.Bool("dry-run") {
+	if o.dryRun {
 		return signWould, "", nil
 	}
-	return signDone, "", b.Sign(c.Context)
+	return signDone, "", b.Sign(ctx)
 }
 
-// lockBackup takes the locks that keep runs from removing a backup.
-func (s *setup) lockBackup(ctx context.Context, d namedStore, ref catalog.Ref, command string) (unlock func() error, err error) {
-	locks, err := journal.NewLocks(s.config.RunDir, journal.Holder{Command: command, Started: time.Now()})
-	if err != nil {
-		return nil, err
-	}
-	volume, err := locks.TryLock(journal.ScopeVolume, ref.String())
-	if err != nil {
-		return nil, err
-	}
-	destination, err := locks.Lock(ctx, journal.ScopeDestination, d.store.String())
-	if err != nil {
-		return nil, errors.Join(err, volume.Unlock())
-	}
-	return func() error { return errors.Join(destination.Unlock(), volume.Unlock()) }, nil
-}
-
-func (a *app) printSigned(c *cli.Context, lines []signLine) error {
-	if c.Bool("json") {
+func (a *app) printSigned(lines []signLine, asJSON bool) error {
+	if asJSON {
 		return a.printJSON(lines)
 	}
 	if len(lines) == 0 {

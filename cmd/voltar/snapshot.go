@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -32,36 +33,66 @@ func (a *app) snapshotCommand() *cli.Command {
 						Usage: "copy-on-write space of each: `SIZE`, as 5%ORIGIN or 2G; less than the origin means until it is full"},
 					&cli.BoolFlag{Name: "must-be-quiet", Usage: "fail when something could not be frozen, instead of going on crash-consistent"},
 				),
-				Action: a.snapshotCreate,
+				Action: func(c *cli.Context) error {
+					o, err := readSnapshot(c)
+					if err != nil {
+						return err
+					}
+					return a.snapshotCreate(c.Context, o)
+				},
 			},
-			{Name: "list", Usage: "show them, with age and fill", ArgsUsage: "[NAME]", Flags: commonFlags(), Action: a.snapshotList},
-			{Name: "remove", Usage: "remove a set", ArgsUsage: "NAME", Flags: commonFlags(), Action: a.snapshotRemove},
+			{Name: "list", Usage: "show them, with age and fill", ArgsUsage: "[NAME]", Flags: commonFlags(),
+				Action: func(c *cli.Context) error { return a.snapshotList(c.Context, readSet(c)) }},
+			{Name: "remove", Usage: "remove a set", ArgsUsage: "NAME", Flags: commonFlags(),
+				Action: func(c *cli.Context) error { return a.snapshotRemove(c.Context, readSet(c)) }},
 			{
 				Name: "merge", Usage: "bring volumes back to what a set holds, and end it", ArgsUsage: "NAME",
 				Description: "EVERYTHING WRITTEN TO THE VOLUMES SINCE IS LOST: --force says that this is meant.",
 				Flags: append(commonFlags(),
 					&cli.BoolFlag{Name: "force", Usage: "give up what was written to the volumes since"},
 					&cli.BoolFlag{Name: "defer", Usage: "when a volume is in use, let it go back when it is activated next"}),
-				Action: a.snapshotMerge,
+				Action: func(c *cli.Context) error {
+					if !c.Bool("force") {
+						return usageError{say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),
+							"--force does it; `voltar snapshot list` shows how old they are")}
+					}
+					return a.snapshotMerge(c.Context, readSet(c), c.Bool("defer"))
+				},
 			},
 		},
 	}
 }
 
-// withEngine builds an engine for one action.
-func (a *app) withEngine(c *cli.Context, do func(*setup, *backup.Engine) error) error {
-	s, err := a.setup(c)
-	if err != nil {
-		return err
-	}
+type snapshotOptions struct {
+	setupOptions
+	set     string // the name of the set; "" for all
+	volumes []string
+}
+
+// readSet reads the arguments of the commands that name a set.
+func readSet(c *cli.Context) snapshotOptions {
+	return snapshotOptions{setupOptions: setupOptions{commonOptions: readCommon(c)}, set: c.Args().First()}
+}
+
+func readSnapshot(c *cli.Context) (snapshotOptions, error) {
+	o := snapshotOptions{setupOptions: setupOptions{commonOptions: readCommon(c), mustBeQuiet: c.Bool("must-be-quiet")},
+		set: c.String("name"), volumes: c.Args().Slice()}
 	if text := c.String("size"); text != "" {
 		var size config.SnapshotSize
 		if err := size.UnmarshalText([]byte(text)); err != nil {
-			return usageError{fmt.Errorf("--size: %w", err)}
+			return o, usageError{fmt.Errorf("--size: %w", err)}
 		}
-		s.snapshotSize = &size
+		o.snapshotSize = &size
 	}
-	s.mustBeQuiet = c.Bool("must-be-quiet")
+	return o, nil
+}
+
+// withEngine builds an engine for one action.
+func (a *app) withEngine(o setupOptions, do func(*setup, *backup.Engine) error) error {
+	s, err := a.setup(o)
+	if err != nil {
+		return err
+	}
 	engine, closeEngine, err := s.engine(nil)
 	if err != nil {
 		return err
@@ -70,54 +101,49 @@ func (a *app) withEngine(c *cli.Context, do func(*setup, *backup.Engine) error) 
 	return do(s, engine)
 }
 
-func (a *app) snapshotCreate(c *cli.Context) error {
-	return a.withEngine(c, func(s *setup, engine *backup.Engine) error {
-		if s.config.Path() == "" && c.NArg() == 0 {
+func (a *app) snapshotCreate(ctx context.Context, o snapshotOptions) error {
+	return a.withEngine(o.setupOptions, func(s *setup, engine *backup.Engine) error {
+		if s.config.Path() == "" && len(o.volumes) == 0 {
 			return usageError{errors.New("there is no configuration: name volumes")}
 		}
-		made, problems, err := engine.Keep(c.Context, c.String("name"), c.Args().Slice())
+		made, problems, err := engine.Keep(ctx, o.set, o.volumes)
 		for _, p := range problems {
 			s.log.Warn(p.Message, say.HintAttr(p.Hint))
 		}
 		if err != nil {
 			return err
 		}
-		return a.printKept(c, made)
+		return a.printKept(made, o.json)
 	})
 }
 
-func (a *app) snapshotList(c *cli.Context) error {
-	return a.withEngine(c, func(_ *setup, engine *backup.Engine) error {
-		kept, err := engine.ListKept(c.Context, c.Args().First())
+func (a *app) snapshotList(ctx context.Context, o snapshotOptions) error {
+	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+		kept, err := engine.ListKept(ctx, o.set)
 		if err != nil {
 			return err
 		}
-		return a.printKept(c, kept)
+		return a.printKept(kept, o.json)
 	})
 }
 
-func (a *app) snapshotRemove(c *cli.Context) error {
-	return a.withEngine(c, func(_ *setup, engine *backup.Engine) error {
-		removed, err := engine.RemoveKept(c.Context, c.Args().First())
-		if c.Bool("json") {
-			err = errors.Join(a.printJSON(removed), err)
-		} else {
-			for _, k := range removed {
-				say.Println(a.stdout, "removed:", k.Snapshot)
-			}
+func (a *app) snapshotRemove(ctx context.Context, o snapshotOptions) error {
+	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+		removed, err := engine.RemoveKept(ctx, o.set)
+		if o.json {
+			return errors.Join(a.printJSON(removed), err)
+		}
+		for _, k := range removed {
+			say.Println(a.stdout, "removed:", k.Snapshot)
 		}
 		return err
 	})
 }
 
-func (a *app) snapshotMerge(c *cli.Context) error {
-	if !c.Bool("force") {
-		return usageError{say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),
-			"--force does it; `voltar snapshot list` shows how old they are")}
-	}
-	return a.withEngine(c, func(_ *setup, engine *backup.Engine) error {
-		merged, err := engine.MergeKept(c.Context, c.Args().First(), c.Bool("defer"))
-		if c.Bool("json") {
+func (a *app) snapshotMerge(ctx context.Context, o snapshotOptions, later bool) error {
+	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+		merged, err := engine.MergeKept(ctx, o.set, later)
+		if o.json {
 			return errors.Join(a.printJSON(merged), err)
 		}
 		for _, m := range merged {
@@ -132,8 +158,8 @@ func (a *app) snapshotMerge(c *cli.Context) error {
 }
 
 // printKept prints snapshots as a table.
-func (a *app) printKept(c *cli.Context, kept []backup.Kept) error {
-	if c.Bool("json") {
+func (a *app) printKept(kept []backup.Kept, asJSON bool) error {
+	if asJSON {
 		return a.printJSON(kept)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)

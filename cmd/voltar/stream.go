@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/urfave/cli/v2"
@@ -11,18 +12,26 @@ import (
 func (a *app) streamCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stream", Usage: "run one [[stream]] of the configuration", ArgsUsage: "NAME",
-		Description: "Keeps the output of a command as a backup of its own, @stream/NAME: binary logs between nights, by a timer.\n" +
-			"It goes on while a run works.",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "no-mail", Usage: "do not mail a report when it fails"}},
-		Action: a.stream,
+		Description: "Stores the output of a command as a backup of its own, @stream/NAME: for example, binary logs between nights, from\n" +
+			"a timer. It may run at the same time as `voltar run`.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "no-mail", Usage: "do not mail a report when it fails"}},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usageError{errors.New("name one [[stream]] of the configuration")}
+			}
+			return a.stream(c.Context, streamOptions{setupOptions{commonOptions: readCommon(c)}, c.Args().First(), c.Bool("no-mail")})
+		},
 	}
 }
 
-func (a *app) stream(c *cli.Context) error {
-	if c.NArg() != 1 {
-		return usageError{errors.New("name one [[stream]] of the configuration")}
-	}
-	s, err := a.setup(c)
+type streamOptions struct {
+	setupOptions
+	name   string
+	noMail bool
+}
+
+func (a *app) stream(ctx context.Context, o streamOptions) error {
+	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
 	}
@@ -31,21 +40,21 @@ func (a *app) stream(c *cli.Context) error {
 		return err
 	}
 	defer closeEngine()
-	result, err := engine.Stream(c.Context, c.Args().First())
+	result, err := engine.Stream(ctx, o.name)
 	if result == nil {
 		return err
 	}
-	result.ExitCode = runExitCode(c.Context, result, err)
+	result.ExitCode = runExitCode(ctx, result, err)
 	if err != nil {
 		say.Log(s.log.Error, err)
 	}
 	// A good one comes many times a day, and says nothing.
 	if result.ExitCode != exitDone {
-		if undelivered := s.deliver(c, result, false); undelivered != nil {
+		if undelivered := s.deliver(ctx, result, deliverOptions{noMail: o.noMail}); undelivered != nil {
 			s.log.Error("the report was not delivered", "err", undelivered)
 		}
 	}
-	if err := a.printRun(c, result); err != nil {
+	if err := a.printRun(result, o.json); err != nil {
 		return err
 	}
 	return exitWith(result.ExitCode)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
 
@@ -11,10 +12,12 @@ import (
 
 func (a *app) volumesCommand() *cli.Command {
 	return &cli.Command{
-		Name: "volumes", Usage: "show what would be backed up, and why not the rest", ArgsUsage: "[VOLUME...]",
-		Description: "Lists each logical volume of the host with the rule that takes it in or leaves it out, and says what is wrong with\n" +
-			"volume groups: missing disks, names that are there twice, RAID that has lost a part.",
-		Action: a.volumes,
+		Name: "volumes", Usage: "list the volumes that are backed up, and why the others are not", ArgsUsage: "[VOLUME...]",
+		Description: "Lists each logical volume of the host with the rule that selects or excludes it, and what is wrong with the\n" +
+			"volume groups: missing disks, duplicate names, degraded RAID.",
+		Action: func(c *cli.Context) error {
+			return a.volumes(c.Context, setupOptions{commonOptions: readCommon(c)}, c.Args().Slice())
+		},
 	}
 }
 
@@ -29,8 +32,8 @@ type volumeLine struct {
 	Reason    string `json:"reason,omitempty"`
 }
 
-func (a *app) volumes(c *cli.Context) error {
-	s, err := a.setup(c)
+func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error {
+	s, err := a.setup(o)
 	if err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func (a *app) volumes(c *cli.Context) error {
 		return err
 	}
 	defer closeEngine()
-	plan, err := engine.Plan(c.Context, c.Args().Slice())
+	plan, err := engine.Plan(ctx, names)
 	if err != nil {
 		return err
 	}
@@ -51,7 +54,7 @@ func (a *app) volumes(c *cli.Context) error {
 		v := choice.Volume
 		lines = append(lines, volumeLine{choice.Name(), v.UUID, string(v.Kind), v.SizeBytes, choice.Rule == "", choice.Rule, choice.Reason})
 	}
-	if c.Bool("json") {
+	if o.json {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)

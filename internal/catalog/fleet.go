@@ -3,7 +3,11 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"voltar/internal/store"
 )
@@ -24,4 +28,97 @@ func ListHosts(ctx context.Context, s store.Store, filter Filter) ([]*Listing, e
 	}
 	slices.SortFunc(listings, func(a, b *Listing) int { return cmp.Compare(a.Host, b.Host) })
 	return listings, nil
+}
+
+// ListFleet lists all hosts on some destinations. failed has an error for each that does not answer; when none does, they
+// are err.
+func ListFleet(ctx context.Context, on []Destination, filter Filter) (found []Listed, failed []error, err error) {
+	for _, d := range on {
+		listings, err := ListHosts(ctx, d.Store, filter)
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("destination %s: %w", d.Name, err))
+			continue
+		}
+		for _, l := range listings {
+			found = append(found, Listed{Destination: d.Name, Listing: l})
+		}
+	}
+	if len(failed) > 0 && len(failed) == len(on) {
+		return nil, nil, errors.Join(failed...)
+	}
+	return found, failed, nil
+}
+
+// FleetLine is one volume of one host, and how old its newest good backup is.
+type FleetLine struct {
+	Host       string    `json:"host"`
+	Volume     string    `json:"volume,omitempty"`        // "" for a host that has no backups
+	Good       time.Time `json:"newest_good,omitzero"`    // of the newest complete backup; zero for none
+	AgeSeconds int64     `json:"age_seconds"`             // of that, -1 for none
+	On         []string  `json:"destinations,omitempty"`  // that have it
+	Newest     time.Time `json:"newest,omitzero"`         // of any kind
+	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, untrusted, unfinished
+	Ahead      time.Time `json:"ahead,omitzero"`          // the latest that is dated ahead of this host's clock, which is not counted
+	Late       bool      `json:"late"`                    // there is no good one that is young enough
+}
+
+// Fleet makes one line for each volume of each host out of what the destinations hold, the worst first: volumes without any
+// good backup, then those whose newest is the oldest. A volume is late when that is older than limit.
+func Fleet(now time.Time, limit time.Duration, found []Listed) []FleetLine {
+	type key struct{ host, volume string }
+	lines := map[key]*FleetLine{}
+	line := func(host, volume string) *FleetLine {
+		k := key{host, volume}
+		if lines[k] == nil {
+			lines[k] = &FleetLine{Host: host, Volume: volume}
+		}
+		return lines[k]
+	}
+	named := map[string]bool{} // hosts of which there is any volume
+	for _, l := range found {
+		for _, b := range l.Lines(l.Destination) {
+			line(l.Host, strings.TrimSuffix(b.Backup, "@"+FormatTime(b.Time))).add(b)
+			named[l.Host] = true
+		}
+	}
+	for _, l := range found {
+		if !named[l.Host] {
+			line(l.Host, "")
+		}
+	}
+	list := []FleetLine{}
+	for _, l := range lines {
+		l.AgeSeconds = -1
+		if !l.Good.IsZero() {
+			l.AgeSeconds = int64(now.Sub(l.Good) / time.Second)
+		}
+		l.Late = l.Good.IsZero() || now.Sub(l.Good) > limit
+		list = append(list, *l)
+	}
+	slices.SortFunc(list, func(a, b FleetLine) int {
+		return cmp.Or(a.Good.Compare(b.Good), strings.Compare(a.Host, b.Host), strings.Compare(a.Volume, b.Volume))
+	})
+	return list
+}
+
+// add takes one backup into account.
+func (l *FleetLine) add(b Line) {
+	if b.Ahead {
+		if b.Time.After(l.Ahead) {
+			l.Ahead = b.Time
+		}
+		return
+	}
+	if b.Status == string(StatusComplete) && !b.Time.Before(l.Good) {
+		if b.Time.After(l.Good) {
+			l.On = nil
+		}
+		l.Good, l.On = b.Time, append(l.On, b.Destination)
+	}
+	if b.Time.After(l.Newest) || b.Time.Equal(l.Newest) && b.Status == string(StatusComplete) {
+		l.Newest, l.Status = b.Time, b.Status
+	}
 }

@@ -265,3 +265,49 @@ func TestTrends(t *testing.T) {
 	equal(t, "verified", map[string]time.Time{"vg/a": verify.Volumes[0].Ended}, LastSuccess(runs, "verify"))
 	equal(t, "restored", map[string]time.Time{}, LastSuccess(runs, "restore"))
 }
+
+func TestLastGood(t *testing.T) {
+	at := func(day int) time.Time { return time.Date(2026, 11, day, 1, 0, 0, 0, time.UTC) }
+	night := func(day int, volumes ...report.Volume) report.Run {
+		for i := range volumes {
+			volumes[i].Ended = at(day)
+		}
+		return report.Run{Started: at(day), PlannedVolumes: len(volumes), Volumes: volumes}
+	}
+	good := func(name string) report.Volume { return report.Volume{Name: name, Status: report.VolumeOK} }
+	bad := func(name string) report.Volume { return report.Volume{Name: name, Status: report.VolumeFailed} }
+	earlier := []report.Run{night(19, bad("a"), good("b")), night(18, good("a"), good("b"), good("gone"))}
+	for _, test := range []struct {
+		name string
+		run  report.Run
+		want map[string]time.Time
+	}{
+		{"the last good one counts", night(20, bad("a"), good("b")), map[string]time.Time{"a": at(18), "b": at(19)}},
+		{"a new volume has none", night(20, bad("new")), map[string]time.Time{}},
+		{"a run that came to nothing keeps yesterday's volumes", night(20), map[string]time.Time{"a": at(18), "b": at(19)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, LastGood(test.run, earlier)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestReportsSayWhenBackupsWereProven(t *testing.T) {
+	at := time.Date(2026, 11, 20, 1, 0, 0, 0, time.UTC)
+	proof := func(command string, status report.VolumeStatus, day int) report.Run {
+		return report.Run{Command: command, Volumes: []report.Volume{{Name: "vg/a", Status: status, Ended: at.AddDate(0, 0, day)}}}
+	}
+	run := report.Run{Command: "run", Volumes: []report.Volume{{Name: "vg/a"}}}
+	NoteProofs(&run, []report.Run{
+		proof("verify --quick", report.VolumeOK, 5), // reads no data
+		proof("verify", report.VolumeDamaged, 4),
+		proof("verify", report.VolumeOK, 3),
+		proof("restore", report.VolumeOK, 2),
+	})
+	v := run.Volumes[0]
+	if !v.LastVerified.Equal(at.AddDate(0, 0, 3)) || !v.LastRestored.Equal(at.AddDate(0, 0, 2)) {
+		t.Errorf("verified %s, restored %s", v.LastVerified, v.LastRestored)
+	}
+}

@@ -192,6 +192,23 @@ func (k *Lock) Unlock() error {
 	return errors.Join(k.file.Truncate(0), k.file.Close())
 }
 
+// LockBackup takes the locks that keep runs from removing a volume's backups on one destination.
+func LockBackup(ctx context.Context, runDir, command, volume, destination string) (unlock func() error, err error) {
+	locks, err := NewLocks(runDir, Holder{Command: command, Started: time.Now()})
+	if err != nil {
+		return nil, err
+	}
+	ofVolume, err := locks.TryLock(ScopeVolume, volume)
+	if err != nil {
+		return nil, err
+	}
+	ofDestination, err := locks.Lock(ctx, ScopeDestination, destination)
+	if err != nil {
+		return nil, errors.Join(err, ofVolume.Unlock())
+	}
+	return func() error { return errors.Join(ofDestination.Unlock(), ofVolume.Unlock()) }, nil
+}
+
 // write says who holds the lock, in place: another file in its stead would be another lock.
 func (k *Lock) write(self Holder) error {
 	data, err := json.Marshal(self)

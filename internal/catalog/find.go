@@ -1,0 +1,129 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"voltar/internal/clock"
+	"voltar/internal/say"
+	"voltar/internal/store"
+)
+
+// Destination is an open store and the name that the configuration gives it.
+type Destination struct {
+	Name  string
+	Store store.Store
+}
+
+// Listed is what a destination holds of one host, or why that cannot be told.
+type Listed struct {
+	Destination string
+	*Listing
+	Err error
+}
+
+// ListEach lists all destinations at once, so that one that does not answer keeps nobody waiting for the others.
+func ListEach(ctx context.Context, on []Destination, host string, filter Filter) []Listed {
+	listings := make([]Listed, len(on))
+	var group sync.WaitGroup
+	for i, d := range on {
+		listings[i].Destination = d.Name
+		group.Go(func() { listings[i].Listing, listings[i].Err = List(ctx, d.Store, host, filter) })
+	}
+	group.Wait()
+	return listings
+}
+
+// Found is the backup that a text means.
+type Found struct {
+	Backup
+	At     int     // the destination that has it, by its position
+	Others []error // of destinations that could not be asked
+	Ahead  []ID    // backups of the volume that were passed over because they are dated ahead
+}
+
+// Find finds what "VOLUME[@TIME]" means on some destinations: without a time, the newest of them all. Where several have
+// that backup, the first gives it that is not known to be damaged.
+func Find(ctx context.Context, on []Destination, host, text string, filter Filter) (Found, error) {
+	found := Found{At: -1}
+	var listings []*Listing
+	var failed []error
+	for i, d := range on {
+		listing, err := ListNamed(ctx, d.Store, host, text, filter)
+		var b Backup
+		if err == nil {
+			listings = append(listings, listing)
+			b, err = resolveIn(ctx, d.Store, listing, text)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return found, context.Cause(ctx)
+		case err != nil:
+			failed = append(failed, fmt.Errorf("destination %s: %w", d.Name, err))
+		case found.At < 0 || b.ID.Time.After(found.ID.Time),
+			b.ID.Compare(found.ID) == 0 && found.Damage != "" && b.Damage == "":
+			found.Backup, found.At = b, i
+		}
+	}
+	if found.At < 0 {
+		return found, errors.Join(failed...)
+	}
+	for _, err := range failed {
+		if !errors.Is(err, ErrNotFound) {
+			found.Others = append(found.Others, err)
+		}
+	}
+	found.Ahead = aheadOf(found.ID, listings)
+	return found, nil
+}
+
+// aheadOf returns the backups of the same volume that are dated ahead, unless the one that was found is so itself.
+func aheadOf(found ID, listings []*Listing) []ID {
+	known := map[string]bool{}
+	var ahead []ID
+	for _, l := range listings {
+		if clock.IsAhead(found.Time, l.Now) {
+			return nil
+		}
+		for _, b := range l.Backups {
+			if b.ID.Ref == found.Ref && l.IsAhead(b.ID) && !known[b.ID.String()] {
+				known[b.ID.String()] = true
+				ahead = append(ahead, b.ID)
+			}
+		}
+	}
+	return ahead
+}
+
+// resolveIn finds a backup in the list of one destination.
+func resolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Backup, error) {
+	if len(listing.Backups)+len(listing.Unreadable) > 0 {
+		return listing.Resolve(text)
+	}
+	hosts, err := Hosts(ctx, s)
+	if err != nil {
+		return Backup{}, err
+	}
+	hint := "there are backups of " + strings.Join(hosts, ", ") + ": give --host NAME"
+	if len(hosts) == 0 {
+		hint = "there are none of any other host: give the folder that holds a folder for each host"
+	}
+	return Backup{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
+}
+
+// ListNamed lists what is needed to tell which backup "VOLUME[@TIME]" means: the volumes that the name can mean; when there
+// are none, the newest of all, for the message that says what there is.
+func ListNamed(ctx context.Context, s store.Store, host, text string, filter Filter) (*Listing, error) {
+	name, _ := cutTime(text)
+	only := filter
+	only.Match = func(ref Ref) bool { return ref.String() == name || ref.Name == name }
+	listing, err := List(ctx, s, host, only)
+	if err == nil && len(listing.Backups)+len(listing.Unreadable) == 0 {
+		filter.Newest = 1
+		listing, err = List(ctx, s, host, filter)
+	}
+	return listing, err
+}
