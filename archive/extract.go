@@ -22,10 +22,24 @@ const (
 	// jobsBytes bounds the data of files that wait to be written, jobsQueued their number.
 	jobsBytes  = 16 << 20
 	jobsQueued = 256
-	// failuresKept bounds the failures that are listed; the rest is counted.
+	// failuresKept bounds the failures that are listed, failuresBytes what their paths and reasons take; the rest is counted.
 	failuresKept  = 100_000
+	failuresBytes = 16 << 20
 	progressEvery = 200 * time.Millisecond
 )
+
+// listBudget is the room of a list that damage, or whoever made an archive, could make long.
+type listBudget struct{ entries, bytes int }
+
+// take tells whether there is room for one more entry, of so many bytes.
+func (b *listBudget) take(bytes int) bool {
+	if b.entries >= failuresKept || b.bytes+bytes > failuresBytes {
+		return false
+	}
+	b.entries++
+	b.bytes += bytes
+	return true
+}
 
 // ErrIncomplete is wrapped by the error of an extraction or a verification that went to its end and found faults.
 var ErrIncomplete = errors.New("not all of the archive is good")
@@ -128,6 +142,7 @@ func Extract(ctx context.Context, r *Reader, root *os.Root, opts ExtractOptions)
 	if err != nil {
 		return ExtractStats{}, fmt.Errorf("extract: %w", err)
 	}
+	defer x.plan.close()
 	err = x.run()
 	stats := x.snapshot()
 	if err != nil {
@@ -154,12 +169,12 @@ type extractor struct {
 	late   bool  // some entries are immutable or append-only
 	told   time.Time
 	sharer *sharer
-	queued []Entry // sockets and lost entries that the index named, to be handled after the current entry
 
 	mu       sync.Mutex
 	done     *sync.Cond // a job is done
 	inFlight map[string]*fileJob
 	stats    ExtractStats
+	listed   listBudget // of the failures
 	short    map[string]*Shortfall
 	fatal    error // ends the run even when it keeps going
 	leaving  int   // folders that are left, but wait for files in them to be written
@@ -210,7 +225,7 @@ func (x *extractor) useIndex() error {
 	fresh := x.r.at != nil && !x.r.started && x.r.opts.Members == nil
 	switch {
 	case fresh && !x.sel.all():
-		p, err := index.plan(x.ctx, x.sel)
+		p, err := index.plan(x.ctx, x.sel, defaultLimits())
 		if err != nil {
 			return err
 		}
@@ -244,7 +259,6 @@ func (x *extractor) run() error {
 			err = x.t.cursor.finish()
 		}
 		x.t.cursor.stop()
-		x.handleQueued()
 	}
 	close(x.queue)
 	x.wg.Wait()
@@ -279,7 +293,6 @@ func (x *extractor) entries() error {
 			return err
 		}
 		e, err := x.t.next()
-		x.handleQueued()
 		if err == io.EOF {
 			return nil
 		}
@@ -319,7 +332,7 @@ func (x *extractor) fail(path string, err error) error { return x.failAt(x.seq, 
 func (x *extractor) failAt(seq int64, path string, err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.stats.Failures) < failuresKept {
+	if x.listed.take(len(path) + len(err.Error())) {
 		x.stats.Failures = append(x.stats.Failures, Failure{Path: path, Err: err, seq: seq})
 	} else {
 		x.stats.FailuresOmitted++
@@ -357,7 +370,9 @@ func (x *extractor) firstFailure() error {
 func (x *extractor) damaged(d *MemberError) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.stats.Damage = append(x.stats.Damage, *d)
+	if len(x.stats.Damage) < failuresKept {
+		x.stats.Damage = append(x.stats.Damage, *d)
+	}
 }
 
 // shortfall counts something that an entry did not get.
@@ -406,27 +421,19 @@ func (x *extractor) count(n *int64, bytes int64) {
 	x.mu.Unlock()
 }
 
-// passed is told of entries in the index that the stream did not have.
+// passed is told of entries in the index that the stream did not have. It makes sockets and lists lost entries.
 func (x *extractor) passed(e Entry) error {
-	if x.sel.matches(e.Path) {
-		x.queued = append(x.queued, e)
+	if !x.sel.matches(e.Path) {
+		return nil
+	}
+	err := errLost
+	if e.TarOffset < 0 && e.Type == TypeSocket {
+		err = x.special(&tarEntry{Entry: e})
+	}
+	if err != nil {
+		return x.fail(e.Path, err)
 	}
 	return nil
-}
-
-// handleQueued makes sockets and lists lost entries.
-func (x *extractor) handleQueued() {
-	queued := x.queued
-	x.queued = nil
-	for _, e := range queued {
-		err := errLost
-		if e.TarOffset < 0 && e.Type == TypeSocket {
-			err = x.special(&tarEntry{Entry: e})
-		}
-		if err != nil {
-			_ = x.fail(e.Path, err) // stopped() ends the run
-		}
-	}
 }
 
 var errLost = errors.New("it is in a damaged part of the archive")
@@ -446,13 +453,17 @@ func (x *extractor) entry(e *tarEntry) error {
 		}
 	}
 	if !x.sel.matches(e.Path) {
-		if x.plan == nil || x.plan.renamed[e.Path] == "" {
+		as, err := x.plan.renamedTo(e.Path)
+		if err != nil {
+			return err
+		}
+		if as == "" {
 			x.passOver(e)
 			return nil
 		}
-		e.Path = x.plan.renamed[e.Path]
-	} else if x.linkedAlready(e) {
-		return nil
+		e.Path = as
+	} else if done, err := x.linkedAlready(e); done || err != nil {
+		return err
 	}
 	for _, note := range e.notes {
 		x.shortfall("xattr", e.Path, errors.New("cannot restore: "+note))
@@ -498,12 +509,16 @@ func (x *extractor) addFromIndex(e *tarEntry) error {
 }
 
 // linkedAlready says whether a hard link was made in place of the entry that it names, and lets further ones name it.
-func (x *extractor) linkedAlready(e *tarEntry) bool {
-	if e.Type != TypeHardlink || x.plan == nil || x.plan.renamed[e.Linkname] == "" {
-		return false
+func (x *extractor) linkedAlready(e *tarEntry) (bool, error) {
+	if e.Type != TypeHardlink {
+		return false, nil
 	}
-	e.Linkname = x.plan.renamed[e.Linkname]
-	return e.Linkname == e.Path
+	as, err := x.plan.renamedTo(e.Linkname)
+	if as == "" || err != nil {
+		return false, err
+	}
+	e.Linkname = as
+	return e.Linkname == e.Path, nil
 }
 
 // passOver remembers the folders above what may be selected.

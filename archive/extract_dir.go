@@ -149,7 +149,8 @@ func (x *extractor) makeFolder(parent *folder, name string, f *folder) (int, err
 // known, and mode 0755 otherwise.
 func (x *extractor) unselected(path string) *tarEntry {
 	if x.plan != nil {
-		if e := x.plan.dirs[path]; e.Type == TypeDir {
+		// Without an entry, or when the index cannot be read there, the folder gets default permissions.
+		if e, _, err := x.opts.Index.find(x.ctx, path); err == nil && e.Type == TypeDir {
 			e.Flags &^= lateFlags
 			if x.opts.NoFlags {
 				e.Flags = 0

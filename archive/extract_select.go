@@ -175,20 +175,39 @@ func (s *selection) unmatched() error {
 // do not say.
 type plan struct {
 	members []Member
-	blocks  []int             // of the index that hold selected entries, rising
-	dirs    map[string]Entry  // folders above selected entries
-	renamed map[string]string // data of a hard link that is not itself selected: its path, and the link that takes it
+	blocks  []int      // of the index that hold selected entries, rising
+	renamed *pathTable // data of a hard link that is not itself selected: its path, and the link that takes it
 	entries int64
 	bytes   int64
 }
 
-// plan looks up a selection in the index.
-func (x *Index) plan(ctx context.Context, s *selection) (*plan, error) {
-	p := &plan{dirs: make(map[string]Entry), renamed: make(map[string]string)}
+// renamedTo returns the link that takes the data of a path, or "". Without a plan there is none.
+func (p *plan) renamedTo(path string) (link string, err error) {
+	if p == nil {
+		return "", nil
+	}
+	link, _, _, err = p.renamed.get(path)
+	return link, err
+}
+
+func (p *plan) close() {
+	if p != nil {
+		p.renamed.close()
+	}
+}
+
+// plan looks up a selection in the index. The caller closes it.
+func (x *Index) plan(ctx context.Context, s *selection, limits *Limits) (_ *plan, err error) {
+	p := &plan{renamed: newPathTable(limits)}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
 	members := make(map[Member]struct{})
+	used := make([]bool, len(x.blocks))
 	for _, i := range x.blocksFor(s) {
 		var inBlock []Member
-		used := false
 		for l, err := range x.lines(ctx, i) {
 			if err != nil {
 				return nil, err
@@ -199,25 +218,22 @@ func (x *Index) plan(ctx context.Context, s *selection) (*plan, error) {
 			if l.Kind != lineEntry || !s.matches(l.Entry.Path) {
 				continue
 			}
-			used = true
+			used[i] = true
 			p.entries++
 			p.bytes += l.Entry.StoredBytes
 			addOverlapping(members, inBlock, l.Entry)
 			if l.Entry.Type == TypeHardlink && !s.matches(l.Entry.Linkname) {
-				if err := x.planLink(ctx, p, members, l.Entry); err != nil {
+				if err := x.planLink(ctx, p, members, used, l.Entry); err != nil {
 					return nil, err
 				}
 			}
-			if err := x.planParents(ctx, p, s, l.Entry.Path); err != nil {
-				return nil, err
-			}
 		}
-		if used {
+	}
+	for i, isUsed := range used {
+		if isUsed {
 			p.blocks = append(p.blocks, i)
 		}
 	}
-	slices.Sort(p.blocks)
-	p.blocks = slices.Compact(p.blocks)
 	p.members = make([]Member, 0, len(members))
 	for m := range members {
 		p.members = append(p.members, m)
@@ -271,9 +287,9 @@ func addOverlapping(to map[Member]struct{}, from []Member, e Entry) {
 }
 
 // planLink adds the data of a hard link to an entry that is not selected.
-func (x *Index) planLink(ctx context.Context, p *plan, members map[Member]struct{}, link Entry) error {
-	if _, planned := p.renamed[link.Linkname]; planned {
-		return nil
+func (x *Index) planLink(ctx context.Context, p *plan, members map[Member]struct{}, used []bool, link Entry) error {
+	if as, err := p.renamedTo(link.Linkname); as != "" || err != nil {
+		return err
 	}
 	i := x.blockOf(link.Linkname)
 	if i < 0 {
@@ -294,32 +310,9 @@ func (x *Index) planLink(ctx context.Context, p *plan, members map[Member]struct
 	for _, m := range of {
 		members[m] = struct{}{}
 	}
-	p.renamed[link.Linkname] = link.Path
-	p.blocks = append(p.blocks, i)
+	used[i] = true
 	p.bytes += target.StoredBytes
-	return nil
-}
-
-// planParents looks up the folders above a selected entry that are not selected themselves.
-func (x *Index) planParents(ctx context.Context, p *plan, s *selection, path string) error {
-	for path != rootPath {
-		if path, _ = splitPath(path); s.matches(path) {
-			return nil
-		}
-		if _, known := p.dirs[path]; known {
-			return nil
-		}
-		e, _, err := x.find(ctx, path)
-		if err != nil && ctx.Err() != nil {
-			return err
-		}
-		if err == nil && e.Type == TypeDir {
-			p.dirs[path] = e
-		} else {
-			p.dirs[path] = Entry{} // the index has none: as the archive does not say, it gets default permissions
-		}
-	}
-	return nil
+	return p.renamed.put(link.Linkname, link.Path, 0)
 }
 
 // entriesOf yields the entries of some blocks.

@@ -440,7 +440,7 @@ type cursor struct {
 	stop   func()
 	cur    Entry
 	have   bool
-	begun  bool
+	moved  bool                // cur is where the cursor is; before the first entry, and when cur was taken, it goes on first
 	end    int64               // where the last entry passed ends in the stream
 	passed func(e Entry) error // called for each entry that is passed over; a socket has TarOffset -1
 	failed func(err error) error
@@ -479,8 +479,8 @@ func (c *cursor) advance() error {
 
 // seek goes to the first entry that begins at offset in the tar stream or behind it, and says whether there is one.
 func (c *cursor) seek(offset int64) (Entry, bool, error) {
-	if !c.begun {
-		c.begun = true
+	if !c.moved {
+		c.moved = true
 		if err := c.advance(); err != nil {
 			return Entry{}, false, err
 		}
@@ -497,13 +497,15 @@ func (c *cursor) seek(offset int64) (Entry, bool, error) {
 	return c.cur, c.have, nil
 }
 
-// take returns the entry that begins just at offset and goes on behind it.
+// take returns the entry that begins just at offset. What comes behind it is passed over when more is asked for, so that it
+// meets a caller who is done with this one.
 func (c *cursor) take(offset int64) (Entry, bool, error) {
 	e, ok, err := c.seek(offset)
 	if err != nil || !ok || e.TarOffset != offset {
 		return Entry{}, false, err
 	}
-	return e, true, c.advance()
+	c.moved = false
+	return e, true, nil
 }
 
 // finish passes over all that is left.

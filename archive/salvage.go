@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 )
 
@@ -17,7 +16,12 @@ func RebuildIndex(ctx context.Context, src io.ReaderAt, sizeBytes int64, out io.
 	if err != nil {
 		return 0, fmt.Errorf("rebuild index: %w", err)
 	}
-	b := rebuilder{out: newIndexWriter(out, defaultLimits()), seed: maphash.MakeSeed(), files: make(map[uint64]int64)}
+	return rebuildIndex(r, out, defaultLimits())
+}
+
+func rebuildIndex(r *Reader, out io.Writer, limits *Limits) (blocksOffset int64, err error) {
+	b := rebuilder{out: newIndexWriter(out, limits), files: newPathTable(limits)}
+	defer b.files.close()
 	r.began = func(m Member) { b.members = append(b.members, m) }
 	b.t = &tarReader{r: r, whole: true}
 	blocksOffset, err = b.run()
@@ -31,8 +35,7 @@ func RebuildIndex(ctx context.Context, src io.ReaderAt, sizeBytes int64, out io.
 type rebuilder struct {
 	out     *indexWriter
 	t       *tarReader
-	seed    maphash.Seed
-	files   map[uint64]int64 // tar offsets by the hash of the path, for hard links
+	files   *pathTable // where they are in the tar stream, for hard links
 	members []Member
 	entries []Entry
 }
@@ -75,14 +78,19 @@ func (b *rebuilder) entry(e *tarEntry) error {
 		if in.Linkname, err = cleanPath(in.Linkname); err != nil {
 			return err
 		}
-		offset, known := b.files[maphash.String(b.seed, in.Linkname)]
+		_, offset, known, err := b.files.get(in.Linkname)
+		if err != nil {
+			return err
+		}
 		if !known {
 			return fmt.Errorf("cannot find %q, which it is a hard link to", in.Linkname)
 		}
 		in.DataOffset = offset
 	case TypeDir:
 	default:
-		b.files[maphash.String(b.seed, in.Path)] = in.TarOffset
+		if err := b.files.put(in.Path, "", in.TarOffset); err != nil {
+			return err
+		}
 	}
 	b.entries = append(b.entries, in)
 	return nil

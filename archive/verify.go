@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 )
 
@@ -47,20 +48,23 @@ type VerifyResult struct {
 	Damage          []MemberError
 	Lost            []Failure // entries that cannot be restored whole, hard links to such included
 	LostOmitted     int64     // beyond those listed
-	Findings        []string  // all that is wrong, in words
+	Findings        []string  // all that is wrong, in words; the first 100,000, of 16 MiB together
+
+	found, listed listBudget // of Findings and Lost
 }
 
 // Good says whether nothing was found.
 func (v *VerifyResult) Good() bool { return len(v.Findings) == 0 }
 
 func (v *VerifyResult) find(format string, args ...any) {
-	if len(v.Findings) < failuresKept {
-		v.Findings = append(v.Findings, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if v.found.take(len(text)) {
+		v.Findings = append(v.Findings, text)
 	}
 }
 
 func (v *VerifyResult) lose(path string, err error) {
-	if len(v.Lost) < failuresKept {
+	if v.listed.take(len(path) + len(err.Error())) {
 		v.Lost = append(v.Lost, Failure{Path: path, Err: err})
 	} else {
 		v.LostOmitted++
@@ -71,7 +75,10 @@ func (v *VerifyResult) lose(path string, err error) {
 // and the index against both, entry by entry. Without an index, which may be nil, only VerifyFull says much. The error
 // is that of a source that cannot be read or of a context that ended; what is wrong with the archive is in the result.
 func Verify(ctx context.Context, src io.ReaderAt, sizeBytes int64, index *Index, opts VerifyOptions) (VerifyResult, error) {
-	v := &verifier{ctx: ctx, src: src, size: sizeBytes, index: index, opts: opts, lost: make(map[int64]string)}
+	v := &verifier{ctx: ctx, src: src, size: sizeBytes, index: index, opts: opts}
+	limits := defaultLimits()
+	v.lost = newLinkTable(&spill{dir: os.TempDir(), limit: limits.SpillBytes}, limits.LinkBytes)
+	defer v.lost.close()
 	err := v.run()
 	if err != nil {
 		err = fmt.Errorf("verify: %w", err)
@@ -87,8 +94,7 @@ type verifier struct {
 	opts    VerifyOptions
 	res     VerifyResult
 	members []Member
-	lost    map[int64]string // entries whose data is lost, by offset, as hard links name it
-	missing []Entry          // that the index has and the stream does not
+	lost    *linkTable // entries whose data is lost, by their offset as inode, as hard links name it
 	t       *tarReader
 }
 
@@ -193,7 +199,13 @@ func (v *verifier) lostMember(m Member, err error) {
 		return // which inflates it and says so
 	}
 	d := MemberError{Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err}
-	v.res.Damage = append(v.res.Damage, d)
+	v.noteDamage(d)
+}
+
+func (v *verifier) noteDamage(d MemberError) {
+	if len(v.res.Damage) < failuresKept {
+		v.res.Damage = append(v.res.Damage, d)
+	}
 	v.res.find("%v", &d)
 }
 
@@ -268,12 +280,12 @@ func (v *verifier) read(opts ReaderOptions, entries iter.Seq2[Entry, error], who
 	}
 	defer func() { _ = r.Close() }() // its error was that of a read
 	v.t = &tarReader{r: r, whole: whole, badEntry: func(err error) error { v.res.find("%v", err); return nil },
-		damaged: func(d *MemberError) { v.res.Damage = append(v.res.Damage, *d); v.res.find("%v", d) }}
+		damaged: func(d *MemberError) { v.noteDamage(*d) }}
 	if entries != nil {
 		v.t.cursor = newCursor(entries,
 			func(e Entry) error {
 				if whole && e.TarOffset >= 0 {
-					v.missing = append(v.missing, e)
+					return v.missing(e)
 				}
 				return nil
 			},
@@ -282,7 +294,6 @@ func (v *verifier) read(opts ReaderOptions, entries iter.Seq2[Entry, error], who
 	}
 	for {
 		e, err := v.t.next()
-		v.listMissing()
 		if v.ctx.Err() != nil {
 			return context.Cause(v.ctx)
 		}
@@ -304,22 +315,24 @@ func (v *verifier) read(opts ReaderOptions, entries iter.Seq2[Entry, error], who
 	v.res.TarBytes = r.given
 	if v.t.cursor != nil && whole {
 		err = v.t.cursor.finish()
-		v.listMissing()
 	}
 	return err
 }
 
-func (v *verifier) listMissing() {
-	for _, e := range v.missing {
-		v.lost[e.TarOffset] = e.Path
-		err := errLost
-		if len(v.res.Damage) == 0 {
-			err = errors.New("in the index, but not in the archive")
-			v.res.find("%q: %v", e.Path, err)
-		}
-		v.res.lose(e.Path, err)
+// missing lists an entry that the index has and the stream does not.
+func (v *verifier) missing(e Entry) error {
+	err := errLost
+	if len(v.res.Damage) == 0 {
+		err = errors.New("in the index, but not in the archive")
+		v.res.find("%q: %v", e.Path, err)
 	}
-	v.missing = v.missing[:0]
+	v.res.lose(e.Path, err)
+	return v.noteLost(e.TarOffset, e.Path)
+}
+
+// noteLost remembers an entry whose data is lost, for the hard links to it.
+func (v *verifier) noteLost(offset int64, path string) error {
+	return v.lost.put(inodeKey{inode: uint64(offset)}, firstName{path: path, tarOffset: offset, left: math.MaxUint32})
 }
 
 // entry checks one entry, reading its data.
@@ -348,16 +361,18 @@ func (v *verifier) entry(e *tarEntry, whole bool) error {
 	if what := difference(e, path, in); what != "" {
 		v.res.find("%q: %s differs between archive and index", path, what)
 	}
-	if e.Type == TypeHardlink {
-		if target, lost := v.lost[in.DataOffset]; lost {
-			v.res.lose(path, fmt.Errorf("lost: it is a hard link to %q", target))
-		}
+	if e.Type != TypeHardlink {
+		return nil
 	}
-	return nil
+	target, lost, err := v.lost.take(inodeKey{inode: uint64(in.DataOffset)})
+	if lost {
+		v.res.lose(path, fmt.Errorf("lost: it is a hard link to %q", target.path))
+	}
+	return err
 }
 
 func (v *verifier) readData(e *tarEntry, path string, whole bool) error {
-	for {
+	for known := false; ; {
 		_, err := v.t.data(math.MaxInt64)
 		var lost *lostData
 		switch {
@@ -369,9 +384,13 @@ func (v *verifier) readData(e *tarEntry, path string, whole bool) error {
 			if !whole && errors.As(err, &skip) {
 				continue
 			}
-			if e.exact && v.lost[e.TarOffset] == "" {
-				v.lost[e.TarOffset] = path
-				v.res.lose(path, err)
+			if !e.exact || known {
+				continue
+			}
+			known = true
+			v.res.lose(path, err)
+			if err := v.noteLost(e.TarOffset, path); err != nil {
+				return err
 			}
 		case v.ctx.Err() != nil:
 			return context.Cause(v.ctx)
