@@ -415,11 +415,12 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return append(dst, bytes.TrimRight(digits, "0")...)
 }
 
-// parseTime reads what appendTime writes; digits beyond nanoseconds are dropped.
+// parseTime reads what appendTime writes, which is any time: some filesystems keep 64 bits of seconds, and their users set all
+// of them. Digits beyond nanoseconds are dropped.
 func parseTime(s string) (time.Time, error) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	sec, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || sec < minTimeSec || sec > maxTimeSec {
+	if err != nil {
 		return time.Time{}, fmt.Errorf("cannot read time %q", s)
 	}
 	fraction = (fraction + "000000000")[:9]
@@ -432,12 +433,6 @@ func parseTime(s string) (time.Time, error) {
 	}
 	return time.Unix(sec, int64(nsec)).UTC(), nil
 }
-
-// Times that time.Time can hold; filesystems cannot hold more (XFS ends in 2486, btrfs at 64 bits of seconds).
-const (
-	minTimeSec = -1 << 55
-	maxTimeSec = 1 << 55
-)
 
 func sortedKeys(m map[string][]byte) []string {
 	keys := make([]string, 0, len(m))

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -92,7 +93,7 @@ func FuzzEntryLine(f *testing.F) {
 		f.Add(e.Path, e.Linkname, e.Damaged, e.SizeBytes, e.StoredBytes, e.MTime.Unix(), int64(e.CTime.Nanosecond()), e.Mode)
 	}
 	f.Fuzz(func(t *testing.T, path, link, damaged string, size, stored, sec, nsec int64, mode uint32) {
-		if size < 0 || stored < 0 || sec <= minTimeSec || sec >= maxTimeSec || nsec < 0 || nsec >= 1e9 {
+		if size < 0 || stored < 0 || sec == math.MinInt64 || nsec < 0 || nsec >= 1e9 {
 			return
 		}
 		damaged = strings.ToValidUTF8(damaged, "")

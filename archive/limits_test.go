@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,32 @@ func TestFilesBeyondTheBoundAreNotSearchedForHoles(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// The kernel lists no more than 64 KiB of names. A file with more is no damage; what has a say in who may use it is stored.
+func TestMoreAttributesThanTheKernelLists(t *testing.T) {
+	list := func([]byte) (int, error) { return 0, unix.E2BIG }
+	get := func(name string, buf []byte) (int, error) {
+		switch name {
+		case "security.capability":
+			return copy(buf, "capability"), nil
+		case aclAccessName:
+			return copy(buf, "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff"), nil
+		case aclDefaultName:
+			return 0, unix.EOPNOTSUPP // as symbolic links have it
+		}
+		return 0, unix.ENODATA
+	}
+	r := attrReader{limits: defaultLimits()}
+	a, err := r.read(list, get)
+	want := []xattr{{"security.capability", []byte("capability")}}
+	if err != nil || a.tooLarge != 1 || a.aclAccess != "user::rwx" || !reflect.DeepEqual(a.xattrs, want) {
+		t.Errorf("%+v, %v", a, err)
+	}
+	get = func(string, []byte) (int, error) { return 0, unix.EIO }
+	if _, err := r.read(list, get); !errors.Is(err, unix.EIO) {
+		t.Errorf("%v, want %v", err, unix.EIO)
 	}
 }
 

@@ -60,7 +60,7 @@ func parseHeader(b *[tarBlockBytes]byte) (header, error) {
 			return h, fmt.Errorf("%w: %w", errNoHeader, err)
 		}
 	}
-	if h.size < 0 || mtime < minTimeSec || mtime > maxTimeSec {
+	if h.size < 0 {
 		return h, fmt.Errorf("%w: numbers out of range", errNoHeader)
 	}
 	for _, id := range []int64{h.uid, h.gid, h.devmajor, h.devminor} {

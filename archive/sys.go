@@ -173,18 +173,13 @@ func (r *attrReader) read(
 	list func([]byte) (int, error), get func(string, []byte) (int, error),
 ) (attributes, error) {
 	var a attributes
-	n, err := list(r.names[:])
+	names, err := r.list(list)
+	unlisted := errors.Is(err, unix.E2BIG)
 	switch {
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		n = 0
+	case unlisted:
+		names = privilegedNames
 	case err != nil:
 		return a, fmt.Errorf("cannot list extended attributes: %w", err)
-	}
-	var names []string
-	if n > 0 {
-		names = strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00")
-		slices.Sort(names)
-		names = slices.Compact(names)
 	}
 	var failed error
 	for _, name := range names {
@@ -194,7 +189,7 @@ func (r *attrReader) read(
 		}
 		n, err := get(name, r.value[:])
 		switch {
-		case errors.Is(err, unix.ENODATA): // gone meanwhile, or not for us to see
+		case errors.Is(err, unix.ENODATA), unlisted && errors.Is(err, unix.EOPNOTSUPP): // gone meanwhile, or not for us to see
 			continue
 		case err != nil:
 			failed = fmt.Errorf("cannot read extended attribute %q: %w", name, err)
@@ -202,7 +197,28 @@ func (r *attrReader) read(
 		}
 		a.add(name, r.value[:n], r.limits)
 	}
+	if unlisted {
+		a.tooLarge++ // nobody knows how many
+	}
 	return a, failed
+}
+
+// privilegedNames are of attributes that have a say in who may do what. They are asked for where the names of all are more
+// than the kernel lists (XATTR_LIST_MAX), which any user can bring about. Sorted.
+var privilegedNames = []string{"security.capability", "security.selinux", aclAccessName, aclDefaultName}
+
+// list returns the names of all attributes, sorted.
+func (r *attrReader) list(list func([]byte) (int, error)) ([]string, error) {
+	n, err := list(r.names[:])
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Split(strings.TrimSuffix(string(r.names[:n]), "\x00"), "\x00")
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // add puts an attribute where it belongs. They come sorted by name.

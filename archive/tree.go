@@ -20,7 +20,8 @@ const (
 	NotStoredFlags  = "flags"  // entries with chattr flags; they are in the index
 	NotStoredXattr  = "xattr"  // attributes that tar cannot express; they are in the index
 	NotStoredMount  = "mount"  // entries on which another filesystem is mounted, whose content is nowhere
-	// NotStoredXattrSize counts attributes that are nowhere, as their entries have too much of them.
+	// NotStoredXattrSize counts attributes that are nowhere, as their entries have too much of them. All of an entry whose names
+	// are more than the kernel lists count as one.
 	NotStoredXattrSize = "xattr_size"
 	// NotStoredProject counts entries with a project or a size of extents; both are in the index.
 	NotStoredProject = "project"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"voltar/archive"
+	"voltar/internal/browse"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
 	"voltar/internal/durable"
@@ -162,5 +165,26 @@ func TestNothingIsPrintedPastTheCleaning(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// Guests on btrfs set times that have no year of four digits, which time.Time does not write as JSON.
+func TestAnyTimeIsListedAsJSON(t *testing.T) {
+	for _, c := range []struct {
+		sec  int64
+		want string
+	}{
+		{1 << 40, `"mtime":"36812-02-20T00:36:16Z"`},
+		{-1 << 40, `"mtime":"-32873-11-12T23:23:44Z"`},
+		{0, `"mtime":"1970-01-01T00:00:00Z"`},
+	} {
+		var out strings.Builder
+		l := lister{out: bufio.NewWriter(&out), json: true}
+		if err := l.print(browse.Place{}, archive.Entry{Path: "f", MTime: time.Unix(c.sec, 0).UTC()}, "f"); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.out.Flush(); err != nil || !strings.Contains(strings.ReplaceAll(out.String(), `": "`, `":"`), c.want) {
+			t.Errorf("%s, want %s; %v", out.String(), c.want, err)
+		}
 	}
 }
