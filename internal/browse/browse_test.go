@@ -360,7 +360,8 @@ func damagedMember(t *testing.T, b *Backup) (archive.Member, []string) {
 
 func TestKeepGoingTakesOutAllBesideTheDamage(t *testing.T) {
 	for name, spoil := range map[string]func(data []byte, m archive.Member) []byte{
-		"a flipped byte": func(d []byte, m archive.Member) []byte { d[m.Offset+m.LengthBytes/2] ^= 1; return d },
+		// Of the checksum: some compressed bits say nothing.
+		"a flipped byte": func(d []byte, m archive.Member) []byte { d[m.Offset+m.LengthBytes-8] ^= 1; return d },
 		"missing bytes": func(d []byte, m archive.Member) []byte {
 			return slices.Delete(d, int(m.Offset+100), int(m.Offset+300))
 		},
