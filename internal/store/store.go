@@ -102,7 +102,7 @@ type Store interface {
 	// order of keys. What a writer that was neither committed nor aborted left behind is not listed.
 	List(ctx context.Context, prefix string) ([]Object, error)
 	// Folders yields the names of the folders directly below a prefix, sorted. A folder without any object may be among
-	// them or not.
+	// them or not; one that others made under a name that no key can have is not.
 	Folders(ctx context.Context, prefix string) ([]string, error)
 	// Delete removes an object, durably, and the folders that it leaves empty. One that is not there is no error.
 	Delete(ctx context.Context, key string) error

@@ -247,7 +247,8 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		if entry.IsDir() {
+		// Others may have made folders whose names are no keys: nothing of the store is in them.
+		if entry.IsDir() && store.CheckKey(path.Join(prefix, entry.Name())) == nil {
 			names = append(names, entry.Name())
 		}
 	}

@@ -232,6 +232,15 @@ func TestForeignFiles(t *testing.T) {
 	if _, err := s.Open(context.Background(), "h/fifo"); !errors.Is(err, store.ErrNotExist) {
 		t.Errorf("open a FIFO: %v", err)
 	}
+	for _, name := range []string{"vg", "Icon\r", "line\nbreak", "not\xffutf8 either"} {
+		if err := os.Mkdir(filepath.Join(s.String(), "h", name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folders, err := s.Folders(context.Background(), "h")
+	if err != nil || !slices.Equal(folders, []string{"vg"}) {
+		t.Errorf("Folders = %q, %v", folders, err)
+	}
 }
 
 func TestRequireMount(t *testing.T) {
