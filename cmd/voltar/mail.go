@@ -22,6 +22,9 @@ const trendRuns = 30
 // deliverTimeout bounds sending the report, which goes on when the run was interrupted.
 const deliverTimeout = 5 * time.Minute
 
+// flushTimeout bounds sending what is kept of earlier runs, which must leave time for tonight's.
+const flushTimeout = 90 * time.Second
+
 // deliverOptions say who hears of a run.
 type deliverOptions struct {
 	noMail bool
@@ -78,7 +81,7 @@ func (s *setup) send(ctx context.Context, result *report.Run, earlier []report.R
 		return false, routesErr
 	}
 	notifier := s.notifier(routes)
-	result.Warnings = append(result.Warnings, notifier.Flush(ctx)...)
+	result.Warnings = append(result.Warnings, sendKept(ctx, notifier)...)
 	message, err := notify.NewMessage(*result, report.Options{
 		Location: time.Local, History: history.Points(earlier[:min(len(earlier), trendRuns)]),
 	})
@@ -91,6 +94,13 @@ func (s *setup) send(ctx context.Context, result *report.Run, earlier []report.R
 	}
 	err = errors.Join(notifier.Deliver(ctx, message, previous), routesErr)
 	return err == nil, err
+}
+
+// sendKept sends what earlier runs could not.
+func sendKept(ctx context.Context, notifier *notify.Notifier) []report.Problem {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	return notifier.Flush(ctx)
 }
 
 // mailChannel is the mail server of the configuration, or the host's sendmail.

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"voltar/report"
@@ -125,40 +127,44 @@ func New(routes []Route, opts Options) *Notifier {
 	return &Notifier{routes: routes, opts: opts}
 }
 
-// Deliver sends a message over every route that wants it. What fails is spooled, and the error says what: the
-// backups' worth is not touched by it. previous is the run before, nil when there was none. A Partial delivery counts
-// as delivered and its error is returned as well.
+// Deliver sends a message over every route that wants it, over all at once: one that hangs takes none of the others' time.
+// What fails is spooled, and the error says what: the backups' worth is not touched by it. previous is the run before, nil
+// when there was none. A Partial delivery counts as delivered and its error is returned as well.
 func (n *Notifier) Deliver(ctx context.Context, msg Message, previous *report.Run) error {
-	var errs []error
-	for _, route := range n.routes {
-		if !route.When.wants(msg.Run, previous) {
-			continue
+	errs := make([]error, len(n.routes))
+	var sending sync.WaitGroup
+	for i, route := range n.routes {
+		if route.When.wants(msg.Run, previous) {
+			sending.Go(func() { errs[i] = n.deliver(ctx, route.Channel, msg) })
 		}
-		name := route.Channel.Name()
-		attempts, err := n.opts.Retry.do(ctx, func() error { return route.Channel.Send(ctx, msg) })
-		switch {
-		case err == nil:
-			n.opts.Log.Info("report delivered", "channel", name, "run", msg.ID)
-			continue
-		case isPartial(err):
-			errs = append(errs, fmt.Errorf("report over %s: %w", name, err))
-			continue
-		}
-		err = fmt.Errorf("report over %s: %w", name, err)
-		entry := Entry{Channel: name, Message: msg, Attempts: attempts, LastError: err.Error()}
-		if spoolErr := n.opts.Spool.Put(entry); spoolErr != nil {
-			errs = append(errs, err, fmt.Errorf("report over %s is lost: %w", name, spoolErr))
-			continue
-		}
-		errs = append(errs, fmt.Errorf("%w; it is kept and goes out with the next run", err))
 	}
+	sending.Wait()
 	return errors.Join(errs...)
 }
 
-// Flush sends what earlier runs could not, oldest first. It is called before tonight's report is rendered, because
-// what it returns belongs in there: messages given up, files of the spool that cannot be read, a spool that fails. A
-// message that still cannot be sent stays, which is no problem yet. When another process is flushing the same spool,
-// nothing is done.
+// deliver sends a message over one channel, or spools it.
+func (n *Notifier) deliver(ctx context.Context, channel Channel, msg Message) error {
+	name := channel.Name()
+	attempts, err := n.opts.Retry.do(ctx, func() error { return channel.Send(ctx, msg) })
+	if err == nil {
+		n.opts.Log.Info("report delivered", "channel", name, "run", msg.ID)
+		return nil
+	}
+	err = fmt.Errorf("report over %s: %w", name, err)
+	if isPartial(err) {
+		return err
+	}
+	entry := Entry{Channel: name, Message: msg, Attempts: attempts, LastError: err.Error()}
+	if spoolErr := n.opts.Spool.Put(entry); spoolErr != nil {
+		return errors.Join(err, fmt.Errorf("report over %s is lost: %w", name, spoolErr))
+	}
+	return fmt.Errorf("%w; it is kept and goes out with the next run", err)
+}
+
+// Flush sends what earlier runs could not, over all channels at once, the oldest first over each. It is called before
+// tonight's report is rendered, because what it returns belongs in there: messages given up, files of the spool that cannot
+// be read, a spool that fails. A message that still cannot be sent stays, which is no problem yet. When another process is
+// flushing the same spool, nothing is done.
 func (n *Notifier) Flush(ctx context.Context) []report.Problem {
 	release, ok, err := n.opts.Spool.Lock()
 	if err != nil {
@@ -180,41 +186,80 @@ func (n *Notifier) flush(ctx context.Context) []report.Problem {
 	if err != nil {
 		problems = append(problems, report.Problem{Message: fmt.Sprintf("unsent reports: %v", err)})
 	}
-	down := make(map[string]bool) // channels that failed just now: what follows waits its turn
+	channels := make(map[string]*queue)
 	over := len(entries) - n.opts.MaxCount
 	for i, entry := range entries {
-		sendErr := errors.New(entry.LastError)
-		at := slices.IndexFunc(n.routes, func(r Route) bool { return r.Channel.Name() == entry.Channel })
-		if at >= 0 && !down[entry.Channel] && ctx.Err() == nil {
-			// One attempt only: tonight's message will find out with patience whether the channel works.
-			sendErr = n.routes[at].Channel.Send(ctx, entry.Message)
-			entry.Attempts++
-			down[entry.Channel] = sendErr != nil && !isPermanent(sendErr) && !isPartial(sendErr)
-		} else if at < 0 {
-			sendErr = fmt.Errorf("channel %q is no longer configured", entry.Channel)
-		}
-		if sendErr == nil || isPartial(sendErr) {
-			n.opts.Log.Info("kept report delivered", "channel", entry.Channel, "run", entry.Message.ID)
-			if sendErr != nil {
-				problems = append(problems, report.Problem{Message: fmt.Sprintf("kept report over %s: %v", entry.Channel, sendErr)})
+		q := channels[entry.Channel]
+		if q == nil {
+			q = &queue{n: n}
+			if at := slices.IndexFunc(n.routes, func(r Route) bool { return r.Channel.Name() == entry.Channel }); at >= 0 {
+				q.channel = n.routes[at].Channel
 			}
-			problems = append(problems, n.drop(entry)...)
-			continue
+			channels[entry.Channel] = q
 		}
-		age := n.opts.Now().Sub(entry.Message.Created)
-		if age > n.opts.MaxAge || i < over {
-			problems = append(problems, report.Problem{
-				Message: fmt.Sprintf("report %q of %s was given up after %d attempts: %v", entry.Message.Subject,
-					entry.Message.Created.UTC().Format("2006-01-02 15:04 MST"), entry.Attempts, sendErr),
-				Hint: "voltar report shows it; voltar check tries the mail server",
-			})
-			problems = append(problems, n.drop(entry)...)
-			continue
+		q.entries = append(q.entries, waiting{entry, i < over})
+	}
+	var sending sync.WaitGroup
+	for _, q := range channels {
+		sending.Go(func() { q.flush(ctx) })
+	}
+	sending.Wait()
+	for _, name := range slices.Sorted(maps.Keys(channels)) {
+		problems = append(problems, channels[name].problems...)
+	}
+	return problems
+}
+
+// queue is what waits for one channel.
+type queue struct {
+	n        *Notifier
+	channel  Channel // nil when it is no longer configured
+	entries  []waiting
+	down     bool // it failed just now: what follows waits its turn
+	problems []report.Problem
+}
+
+type waiting struct {
+	Entry
+	isOver bool // there are more than are kept
+}
+
+func (q *queue) flush(ctx context.Context) {
+	for _, entry := range q.entries {
+		q.problems = append(q.problems, q.send(ctx, entry)...)
+	}
+}
+
+func (q *queue) send(ctx context.Context, entry waiting) (problems []report.Problem) {
+	n := q.n
+	sendErr := errors.New(entry.LastError)
+	switch {
+	case q.channel == nil:
+		sendErr = fmt.Errorf("channel %q is no longer configured", entry.Channel)
+	case !q.down && ctx.Err() == nil:
+		// One attempt only: tonight's message will find out with patience whether the channel works.
+		sendErr = q.channel.Send(ctx, entry.Message)
+		entry.Attempts++
+		q.down = sendErr != nil && !isPermanent(sendErr) && !isPartial(sendErr)
+	}
+	if sendErr == nil || isPartial(sendErr) {
+		n.opts.Log.Info("kept report delivered", "channel", entry.Channel, "run", entry.Message.ID)
+		if sendErr != nil {
+			problems = append(problems, report.Problem{Message: fmt.Sprintf("kept report over %s: %v", entry.Channel, sendErr)})
 		}
-		entry.LastError = sendErr.Error()
-		if err := n.opts.Spool.Put(entry); err != nil {
-			problems = append(problems, report.Problem{Message: fmt.Sprintf("unsent reports: %v", err)})
-		}
+		return append(problems, n.drop(entry.Entry)...)
+	}
+	age := n.opts.Now().Sub(entry.Message.Created)
+	if age > n.opts.MaxAge || entry.isOver {
+		return append(n.drop(entry.Entry), report.Problem{
+			Message: fmt.Sprintf("report %q of %s was given up after %d attempts: %v", entry.Message.Subject,
+				entry.Message.Created.UTC().Format("2006-01-02 15:04 MST"), entry.Attempts, sendErr),
+			Hint: "voltar report shows it; voltar check tries the mail server",
+		})
+	}
+	entry.LastError = sendErr.Error()
+	if err := n.opts.Spool.Put(entry.Entry); err != nil {
+		problems = append(problems, report.Problem{Message: fmt.Sprintf("unsent reports: %v", err)})
 	}
 	return problems
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -338,6 +339,52 @@ func TestFlushIsExclusive(t *testing.T) {
 	}
 	newNotifier(spool, night, mail).Flush(t.Context())
 	equal(t, "delivered", []string{"one"}, mail.sent)
+}
+
+// waiter is a channel that hangs until all of a kind are being sent over at once.
+type waiter struct {
+	name string
+	all  *sync.WaitGroup
+}
+
+func (w waiter) Name() string { return w.name }
+
+func (w waiter) Send(ctx context.Context, _ Message) error {
+	w.all.Done()
+	met := make(chan struct{})
+	go func() {
+		w.all.Wait()
+		close(met)
+	}()
+	select {
+	case <-met:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A channel that hangs takes none of the time of the others: neither for tonight's report nor for what is kept.
+func TestAHangingChannelHoldsUpNoOther(t *testing.T) {
+	spool := newSpool(t)
+	for _, name := range []string{"mail", "hook"} {
+		if err := spool.Put(Entry{Channel: name, Message: messageAt("kept", night)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	n := newNotifier(spool, night, waiter{"mail", &all}, waiter{"hook", &all})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	all.Add(2)
+	if problems := n.Flush(ctx); problems != nil {
+		t.Errorf("kept reports: %v", problems)
+	}
+	equal(t, "spool", nil, spooled(t, spool))
+	all.Add(2)
+	if err := n.Deliver(ctx, messageAt("tonight", night), nil); err != nil {
+		t.Errorf("tonight's report: %v", err)
+	}
 }
 
 func TestRetry(t *testing.T) {
