@@ -164,6 +164,12 @@ type Noter interface {
 	Notes() []string
 }
 
+// Mover is implemented by stores to which data goes on while a call waits: it tells a slow one from one that hangs.
+type Mover interface {
+	// MovedBytes counts what went to the store so far. What is sent again counts once.
+	MovedBytes() int64
+}
+
 // Limits of keys: those of S3 and of Linux file systems.
 const (
 	MaxKeyBytes     = 1024

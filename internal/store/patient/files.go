@@ -2,9 +2,11 @@ package patient
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -17,18 +19,42 @@ type writer struct {
 	cancel context.CancelCauseFunc
 	buffer []byte // what the inner writer is given: a call that was left behind reads on from it
 	bytes  int64
+	pace   pace
+}
+
+// pace holds what one reader or writer moved against the time that its calls took.
+type pace struct {
+	took  time.Duration
+	bytes int64
+}
+
+// keep takes the store as down when it was too slow for as long as its patience lasts.
+func (p *pace) keep(s *Store, began time.Time, n int) error {
+	p.took += time.Since(began)
+	p.bytes += int64(n)
+	if p.took < s.patience {
+		return nil
+	}
+	took, moved := p.took, p.bytes
+	*p = pace{}
+	if moved >= leastBytes(took) {
+		return nil
+	}
+	return s.judge(fmt.Errorf("%w: %s in %s", errSlow, say.Size(moved), took.Round(time.Second)))
 }
 
 func (w *writer) Write(p []byte) (int, error) {
 	buffer := append(w.buffer[:0], p...)
 	w.buffer = nil
-	n, err := within(w.ctx, w.cancel, w.store, w.store.patience, func() (int, error) {
+	began := time.Now()
+	n, err := within(w.ctx, w.cancel, w.store, w.store.patience, w.store.moved, func() (int, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.inner.Write(buffer)
 	}, nil)
 	if err == nil {
 		w.buffer = buffer
+		err = w.pace.keep(w.store, began, n)
 	}
 	w.bytes += int64(n)
 	return n, err
@@ -37,7 +63,9 @@ func (w *writer) Write(p []byte) (int, error) {
 func (w *writer) Commit(ctx context.Context) (store.Object, error) {
 	defer w.cancel(nil)
 	limit := w.store.patience + time.Duration(min(w.bytes, commitMaxBytes)/commitBytesASecond)*time.Second
-	return call(ctx, w.store, limit, func(ctx context.Context) (store.Object, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	return within(ctx, cancel, w.store, limit, w.store.moved, func() (store.Object, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.inner.Commit(ctx)
@@ -69,6 +97,7 @@ type reader struct {
 	cancel    context.CancelCauseFunc
 	sizeBytes int64
 	buffer    []byte // of Read
+	pace      pace   // of Read; the calls of ReadAt are bounded each by itself
 }
 
 func (r *reader) SizeBytes() int64 { return r.sizeBytes }
@@ -80,10 +109,12 @@ func (r *reader) Read(p []byte) (int, error) {
 	if cap(buffer) < len(p) {
 		buffer = make([]byte, len(p))
 	}
+	began := time.Now()
 	n, err := r.bounded(func() (int, error) { return r.inner.Read(buffer[:len(p)]) })
 	copy(p, buffer[:n])
 	if err == nil {
 		r.buffer = buffer
+		err = r.pace.keep(r.store, began, n)
 	}
 	return n, err
 }
@@ -97,7 +128,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 func (r *reader) bounded(read func() (int, error)) (int, error) {
-	return within(r.ctx, r.cancel, r.store, r.store.patience, func() (int, error) {
+	return within(r.ctx, r.cancel, r.store, r.store.patience, nothing, func() (int, error) {
 		r.reading.RLock()
 		defer r.reading.RUnlock()
 		return read()

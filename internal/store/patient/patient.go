@@ -2,6 +2,9 @@
 // is given up, and the store is then down: every later call fails at once, with the first cause, until the program ends. So
 // a destination that hangs, or refuses every connection, costs a run its patience once, and not once for each volume.
 //
+// Data on its way is progress: a call that waits for it goes on for as long as the store is no slower than
+// leastBytesASecond. One that is, byte by byte, is as good as one that hangs, however short each call of its own is.
+//
 // A call that hangs in the kernel, as one on a dead NFS mount does, cannot be ended. It is left behind in a goroutine
 // of its own, which works on copies of the caller's buffers and closes what it may still come back with.
 package patient
@@ -27,11 +30,21 @@ const (
 	commitMaxBytes     = 8 << 30 // more is not left to the end
 )
 
+// leastBytesASecond is the pace of data, either way, below which a store is given up.
+const leastBytesASecond = 16 << 10
+
+// looks is how often within its limit a call that hangs is looked at, whether data moves: a store that stops is given up
+// no later than one part of the limit after it.
+const looks = 8
+
 // lastWord is for how long a call that was told to end may take to say why.
 const lastWord = 2 * time.Second
 
-// errSilent is the cause with which a call is ended.
-var errSilent = errors.New("it does not answer")
+// errSilent and errSlow are causes with which a store is given up.
+var (
+	errSilent = errors.New("it does not answer")
+	errSlow   = errors.New("it is too slow")
+)
 
 // Store is a store with a bound on every call.
 type Store struct {
@@ -88,21 +101,33 @@ func (s *Store) giveUp(cause error) error {
 
 // judge takes the store as down when a call came to an error that says so.
 func (s *Store) judge(err error) error {
-	if err == nil || errors.Is(err, store.ErrDown) || !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, errSilent) {
+	if err == nil || errors.Is(err, store.ErrDown) || !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, errSilent) && !errors.Is(err, errSlow) {
 		return err
 	}
 	return s.giveUp(err)
+}
+
+// nothing moves while a call asks, lists or opens.
+func nothing() int64 { return 0 }
+
+// moved counts what goes to the store, where it tells.
+func (s *Store) moved() int64 {
+	if m, ok := store.As[store.Mover](s.inner); ok {
+		return m.MovedBytes()
+	}
+	return 0
 }
 
 // call makes one call, which must return within the limit. What comes back later goes to drop.
 func call[T any](ctx context.Context, s *Store, limit time.Duration, do func(context.Context) (T, error), drop func(T)) (T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	return within(ctx, cancel, s, limit, func() (T, error) { return do(ctx) }, drop)
+	return within(ctx, cancel, s, limit, nothing, func() (T, error) { return do(ctx) }, drop)
 }
 
-// within is call for calls whose context is that of a reader or writer, which lives on.
-func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store, limit time.Duration,
+// within is call for calls whose context is that of a reader or writer, which lives on. What moved counts puts
+// the limit off for as long as it grows.
+func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store, limit time.Duration, moved func() int64,
 	do func() (T, error), drop func(T)) (value T, err error) {
 	if err := s.Down(); err != nil {
 		return value, err
@@ -111,19 +136,28 @@ func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store
 		value T
 		err   error
 	}
+	start := moved()
 	done := make(chan outcome, 1)
 	go func() {
 		value, err := do()
 		done <- outcome{value, err}
 	}()
-	silent := time.AfterFunc(limit, func() {
-		cancel(fmt.Errorf("%w for %s", errSilent, limit))
-	})
-	defer silent.Stop()
-	select {
-	case o := <-done:
-		return o.value, s.judge(o.err)
-	case <-ctx.Done():
+	look := time.NewTicker(max(limit/looks, 1))
+	defer look.Stop()
+	var seen [looks]int64 // of moved, at the last looks
+	for at := 0; ctx.Err() == nil; {
+		select {
+		case o := <-done:
+			return o.value, s.judge(o.err)
+		case <-ctx.Done():
+		case <-look.C:
+			at++
+			now := moved() - start
+			if at >= looks && now-seen[at%looks] < leastBytes(limit) {
+				cancel(fmt.Errorf("%w for %s", errSilent, limit))
+			}
+			seen[at%looks] = now
+		}
 	}
 	select {
 	case o := <-done:
@@ -138,10 +172,13 @@ func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store
 	return value, s.judge(context.Cause(ctx))
 }
 
+// leastBytes is what has to move in so long.
+func leastBytes(d time.Duration) int64 { return max(int64(d.Seconds()*leastBytesASecond), 1) }
+
 // Create begins an object; see store.Store.
 func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	inner, err := within(ctx, cancel, s, s.patience, func() (store.Writer, error) { return s.inner.Create(ctx, key, opts) },
+	inner, err := within(ctx, cancel, s, s.patience, nothing, func() (store.Writer, error) { return s.inner.Create(ctx, key, opts) },
 		func(w store.Writer) { _ = w.Abort() }) // nobody waits for it any more
 	if err != nil {
 		cancel(nil)
@@ -153,7 +190,7 @@ func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (
 // Open opens an object for reading; see store.Store.
 func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	inner, err := within(ctx, cancel, s, s.patience, func() (store.Reader, error) { return s.inner.Open(ctx, key) },
+	inner, err := within(ctx, cancel, s, s.patience, nothing, func() (store.Reader, error) { return s.inner.Open(ctx, key) },
 		func(r store.Reader) { _ = r.Close() })
 	if err != nil {
 		cancel(nil)

@@ -225,3 +225,112 @@ func (lockingStore) LockFor() time.Duration                                 { re
 func (lockingStore) Lock(context.Context, []string, time.Time) error        { return store.ErrUnreachable }
 func (lockingStore) CheckDelete(context.Context, []string) error            { return nil }
 func (lockingStore) LockedUntil(context.Context, string) (time.Time, error) { return time.Time{}, nil }
+
+// slow is a store whose writes and commits take longer than the patience while data moves, and whose reads drip.
+type slow struct {
+	store.Store
+	moved atomic.Int64
+	pace  int64         // bytes that move in each step
+	steps int           // of a call
+	step  time.Duration // how long each takes
+}
+
+func (s *slow) MovedBytes() int64 { return s.moved.Load() }
+
+func (s *slow) wait() {
+	for range s.steps {
+		time.Sleep(s.step)
+		s.moved.Add(s.pace)
+	}
+}
+
+func (s *slow) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	w, err := s.Store.Create(ctx, key, opts)
+	return &slowWriter{w, s}, err
+}
+
+func (s *slow) Open(ctx context.Context, key string) (store.Reader, error) {
+	r, err := s.Store.Open(ctx, key)
+	return &slowReader{r, s}, err
+}
+
+type slowWriter struct {
+	store.Writer
+	store *slow
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	w.store.wait()
+	return w.Writer.Write(p)
+}
+
+func (w *slowWriter) Commit(ctx context.Context) (store.Object, error) {
+	w.store.wait()
+	return w.Writer.Commit(ctx)
+}
+
+type slowReader struct {
+	store.Reader
+	store *slow
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	time.Sleep(r.store.step)
+	return r.Reader.Read(p[:min(1, len(p))])
+}
+
+// A line that takes longer for what a call waits for than the patience lasts is not down while data moves on it.
+func TestAStoreToWhichDataMovesIsNotDown(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		pace int64
+		down bool
+	}{
+		{"moves", 1 << 20, false},
+		{"hangs", 0, true},
+		{"drips", 1, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			inner := &slow{Store: onDisk(t), pace: test.pace, steps: 40, step: 50 * time.Millisecond}
+			s := patient.Wrap(inner, time.Second)
+			w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Write(make([]byte, 1<<20))
+			if err == nil {
+				_, err = w.Commit(t.Context())
+			}
+			if errors.Is(err, store.ErrDown) != test.down || !test.down && err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+}
+
+// A store that gives a byte now and then answers every call in time, and would take days for a file.
+func TestAStoreThatDripsIsDown(t *testing.T) {
+	inner := &slow{Store: onDisk(t), step: 5 * time.Millisecond}
+	w, err := inner.Store.Create(t.Context(), "a/b", store.PutOptions{})
+	if err == nil {
+		_, err = w.Write(make([]byte, 64<<10))
+	}
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := patient.Wrap(inner, 200*time.Millisecond)
+	r, err := s.Open(t.Context(), "a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r); !errors.Is(err, store.ErrDown) {
+		t.Errorf("reading ended with %v", err)
+	}
+	if _, err := s.Usage(t.Context()); !errors.Is(err, store.ErrDown) {
+		t.Errorf("the next call ended with %v", err)
+	}
+}

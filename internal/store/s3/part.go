@@ -67,6 +67,18 @@ type part struct {
 
 	chunks [][]byte
 	file   *os.File // holds all when not nil
+
+	mu    sync.Mutex // over moved: a request that failed may still read on
+	moved int64      // how far it was on its way to the server at most
+}
+
+// onTheWay notes that a request has read so far, and returns how much of that had not been on its way before.
+func (p *part) onTheWay(offset int64) (more int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	more = max(offset-p.moved, 0)
+	p.moved += more
+	return more
 }
 
 func newPart(memory *Memory, dir string, sum hash.Hash) *part {

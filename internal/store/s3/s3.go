@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -90,6 +91,7 @@ type Store struct {
 	minPart int64
 	clock   clock
 	lacks   lacks
+	moved   atomic.Int64 // bytes of data on their way, once each
 
 	mu     sync.Mutex
 	bucket *bucket // what is known of it; nil until asked
@@ -103,6 +105,7 @@ var (
 	_ store.DeleteChecker = (*Store)(nil)
 	_ store.Locker        = (*Store)(nil)
 	_ store.Noter         = (*Store)(nil)
+	_ store.Mover         = (*Store)(nil)
 	_ store.TagWriter     = (*writer)(nil)
 )
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -470,5 +471,25 @@ func TestUploadLimit(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
 	if err := slow.wait(ctx, 1000); !errors.Is(err, cause) {
 		t.Errorf("waiting ended with %v", err)
+	}
+}
+
+// What is sent again is no progress: a server that hangs would otherwise look alive for as long as its kernel takes data.
+func TestMovedBytesCountOnce(t *testing.T) {
+	s := &Store{memory: NewMemory(DefaultMemoryBytes)}
+	p := newPart(s.memory, t.TempDir(), crc32.NewIEEE())
+	if _, err := p.fill(noise(100_000)); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ reads, moved int64 }{{60_000, 60_000}, {40_000, 60_000}, {100_000, 100_000}, {100_000, 100_000}} {
+		if _, err := io.CopyN(io.Discard, s.body(t.Context(), p), step.reads); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.MovedBytes(); got != step.moved {
+			t.Errorf("after a request of %d bytes %d have moved, want %d", step.reads, got, step.moved)
+		}
+	}
+	if err := p.release(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -256,7 +256,7 @@ func (w *writer) send(p *part, number int) error {
 			Md5Base64: md5, Sha256Hex: payload, CustomHeader: headers.Clone(), DisableContentSha256: true,
 		}
 		sent, err = w.store.core.PutObjectPart(ctx, w.store.opts.Bucket, w.store.object(w.key), w.upload, number,
-			w.store.limit.reader(ctx, p.reader()), p.size, opts)
+			w.store.body(ctx, p), p.size, opts)
 		return err
 	})
 	if err != nil {
@@ -268,6 +268,29 @@ func (w *writer) send(p *part, number int) error {
 	entry.ETag = sent.ETag
 	w.store.sum.enter(entry, value)
 	return nil
+}
+
+// MovedBytes counts what went to the server so far; see store.Mover.
+func (s *Store) MovedBytes() int64 { return s.moved.Load() }
+
+// body is a part as one request sends it.
+func (s *Store) body(ctx context.Context, p *part) io.Reader {
+	return s.limit.reader(ctx, &movedReader{store: s, part: p, inner: p.reader()})
+}
+
+// movedReader counts what of a part goes on its way for the first time: what is sent again is no progress.
+type movedReader struct {
+	store  *Store
+	part   *part
+	inner  io.Reader
+	offset int64
+}
+
+func (r *movedReader) Read(p []byte) (int, error) {
+	n, err := r.inner.Read(p)
+	r.offset += int64(n)
+	r.store.moved.Add(r.part.onTheWay(r.offset))
+	return n, err
 }
 
 // payloadSum is what the request is signed with: over plain HTTP the sum of its body, which nobody on the way can
@@ -387,7 +410,7 @@ func (w *writer) put() (done stored, err error) {
 	if err == nil {
 		err = w.store.appear(w.ctx, func(ctx context.Context) error {
 			info, err := w.store.core.PutObject(ctx, w.store.opts.Bucket, w.store.object(w.key),
-				w.store.limit.reader(ctx, p.reader()), p.size, md5, payload, opts)
+				w.store.body(ctx, p), p.size, md5, payload, opts)
 			done = stored{sum: base64Of(value), version: info.VersionID, etag: info.ETag}
 			return err
 		})
