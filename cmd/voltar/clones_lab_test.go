@@ -112,7 +112,7 @@ command = ["sh", "-c", "dd if=/dev/host/b of=/dev/host/b bs=1M conv=notrunc ifla
 	result = s.run(t, 0)
 	for _, name := range []string{"a", "b"} {
 		_, m := s.newest(t, "host/"+name)
-		if x := m.Extents[0]; x.State != catalog.StateImage || !strings.Contains(x.Reason, "a [[group]] of all volumes") {
+		if x := m.Extents[0]; x.State != catalog.StateImage || !strings.Contains(x.Reason, "a [[group]] takes them at one moment") {
 			t.Errorf("%s: %+v", name, x)
 		}
 	}
