@@ -9,6 +9,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/config"
 	"voltar/internal/quiesce"
+	"voltar/internal/quiet"
 	"voltar/lvm"
 )
 
@@ -87,7 +88,7 @@ func (s *setup) freezes(guests []string) []quiesce.Freeze {
 	var list []quiesce.Freeze
 	for _, name := range guests {
 		if name == config.FreezeLocal {
-			list = append(list, quiesce.Freeze{Name: backup.FreezeHere, Method: quiesce.MethodLocal, Must: s.opts.mustBeQuiet})
+			list = append(list, quiesce.Freeze{Name: quiet.FreezeHere, Method: quiesce.MethodLocal, Must: s.opts.mustBeQuiet})
 			continue
 		}
 		g, found := s.config.Guest(name)

@@ -21,6 +21,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/extent"
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
@@ -255,9 +256,10 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		Now:      s.now,
 	}
 	opts := backup.Options{
-		Host: s.host, MachineID: machineID, Version: programVersion(),
-		ConfigPath: cfg.Path(), RunDir: cfg.RunDir, Parallel: cfg.Parallel,
-		MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
+		Host: catalog.Host{Name: s.host, MachineID: machineID}, Version: programVersion(), ConfigPath: cfg.Path(), RunDir: cfg.RunDir,
+		Limits: backup.Limits{
+			Parallel: cfg.Parallel, MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
+		},
 		Select: backup.Select{
 			VolumeGroups: cfg.Select.VolumeGroups, Include: cfg.Select.Include, Exclude: cfg.Select.Exclude,
 			IncludeTags: cfg.Select.IncludeTags, ExcludeTags: cfg.Select.ExcludeTags,
@@ -292,14 +294,14 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 	cfg := s.config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
-	settings := backup.Settings{As: backup.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
+	settings := backup.Settings{As: extent.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
 	var freeze []string
 	for _, rule := range cfg.Volumes {
 		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
 			continue
 		}
 		if rule.As != "" {
-			settings.As = backup.As(rule.As)
+			settings.As = extent.As(rule.As)
 		}
 		settings.Exclude = append(settings.Exclude, rule.Exclude...)
 		freeze = append(freeze, rule.Freeze...)

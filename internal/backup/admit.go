@@ -3,9 +3,21 @@ package backup
 import (
 	"context"
 
+	"voltar/archive"
 	"voltar/internal/admit"
+	"voltar/internal/quiesce"
 	"voltar/lvm"
 )
+
+// admitted is a volume that is ready for its snapshot: nothing that takes time is left to do before it, so that nothing is
+// frozen for longer than the snapshots themselves take.
+type admitted struct {
+	*member
+	volume  lvm.Volume // active
+	exclude *archive.Matcher
+	room    *lvm.Reservation // for the snapshot; nil for thin volumes, which need none
+	reduced lvm.SizeReduced  // what of the room it wanted it did not get
+}
 
 // space is the room of volume groups as an admit.Queue asks for it.
 type space struct{ alloc *lvm.Allocator }
@@ -19,46 +31,97 @@ func (s space) Take(ctx context.Context, group string, bytes int64) (admit.Taken
 	return s.alloc.Reserve(ctx, group, bytes, bytes)
 }
 
-// newQueue makes the queue of a run.
-func (e *Engine) newQueue() *admit.Queue {
-	return admit.New(space{e.space}, e.opts.Parallel, e.spareFraction())
-}
-
 // spareFraction is the part of a snapshot that it is extended by.
-func (e *Engine) spareFraction() float64 { return e.opts.Snapshot.ExtendByPercent / 100 }
+func (o *Options) spareFraction() float64 { return o.Snapshot.ExtendByPercent / 100 }
 
 // wantOf is what a volume needs to begin.
-func (e *Engine) wantOf(v lvm.Volume, vg lvm.VG) admit.Want {
+func (o *Options) wantOf(v lvm.Volume, vg lvm.VG) admit.Want {
 	if v.IsThin() {
 		return admit.Want{}
 	}
-	want, floor := e.opts.Settings(v).SnapshotSize.Bounds(v.SizeBytes, vg.ExtentBytes)
+	want, floor := o.Settings(v).SnapshotSize.Bounds(v.SizeBytes, vg.ExtentBytes)
 	return admit.Want{Group: v.VG, WantBytes: want, FloorBytes: floor}
 }
 
-// join takes a unit's place in the queue of its run.
-func (r *run) join(ctx context.Context, queue *admit.Queue, u unit) *admit.Ticket {
+// join takes the unit's place in the queue of its run.
+func (u unit) join(ctx context.Context, queue *admit.Queue) *admit.Ticket {
 	var request admit.Request
-	for _, v := range u.members {
-		request = append(request, r.wantOf(v.volume, v.vg))
+	for _, m := range u.members {
+		request = append(request, u.run.opts.wantOf(m.volume, m.vg))
 	}
 	if len(u.members) == 1 {
-		ctx = u.members[0].within(ctx) // it may be cancelled while it waits
+		ctx = u.members[0].scope.ctx // it may be cancelled while it waits
 	}
 	return queue.Join(ctx, request)
 }
 
-// admitted enters what its members were given. Their shares go back with all else that they hold.
-func (u unit) admitted(ctx context.Context, grant admit.Grant, err error) {
-	for i, v := range u.members {
-		if err != nil {
-			if v.within(ctx).Err() == nil { // otherwise it says itself that it was stopped
-				v.fail(err)
-			}
+// admit waits for the unit's turn and gets its members ready for their snapshots. It returns those that are.
+func (u unit) admit(ticket *admit.Ticket) (ready []*admitted) {
+	grant, err := ticket.Wait()
+	for i, m := range u.members {
+		ctx := m.scope.begin(u.run.opts.MaxDuration)
+		m.line.Started = u.run.Now().UTC()
+		var share *admit.Share
+		switch {
+		case err == nil:
+			share = grant[i]
+			m.held.Push(func(context.Context) error { share.Release(); return nil })
+			m.fail(share.Err)
+		case ctx.Err() == nil: // otherwise it says itself that it was stopped
+			m.fail(err)
+		}
+		if m.failed() {
 			continue
 		}
-		v.share = grant[i]
-		v.fail(v.share.Err)
-		v.held.Push(func(context.Context) error { v.share.Release(); return nil })
+		a, err := m.admit(ctx, share)
+		if m.fail(err); err == nil {
+			ready = append(ready, a)
+		}
 	}
+	return ready
+}
+
+// admit gets a volume ready for the snapshot that it is backed up from, in the room that it was given.
+func (m *member) admit(ctx context.Context, share *admit.Share) (*admitted, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return m.ready(ctx, func() (*lvm.Reservation, error) {
+		room, _ := share.Taken.(*lvm.Reservation)
+		return room, nil
+	})
+}
+
+// ready makes a volume active, runs its hooks and takes the room for its snapshot, where it needs any.
+func (m *member) ready(ctx context.Context, take func() (*lvm.Reservation, error)) (*admitted, error) {
+	exclude, err := archive.NewMatcher(m.settings.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	a := &admitted{member: m, volume: m.volume, exclude: exclude}
+	if !a.volume.Active {
+		active, undo, err := m.run.owner.Activate(ctx, m.volume)
+		if undo != nil {
+			m.held.Push(undo)
+		}
+		if a.volume = active; err != nil {
+			return nil, err
+		}
+	}
+	if err := m.runHooks(ctx, quiesce.PhaseBefore); err != nil {
+		return nil, err
+	}
+	if m.volume.IsThin() {
+		limits := m.run.opts.Snapshot
+		_, err := m.run.LVM.CheckThinPool(ctx, m.volume.VG, m.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+		return a, err
+	}
+	if a.room, err = take(); err == nil {
+		want, _ := m.settings.SnapshotSize.Bounds(m.volume.SizeBytes, m.vg.ExtentBytes)
+		a.reduced = lvm.SizeReduced{WantedBytes: want, GrantedBytes: a.room.Bytes}
+	}
+	return a, err
 }

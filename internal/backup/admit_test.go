@@ -1,15 +1,13 @@
 package backup
 
 import (
-	"context"
-	"log/slog"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"voltar/internal/admit"
 	"voltar/internal/hostcmd"
-	"voltar/internal/owned"
 	"voltar/lvm"
 )
 
@@ -22,48 +20,50 @@ func TestUnitsTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	runner := hostcmd.New(hostcmd.Options{SearchPath: append([]string{dir}, hostcmd.DefaultSearchPath...)})
-	e := New(Deps{Host: &owned.Host{LVM: lvm.New(runner, lvm.Options{RunRoot: dir}), Log: slog.New(slog.DiscardHandler)}}, Options{
-		Parallel: 2, Settings: func(lvm.Volume) Settings { return Settings{SnapshotSize: lvm.SizePolicy{FloorBytes: 64 << 20}} },
-	})
-	r := &run{Engine: e}
-	vg := lvm.VG{Name: "vg", FreeBytes: 310378496, ExtentBytes: 4 << 20}
+	s := newSite(t, "disk")
+	s.opts.Parallel = 2
+	s.opts.Settings = func(lvm.Volume) Settings { return Settings{SnapshotSize: lvm.SizePolicy{FloorBytes: 64 << 20}} }
+	s.LVM = lvm.New(runner, lvm.Options{RunRoot: dir})
+	e := New(s.Deps, s.opts)
+	r, err := e.begin(t.Context(), "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	plan := &Plan{Inventory: lvm.Inventory{VGs: []lvm.VG{{Name: "vg", FreeBytes: 310378496, ExtentBytes: 4 << 20}}}}
 	var units []unit
-	for _, name := range []string{"a", "b", "c", "thin"} {
-		v := &volumeRun{run: r, volume: lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20}, vg: vg}
-		if name == "thin" {
-			v.volume.Kind = lvm.KindThin
-		}
-		units = append(units, unit{members: []*volumeRun{v}})
+	for _, name := range []string{"a", "b", "c"} {
+		m := r.newMember(t.Context(), plan, lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20, Active: true})
+		units = append(units, unit{run: r, members: []*member{m}})
 	}
 	ctx := t.Context()
-	r.takeTurns(ctx, units)
-	queue := e.newQueue()
+	queue := admit.New(space{e.space}, e.opts.Parallel, e.opts.spareFraction())
 	var tickets []*admit.Ticket
 	for _, u := range units {
-		tickets = append(tickets, r.join(ctx, queue, u))
+		tickets = append(tickets, u.join(ctx, queue))
 	}
-	begin := func(i int) *volumeRun {
-		grant, err := tickets[i].Wait()
-		units[i].admitted(ctx, grant, err)
-		return units[i].members[0]
+	begin := func(i int) (*member, *admitted) {
+		m := units[i].members[0]
+		ready := units[i].admit(tickets[i])
+		if len(ready) == 0 {
+			return m, nil
+		}
+		return m, ready[0]
 	}
-	first, thin := begin(0), begin(3)
-	if first.failure != nil || first.share.Bytes != 310378496 || thin.failure != nil || thin.share.Bytes != 0 {
-		t.Fatalf("first %v %+v, thin %v %+v", first.failure, first.share, thin.failure, thin.share)
+	first, a := begin(0)
+	if first.failure != nil || a.room.Bytes != 310378496 || a.reduced.String() == "" {
+		t.Fatalf("first: %v, room %+v, reduced %q", first.failure, a.room, a.reduced)
 	}
-	if err := first.reserve(ctx); err != nil || first.room == nil || first.room.Bytes != first.share.Bytes || first.reduced.String() == "" {
-		t.Errorf("%v, room %+v, reduced %q", err, first.room, first.reduced)
-	}
-	units[1].members[0].turn.cancel(errCancelled)
-	cancelled := begin(1)
-	if cancelled.share != nil || context.Cause(cancelled.within(ctx)) != errCancelled {
-		t.Errorf("a volume that was cancelled in the queue has %+v", cancelled.share)
+	units[1].members[0].scope.cancel(errCancelled)
+	if second, a := begin(1); a != nil || !errors.Is(second.failure, errCancelled) {
+		t.Errorf("a volume that was cancelled in the queue: %+v, %v", a, second.failure)
 	}
 	if err := first.held.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	third := begin(2)
-	if third.failure != nil || third.share.Bytes != 310378496 {
-		t.Errorf("third: %v, %+v", third.failure, third.share)
+	if third, a := begin(2); third.failure != nil || a.room.Bytes != 310378496 {
+		t.Errorf("third: %v, %+v", third.failure, a)
 	}
 }

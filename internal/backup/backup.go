@@ -1,15 +1,21 @@
 // Package backup is a run: it chooses volumes, backs each up, applies retention and says what became of everything.
 //
-// The way of one volume:
+// The way of one volume is six stages, each in a file, each handing on a value of its own:
 //
-//	unit.go     quiesce the members of a unit, snapshot them, let them go on
-//	volume.go   read the table, archive each extent, pass the gate, commit, let the snapshot go, apply retention
-//	survey.go   what is on the volume: partition table, extents, filesystems
-//	extent.go   one extent as files or as an image
-//	gate.go     what must hold before a manifest is written
+//	admit.go     place in the queue, lock, room, hooks             admitted
+//	snapshot.go  the guest held still, lvcreate, the guest goes on  snapshotted
+//	survey.go    what lies on the snapshot, which watch.go watches  surveyed
+//	archive.go   every extent to every destination                 archived
+//	publish.go   the manifest: from here on there is a backup
+//	retain.go    everything is let go of, and the policy applied
 //
-// Around it: plan.go (which volumes, and why not the rest), package owned (what a run has on the host, and what dead
-// runs left of theirs), package placement (the destinations, and every file on its way there), retain.go (what goes).
+// account.go has what each of them writes to: the line of the report, and what is to be let go of.
+// unit.go leads volumes that are snapshotted at one moment along it. Directories, dumps and streams (sources.go, dumps.go) come
+// in at archived, and snapshots for other tools (kept.go) leave at snapshotted.
+//
+// Around it: run.go (from lock to report), plan.go (which volumes, and why not the rest), cancel.go (who ends one of them), and
+// the packages extent (what lies on a volume, and how it gets into a backup), placement (the destinations), quiet (what is held
+// still around snapshots) and owned (what a run has on the host, and what dead runs left of theirs).
 package backup
 
 import (
@@ -18,6 +24,8 @@ import (
 	"time"
 
 	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/extent"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
@@ -37,25 +45,29 @@ var (
 
 // Options of an Engine.
 type Options struct {
-	Host       string // name in paths and reports
-	MachineID  string
-	Version    string // of the program, for manifests and the report
-	ConfigPath string // for the report and the lock; "" without a file
+	Host       catalog.Host // as manifests and markers name it
+	Version    string       // of the program, for manifests and the report
+	ConfigPath string       // for the report and the lock; "" without a file
 	RunDir     string
 
-	Parallel int // volumes at a time
-	// MaxDuration bounds one volume or other source from its turn on, and MaxRunDuration all of a run; 0 sets no bound.
-	MaxDuration, MaxRunDuration time.Duration
-	Select                      Select
-	Snapshot                    SnapshotOptions
-	Settings                    func(lvm.Volume) Settings // what the configuration says of one volume
-	Destinations                []placement.Destination
-	Groups                      []Group
-	Hooks                       []quiesce.Hook // of the run as a whole
-	Sources                     Sources
+	Limits
+	Select       Select
+	Snapshot     SnapshotOptions
+	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
+	Destinations []placement.Destination
+	Groups       []Group
+	Hooks        []quiesce.Hook // of the run as a whole
+	Sources      Sources
 
 	VanishedKeep time.Duration     // after its last backup, those of a volume that is gone end; 0 keeps them
 	Damage       map[string]string // what was found wrong with backups since, as in catalog.Filter
+}
+
+// Limits bound a run.
+type Limits struct {
+	Parallel int // volumes at a time
+	// MaxDuration bounds one volume or other source from its turn on, and MaxRunDuration all of a run; 0 sets no bound.
+	MaxDuration, MaxRunDuration time.Duration
 }
 
 // Select says which volumes a run without arguments takes. Patterns match as Match says.
@@ -77,20 +89,9 @@ type SnapshotOptions struct {
 	ThinMetadataPercent float64
 }
 
-// As says how the extents of a volume are stored.
-type As string
-
-// Ways to store extents.
-const (
-	AsAuto  As = "auto"  // files where the filesystem can be mounted, an image otherwise
-	AsFiles As = "files" // likewise, but an extent that is no mountable filesystem fails the volume
-	AsImage As = "image"
-	AsSkip  As = "skip"
-)
-
 // Settings are what one volume is backed up with.
 type Settings struct {
-	As           As
+	As           extent.As
 	Exclude      []string
 	Level        archive.Level
 	SnapshotSize lvm.SizePolicy
@@ -142,7 +143,8 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 	case errors.As(err, &held):
 		return nil, err
 	case err != nil:
-		return e.reportFailedStart(err), err
+		// A night without a backup and without a word of it would be the worst.
+		return (&record{log: e.Log, report: e.opts.newReport("run", e.Now())}).finish(e.Now(), nil, err), err
 	}
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	defer r.listen()()

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"voltar/internal/control"
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 // errCancelled is why a volume failed that a person took out of its run.
@@ -25,63 +25,88 @@ func forOthers(cause error) error {
 	return cause
 }
 
-// explainFailure says why the volume failed, and of one that a person stopped how it is backed up after all.
-func (v *volumeRun) explainFailure() *report.Problem {
-	problem := report.ProblemOf(v.failure)
-	if errors.Is(v.failure, errCancelled) {
-		problem.Hint = "`voltar run " + v.name() + "` backs it up"
-	}
-	return problem
-}
-
-// turn is a volume's part in a run that can be ended alone.
-type turn struct {
-	name, lv string          // the volume's: what is known of it otherwise changes while it is at work
-	ctx      context.Context // ends with the run's, or alone when the volume is cancelled
+// cancelScope is a source's part in a run, which can be ended alone.
+type cancelScope struct {
+	name, lv string          // the source's, lv of volumes only: what is known of it otherwise changes while it is at work
+	ctx      context.Context // ends with the run's, or alone when the source is cancelled or takes too long
 	cancel   context.CancelCauseFunc
-	begun    chan struct{} // closed when the volume's turn has come
-	ended    chan struct{} // closed when the volume holds nothing any more
-	timer    *time.Timer   // ends it when it takes too long; nil without a bound
+	begun    chan struct{} // closed when the source's turn has come
+	ended    chan struct{} // closed when the source holds nothing any more
 }
 
-// takeTurns gives each volume of a run a turn of its own.
-func (r *run) takeTurns(ctx context.Context, units []unit) {
+func newScope(ctx context.Context, name, lv string) *cancelScope {
+	s := &cancelScope{name: name, lv: lv, begun: make(chan struct{}), ended: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	return s
+}
+
+// begin says that the source's turn has come, and returns the context of all that is done for it alone. It ends when the source
+// has taken as long as it may.
+func (s *cancelScope) begin(most time.Duration) context.Context {
+	close(s.begun)
+	if most > 0 {
+		timer := time.AfterFunc(most, func() {
+			s.cancel(say.WithHint(&overtimeError{fmt.Sprintf("it has taken longer than max_duration, %s", most)},
+				"look at what makes it slow: the disk, the destinations, the command of a dump, or a great many small files; "+
+					"max_duration in [limits] gives it more time"))
+		})
+		context.AfterFunc(s.ctx, func() { timer.Stop() })
+	}
+	return s.ctx
+}
+
+// end says that the source holds nothing any more.
+func (s *cancelScope) end() {
+	s.cancel(nil)
+	close(s.ended)
+}
+
+// over tells whether the source is done.
+func (s *cancelScope) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// overtimeError is why a source failed that took longer than it may, or whose run did.
+type overtimeError struct{ message string }
+
+func (e *overtimeError) Error() string { return e.message }
+
+// overtime is why the scope ended when the source took too long, or nil.
+func (s *cancelScope) overtime() error {
+	cause := context.Cause(s.ctx)
+	var over *overtimeError
+	if errors.As(cause, &over) {
+		return cause
+	}
+	return nil
+}
+
+// bounded returns the context of a run's sources, which ends when all of them together have taken as long as they may.
+func (o *Options) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	most := o.MaxRunDuration
+	if most <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, most, say.WithHint(
+		&overtimeError{fmt.Sprintf("the run has gone on for max_run_duration, %s", most)},
+		"max_run_duration in [limits] gives the run more time; `voltar run VOLUME` backs up one volume alone"))
+}
+
+// roster are the sources of a run, for those who take one out of it.
+type roster struct {
+	mu       sync.Mutex
+	accounts []*account
+}
+
+func (r *roster) add(a *account) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, u := range units {
-		for _, v := range u.members {
-			v.turn = &turn{name: v.name(), lv: v.volume.Name, begun: make(chan struct{}), ended: make(chan struct{})}
-			v.turn.ctx, v.turn.cancel = context.WithCancelCause(ctx)
-			r.turns = append(r.turns, v)
-		}
-	}
-}
-
-// within is the context for a volume's own part in what is done for a unit.
-func (v *volumeRun) within(ctx context.Context) context.Context {
-	if v.turn == nil {
-		return ctx
-	}
-	return v.turn.ctx
-}
-
-// beginTurn says that the volume's turn has come.
-func (v *volumeRun) beginTurn() {
-	if v.turn != nil {
-		close(v.turn.begun)
-		v.turn.bound(v.run.opts.MaxDuration)
-	}
-}
-
-// endTurn says that the volume holds nothing any more.
-func (v *volumeRun) endTurn() {
-	if v.turn != nil {
-		if v.turn.timer != nil {
-			v.turn.timer.Stop()
-		}
-		v.turn.cancel(nil)
-		close(v.turn.ended)
-	}
+	r.accounts = append(r.accounts, a)
 }
 
 // listen lets people take volumes out of the run. A run that cannot listen goes on without.
@@ -100,66 +125,57 @@ func (r *run) listen() (closeControl func()) {
 
 func (o Options) controlName() string { return cmp.Or(o.ConfigPath, "none") }
 
-// answer takes a volume out of the run, and returns when it is free.
+// answer takes a source out of the run, and returns when it is free.
 func (r *run) answer(_ context.Context, request control.Request) (string, error) {
-	v, err := r.findTurn(request.Cancel)
+	a, err := r.roster.find(request.Cancel)
 	if err != nil {
 		return "", err
 	}
-	r.Log.Warn("cancelled by a person", "run", r.id, "volume", v.turn.name)
-	v.turn.cancel(errCancelled)
+	name := a.scope.name
+	r.Log.Warn("cancelled by a person", "run", r.id, "volume", name)
+	a.scope.cancel(errCancelled)
 	select {
-	case <-v.turn.begun:
-		<-v.turn.ended // bounded, as all cleaning up is; the run itself waits for it
+	case <-a.scope.begun:
+		<-a.scope.ended // bounded, as all cleaning up is; the run itself waits for it
 	default: // when its turn comes it finds itself cancelled
-		return v.turn.name + " is taken out of the run before its turn", nil
+		return name + " is taken out of the run before its turn", nil
 	}
 	switch {
-	case len(v.remains) > 0:
-		return "", say.WithHint(fmt.Errorf("%s is cancelled but not free: %s", v.name(), strings.Join(v.remains, "; ")),
+	case len(a.remains) > 0:
+		return "", say.WithHint(fmt.Errorf("%s is cancelled but not free: %s", name, strings.Join(a.remains, "; ")),
 			"`voltar cleanup` tries again once the run has ended")
-	case !errors.Is(v.failure, errCancelled):
-		return "", fmt.Errorf("%s was done before it could be cancelled", v.name())
+	case !errors.Is(a.failure, errCancelled):
+		return "", fmt.Errorf("%s was done before it could be cancelled", name)
 	}
-	return v.name() + " is free; the rest of the run goes on", nil
+	return name + " is free; the rest of the run goes on", nil
 }
 
-// findTurn returns the volume of the run that a person means and that is not done.
-func (r *run) findTurn(wanted string) (*volumeRun, error) {
+// find returns the source of the run that a person means and that is not done.
+func (r *roster) find(wanted string) (*account, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var going []string
-	var found []*volumeRun
-	for _, v := range r.turns {
-		if v.turn.name == wanted || v.turn.lv == wanted {
-			found = append(found, v)
+	var found []*account
+	for _, a := range r.accounts {
+		if a.scope.name == wanted || a.scope.lv == wanted {
+			found = append(found, a)
 		}
-		if !v.turn.over() {
-			going = append(going, v.turn.name)
+		if !a.scope.over() {
+			going = append(going, a.scope.name)
 		}
 	}
 	slices.Sort(going)
 	switch {
-	case len(found) == 1 && !found[0].turn.over():
+	case len(found) == 1 && !found[0].scope.over():
 		return found[0], nil
 	case len(found) == 1:
-		return nil, fmt.Errorf("the run is done with %s already", found[0].turn.name)
+		return nil, fmt.Errorf("the run is done with %s already", found[0].scope.name)
 	case len(found) > 1:
 		return nil, say.WithHint(fmt.Errorf("%q is in several volume groups", wanted), "name one as VG/LV")
 	case len(going) == 0:
 		return nil, fmt.Errorf("%q is not in the run, which is at work on no volume now", wanted)
 	}
 	return nil, fmt.Errorf("%q is not in the run, which has these before it: %s", wanted, strings.Join(going, ", "))
-}
-
-// over tells whether the volume is done.
-func (t *turn) over() bool {
-	select {
-	case <-t.ended:
-		return true
-	default:
-		return false
-	}
 }
 
 // Cancel takes one volume out of the run of a configuration that is going on, in whichever process, and returns in words

@@ -1,25 +1,37 @@
 package backup
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
 
+	"voltar/internal/catalog"
 	"voltar/internal/control"
 	"voltar/internal/owned"
-	"voltar/lvm"
 )
+
+// newTestRun is a run that has no destination, on no host.
+func newTestRun(opts Options) *run {
+	e := &Engine{Deps: Deps{Host: &owned.Host{Log: slog.New(slog.DiscardHandler)}}, opts: opts}
+	return &run{Engine: e, record: &record{log: e.Log}, id: "run", placing: e.placing()}
+}
+
+func volumeSource(lv string) catalog.Source {
+	return catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: lv}
+}
 
 // A person may cancel at any time: what is read then of a volume does not change while it is at work. The race detector
 // judges.
 func TestCancelWhileAVolumeIsLookedAt(t *testing.T) {
-	r := &run{Engine: &Engine{Deps: Deps{Host: &owned.Host{Log: slog.New(slog.DiscardHandler)}}}, id: "run"}
-	v := &volumeRun{run: r, volume: lvm.Volume{VG: "vg", Name: "lv"}}
-	r.takeTurns(t.Context(), []unit{{members: []*volumeRun{v}}})
+	r := newTestRun(Options{})
+	a := r.newAccount(t.Context(), volumeSource("lv"))
+	r.newAccount(t.Context(), catalog.Source{Kind: catalog.SourceDirectory, Name: "lv"})
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		v.volume = lvm.Volume{VG: "vg", Name: "lv", Active: true} // as activating it does
+		a.fail(context.Canceled) // as whatever the cancelling ended
+		a.warn("a warning", "")
 	}()
 	if _, err := r.answer(t.Context(), control.Request{Cancel: "vg/none"}); err == nil || !strings.Contains(err.Error(), "vg/lv") {
 		t.Errorf("of another: %v", err)
@@ -28,4 +40,7 @@ func TestCancelWhileAVolumeIsLookedAt(t *testing.T) {
 		t.Errorf("%q %v", done, err)
 	}
 	<-looked
+	if done, err := r.answer(t.Context(), control.Request{Cancel: "@directory/lv"}); err != nil || !strings.HasPrefix(done, "@directory/lv is taken out") {
+		t.Errorf("%q %v", done, err)
+	}
 }

@@ -20,7 +20,7 @@ type CopyRequest struct {
 
 // Copy makes up what one destination lacks of another; see placement.Copy. It does not wait for a run, nor hold up one.
 func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []placement.CopyLine, err error) {
-	from, to, err := e.copyEnds(q)
+	from, to, err := e.opts.copyEnds(q)
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +42,13 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []placement.Cop
 }
 
 // copyEnds finds the destinations that a request names.
-func (e *Engine) copyEnds(q CopyRequest) (from, to placement.Destination, err error) {
+func (o *Options) copyEnds(q CopyRequest) (from, to placement.Destination, err error) {
 	find := func(name string) (placement.Destination, error) {
-		i := slices.IndexFunc(e.opts.Destinations, func(d placement.Destination) bool { return d.Name == name })
+		i := slices.IndexFunc(o.Destinations, func(d placement.Destination) bool { return d.Name == name })
 		if i < 0 {
 			return placement.Destination{}, fmt.Errorf("%w: there is no destination %q in the configuration", ErrUsage, name)
 		}
-		return e.opts.Destinations[i], nil
+		return o.Destinations[i], nil
 	}
 	if from, err = find(q.From); err != nil {
 		return from, to, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,7 +39,7 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 	if err := add(under, err, hostUse{RuleState, e.StateDir + " lies on it"}); err != nil {
 		return nil, fmt.Errorf("find what holds %s: %w", e.StateDir, err)
 	}
-	places := e.places()
+	places := places(e.StateDir, e.Log)
 	for _, d := range e.opts.Destinations {
 		place, ok := store.As[located](d.Store)
 		if !ok {
@@ -60,14 +61,14 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 const placesFile = "places.json"
 
 // places returns what is remembered.
-func (e *Engine) places() map[string][]string {
+func places(stateDir string, log *slog.Logger) map[string][]string {
 	var known map[string][]string
-	text, err := os.ReadFile(filepath.Join(e.StateDir, placesFile))
+	text, err := os.ReadFile(filepath.Join(stateDir, placesFile))
 	if err == nil {
 		err = json.Unmarshal(text, &known)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		e.Log.Warn("it is not known where the destinations lay", "err", err)
+		log.Warn("it is not known where the destinations lay", "err", err)
 	}
 	if known == nil {
 		known = map[string][]string{}
@@ -77,7 +78,7 @@ func (e *Engine) places() map[string][]string {
 
 // rememberPlaces notes where those destinations lie that are there.
 func (r *run) rememberPlaces(inventory lvm.Inventory) {
-	known, changed := r.places(), false
+	known, changed := places(r.StateDir, r.Log), false
 	for _, t := range r.targets {
 		place, ok := store.As[located](t.Store)
 		if !ok || t.Err() != nil {

@@ -14,6 +14,9 @@ import (
 	"voltar/report"
 )
 
+// TagKept with a name is on snapshots that were made for other tools; recovery leaves them alone.
+const TagKept = "voltar.kept."
+
 // tagMadeAt with a time says since when a kept snapshot stands.
 const tagMadeAt = "voltar.at."
 
@@ -64,62 +67,80 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 		return nil, nil, say.WithHint(fmt.Errorf("%w: there are snapshots of the name %q already", ErrUsage, name),
 			fmt.Sprintf("`voltar snapshot remove %s` removes them", name))
 	}
-	all := unit{}
+	all := unit{run: r} // whatever their groups: all or none
 	for _, volume := range plan.Selected() {
-		v := r.newVolume(plan, volume)
-		v.kept = name
-		v.quiesced.group = v.settings.Group
-		all.members = append(all.members, v)
+		all.members = append(all.members, r.newMember(ctx, plan, volume))
 	}
-	return r.keep(ctx, all)
+	made, err := all.keep(ctx, name)
+	for _, m := range all.members {
+		problems = append(problems, m.line.Warnings...)
+	}
+	return made, append(problems, r.report.Warnings...), err
 }
 
 // keep makes the snapshots of a unit and leaves them standing, or removes those that were made when one failed.
-func (r *run) keep(ctx context.Context, u unit) (made []Kept, problems []report.Problem, err error) {
-	var failed []error
-	for _, v := range u.members {
-		v.start(ctx)
-	}
-	if r.failure(u) == nil {
-		r.snapshotUnit(ctx, u)
-	}
-	err = r.failure(u)
-	for _, v := range u.members {
-		problems = append(problems, v.result.Warnings...)
-		if err != nil && v.snapshot.Name != "" {
-			expect := lvm.Expect{UUID: v.snapshot.UUID, Tag: TagKept + v.kept}
-			failed = append(failed, r.LVM.RemoveSnapshot(context.WithoutCancel(ctx), v.snapshot.VG, v.snapshot.Name, expect))
-		}
-		failed = append(failed, v.held.Release(ctx))
-		v.runLastHooks(ctx)
-		if err == nil {
-			k := keptOf(v.snapshot.Volume)
-			k.Volume, k.Quiesce = v.name(), v.quiesced.String()
-			made = append(made, k)
+func (u unit) keep(ctx context.Context, name string) (made []Kept, err error) {
+	var ready []*admitted
+	for _, m := range u.members {
+		a, err := m.readyToKeep(ctx)
+		if m.fail(err); err == nil {
+			ready = append(ready, a)
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return made, append(problems, r.report.Warnings...), errors.Join(append([]error{err}, failed...)...)
+	var taken []*snapshotted
+	if u.failure() == nil {
+		taken = u.snapshot(ctx, ready, keptAs(name))
+	}
+	all := []error{u.failure()}
+	for _, s := range taken {
+		if all[0] != nil {
+			all = append(all, u.run.LVM.RemoveSnapshot(context.WithoutCancel(ctx), s.snapshot.VG, s.snapshot.Name,
+				lvm.Expect{UUID: s.snapshot.UUID, Tag: TagKept + name}))
+			continue
+		}
+		k := keptOf(s.snapshot.Volume)
+		k.Volume, k.Quiesce = s.name(), s.quiet.String()
+		made = append(made, k)
+	}
+	for _, m := range u.members {
+		all = append(all, m.held.Release(ctx))
+		m.runLastHooks(ctx)
+	}
+	return made, errors.Join(all...)
 }
 
-// failure joins the failures of a unit's members.
-func (r *run) failure(u unit) error {
+// readyToKeep gets a volume ready for a snapshot that is made for a moment of others: it waits for nothing.
+func (m *member) readyToKeep(ctx context.Context) (*admitted, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	return m.ready(ctx, func() (*lvm.Reservation, error) {
+		want, floor := m.settings.SnapshotSize.Bounds(m.volume.SizeBytes, m.vg.ExtentBytes)
+		room, err := m.run.space.Reserve(ctx, m.volume.VG, want, floor)
+		if err == nil {
+			m.held.Push(func(context.Context) error { room.Release(); return nil })
+		}
+		return room, err
+	})
+}
+
+// failure joins the failures of the members.
+func (u unit) failure() error {
 	var all []error
-	for _, v := range u.members {
-		if v.failure != nil {
-			all = append(all, fmt.Errorf("%s: %w", v.name(), v.failure))
+	for _, m := range u.members {
+		if m.failure != nil {
+			all = append(all, fmt.Errorf("%s: %w", m.name(), m.failure))
 		}
 	}
 	return errors.Join(all...)
 }
 
-// keptRequest is the request for a snapshot that stays. dmeventd looks after it, as lvm.conf says: no run does.
-func (v *volumeRun) keptRequest() lvm.SnapshotRequest {
-	return lvm.SnapshotRequest{
-		Name:    v.volume.Name + "-" + v.kept,
-		Tags:    []string{TagKept + v.kept, tagMadeAt + v.run.Now().UTC().Format(keptTimeLayout)},
-		Monitor: true,
+// keptAs makes snapshots of a set, which stay. dmeventd looks after them, as lvm.conf says: no run does.
+func keptAs(name string) maker {
+	return func(ctx context.Context, a *admitted, request lvm.SnapshotRequest) (lvm.Snapshot, error) {
+		request.Name, request.Monitor = a.volume.Name+"-"+name, true
+		request.Tags = []string{TagKept + name, tagMadeAt + a.run.Now().UTC().Format(keptTimeLayout)}
+		return a.run.LVM.CreateSnapshot(ctx, a.volume, request)
 	}
 }
 
@@ -207,7 +228,7 @@ func (e *Engine) MergeKept(ctx context.Context, name string, mayDefer bool) (mer
 	if err != nil {
 		return nil, err
 	}
-	if err := e.mergeable(ctx, set, mayDefer); err != nil {
+	if err := mergeable(ctx, e.LVM, set, mayDefer); err != nil {
 		return nil, err
 	}
 	var all []error
@@ -227,10 +248,10 @@ func (e *Engine) MergeKept(ctx context.Context, name string, mayDefer bool) (mer
 }
 
 // mergeable looks at the whole set before anything is changed.
-func (e *Engine) mergeable(ctx context.Context, set []Kept, mayDefer bool) error {
+func mergeable(ctx context.Context, host *lvm.Client, set []Kept, mayDefer bool) error {
 	var all []error
 	for _, k := range set {
-		origin, err := e.LVM.Lookup(ctx, k.volume.VG, k.volume.Origin)
+		origin, err := host.Lookup(ctx, k.volume.VG, k.volume.Origin)
 		switch {
 		case err != nil:
 			all = append(all, err)

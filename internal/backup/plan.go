@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	"voltar/internal/extent"
 	"voltar/internal/journal"
 	"voltar/internal/owned"
 	"voltar/internal/say"
@@ -85,21 +86,21 @@ func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 			continue
 		}
 		c := Choice{Volume: v}
-		c.Rule, c.Reason = e.builtInRule(v, inventory.VGOf(v), used)
-		if reason := guests[v.VGUUID]; c.Rule == "" && reason != "" && !e.namesOutright(v, patterns) {
+		c.Rule, c.Reason = e.opts.builtInRule(v, inventory.VGOf(v), used)
+		if reason := guests[v.VGUUID]; c.Rule == "" && reason != "" && !e.opts.Select.namesOutright(v, patterns) {
 			c.Rule, c.Reason = RuleGuestLVM, reason
 		}
 		if c.Rule == "" {
-			c.Rule, c.Reason = e.configuredRule(v, patterns)
+			c.Rule, c.Reason = e.opts.Select.configuredRule(v, patterns)
 		}
 		plan.Choices = append(plan.Choices, c)
 	}
 	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
-	return plan, e.checkPatterns(plan, patterns)
+	return plan, e.opts.Select.checkPatterns(plan, patterns)
 }
 
 // builtInRule returns the rule of this program that leaves a volume out, if one does.
-func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (rule, reason string) {
+func (o *Options) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (rule, reason string) {
 	switch {
 	case slices.ContainsFunc(v.Tags, isOwnTag):
 		return RuleOwn, "a snapshot that voltar made"
@@ -113,15 +114,15 @@ func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (
 		return RuleSnapshot, "a snapshot is being merged into it"
 	case v.IsThinSnapshot() && v.ActivationSkip:
 		return RuleSnapshot, "a thin snapshot of " + v.Origin + " that is not activated with its group"
-	case othersMayWrite(vg) && !e.opts.Select.SharedSingleWriter:
+	case othersMayWrite(vg) && !o.Select.SharedSingleWriter:
 		return RuleSharedVG, `other hosts may write to the volume group; set select.shared_vg = "single-writer" if none does`
-	case !v.Active && !e.opts.Select.ActivateInactive:
+	case !v.Active && !o.Select.ActivateInactive:
 		return RuleInactive, "not active on this host; select.activate_inactive takes it"
 	}
 	if use, found := used[v.UUID]; found {
 		return use.rule, use.reason
 	}
-	if e.opts.Settings(v).As == AsSkip {
+	if o.Settings(v).As == extent.AsSkip {
 		return RuleSkip, "the configuration skips it"
 	}
 	return "", ""
@@ -129,8 +130,7 @@ func (e *Engine) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (
 
 // namesOutright tells whether a run's patterns, or else the configuration, name the volume group of a volume in full: for
 // those of guests, a pattern for any group is not enough.
-func (e *Engine) namesOutright(v lvm.Volume, patterns []string) bool {
-	s := e.opts.Select
+func (s Select) namesOutright(v lvm.Volume, patterns []string) bool {
 	if len(patterns) == 0 {
 		patterns = s.Include
 		if slices.Contains(s.VolumeGroups, v.VG) {
@@ -152,8 +152,7 @@ func isOwnTag(tag string) bool { return tag == owned.TagOwn || strings.HasPrefix
 const reasonNotNamed = "not named"
 
 // configuredRule returns the selection that leaves a volume out, if one does.
-func (e *Engine) configuredRule(v lvm.Volume, patterns []string) (rule, reason string) {
-	s := e.opts.Select
+func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason string) {
 	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
 	if len(patterns) > 0 {
 		if !slices.ContainsFunc(patterns, matches) {
@@ -182,11 +181,11 @@ func (e *Engine) configuredRule(v lvm.Volume, patterns []string) (rule, reason s
 }
 
 // checkPatterns refuses named volumes that are not there, that are ambiguous, or that a rule leaves out.
-func (e *Engine) checkPatterns(plan *Plan, patterns []string) error {
+func (s Select) checkPatterns(plan *Plan, patterns []string) error {
 	for _, pattern := range patterns {
 		var found []Choice
 		for _, c := range plan.Choices {
-			if e.opts.Select.Match(pattern, c.Volume.VG, c.Volume.Name) {
+			if s.Match(pattern, c.Volume.VG, c.Volume.Name) {
 				found = append(found, c)
 			}
 		}

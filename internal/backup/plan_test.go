@@ -32,8 +32,7 @@ func TestNamesOutright(t *testing.T) {
 		"included, but not tonight": {sel: Select{Include: []string{"guest/root"}}, patterns: []string{"vg/*"}},
 	} {
 		tt.sel.Match = match
-		e := &Engine{opts: Options{Select: tt.sel}}
-		if got := e.namesOutright(v, tt.patterns); got != tt.want {
+		if got := tt.sel.namesOutright(v, tt.patterns); got != tt.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -94,7 +94,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		p.Groups = append(p.Groups, g)
 	}
 	for _, d := range e.opts.Destinations {
-		p.Destinations = append(p.Destinations, e.previewDestination(ctx, d, chosen))
+		p.Destinations = append(p.Destinations, previewDestination(ctx, e.placing(), d, chosen))
 	}
 	return p, nil
 }
@@ -109,19 +109,19 @@ func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume
 		}
 		return free
 	}
-	units := e.volumeUnits(plan)
+	units := e.opts.volumeUnits(plan)
 	requests := make([]admit.Request, len(units))
 	for i, u := range units {
 		for _, v := range u {
-			requests[i] = append(requests[i], e.wantOf(v, plan.VGOf(v)))
+			requests[i] = append(requests[i], e.opts.wantOf(v, plan.VGOf(v)))
 		}
 	}
-	state := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.spareFraction(), Rooms: rooms()}
+	state := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: rooms()}
 	lines := []PreviewVolume{}
 	for i, d := range state.Pass(requests) {
 		waits := d.WaitsFor
 		if !d.Admitted {
-			alone := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.spareFraction(), Rooms: rooms()}
+			alone := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: rooms()}
 			d = alone.Pass(requests[i : i+1])[0]
 		}
 		for j, v := range units[i] {
@@ -145,11 +145,11 @@ func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume
 }
 
 // volumeUnits returns the selected volumes as a run takes them together.
-func (e *Engine) volumeUnits(plan *Plan) [][]lvm.Volume {
+func (o *Options) volumeUnits(plan *Plan) [][]lvm.Volume {
 	var units [][]lvm.Volume
 	at := map[string]int{}
 	for _, v := range plan.Selected() {
-		group := e.opts.Settings(v).Group
+		group := o.Settings(v).Group
 		i, known := at[group]
 		if group == "" || !known {
 			i = len(units)
@@ -180,9 +180,9 @@ func previewSource(s source) PreviewSource {
 	return line
 }
 
-func (e *Engine) previewDestination(ctx context.Context, d placement.Destination, chosen choice) PreviewDestination {
+func previewDestination(ctx context.Context, placing *placement.Run, d placement.Destination, chosen choice) PreviewDestination {
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
-	target, err := placement.Look(ctx, e.placing(), d)
+	target, err := placement.Look(ctx, placing, d)
 	if err != nil {
 		line.Problem = report.ProblemOf(err).Message
 		return line
@@ -204,18 +204,20 @@ func (e *Engine) previewDestination(ctx context.Context, d placement.Destination
 	for _, s := range chosen.sources {
 		tonight = append(tonight, catalog.Entry{Identity: s.Identity(), ID: catalog.ID{Ref: s.Ref()}})
 	}
-	if line.Remove, err = e.previewRetention(ctx, target.Kept(), tonight); err != nil {
+	if line.Remove, err = previewRetention(ctx, placing, target.Kept(), tonight); err != nil {
 		line.Problem = report.ProblemOf(err).Message
 	}
 	return line
 }
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.
-func (e *Engine) previewRetention(ctx context.Context, d keep.Destination, tonight []catalog.Entry) (removed []report.Removed, err error) {
-	k := e.placing().Keeper()
+func previewRetention(
+	ctx context.Context, placing *placement.Run, d keep.Destination, tonight []catalog.Entry,
+) (removed []report.Removed, err error) {
+	k := placing.Keeper()
 	for _, made := range tonight {
-		made.Host, made.MachineID, made.Status = e.opts.Host, e.opts.MachineID, catalog.StatusComplete
-		made.ID.Time = e.Now().UTC().Truncate(time.Second)
+		made.Host, made.MachineID, made.Status = placing.Host.Name, placing.Host.MachineID, catalog.StatusComplete
+		made.ID.Time = placing.Now().UTC().Truncate(time.Second)
 		verdicts, err := k.Decide(ctx, d, made.Identity, made)
 		if err != nil {
 			return removed, err

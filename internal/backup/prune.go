@@ -39,7 +39,7 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 	if err != nil {
 		return nil, fmt.Errorf("look whether the volume is gone: %w", err)
 	}
-	present := e.present(inventory)
+	present := e.opts.present(inventory)
 	lines, err = e.eachDestination(ctx, "forget", dryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
 		return k.Forget(ctx, d, present, wanted, dryRun)
 	})

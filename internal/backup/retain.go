@@ -5,11 +5,25 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
+	"voltar/internal/say"
 	"voltar/lvm"
 )
 
+// letGo lets go of everything that the source held, and applies retention where its backup stands.
+func (a *account) letGo(ctx context.Context) {
+	if err := a.held.Release(ctx); err != nil {
+		a.warnOf(say.WithHint(err, "the next run, or `voltar cleanup`, tries again"))
+		a.remains = append(a.remains, err.Error())
+	}
+	a.scope.end()
+	if a.failure == nil {
+		a.warnAll(a.placed.Retain(ctx))
+	}
+	a.line.Copies = a.placed.Copies()
+}
+
 // present is what the host has, and the configuration, of which no backups are forgotten.
-func (e *Engine) present(plan lvm.Inventory) keep.Present {
+func (o *Options) present(plan lvm.Inventory) keep.Present {
 	p := keep.Present{Volumes: map[catalog.Identity]string{}, Groups: map[string]bool{}, Configured: map[catalog.Identity]bool{}}
 	for _, vg := range plan.VGs {
 		p.Groups[vg.UUID] = !vg.Partial && plan.Warnings == ""
@@ -17,7 +31,7 @@ func (e *Engine) present(plan lvm.Inventory) keep.Present {
 	for _, v := range plan.Volumes {
 		p.Volumes[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = v.String()
 	}
-	for _, s := range e.allSources() {
+	for _, s := range o.Sources.every() {
 		p.Configured[s.Identity()] = true
 	}
 	return p
@@ -26,7 +40,7 @@ func (e *Engine) present(plan lvm.Inventory) keep.Present {
 // retainGone reports volumes that have backups and are no longer on the host, and ends those backups where the
 // configuration gives them an end.
 func (r *run) retainGone(ctx context.Context, plan *Plan) {
-	present := r.present(plan.Inventory)
+	present := r.opts.present(plan.Inventory)
 	vanished := keep.Vanished{Keep: r.opts.VanishedKeep, StateDir: r.StateDir}
 	for _, t := range r.targets {
 		if t.Err() != nil {
@@ -34,8 +48,6 @@ func (r *run) retainGone(ctx context.Context, plan *Plan) {
 		}
 		gone, warnings := r.placing.Keeper().Gone(ctx, t.Kept(), present, vanished)
 		r.report.Gone = append(r.report.Gone, gone...)
-		for _, w := range warnings {
-			r.warn(w.Message, w.Hint)
-		}
+		r.warnAll(warnings)
 	}
 }

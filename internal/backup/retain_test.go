@@ -25,7 +25,7 @@ func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 	named := func(name string) []Dump { return []Dump{{Dump: quiesce.Dump{Name: name}}} }
 	s := newSite(t, "disk")
 	s.opts.Sources = Sources{Dumps: named("dump"), Streams: named("stream"), Directories: []Directory{{Name: "tree", Path: "/tree"}}}
-	p := s.present(lvm.Inventory{
+	p := s.opts.present(lvm.Inventory{
 		VGs:     []lvm.VG{{Name: "vg", UUID: "whole"}, {Name: "half", UUID: "half", Partial: true}},
 		Volumes: []lvm.Volume{{VG: "vg", VGUUID: "whole", Name: "v", UUID: "v-uuid"}},
 	})
@@ -39,7 +39,7 @@ func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 	if len(p.Configured) != 3 || p.Volumes[catalog.VolumeIdentity("whole", "v-uuid")] != "vg/v" || !p.Groups["whole"] || p.Groups["half"] {
 		t.Errorf("%+v", p)
 	}
-	if p := s.present(lvm.Inventory{VGs: []lvm.VG{{UUID: "whole"}}, Warnings: "a disk is missing"}); p.Groups["whole"] {
+	if p := s.opts.present(lvm.Inventory{VGs: []lvm.VG{{UUID: "whole"}}, Warnings: "a disk is missing"}); p.Groups["whole"] {
 		t.Error("a group is whole although lvm2 warns")
 	}
 }

@@ -28,8 +28,8 @@ func newSite(t *testing.T, destinations ...string) *site {
 	t.Helper()
 	s := &site{dir: t.TempDir()}
 	opts := Options{
-		Host: placementtest.Host.Name, MachineID: placementtest.Host.MachineID, Version: "1.0.0", ConfigPath: "/etc/voltar/voltar.toml",
-		Parallel: 1, RunDir: filepath.Join(s.dir, "run"),
+		Host: placementtest.Host, Version: "1.0.0", ConfigPath: "/etc/voltar/voltar.toml", Limits: Limits{Parallel: 1},
+		RunDir: filepath.Join(s.dir, "run"),
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	host := &owned.Host{LVM: lvm.New(hostcmd.New(hostcmd.Options{}), lvm.Options{}), Log: log, StateDir: filepath.Join(s.dir, "state")}

@@ -2,173 +2,140 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
-	"voltar/archive"
 	"voltar/internal/admit"
-	"voltar/internal/journal"
+	"voltar/internal/catalog"
 	"voltar/internal/quiesce"
+	"voltar/internal/quiet"
+	"voltar/internal/say"
 	"voltar/lvm"
 )
 
-// TagKept with a name is on snapshots that were made for other tools; recovery leaves them alone.
-const TagKept = "voltar.kept."
+// Group is a consistency group: its members are made quiet together and snapshotted back to back.
+type Group struct {
+	Name   string
+	Freeze []quiesce.Freeze // beside what the members have of their own
+	// GoOn lets the rest go on when one member fails before its snapshot stands. Otherwise all fail: a set of volumes with
+	// a part from another night is of no use to a database.
+	GoOn bool
+}
 
 // unit is what is snapshotted at one moment: one volume, or the members of a consistency group.
 type unit struct {
-	group   string // name of the group; "" for a volume of its own
-	members []*volumeRun
+	run     *run
+	group   Group // without a name for a volume of its own
+	members []*member
 }
 
-// backUpUnit waits until a unit may begin, makes it quiet, takes its snapshots back to back, lets it go on, and then archives
-// its members, each failing alone.
-func (r *run) backUpUnit(ctx context.Context, u unit, ticket *admit.Ticket) {
-	grant, err := ticket.Wait()
-	for _, v := range u.members {
-		v.beginTurn()
+// member is a volume of a unit and what it is backed up with.
+type member struct {
+	*account
+	volume   lvm.Volume
+	vg       lvm.VG
+	settings Settings
+	quiet    *quiet.Member
+}
+
+// units are the selected volumes, each by itself or with its group. A group's place is that of its first member. What is done
+// for a volume alone ends with ctx.
+func (r *run) units(ctx context.Context, plan *Plan) []unit {
+	var list []unit
+	for _, volume := range plan.Selected() {
+		m := r.newMember(ctx, plan, volume)
+		group := r.opts.group(m.settings.Group)
+		at := slices.IndexFunc(list, func(u unit) bool { return group.Name != "" && u.group.Name == group.Name })
+		if at < 0 {
+			list = append(list, unit{run: r, group: group})
+			at = len(list) - 1
+		}
+		list[at].members = append(list[at].members, m)
 	}
-	u.admitted(ctx, grant, err)
-	for _, v := range u.members {
-		v.start(v.within(ctx))
+	return list
+}
+
+func (r *run) newMember(ctx context.Context, plan *Plan, volume lvm.Volume) *member {
+	m := &member{volume: volume, settings: r.opts.Settings(volume)}
+	m.vg, _ = plan.VG(volume.VG)
+	m.account = r.newAccount(ctx, sourceOf(volume, m.vg))
+	group := r.opts.group(m.settings.Group)
+	m.quiet = &quiet.Member{
+		Volume: volume, Group: group.Name, Wants: slices.Concat(m.settings.Freeze, group.Freeze),
+		Tell: m.lessQuiet, Failed: func() bool { return m.failure != nil },
 	}
-	r.snapshotUnit(ctx, u)
-	for _, v := range u.alive() {
-		v.beginReading(v.within(ctx))
+	return m
+}
+
+// sourceOf describes a volume in the manifest.
+func sourceOf(v lvm.Volume, vg lvm.VG) catalog.Source {
+	s := catalog.Source{
+		Kind: catalog.SourceVolume, Name: v.Name, VG: v.VG, VGUUID: v.VGUUID, LVUUID: v.UUID, LVKind: string(v.Kind),
+		SizeBytes: v.SizeBytes, Tags: v.Tags, VGExtentBytes: vg.ExtentBytes,
+	}
+	if v.IsThin() {
+		s.ThinPool = v.Pool
+	}
+	return s
+}
+
+// group are the options of a group; a name that only a tag gives has none.
+func (o *Options) group(name string) Group {
+	for _, g := range o.Groups {
+		if g.Name == name {
+			return g
+		}
+	}
+	return Group{Name: name}
+}
+
+// backUp waits until the unit may begin, makes it quiet, takes its snapshots back to back, lets it go on, and then backs up
+// each member from its snapshot, each failing alone.
+func (u unit) backUp(ctx context.Context, ticket *admit.Ticket) {
+	ready := u.admit(ticket)
+	reading := map[*member]*reading{}
+	for _, s := range alive(u.snapshot(ctx, ready, ownSnapshot)) {
+		reading[s.member] = s.beginReading()
 	}
 	var group errgroup.Group
-	group.SetLimit(r.opts.Parallel)
-	for _, v := range u.members {
+	group.SetLimit(u.run.opts.Parallel)
+	for _, m := range u.members {
 		group.Go(func() error {
-			if v.failure == nil {
-				v.fail(v.archive(v.within(ctx)))
+			if s, stands := reading[m]; stands {
+				m.fail(s.backUp(m.scope.ctx))
 			}
-			v.end(ctx)
+			m.letGo(ctx)
+			m.runLastHooks(ctx)
+			m.line.Quiesce = m.quiet.String()
+			m.finish(ctx)
 			return nil
 		})
 	}
 	_ = group.Wait() // members keep their own errors
 }
 
-// start gets everything ready that takes time, so that nothing is frozen for longer than the snapshots themselves take.
-func (v *volumeRun) start(ctx context.Context) {
-	v.result.Started = v.run.Now().UTC()
-	if v.failure != nil {
+// failTogether fails the whole group when one member has failed, unless its policy lets the rest go on.
+func (u unit) failTogether() {
+	if u.group.Name == "" || u.group.GoOn {
 		return
 	}
-	if ctx.Err() != nil {
-		v.fail(fmt.Errorf("the run was stopped before its turn: %w", context.Cause(ctx)))
+	i := slices.IndexFunc(u.members, func(m *member) bool { return m.failure != nil })
+	if i < 0 {
 		return
 	}
-	if v.run.Progress != nil {
-		v.run.Progress.VolumeStarted(v.name(), v.volume.SizeBytes)
+	failed := u.members[i]
+	for _, m := range u.members {
+		m.fail(say.WithHint(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w",
+			u.group.Name, failed.name(), forOthers(failed.failure)),
+			"on_failure = \"go-on\" of the group lets the rest go on"))
 	}
-	var err error
-	if v.exclude, err = archive.NewMatcher(v.settings.Exclude); err == nil {
-		err = v.prepareSnapshot(ctx)
-	}
-	v.fail(err)
 }
 
-// prepareSnapshot takes the lock, makes room for the backup, makes the volume active, runs its hooks and reserves room for the
-// snapshot.
-func (v *volumeRun) prepareSnapshot(ctx context.Context) error {
-	if v.kept == "" {
-		if err := v.lock(ctx); err != nil {
-			return err
-		}
-		if err := v.prepareOutput(ctx); err != nil {
-			return err
-		}
-	}
-	if err := v.activate(ctx); err != nil {
-		return err
-	}
-	if err := v.runHooks(ctx, quiesce.PhaseBefore); err != nil {
-		return err
-	}
-	return v.reserve(ctx)
+// alive are those of the values of a stage whose volumes have not failed.
+func alive[T interface{ failed() bool }](list []T) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(one T) bool { return one.failed() })
 }
 
-// reserve makes sure of the room that the snapshot needs.
-func (v *volumeRun) reserve(ctx context.Context) error {
-	if v.volume.IsThin() {
-		limits := v.run.opts.Snapshot
-		_, err := v.run.LVM.CheckThinPool(ctx, v.volume.VG, v.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
-		return err
-	}
-	want, floor := v.settings.SnapshotSize.Bounds(v.volume.SizeBytes, v.vg.ExtentBytes)
-	if v.share != nil {
-		v.room, _ = v.share.Taken.(*lvm.Reservation)
-		v.reduced = lvm.SizeReduced{WantedBytes: want, GrantedBytes: v.share.Bytes}
-		return nil
-	}
-	room, err := v.run.space.Reserve(ctx, v.volume.VG, want, floor)
-	if err != nil {
-		return err
-	}
-	v.reduced, v.room = room.Reduced(), room
-	v.held.Push(func(context.Context) error { room.Release(); return nil })
-	return nil
-}
-
-// takeSnapshot makes the snapshot that a volume is read from, in the room that was reserved for it.
-func (v *volumeRun) takeSnapshot(ctx context.Context) error {
-	var request lvm.SnapshotRequest
-	if v.kept != "" {
-		request = v.keptRequest()
-	}
-	if v.room == nil {
-		return v.createSnapshot(ctx, request)
-	}
-	return v.room.Use(ctx, func(bytes int64) error {
-		request.SizeBytes = bytes
-		return v.createSnapshot(ctx, request)
-	})
-}
-
-// createSnapshot makes the snapshot, and sees to its removal.
-func (v *volumeRun) createSnapshot(ctx context.Context, request lvm.SnapshotRequest) (err error) {
-	if v.kept != "" { // it stays, and belongs to no run
-		v.snapshot, err = v.run.LVM.CreateSnapshot(ctx, v.volume, request)
-		return err
-	}
-	v.time = v.run.Now().UTC()
-	snapshot, undo, err := v.run.owner.Snapshot(ctx, v.volume, request)
-	if undo != nil {
-		v.snapshot = snapshot
-		v.held.Push(undo)
-	}
-	return err
-}
-
-// lockPatience is how long a volume waits for whoever holds it: a copy looks in for a moment only.
-const lockPatience = time.Second
-
-// lock keeps other runs from the volume.
-func (v *volumeRun) lock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, lockPatience, errors.New("it was waited for"))
-	defer cancel()
-	lock, err := v.run.locks.Lock(ctx, journal.ScopeVolume, v.name())
-	if err != nil {
-		return err
-	}
-	v.held.Push(func(context.Context) error { return lock.Unlock() })
-	return nil
-}
-
-// activate makes an inactive volume, and so its snapshot, readable for the time of the backup.
-func (v *volumeRun) activate(ctx context.Context) error {
-	if v.volume.Active {
-		return nil
-	}
-	active, undo, err := v.run.owner.Activate(ctx, v.volume)
-	if undo != nil {
-		v.held.Push(undo)
-	}
-	v.volume = active
-	return err
-}
+func (m *member) failed() bool { return m.failure != nil }

@@ -6,50 +6,81 @@ import (
 	"fmt"
 
 	"voltar/internal/catalog"
+	"voltar/internal/extent"
 	"voltar/lvm"
 	"voltar/report"
 )
 
-// watchPolicy says how the snapshots of a run are looked after while they are read.
-func (r *run) watchPolicy() lvm.WatchPolicy {
-	o := r.opts.Snapshot
-	return lvm.WatchPolicy{
-		Interval: o.PollInterval, Alloc: r.space, ExtendAt: o.ExtendAtPercent, ExtendBy: o.ExtendByPercent,
-		PoolDataLimit: o.ThinDataPercent, PoolMetadataLimit: o.ThinMetadataPercent,
-	}
+// reading is a snapshot that is being read, and watched meanwhile.
+type reading struct {
+	*snapshotted
+	ctx   context.Context         // ends when the snapshot must not be read any more
+	stop  context.CancelCauseFunc // ends it
+	watch *lvm.Watch
 }
 
-// endReading ends what was read of the snapshot, which came to err, with a last look at it. It returns why that must not be
-// trusted, or nil.
-func (v *volumeRun) endReading(ctx context.Context, err error) error {
-	if v.watch == nil || v.watched != nil {
+// beginReading begins to watch over a snapshot.
+func (s *snapshotted) beginReading() *reading {
+	o := s.run.opts.Snapshot
+	ctx, stop := context.WithCancelCause(s.scope.ctx)
+	r := &reading{snapshotted: s, stop: stop}
+	r.ctx, r.watch = s.run.LVM.Watch(ctx, s.snapshot, lvm.WatchPolicy{
+		Interval: o.PollInterval, Alloc: s.run.space, ExtendAt: o.ExtendAtPercent, ExtendBy: o.ExtendByPercent,
+		PoolDataLimit: o.ThinDataPercent, PoolMetadataLimit: o.ThinMetadataPercent,
+	})
+	return r
+}
+
+// backUp is the way of one volume from its snapshot to every destination. There is no backup before its end: nothing is
+// published unless every condition of the gate holds.
+func (r *reading) backUp(ctx context.Context) error {
+	a, err := r.read()
+	if a.snapshot, err = r.end(err); err != nil {
 		return err
 	}
-	lost := v.endWatch(ctx)
-	defer v.stop(nil)
-	return explainStop(v.reading, err, lost)
+	extent.Describe(&a.line, a.layout.Extents)
+	a.compare()
+	return a.publish(ctx)
+}
+
+// read finds out what is on the snapshot and archives it.
+func (r *reading) read() (archived, error) {
+	s, err := r.survey()
+	if err != nil {
+		return archived{}, err
+	}
+	return s.archive()
 }
 
 // stopped is why reading had to end before its time, or nil.
-func (v *volumeRun) stopped() error {
-	if v.reading == nil {
-		return nil
-	}
-	if cause := context.Cause(v.reading); !errors.Is(cause, context.Canceled) {
+func (r *reading) stopped() error {
+	if cause := context.Cause(r.ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return nil
 }
 
-// endWatch looks at the snapshot a last time. Its error says that what was read must not be trusted.
-func (v *volumeRun) endWatch(ctx context.Context) error {
-	seen, err := v.watch.Stop(context.WithoutCancel(ctx))
-	v.watched = &seen
-	v.result.Snapshot = v.describeSnapshot(seen)
-	if seen.ExtendErr != nil && err == nil {
-		v.warn(fmt.Sprintf("the snapshot could not be extended: %v", seen.ExtendErr), "extend the volume group, or raise snapshot.size")
+// end ends what was read of the snapshot, which came to err, with a last look at it. It returns what the snapshot took, and why
+// what was read must not be trusted, or nil.
+func (r *reading) end(err error) (*catalog.Snapshot, error) {
+	defer r.stop(nil)
+	seen, lost := r.watch.Stop(context.WithoutCancel(r.ctx))
+	kind := "classic"
+	if r.snapshot.IsThin() {
+		kind = "thin"
 	}
-	return err
+	r.line.Snapshot = &report.Snapshot{
+		Kind: kind, PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, SizeBytes: seen.Last.SizeBytes, Note: r.reduced.String(),
+	}
+	if !seen.Last.Thin {
+		r.line.Snapshot.SuggestedBytes = suggestedBytes(seen.PeakBytes, r.vg.ExtentBytes)
+	}
+	if seen.ExtendErr != nil && lost == nil {
+		r.warn(fmt.Sprintf("the snapshot could not be extended: %v", seen.ExtendErr), "extend the volume group, or raise snapshot.size")
+	}
+	return &catalog.Snapshot{
+		Kind: kind, SizeBytes: seen.Last.SizeBytes, PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, Extended: seen.Extended,
+	}, explainStop(r.ctx, err, lost)
 }
 
 // explainStop puts the reason why reading had to end before the errors that followed from it. lost is what the last look
@@ -67,16 +98,6 @@ func explainStop(watched context.Context, err, lost error) error {
 	return cause
 }
 
-// describeSnapshot is the snapshot's line in the report, with a size for the next time where this one was a poor guess.
-func (v *volumeRun) describeSnapshot(seen lvm.WatchResult) *report.Snapshot {
-	s := &report.Snapshot{Kind: v.snapshotKind(), PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, SizeBytes: seen.Last.SizeBytes}
-	s.Note = v.reduced.String()
-	if !seen.Last.Thin {
-		s.SuggestedBytes = suggestedBytes(seen.PeakBytes, v.vg.ExtentBytes)
-	}
-	return s
-}
-
 // suggestedBytes is three times what was used, in whole extents, and never less than eight of them.
 func suggestedBytes(peakBytes, extentBytes int64) int64 {
 	if extentBytes <= 0 {
@@ -84,19 +105,4 @@ func suggestedBytes(peakBytes, extentBytes int64) int64 {
 	}
 	extents := max(8, (3*peakBytes+extentBytes-1)/extentBytes)
 	return extents * extentBytes
-}
-
-func (v *volumeRun) snapshotKind() string {
-	if v.snapshot.IsThin() {
-		return "thin"
-	}
-	return "classic"
-}
-
-// snapshotFacts are those of the manifest.
-func (v *volumeRun) snapshotFacts() *catalog.Snapshot {
-	return &catalog.Snapshot{
-		Kind: v.snapshotKind(), SizeBytes: v.watched.Last.SizeBytes, PeakBytes: v.watched.PeakBytes,
-		PeakPercent: v.watched.PeakPercent, Extended: v.watched.Extended,
-	}
 }

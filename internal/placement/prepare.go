@@ -16,12 +16,13 @@ import (
 	"voltar/report"
 )
 
-// Prepared is one backup before it is begun: every destination of the run, with room on those that can be written to.
-type Prepared struct {
+// Backup is one backup on its way to the destinations of a run: Prepare, Begin, Publish of its Output, and Retain.
+type Backup struct {
+	targets  Targets
 	run      *Run
 	ref      catalog.Ref
 	identity catalog.Identity
-	places   []*place
+	places   []*place // none before there is room
 }
 
 // place is what becomes of one backup on one destination.
@@ -52,34 +53,37 @@ func (p *place) drop(err error) {
 	}
 }
 
-// Prepare makes room for a backup of a source on every destination that can be written to, as much as its last one took. A
-// destination that fails drops out with its cause; the error says that none is left. What is prepared tells of all of them in
-// either case, and the problems are for the report.
-func (ts Targets) Prepare(ctx context.Context, run *Run, source catalog.Source) (p *Prepared, problems []report.Problem, err error) {
-	p = &Prepared{run: run, ref: source.Ref(), identity: source.Identity()}
-	for _, t := range ts {
+// For is a backup of a source that is to go to all of the targets.
+func (ts Targets) For(run *Run, source catalog.Source) *Backup {
+	return &Backup{targets: ts, run: run, ref: source.Ref(), identity: source.Identity()}
+}
+
+// Prepare makes room on every destination that can be written to, as much as the source's last backup took. A destination that
+// fails drops out with its cause; the error says that none is left. The problems are for the report.
+func (b *Backup) Prepare(ctx context.Context) (problems []report.Problem, err error) {
+	for _, t := range b.targets {
 		at := &place{target: t, copy: report.Copy{Destination: t.Name}}
-		p.places = append(p.places, at)
+		b.places = append(b.places, at)
 		err := t.Err()
 		if err == nil {
 			var result keep.Result
-			result, err = p.makeRoom(ctx, t)
+			result, err = b.makeRoom(ctx, t)
 			problems = append(problems, at.take(result)...)
 		}
 		if err != nil {
 			at.drop(err)
 		}
 	}
-	return p, problems, failureOf(p.places)
+	return problems, failureOf(b.places)
 }
 
 // makeRoom looks whether a backup as large as the last one fits. Where it does not, old ones go before it.
-func (p *Prepared) makeRoom(ctx context.Context, t *Target) (keep.Result, error) {
-	last, ok := t.lastComplete(p.identity)
+func (b *Backup) makeRoom(ctx context.Context, t *Target) (keep.Result, error) {
+	last, ok := t.lastComplete(b.identity)
 	if !ok {
 		return keep.Result{}, nil
 	}
-	return p.run.Keeper().MakeRoom(ctx, t.Kept(), p.identity, last.SizeBytes)
+	return b.run.Keeper().MakeRoom(ctx, t.Kept(), b.identity, last.SizeBytes)
 }
 
 // take enters in the report what retention did on a destination, and returns what it warns of.
@@ -107,13 +111,13 @@ var ErrNone = errors.New("no destination took the backup")
 
 // LastBytes is what the newest backup of the source takes that lacked nothing, on the destination where it takes most; -1
 // where there is none.
-func (p *Prepared) LastBytes() int64 {
+func (b *Backup) LastBytes() int64 {
 	most := int64(-1)
-	for _, at := range p.places {
+	for _, at := range b.places {
 		if at.target.Err() != nil {
 			continue
 		}
-		if last, ok := at.target.lastComplete(p.identity); ok {
+		if last, ok := at.target.lastComplete(b.identity); ok {
 			most = max(most, last.SizeBytes)
 		}
 	}
@@ -121,12 +125,12 @@ func (p *Prepared) LastBytes() int64 {
 }
 
 // LastEntries is how many files and folders the newest backup of the source has that lacked nothing; 0 where there is none.
-func (p *Prepared) LastEntries() int64 {
-	for _, at := range p.places {
+func (b *Backup) LastEntries() int64 {
+	for _, at := range b.places {
 		if !at.alive() {
 			continue
 		}
-		if last, ok := at.target.lastComplete(p.identity); ok {
+		if last, ok := at.target.lastComplete(b.identity); ok {
 			return last.Entries
 		}
 	}
@@ -138,15 +142,15 @@ const maxBegins = 5
 
 // Begin begins the backup, of one and the same time, on every destination that was prepared. Where another run of the same
 // name has just taken that time, a later one is taken. The caller must Close the output, also with an error.
-func (p *Prepared) Begin(ctx context.Context, from time.Time) (*Output, error) {
+func (b *Backup) Begin(ctx context.Context, from time.Time) (*Output, error) {
 	var prepared []*place
-	for _, at := range p.places {
+	for _, at := range b.places {
 		if at.alive() {
 			prepared = append(prepared, at)
 		}
 	}
 	for try := 1; ; try++ {
-		o, met := p.beginAll(ctx, prepared, from, try == maxBegins)
+		o, met := b.beginAll(ctx, prepared, from, try == maxBegins)
 		if !met {
 			return o, o.Failure()
 		}
@@ -159,17 +163,17 @@ func (p *Prepared) Begin(ctx context.Context, from time.Time) (*Output, error) {
 
 // beginAll begins the backup at each of the places, of the first time from one on that is free on all. It tells whether
 // another run was met, which ends the place only at the last try.
-func (p *Prepared) beginAll(ctx context.Context, places []*place, from time.Time, last bool) (o *Output, met bool) {
+func (b *Backup) beginAll(ctx context.Context, places []*place, from time.Time, last bool) (o *Output, met bool) {
 	var stores []store.Store
 	for _, at := range places {
 		stores = append(stores, at.target.Store)
 	}
-	at, failed := catalog.FreeTime(ctx, stores, p.run.Host.Name, p.ref, from)
-	o = &Output{run: p.run, ID: catalog.ID{Ref: p.ref, Time: at}, places: p.places}
+	at, failed := catalog.FreeTime(ctx, stores, b.run.Host.Name, b.ref, from)
+	o = &Output{run: b.run, ID: catalog.ID{Ref: b.ref, Time: at}, places: b.places}
 	for i, at := range places {
 		err := failed[i]
 		if err == nil {
-			err = o.beginAt(ctx, at, p.run.ID)
+			err = o.beginAt(ctx, at, b.run.ID)
 		}
 		switch {
 		case errors.Is(err, catalog.ErrTaken) && !last:
@@ -182,25 +186,25 @@ func (p *Prepared) beginAll(ctx context.Context, places []*place, from time.Time
 }
 
 // Retain applies the policy of each destination on which the backup stands. The problems are for the report.
-func (p *Prepared) Retain(ctx context.Context) (problems []report.Problem) {
-	for _, at := range p.places {
+func (b *Backup) Retain(ctx context.Context) (problems []report.Problem) {
+	for _, at := range b.places {
 		if !at.stands {
 			continue
 		}
-		result, err := p.run.Keeper().Retain(ctx, at.target.Kept(), p.identity)
+		result, err := b.run.Keeper().Retain(ctx, at.target.Kept(), b.identity)
 		problems = append(problems, at.take(result)...)
 		if err != nil {
 			problems = append(problems, *report.ProblemOf(
 				say.WithHint(fmt.Errorf("old backups on %s: %w", at.target.Name, err), "`voltar prune` tries again")))
 		}
-		at.copy.Kept = len(at.target.stock.History(p.identity))
+		at.copy.Kept = len(at.target.stock.History(b.identity))
 	}
 	return problems
 }
 
 // Copies says for the report what became of the backup on each destination.
-func (p *Prepared) Copies() (copies []report.Copy) {
-	for _, at := range p.places {
+func (b *Backup) Copies() (copies []report.Copy) {
+	for _, at := range b.places {
 		if err := at.failure(); err != nil {
 			at.copy.Error = explain(err)
 		}

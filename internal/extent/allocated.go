@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"voltar/archive"
 	"voltar/internal/journal"
 	"voltar/internal/owned"
-	"voltar/internal/say"
 	"voltar/lvm"
 )
 
@@ -18,13 +17,13 @@ const mappedMinBytes = 32 << 20
 // allocated yields what of a range of a device has to be read for an image; nil stands for all of it. What a thin pool
 // has not allocated is zeros. It is asked for each image anew, as a filesystem that was mounted in between may have
 // replayed its journal. Whatever is odd about the answer, all is read.
-func (v *volumeRun) allocated(ctx context.Context, device string, offsetBytes, sizeBytes int64) iter.Seq2[archive.Range, error] {
-	if !v.snapshot.IsThin() || device != v.snapshot.DMPath || sizeBytes < mappedMinBytes {
+func (a *archiver) allocated(ctx context.Context, device string, offsetBytes, sizeBytes int64) iter.Seq2[archive.Range, error] {
+	if !a.Snapshot.IsThin() || device != a.Snapshot.DMPath || sizeBytes < mappedMinBytes {
 		return nil
 	}
-	mapped, err := v.mappedRanges(ctx)
+	mapped, err := a.mappedRanges(ctx)
 	if err != nil {
-		log := v.run.Log.With("run", v.run.id, "volume", v.name())
+		log := a.Log.With("run", a.Run, "volume", a.Volume.String())
 		if errors.Is(err, lvm.ErrMetadataHeld) {
 			log.Warn("all of the volume is read, as the pool does not tell what it has allocated", "err", err)
 		} else {
@@ -45,28 +44,28 @@ func (v *volumeRun) allocated(ctx context.Context, device string, offsetBytes, s
 
 // mappedRanges reads the allocation of the snapshot from a snapshot of the pool's metadata, which is there only for
 // that: one at a time in each pool.
-func (v *volumeRun) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, err error) {
-	thin, err := v.run.LVM.ThinDevice(ctx, v.snapshot.Volume)
+func (a *archiver) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, err error) {
+	thin, err := a.LVM.ThinDevice(ctx, a.Snapshot.Volume)
 	if err != nil {
 		return nil, err
 	}
 	var held owned.Stack
 	defer func() {
 		if releaseErr := held.Release(ctx); releaseErr != nil {
-			v.warnOf(say.WithHint(releaseErr, "the next run, or `voltar cleanup`, tries again"))
+			a.Warn(releaseErr.Error(), "the next run, or `voltar cleanup`, tries again")
 		}
 	}()
-	lock, err := v.run.locks.Lock(ctx, journal.ScopeThinPool, thin.Pool.UUID)
+	lock, err := a.Locks.Lock(ctx, journal.ScopeThinPool, thin.Pool.UUID)
 	if err != nil {
 		return nil, err
 	}
 	held.Push(func(context.Context) error { return lock.Unlock() })
-	undo, err := v.run.owner.HoldMetadata(ctx, thin.Pool)
+	undo, err := a.Owner.HoldMetadata(ctx, thin.Pool)
 	if undo != nil {
 		held.Push(undo)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return v.run.LVM.MappedRanges(ctx, thin, v.snapshot.SizeBytes, archive.ImageMemberBytes)
+	return a.LVM.MappedRanges(ctx, thin, a.Snapshot.SizeBytes, archive.ImageMemberBytes)
 }

@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"context"
@@ -26,10 +26,10 @@ type guestPV struct {
 
 // surveyGuestLVM looks into the guest's physical volumes. Those whose volume group is all on this volume become head and
 // logical volumes, each an extent of its own behind the last of its physical volumes; others stay images.
-func (v *volumeRun) surveyGuestLVM(ctx context.Context, device *os.File, l *layout) error {
-	var pvs []*extent
+func (r *Reader) surveyGuestLVM(ctx context.Context, device *os.File, l *Layout) error {
+	var pvs []*Extent
 	var disks []guestlvm.Disk
-	for _, x := range l.extents {
+	for _, x := range l.Extents {
 		if x.found.Type == typePV && x.State == "" {
 			pvs = append(pvs, x)
 			disks = append(disks, guestlvm.Disk{Reader: io.NewSectionReader(device, x.OffsetBytes, x.SizeBytes), SizeBytes: x.SizeBytes})
@@ -41,12 +41,12 @@ func (v *volumeRun) surveyGuestLVM(ctx context.Context, device *os.File, l *layo
 	vgs, problems := guestlvm.Read(disks)
 	for _, p := range problems {
 		pvs[p.Disk].image = "a physical volume of the guest: " + p.Reason
-		if p.Lacking && v.settings.Group == "" {
+		if p.Lacking && !r.Grouped {
 			pvs[p.Disk].image += adviceGroup
 		}
 	}
 	for _, vg := range vgs {
-		if err := v.addGuestVG(ctx, device, l, vg, pvs); err != nil {
+		if err := r.addGuestVG(ctx, device, l, vg, pvs); err != nil {
 			return fmt.Errorf("volume group %s of the guest: %w", vg.Name, err)
 		}
 	}
@@ -58,8 +58,8 @@ const adviceGroup = "; images of all its volumes fit together only when a [[grou
 
 // addGuestVG makes extents of a volume group: its logical volumes become part of the volume's layout. device is the
 // volume's snapshot.
-func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, vg guestlvm.VG, pvs []*extent) error {
-	var own []*extent
+func (r *Reader) addGuestVG(ctx context.Context, device *os.File, l *Layout, vg guestlvm.VG, pvs []*Extent) error {
+	var own []*Extent
 	for _, pv := range vg.PVs {
 		x := pvs[pv.Disk]
 		x.image = ""
@@ -70,7 +70,7 @@ func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, 
 		own = append(own, x)
 	}
 	first, last := own[0], own[len(own)-1]
-	var list []*extent
+	var list []*Extent
 	for i, lv := range vg.LVs {
 		x := guestExtent(vg, lv, pvs)
 		x.Name = partName(first, fmt.Sprintf("lv%d", i+1))
@@ -83,17 +83,17 @@ func (v *volumeRun) addGuestVG(ctx context.Context, device *os.File, l *layout, 
 			x.image = "hidden by the guest's LVM"
 			continue
 		}
-		if err := v.probeGuest(ctx, device, x); err != nil {
+		if err := r.probeGuest(ctx, device, x); err != nil {
 			return err
 		}
 	}
-	at := 1 + slices.IndexFunc(l.extents, func(x *extent) bool { return x == last })
-	l.extents = slices.Insert(l.extents, at, list...)
+	at := 1 + slices.IndexFunc(l.Extents, func(x *Extent) bool { return x == last })
+	l.Extents = slices.Insert(l.Extents, at, list...)
 	return nil
 }
 
 // partName names a part of a physical volume: p2.lv1, or lv1 where that is the whole volume.
-func partName(pv *extent, part string) string {
+func partName(pv *Extent, part string) string {
 	if pv.Name == "" {
 		return part
 	}
@@ -101,7 +101,7 @@ func partName(pv *extent, part string) string {
 }
 
 // guestExtent is a logical volume of the guest, with its place on the host's volume.
-func guestExtent(vg guestlvm.VG, lv guestlvm.LV, pvs []*extent) *extent {
+func guestExtent(vg guestlvm.VG, lv guestlvm.LV, pvs []*Extent) *Extent {
 	guest := &catalog.GuestLV{VG: vg.Name, VGUUID: vg.UUID, Name: lv.Name, UUID: lv.UUID}
 	for _, s := range lv.Segments {
 		segment := catalog.GuestSegment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
@@ -110,7 +110,7 @@ func guestExtent(vg guestlvm.VG, lv guestlvm.LV, pvs []*extent) *extent {
 		}
 		guest.Segments = addSegment(guest.Segments, segment)
 	}
-	return &extent{Extent: catalog.Extent{SizeBytes: lv.SizeBytes, OffsetBytes: guest.Segments[0].Offsets[0], LV: guest}}
+	return &Extent{Extent: catalog.Extent{SizeBytes: lv.SizeBytes, OffsetBytes: guest.Segments[0].Offsets[0], LV: guest}}
 }
 
 // addSegment adds a segment to a list, or lengthens the last one where it goes on there.
@@ -124,21 +124,21 @@ func addSegment(list []catalog.GuestSegment, s catalog.GuestSegment) []catalog.G
 }
 
 // inPieces tells whether an extent can only be read through a map.
-func (x *extent) inPieces() bool {
+func (x *Extent) inPieces() bool {
 	return x.LV != nil && (len(x.LV.Segments) > 1 || len(x.LV.Segments[0].Offsets) > 1)
 }
 
 // guestTarget is the map of a logical volume of the guest. Its name says nothing of the guest's, which another guest may
 // have too, and its UUID keeps the host's LVM from it.
-func (v *volumeRun) guestTarget(x *extent) partmap.Target {
+func (r *Reader) guestTarget(x *Extent) partmap.Target {
 	target := partmap.Target{
-		Name: fmt.Sprintf("voltar-%s-%.8s-%s", v.run.id, v.volume.UUID, x.Name),
-		UUID: fmt.Sprintf("%s%s-%s", owned.MapUUIDPrefix(v.run.id), v.volume.UUID, x.Name),
+		Name: fmt.Sprintf("voltar-%s-%.8s-%s", r.Run, r.Volume.UUID, x.Name),
+		UUID: fmt.Sprintf("%s%s-%s", owned.MapUUIDPrefix(r.Run), r.Volume.UUID, x.Name),
 	}
 	for _, s := range x.LV.Segments {
 		segment := partmap.Segment{SizeBytes: s.SizeBytes, StripeBytes: s.StripeBytes}
 		for _, offset := range s.Offsets {
-			segment.Sources = append(segment.Sources, partmap.Source{Device: v.snapshot.DMPath, OffsetBytes: offset})
+			segment.Sources = append(segment.Sources, partmap.Source{Device: r.Snapshot.DMPath, OffsetBytes: offset})
 		}
 		target.Segments = append(target.Segments, segment)
 	}
@@ -146,38 +146,38 @@ func (v *volumeRun) guestTarget(x *extent) partmap.Target {
 }
 
 // probeGuest finds out what a logical volume of the guest holds.
-func (v *volumeRun) probeGuest(ctx context.Context, device *os.File, x *extent) (err error) {
+func (r *Reader) probeGuest(ctx context.Context, device *os.File, x *Extent) (err error) {
 	if !x.inPieces() {
-		return v.probe(ctx, device, x.OffsetBytes, x)
+		return r.probe(ctx, device, x.OffsetBytes, x)
 	}
 	var held owned.Stack
 	defer func() { err = errors.Join(err, held.Release(ctx)) }()
 	// libblkid passes over maps whose UUID has the form that LVM gives its internal devices, LVM-ID-NAME. For those that are
 	// mounted that is well, as udev's rules ask it; this one is here to be looked at.
-	target := v.guestTarget(x)
+	target := r.guestTarget(x)
 	target.UUID = "LVM-" + strings.ReplaceAll(strings.TrimPrefix(target.UUID, "LVM-"), "-", ".")
-	mapped, err := v.makeMap(ctx, target, &held)
+	mapped, err := r.makeMap(ctx, target, &held)
 	if err != nil {
-		return fmt.Errorf("map %s: %w", x.label(), err)
+		return fmt.Errorf("map %s: %w", x.Label(), err)
 	}
 	file, err := os.Open(mapped.Path)
 	if err != nil {
 		return err
 	}
 	held.Push(func(context.Context) error { return file.Close() })
-	return v.probe(ctx, file, 0, x)
+	return r.probe(ctx, file, 0, x)
 }
 
 // locate returns the device that an extent can be read from and where on it the extent begins. One that is in pieces is
 // mapped for that, unless it is already.
-func (v *volumeRun) locate(ctx context.Context, x *extent, held *owned.Stack) (device string, offsetBytes int64, err error) {
+func (r *Reader) locate(ctx context.Context, x *Extent, held *owned.Stack) (device string, offsetBytes int64, err error) {
 	if !x.inPieces() {
-		return v.snapshot.DMPath, x.OffsetBytes, nil
+		return r.Snapshot.DMPath, x.OffsetBytes, nil
 	}
 	if x.mapped == "" {
-		mapped, err := v.mapExtent(ctx, x, held)
+		mapped, err := r.mapExtent(ctx, x, held)
 		if err != nil {
-			return "", 0, fmt.Errorf("map %s: %w", x.label(), err)
+			return "", 0, fmt.Errorf("map %s: %w", x.Label(), err)
 		}
 		return mapped.Path, 0, nil
 	}
@@ -185,31 +185,7 @@ func (v *volumeRun) locate(ctx context.Context, x *extent, held *owned.Stack) (d
 }
 
 // noteMap remembers the map of an extent for as long as it stands.
-func (x *extent) noteMap(device string, held *owned.Stack) {
+func (x *Extent) noteMap(device string, held *owned.Stack) {
 	x.mapped = device
 	held.Push(func(context.Context) error { x.mapped = ""; return nil })
-}
-
-// storePV stores a physical volume of the guest without its extents: label and metadata, so that copying them back brings
-// back the volume group and its logical volumes with their names and UUIDs.
-func (v *volumeRun) storePV(ctx context.Context, x *extent) error {
-	x.Archive = v.names.Image(partName(x, "pv"))
-	file, stats, err := v.writeImage(ctx, x, imageRange{x.Archive, 0, x.pv.HeadBytes, false})
-	if err != nil {
-		return fmt.Errorf("head of %s: %w", x.label(), err)
-	}
-	x.noteImage(stats)
-	v.stored[x.Name] = file.SizeBytes
-	if x.pv.TailBytes > 0 {
-		x.pv.Tail = v.names.Image(partName(x, "pvtail"))
-		file, stats, err := v.writeImage(ctx, x, imageRange{x.pv.Tail, x.pv.tailOffset, x.pv.TailBytes, false})
-		if err != nil {
-			return fmt.Errorf("tail of %s: %w", x.label(), err)
-		}
-		x.noteImage(stats)
-		v.stored[x.Name] += file.SizeBytes
-	}
-	x.State, x.PV = catalog.StateLVM, &x.pv.GuestPV
-	x.Reason = fmt.Sprintf("a physical volume of the guest's volume group %s: its logical volumes follow", x.pv.VG)
-	return nil
 }

@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"context"
@@ -23,11 +23,11 @@ func (e *leftAloneError) Error() string { return e.reason }
 // awaitBtrfs waits until no other volume of a run is being read that holds a copy of the same btrfs: the kernel knows its
 // devices by their UUID and takes the one for the other. Guests made of one template share it. A copy that something
 // else has mounted here is a *leftAloneError.
-func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *owned.Stack) error {
+func (a *archiver) awaitBtrfs(ctx context.Context, x *Extent, held *owned.Stack) error {
 	if x.found.Type != typeBtrfs {
 		return nil
 	}
-	lock, err := v.run.locks.Lock(ctx, journal.ScopeBtrfs, x.found.UUID)
+	lock, err := a.Locks.Lock(ctx, journal.ScopeBtrfs, x.found.UUID)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (v *volumeRun) awaitBtrfs(ctx context.Context, x *extent, held *owned.Stack
 }
 
 // forgetBtrfs sees to it that the kernel does not go on taking a device for a part of the filesystem once it was read.
-func (v *volumeRun) forgetBtrfs(x *extent, device string, held *owned.Stack) {
+func (a *archiver) forgetBtrfs(x *Extent, device string, held *owned.Stack) {
 	if x.found.Type == typeBtrfs {
 		held.Push(func(context.Context) error { return btrfs.Forget(device) })
 	}
@@ -48,13 +48,13 @@ func (v *volumeRun) forgetBtrfs(x *extent, device string, held *owned.Stack) {
 
 // noteSubvolumes enters the subvolumes of a mounted btrfs in the manifest. Where they cannot be told, they are folders:
 // their files are in the archive all the same.
-func (v *volumeRun) noteSubvolumes(x *extent, root *os.File) {
+func (a *archiver) noteSubvolumes(x *Extent, root *os.File) {
 	if x.found.Type != typeBtrfs {
 		return
 	}
 	list, err := btrfs.List(root)
 	if err != nil {
-		v.warn(x.label()+": "+err.Error(), "its subvolumes come back as ordinary folders; look at it in the guest with `btrfs check`")
+		a.Warn(x.Label()+": "+err.Error(), "its subvolumes come back as ordinary folders; look at it in the guest with `btrfs check`")
 		return
 	}
 	for _, s := range list {

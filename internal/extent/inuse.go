@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 
 // inUse narrows what has to be read for the image of an extent, nil for all of it, down to what its filesystem has in use,
 // where that tells. It notes what is left out, or why nothing is.
-func (x *extent) inUse(source *io.SectionReader, allocated iter.Seq2[archive.Range, error]) iter.Seq2[archive.Range, error] {
+func (x *Extent) inUse(source *io.SectionReader, allocated iter.Seq2[archive.Range, error]) iter.Seq2[archive.Range, error] {
 	used, err := alloc.InUse(source, source.Size(), x.found.Type)
 	switch {
 	case errors.Is(err, alloc.ErrUnknown):

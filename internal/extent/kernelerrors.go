@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 // noteKernelErrors enters in the ledger what the kernel found damaged in a filesystem while it was read. Not every such
 // error fails a read: a folder may then look emptier than it is, and what is missing has no name.
-func (x *extent) noteKernelErrors(ctx context.Context, root *os.File, limits archive.TreeOptions, found []mount.Error) {
+func (x *Extent) noteKernelErrors(ctx context.Context, root *os.File, limits archive.TreeOptions, found []mount.Error) {
 	if len(found) == 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package backup
+package extent
 
 import (
 	"slices"

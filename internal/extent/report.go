@@ -1,0 +1,110 @@
+package extent
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"voltar/internal/catalog"
+	"voltar/internal/say"
+	"voltar/report"
+)
+
+// shownDamaged is how many damaged files the report names; the manifest has a thousand.
+const shownDamaged = 20
+
+// Describe makes a volume's part of the report from its extents.
+func Describe(line *report.Volume, extents []*Extent) {
+	line.Extents, line.Ledger = nil, report.Ledger{}
+	for _, x := range extents {
+		line.Extents = append(line.Extents, report.Extent{
+			Name: x.Label(), What: x.what(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
+			StoredBytes: x.StoredBytes, Entries: x.Entries, ByHandBytes: x.ByHandBytes(),
+		})
+		line.Entries += x.Entries
+		line.ReadBytes += x.ReadBytes
+		line.DamagedCount += x.DamagedCount
+		for _, d := range x.Damaged {
+			if len(line.DamagedFiles) < shownDamaged {
+				line.DamagedFiles = append(line.DamagedFiles, damageLine(x, d))
+			}
+		}
+		addToLedger(&line.Ledger, x)
+	}
+}
+
+// Whole is a volume that nobody has looked at yet.
+func Whole(sizeBytes int64) []*Extent {
+	return []*Extent{{Extent: catalog.Extent{SizeBytes: sizeBytes}}}
+}
+
+// Failed enters each byte of a volume that has no backup in the ledger as failed, or as left out where a rule had said so.
+func Failed(extents []*Extent, reason string) (failed []*Extent) {
+	for _, x := range extents {
+		switch {
+		case x.LV != nil: // those of the guest's own LVM lie in others
+		case x.State == catalog.StateExcluded:
+			failed = append(failed, x)
+		default:
+			failed = append(failed, &Extent{Extent: catalog.Extent{
+				Name: x.Name, SizeBytes: x.SizeBytes, State: catalog.StateFailed, Reason: reason, Filesystem: x.Filesystem,
+			}})
+		}
+	}
+	return failed
+}
+
+// what names the content of an extent for people.
+func (x *Extent) what() string {
+	switch {
+	case x.Filesystem != nil:
+		return x.Filesystem.Type
+	case x.Name != "" && x.Number == 0:
+		return "unpartitioned"
+	}
+	return "unknown"
+}
+
+func damageLine(x *Extent, d catalog.Damage) string {
+	what := cmp.Or(d.Path, string(d.PathB64))
+	if what == "" && d.LengthBytes == 0 {
+		return x.Label() + ": " + d.Reason
+	}
+	if what == "" {
+		what = fmt.Sprintf("%s at byte %d", say.Size(d.LengthBytes), d.OffsetBytes)
+	}
+	return fmt.Sprintf("%s:/%s: %s", x.Label(), strings.TrimPrefix(what, "/"), d.Reason)
+}
+
+// addToLedger accounts for each byte of an extent that lies on the volume. What a filesystem does not use is free; its own
+// structures count with its files.
+func addToLedger(ledger *report.Ledger, x *Extent) {
+	size := x.SizeBytes
+	if x.LV != nil {
+		ledger.FreeBytes -= size // of its physical volume, where it counted as free
+	}
+	switch x.State {
+	case catalog.StateLVM:
+		ledger.ImageBytes += x.PV.HeadBytes + x.PV.TailBytes
+		ledger.FreeBytes += size - x.PV.HeadBytes - x.PV.TailBytes
+	case catalog.StateFiles:
+		used := min(x.UsedBytes, x.SizeBytes)
+		excluded := min(x.ExcludedBytes, used)
+		ledger.FilesBytes += used - excluded
+		ledger.ExcludedBytes += excluded
+		ledger.FreeBytes += size - used
+	case catalog.StateImage:
+		used := size
+		if x.UsedBytes > 0 { // its filesystem has told
+			used = min(x.UsedBytes, size)
+		}
+		ledger.ImageBytes += used
+		ledger.FreeBytes += size - used
+	case catalog.StateSwap:
+		ledger.FreeBytes += size
+	case catalog.StateExcluded:
+		ledger.ExcludedBytes += size
+	default:
+		ledger.FailedBytes += size
+	}
+}
