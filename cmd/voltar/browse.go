@@ -95,7 +95,7 @@ func (s *setup) findBackup(ctx context.Context, o sourceOptions, text string) (o
 		say.Log(s.log.Warn, err)
 	}
 	if found.Damage != "" {
-		s.log.Warn(fmt.Sprintf("verify found damage in %s on %s: %s", found.ID, stores[found.At].Name, found.Damage))
+		s.log.Warn(fmt.Sprintf("%s on %s is damaged: %s", found.ID, stores[found.At].Name, found.Damage))
 	}
 	var ahead []string
 	for _, id := range found.Ahead {

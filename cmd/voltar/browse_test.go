@@ -274,7 +274,7 @@ func TestWhatVerifyFoundIsKnownAfterwards(t *testing.T) {
 	}
 	browsetest.Spoil(t, browsetest.Open(t, second), b, b.Manifest.Extents[1].Archive, spoil)
 	verified(t, s, 3)
-	if got := cat(); !strings.HasPrefix(got, "1 ") || !strings.Contains(got, "verify found damage in vg/volume-00000001@2026-11-20T010001Z on disk: ") {
+	if got := cat(); !strings.HasPrefix(got, "1 ") || !strings.Contains(got, "vg/volume-00000001@2026-11-20T010001Z on disk is damaged: verify found on ") {
 		t.Error("with no good one:", got)
 	}
 	browsetest.Spoil(t, store, b, b.Manifest.Extents[1].Archive, spoil) // once more, which mends it

@@ -23,7 +23,7 @@ func (s *setup) damage() map[string]string {
 	}
 	damage := map[string]string{}
 	for backup, note := range notes {
-		damage[backup] = note.String()
+		damage[backup] = "verify found " + note.String()
 	}
 	return damage
 }

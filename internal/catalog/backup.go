@@ -28,7 +28,7 @@ type Backup struct {
 	ID        ID
 	Manifest  *Manifest // never nil
 	SizeBytes int64     // of all files, the manifest included
-	Damage    string    // what Filter.Damage knows of it, empty for nothing
+	Damage    string    // what is known to be wrong with it, by Filter.Damage or by a look at its files; empty for nothing
 }
 
 // IsGood tells whether the backup lacks nothing, as far as is known. Those that it belongs with are not looked at.
@@ -85,6 +85,15 @@ func (b Backup) checkHeld(objects []store.Object) error {
 		}
 	}
 	return nil
+}
+
+// lacks says what the store lacks of the files of a backup, empty for nothing.
+func (b Backup) lacks(ctx context.Context, s store.Store) (damage string, err error) {
+	objects, err := s.List(ctx, b.Path())
+	if err != nil {
+		return "", fmt.Errorf("look after the files of %s in %s: %w", b.ID, s, err)
+	}
+	return damageOf(b.checkHeld(objects)), nil
 }
 
 // CheckSize compares the size of a file as the store has it with the manifest. The error wraps ErrDamaged.

@@ -66,6 +66,13 @@ func (f faulty) Folders(ctx context.Context, prefix string) ([]string, error) {
 	return f.Store.Folders(ctx, prefix)
 }
 
+func (f faulty) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	if err := f.fail("list", prefix); err != nil {
+		return nil, err
+	}
+	return f.Store.List(ctx, prefix)
+}
+
 func (f faulty) CheckDelete(_ context.Context, keys []string) error {
 	for _, key := range keys {
 		if err := f.fail("check", key); err != nil {

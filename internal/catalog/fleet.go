@@ -13,7 +13,7 @@ import (
 )
 
 // ListHosts lists the backups of every host that has a marker in a store, several hosts at once, in the order of their
-// names. With Newest and Good in the filter it reads little more than one manifest of each source.
+// names. With Newest and Good in the filter it reads little more than one manifest of each source, and lists the files of one backup.
 func ListHosts(ctx context.Context, s store.Store, filter Filter) ([]*Listing, error) {
 	hosts, err := Hosts(ctx, s)
 	if err != nil {

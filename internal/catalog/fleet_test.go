@@ -91,3 +91,40 @@ func TestListHosts(t *testing.T) {
 		t.Errorf("a store that fails: %v", err)
 	}
 }
+
+// A manifest alone, whose files were lost or never were, is no good news.
+func TestListHostsLooksAfterTheFiles(t *testing.T) {
+	s := newStore(t)
+	if err := Claim(t.Context(), s, Host{testHost, "machine"}, night); err != nil {
+		t.Fatal(err)
+	}
+	now := night.AddDate(0, 1, 0)
+	whole := add(t, s, volume("v"), night)
+	bare := add(t, s, volume("v"), night.Add(time.Hour))
+	short := add(t, s, volume("v"), night.Add(2*time.Hour))
+	first := func(b Backup) string { return b.Path() + "/" + b.Manifest.Files[0].Name }
+	for _, b := range []Backup{bare, short} {
+		if err := s.Delete(t.Context(), first(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw(t, s, first(short), "x")
+	listings, err := ListHosts(t.Context(), s, Filter{Newest: 1, Good: true, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := Fleet(now, 24*time.Hour, []Listed{{Listing: listings[0]}})
+	if len(lines) != 1 || !lines[0].Good.Equal(whole.ID.Time) || lines[0].Status != string(StatusDamaged) {
+		t.Errorf("%+v, want %s as the newest good one", lines, whole.ID)
+	}
+	for i, want := range []string{"", " is missing", " has 1 bytes instead of "} {
+		if got := listings[0].Backups[i].Damage; !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	broken := faulty{s, failing("list", whole.Path(), errBroken)}
+	listings, err = ListHosts(t.Context(), broken, Filter{Newest: 1, Good: true, Now: now})
+	if err != nil || len(listings[0].Unreadable) != 1 || !errors.Is(listings[0].Unreadable[0].Err, errBroken) {
+		t.Errorf("a store that fails: %+v, %v", listings, err)
+	}
+}

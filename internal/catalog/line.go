@@ -40,7 +40,7 @@ func (l *Listing) Lines(destination string) []Line {
 		}
 		if b.Damage != "" {
 			line.Status = string(StatusDamaged)
-			line.note("verify found " + b.Damage)
+			line.note(b.Damage)
 		}
 		add(b.ID, line)
 	}

@@ -19,7 +19,7 @@ import (
 type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest, and those dated ahead; 0 means all
-	Good   bool           // only good ones count for Newest; those that are newer come beside them
+	Good   bool           // only good ones, whose files are all there, count for Newest; those that are newer come beside them
 	// Damage is what was found wrong with backups since they were made, by the Place of their folders.
 	Damage map[string]string
 	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
@@ -174,10 +174,13 @@ func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 			return nil
 		}
 		backup, err := readBackup(ctx, l.store, l.listing.Host, id)
+		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
+		if err == nil && l.filter.Good && backup.IsGood() {
+			backup.Damage, err = backup.lacks(ctx, l.store)
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
 		if err == nil && !l.listing.IsAhead(id) && (!l.filter.Good || backup.IsGood()) {
 			found++
 		}
