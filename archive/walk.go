@@ -626,9 +626,9 @@ func (p *preparer) openFile(ctx context.Context, it *item) (err error) {
 	return p.load(ctx, it)
 }
 
-// isBeyond tells whether a file has more data than its tree may have. Its holes do not matter then, and looking for them can cost hours that
-// nothing interrupts: the kernel goes through all blocks of a file up to the next hole, of which there can be a thousand million in the
-// space of a few.
+// isBeyond tells whether a file has more data than its tree may have. Its holes do not matter then, and looking for them can
+// cost hours that nothing interrupts: the kernel goes through all blocks of a file up to the next hole, of which there can be
+// a thousand million in the space of a few.
 func (p *preparer) isBeyond(ctx context.Context, it *item) bool {
 	most := p.attrs.limits.StreamBytes
 	if most <= 0 || it.entry.SizeBytes <= most {

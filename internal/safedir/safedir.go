@@ -60,9 +60,9 @@ func Check(path string) error {
 	return w.checkOwn()
 }
 
-// ReadFile reads the file at path. It has to belong to root or the caller, and nobody else, no group either, may write to it or to a
-// folder on the way to it; where that is so, the error wraps ErrUntrusted. In a folder as /tmp, where names that are there cannot be exchanged,
-// a file may lie. A pipe without a name, such as a shell makes for its "<(command)", is read as it is.
+// ReadFile reads the file at path. It has to belong to root or the caller, and nobody else, no group either, may write to it
+// or to a folder on the way to it: the error wraps ErrUntrusted otherwise. A file may lie in a folder as /tmp, where names
+// that are there cannot be exchanged. A pipe without a name, such as a shell makes for its "<(command)", is read as it is.
 func ReadFile(path string) ([]byte, error) {
 	nameless, err := isNameless(path)
 	if err != nil {

@@ -96,12 +96,9 @@ func hostMounts(root string) (map[string]string, error) {
 func unescape(text, mark string, base, digits int) string {
 	first, rest, found := strings.Cut(text, mark)
 	for found {
-		var n uint64
-		var err error = strconv.ErrSyntax
-		if len(rest) >= digits {
-			n, err = strconv.ParseUint(rest[:digits], base, 8)
-		}
-		if err != nil {
+		end := min(digits, len(rest))
+		n, err := strconv.ParseUint(rest[:end], base, 8)
+		if err != nil || end < digits {
 			first += mark
 		} else {
 			first, rest = first+string([]byte{byte(n)}), rest[digits:]
