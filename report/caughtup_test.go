@@ -16,7 +16,7 @@ func TestCaughtUpIsTold(t *testing.T) {
 			CaughtUp{Backup: fmt.Sprintf("vg/v%d@T", n), From: "disk\x1b", SizeBytes: 1 << 30})
 	}
 	text := strings.Join(strings.Fields(Text(run, Options{})), " ")
-	if want := `Made up from elsewhere: 7 backups, 7.0 GiB: vg/v0@T from disk\x1b,`; !strings.Contains(text, want) {
+	if want := `Copied from other destinations: 7 backups, 7.0 GiB: vg/v0@T from disk\x1b,`; !strings.Contains(text, want) {
 		t.Errorf("no %q in\n%s", want, text)
 	}
 	if want := `vg/v4@T from disk\x1b, 2 more`; !strings.Contains(text, want) {

@@ -71,10 +71,10 @@ type VolumeStatus string
 // Statuses of a volume.
 const (
 	VolumeOK      VolumeStatus = "ok"
-	VolumeDamaged VolumeStatus = "damaged" // a backup stands, but lacks data that could not be read
+	VolumeDamaged VolumeStatus = "damaged" // there is a backup, but it lacks data that could not be read
 	VolumePartial VolumeStatus = "partial" // not on every destination
 	VolumeFailed  VolumeStatus = "failed"
-	VolumeSkipped VolumeStatus = "skipped" // the run ended before its turn
+	VolumeSkipped VolumeStatus = "skipped" // the run ended before it began
 )
 
 // Volume is the result of one volume, dump, stream or directory.

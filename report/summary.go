@@ -221,7 +221,7 @@ func (r Run) headline() string {
 	case VerdictOK:
 		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictWarning:
-		return command + fmt.Sprintf("OK, to be looked at: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
+		return command + fmt.Sprintf("OK, but needs attention: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictInterrupted:
 		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
 	}

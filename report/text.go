@@ -36,7 +36,7 @@ func (v view) text() string {
 		}
 	}
 	t.pairs("LEDGER: WHAT IS NOT STORED AS FILES, AND WHY", v.Ledger)
-	t.pairs("VOLUMES LEFT OUT", v.LeftOut)
+	t.pairs("EXCLUDED VOLUMES", v.LeftOut)
 	t.pairs("NO LONGER ON THIS HOST", v.Gone)
 	if len(v.Recovered) > 0 {
 		t.title("REMOVED AFTER AN INTERRUPTED RUN")

@@ -172,7 +172,7 @@ func failures(run Run) []failure {
 		list = append(list, volumeFailures(v, run)...)
 	}
 	if missing := run.missing(); missing > 0 && run.ExitCode != interruptedCode {
-		list = append(list, failure{"", plural(int64(missing), "planned volume") + " left without a result", ""})
+		list = append(list, failure{"", plural(int64(missing), "planned volume") + " without a result", ""})
 	}
 	if len(list) == 0 && run.Verdict() == VerdictFailed {
 		list = append(list, failure{"", fmt.Sprintf("the run ended with exit code %d", run.ExitCode), "see the journal"})
@@ -229,9 +229,9 @@ func (r Run) absent(d Destination) string {
 	case lacking == 0:
 		return ""
 	case elsewhere == lacking && len(names) > 0:
-		return fmt.Sprintf("not there: %s; good on %s", plural(lacking, "volume"), strings.Join(names, ", "))
+		return fmt.Sprintf("missing: %s; good on %s", plural(lacking, "volume"), strings.Join(names, ", "))
 	default:
-		return fmt.Sprintf("not there: %s, %s of them good on another destination", plural(lacking, "volume"), say.Count(elsewhere))
+		return fmt.Sprintf("missing: %s, %s of them good on another destination", plural(lacking, "volume"), say.Count(elsewhere))
 	}
 }
 
@@ -262,7 +262,7 @@ func volumeFailures(v Volume, run Run) []failure {
 		return nil
 	}
 	if len(list) == 0 && v.Status == VolumeSkipped {
-		list = append(list, failure{v.Name, "not done: the run ended before its turn", ""})
+		list = append(list, failure{v.Name, "not done: the run ended before this volume began", ""})
 	} else if len(list) == 0 {
 		list = append(list, failure{v.Name, string(v.Status), ""})
 	}
@@ -273,11 +273,11 @@ func volumeFailures(v Volume, run Run) []failure {
 // are lost where it is stored.
 func damaged(v Volume, justMade bool) failure {
 	count := max(v.DamagedCount, int64(len(v.DamagedFiles)))
-	lines := []string{"the backup stands, but " + plural(count, "file") + " could not be read whole:"}
-	hint := "check the disk beneath the volume; older backups have what this one lacks"
+	lines := []string{"there is a backup, but " + plural(count, "file") + " could not be read completely:"}
+	hint := "check the disk under the volume; older backups have the missing data"
 	if !justMade {
 		lines[0] = plural(count, "file") + " of the stored backup cannot be read back:"
-		hint = "older backups have what this one lacks"
+		hint = "older backups have the missing data"
 	}
 	for _, name := range v.DamagedFiles {
 		lines = append(lines, shorten(name, 200))
@@ -341,7 +341,7 @@ func lastGood(v Volume, now time.Time, loc *time.Location) []string {
 	case v.LastGood == nil:
 		return nil
 	case v.LastGood.IsZero():
-		return []string{"THERE IS NO GOOD BACKUP OF IT"}
+		return []string{"THERE IS NO GOOD BACKUP"}
 	}
 	return []string{fmt.Sprintf("newest good backup: %s (%s)", v.LastGood.In(loc).Format("2006-01-02 15:04"), formatAge(now, *v.LastGood))}
 }
@@ -378,7 +378,7 @@ func details(v Volume, now time.Time) []string {
 	}
 	for _, x := range v.Extents {
 		if x.ByHandBytes > 0 {
-			list = append(list, fmt.Sprintf("standard tools need %s to restore %s, voltar its %s", say.Size(x.ByHandBytes), x.Name,
+			list = append(list, fmt.Sprintf("standard tools need %s to restore %s, voltar needs %s", say.Size(x.ByHandBytes), x.Name,
 				say.Size(x.SizeBytes)))
 		}
 	}
@@ -460,14 +460,14 @@ func caughtUp(list []CaughtUp) []string {
 	if more := len(list) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return []string{fmt.Sprintf("Made up from elsewhere: %s, %s: %s", plural(int64(len(list)), "backup"), say.Size(bytes),
+	return []string{fmt.Sprintf("Copied from other destinations: %s, %s: %s", plural(int64(len(list)), "backup"), say.Size(bytes),
 		strings.Join(names, ", "))}
 }
 
 // ledger lists what of a volume is not stored as files.
 func ledger(v Volume) []line2 {
 	if v.Error != nil {
-		return []line2{{v.Name, "nothing of it was stored, see above"}}
+		return []line2{{v.Name, "nothing was stored, see above"}}
 	}
 	var list []line2
 	for _, e := range v.Extents {

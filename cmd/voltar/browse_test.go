@@ -407,7 +407,7 @@ func TestReportCommand(t *testing.T) {
 		{"the history", []string{"--list"}, 0, "[voltar] volume-host: OK 1 volume", ""},
 		{"unknown", []string{"third"}, 1, "", "no such run"},
 		{"two", []string{"first", "second"}, 2, "", "name one run"},
-		{"a trend of one run", []string{"first", "--trend", picture}, 1, "", "takes two runs"},
+		{"a trend of one run", []string{"first", "--trend", picture}, 1, "", "needs two runs"},
 		{"by mail", []string{"--send"}, 0, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

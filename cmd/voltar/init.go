@@ -16,7 +16,7 @@ import (
 
 func (a *app) initCommand() *cli.Command {
 	return &cli.Command{
-		Name: "init", Usage: "write the configuration, with comments and safe defaults",
+		Name: "init", Usage: "write a configuration with comments and safe defaults",
 		Description: "Writes " + config.DefaultPath + ", or the file of --config. Never overwrites an existing file.",
 		Action:      func(c *cli.Context) error { return a.init(cmp.Or(readCommon(c).config, config.DefaultPath)) },
 	}
@@ -28,7 +28,7 @@ func (a *app) init(file string) error {
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usageError{fmt.Errorf("%s is there already and stays as it is", file)}
+		return usageError{fmt.Errorf("%s exists already and was not changed", file)}
 	}
 	if err != nil {
 		return err

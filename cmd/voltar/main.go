@@ -131,7 +131,7 @@ func (a *app) close() error {
 func (a *app) program() *cli.App {
 	return &cli.App{
 		Name:                   "voltar",
-		Usage:                  "back up LVM volumes as plain files, and bring them back",
+		Usage:                  "back up LVM volumes as plain files, and restore them",
 		Version:                programVersion(),
 		Reader:                 a.stdin,
 		Writer:                 a.stdout,

@@ -114,9 +114,9 @@ func programPage(program *cli.App) string {
 	p.line(`.I COMMAND`)
 	p.line(`[\fIOPTION\fR]... [\fIARGUMENT\fR]...`)
 	p.section("Description")
-	p.prose("voltar backs up the logical volumes of a host: each is snapshotted, the filesystems in it are mounted read-only, and\n" +
-		"their files are archived to disk or S3 as plain tar.gz files with a list of checksums and a written recipe. Old backups\n" +
-		"go by a policy, and a report is mailed. A VOLUME is VG/LV, or LV where that is unique.\n\n" +
+	p.prose("voltar backs up the logical volumes of a host. It snapshots each volume, mounts the filesystems in it read-only, and\n" +
+		"archives their files to disk or S3 as plain tar.gz files, with a list of checksums and a written recipe. It removes old\n" +
+		"backups by a policy, and mails a report. A VOLUME is VG/LV, or LV if that is unique.\n\n" +
 		"Results go to standard output, everything else to standard error or, under systemd, to the journal.")
 	p.section("Commands")
 	p.commands("voltar", program.Commands)
@@ -131,8 +131,8 @@ func programPage(program *cli.App) string {
 		{exitDone, "Done."},
 		{exitNothing, "Nothing succeeded, or nothing was selected."},
 		{exitUsage, "The command line or the configuration is wrong."},
-		{exitAttention, "Done, but something needs a person: a volume, a destination or a file failed."},
-		{exitLocked, "Another run is going on."},
+		{exitAttention, "Done, but something needs your attention: a volume, a destination or a file failed."},
+		{exitLocked, "Another run holds the lock."},
 		{exitNotDelivered, "The backups are good, but the report could not be delivered. It goes out with the next run."},
 		{exitInterrupted, "Interrupted, and cleaned up."},
 	} {
@@ -140,12 +140,12 @@ func programPage(program *cli.App) string {
 	}
 	p.section("Files")
 	p.item(`.I /etc/voltar/voltar.toml`, "The configuration.")
-	p.item(`.I /var/lib/voltar`, "Journals of what runs own on the host, past reports, reports that wait for their mail server.")
+	p.item(`.I /var/lib/voltar`, "Journals of what runs own on the host, past reports, unsent reports.")
 	p.item(`.I /run/voltar`, "Locks.")
 	p.section("Units")
-	p.item(`.I voltar.timer`, "Starts voltar.service every night. It is not enabled by itself: systemctl enable --now voltar.timer")
+	p.item(`.I voltar.timer`, "Starts voltar.service every night. Enable it: systemctl enable --now voltar.timer")
 	p.item(`.I voltar\-verify.timer`, "Starts voltar-verify.service every week, once it is enabled.")
-	p.item(`.I voltar\-cleanup.service`, "Removes at boot, and after a run that was killed, what that has left.")
+	p.item(`.I voltar\-cleanup.service`, "Removes what a killed run has left, at boot and after such a run.")
 	p.section("See also")
 	p.line(`.BR voltar.toml (5),`)
 	p.line(`.BR lvm (8),`)
@@ -185,8 +185,8 @@ func configPage(sample string) string {
 	p.section("Name")
 	p.line(`voltar.toml \- configuration of voltar(8)`)
 	p.section("Description")
-	p.prose("/etc/voltar/voltar.toml is a TOML file. A key that is not known is an error, and all errors are reported at once;\n" +
-		"voltar check tries it. Below is every key with its default, or with an example where the default is empty.")
+	p.prose("/etc/voltar/voltar.toml is a TOML file. An unknown key is an error. voltar reports all errors at once;\n" +
+		"voltar check tries the file. Below is every key with its default, or with an example if the default is empty.")
 	p.section("General")
 	keys := false // a literal block is open
 	closeKeys := func() {

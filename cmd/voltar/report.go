@@ -161,7 +161,7 @@ func (a *app) showRun(ctx context.Context, s *setup, o reportOptions, run report
 			return err
 		}
 		if picture == nil {
-			return errors.New("there is no trend yet: it takes two runs")
+			return errors.New("there is no trend yet: it needs two runs")
 		}
 		if err := a.writeReport(o.trend, picture); err != nil {
 			return err
@@ -195,7 +195,7 @@ func (a *app) writeReport(file string, data []byte) error {
 // sendAgain mails a run of the history, whatever the configuration says of when to mail.
 func (s *setup) sendAgain(ctx context.Context, run report.Run, opts report.Options) error {
 	if len(s.config.Mail.To) == 0 {
-		return usageError{errors.New("there is nobody to mail to: add [mail] to the configuration")}
+		return usageError{errors.New("there are no recipients of mail: add [mail] to the configuration")}
 	}
 	channel, err := s.mailChannel()
 	if err != nil {

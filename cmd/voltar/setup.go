@@ -222,7 +222,7 @@ func readMachineID(path string) (string, error) {
 	case id == "":
 		err = fmt.Errorf("%s is empty", path)
 	case hexErr != nil || len(raw) != 16:
-		err = fmt.Errorf("%s holds %q, which is no number of a machine", path, id)
+		err = fmt.Errorf("%s holds %q, which is no machine ID", path, id)
 	}
 	if err != nil {
 		return "", say.WithHint(fmt.Errorf("cannot tell which machine this is: %w", err), "run `systemd-machine-id-setup`")

@@ -17,7 +17,7 @@ func TestMachineID(t *testing.T) {
 		{content: "uninitialized\n", wrong: `holds "uninitialized"`},
 		{content: "\n", wrong: "is empty"},
 		{content: "", wrong: "is empty"},
-		{content: good[1:], wrong: "which is no number of a machine"},
+		{content: good[1:], wrong: "which is no machine ID"},
 	} {
 		path := filepath.Join(t.TempDir(), "machine-id")
 		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
