@@ -14,6 +14,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/clock"
 	"voltar/internal/say"
+	"voltar/internal/sign"
 )
 
 // errNoDestination is for commands that have nowhere to look.
@@ -53,7 +54,11 @@ func (a *app) browse(ctx context.Context, o browseOptions) (*browse.Backup, cata
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}
-	return browse.New(d.Store, b, browse.Opener(decrypt)), b, nil
+	open := browse.Opener(decrypt)
+	if sign.Signs(d.Store) && !o.untrusted {
+		open = browse.Checked(decrypt) // a signature vouches for sums
+	}
+	return browse.New(d.Store, b, open), b, nil
 }
 
 // hinted names the backup in an error of looking into it, and says what to do next.

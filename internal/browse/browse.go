@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/say"
 	"voltar/internal/store"
@@ -42,13 +43,59 @@ type DecryptFunc func(b catalog.Backup, name string, stored File) (File, error)
 
 // Opener opens files as they are stored, and those that are encrypted with decrypt.
 func Opener(decrypt DecryptFunc) OpenFunc {
+	return opener(decrypt, func(ctx context.Context, s store.Store, b catalog.Backup, name string) (store.Reader, error) {
+		return b.OpenStored(ctx, s, name)
+	})
+}
+
+// Checked is an Opener of files whose sums are those of the manifest. It reads each whole before it gives anything of it, so
+// that what a signed manifest vouches for is what is read. Another, even of the same size, is refused with an error that wraps
+// catalog.ErrDamaged.
+func Checked(decrypt DecryptFunc) OpenFunc { return opener(decrypt, openChecked) }
+
+func opener(decrypt DecryptFunc, open func(context.Context, store.Store, catalog.Backup, string) (store.Reader, error)) OpenFunc {
 	return func(ctx context.Context, s store.Store, b catalog.Backup, name string) (File, error) {
-		stored, err := b.OpenStored(ctx, s, name)
-		if err != nil || !Encrypted(name) {
-			return stored, err
+		stored, err := open(ctx, s, b, name)
+		if err != nil {
+			return nil, err
+		}
+		if !Encrypted(name) {
+			return stored, nil
 		}
 		return decrypt(b, name, stored)
 	}
+}
+
+func openChecked(ctx context.Context, s store.Store, b catalog.Backup, name string) (store.Reader, error) {
+	stored, err := b.OpenFile(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	sums := archive.NewSums()
+	_, err = io.Copy(sums, &interruptible{ctx, stored})
+	digest := sums.Sum()
+	want, _ := b.Manifest.File(name) // it was opened by the manifest
+	if err == nil && (digest.SHA1 != want.SHA1 || digest.SHA256 != want.SHA256) {
+		err = say.WithHint(fmt.Errorf("%w: its sums are not those in the manifest", catalog.ErrDamaged),
+			"take another backup; `voltar verify` says what is wrong with this one, and --untrusted takes it as it is")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s of %s: %w", name, b.ID, err), stored.Close())
+	}
+	return stored, nil
+}
+
+// interruptible ends with a context.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
 }
 
 // Encrypted tells by the name of a file whether it is.
