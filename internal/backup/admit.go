@@ -12,7 +12,7 @@ import (
 // admitted is a volume that is ready for its snapshot: nothing that takes time is left to do before it, so that nothing is
 // frozen for longer than the snapshots themselves take.
 type admitted struct {
-	*member
+	*candidate
 	volume  lvm.Volume // active
 	exclude *archive.Matcher
 	room    *lvm.Reservation // for the snapshot; nil for thin volumes, which need none
@@ -46,35 +46,35 @@ func (o *Options) wantOf(v lvm.Volume, vg lvm.VG) admit.Want {
 // join takes the unit's place in the queue of its run.
 func (u unit) join(ctx context.Context, queue *admit.Queue) *admit.Ticket {
 	var request admit.Request
-	for _, m := range u.members {
-		request = append(request, u.run.opts.wantOf(m.volume, m.vg))
+	for _, c := range u.volumes {
+		request = append(request, u.run.opts.wantOf(c.volume, c.vg))
 	}
-	if len(u.members) == 1 {
-		ctx = u.members[0].scope.ctx // it may be cancelled while it waits
+	if len(u.volumes) == 1 {
+		ctx = u.volumes[0].scope.ctx // it may be cancelled while it waits
 	}
 	return queue.Join(ctx, request)
 }
 
-// admit waits for the unit's turn and gets its members ready for their snapshots. It returns those that are.
+// admit waits for the unit's turn and gets its volumes ready for their snapshots. It returns those that are.
 func (u unit) admit(ticket *admit.Ticket) (ready []*admitted) {
 	grant, err := ticket.Wait()
-	for i, m := range u.members {
-		ctx := m.scope.begin(u.run.opts.MaxDuration)
-		m.line.Started = u.run.Now().UTC()
+	for i, c := range u.volumes {
+		ctx := c.scope.begin(u.run.opts.MaxDuration)
+		c.line.Started = u.run.Now().UTC()
 		var share *admit.Share
 		switch {
 		case err == nil:
 			share = grant[i]
-			m.held.Push(func(context.Context) error { share.Release(); return nil })
-			m.fail(share.Err)
+			c.held.Push(func(context.Context) error { share.Release(); return nil })
+			c.fail(share.Err)
 		case ctx.Err() == nil: // otherwise it says itself that it was stopped
-			m.fail(err)
+			c.fail(err)
 		}
-		if m.failed() {
+		if c.failed() {
 			continue
 		}
-		a, err := m.admit(ctx, share)
-		if m.fail(err); err == nil {
+		a, err := c.admit(ctx, share)
+		if c.fail(err); err == nil {
 			ready = append(ready, a)
 		}
 	}
@@ -82,45 +82,45 @@ func (u unit) admit(ticket *admit.Ticket) (ready []*admitted) {
 }
 
 // admit gets a volume ready for the snapshot that it is backed up from, in the room that it was given.
-func (m *member) admit(ctx context.Context, share *admit.Share) (*admitted, error) {
-	if err := m.begin(ctx); err != nil {
+func (c *candidate) admit(ctx context.Context, share *admit.Share) (*admitted, error) {
+	if err := c.begin(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.prepare(ctx); err != nil {
+	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
-	return m.ready(ctx, func() (*lvm.Reservation, error) {
+	return c.ready(ctx, func() (*lvm.Reservation, error) {
 		room, _ := share.Taken.(*lvm.Reservation)
 		return room, nil
 	})
 }
 
 // ready makes a volume active, runs its hooks and takes the room for its snapshot, where it needs any.
-func (m *member) ready(ctx context.Context, take func() (*lvm.Reservation, error)) (*admitted, error) {
-	exclude, err := archive.NewMatcher(m.settings.Exclude)
+func (c *candidate) ready(ctx context.Context, take func() (*lvm.Reservation, error)) (*admitted, error) {
+	exclude, err := archive.NewMatcher(c.settings.Exclude)
 	if err != nil {
 		return nil, err
 	}
-	a := &admitted{member: m, volume: m.volume, exclude: exclude}
+	a := &admitted{candidate: c, volume: c.volume, exclude: exclude}
 	if !a.volume.Active {
-		active, undo, err := m.run.owner.Activate(ctx, m.volume)
+		active, undo, err := c.run.owner.Activate(ctx, c.volume)
 		if undo != nil {
-			m.held.Push(undo)
+			c.held.Push(undo)
 		}
 		if a.volume = active; err != nil {
 			return nil, err
 		}
 	}
-	if err := m.runHooks(ctx, quiesce.PhaseBefore); err != nil {
+	if err := c.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return nil, err
 	}
-	if m.volume.IsThin() {
-		limits := m.run.opts.Snapshot
-		_, err := m.run.LVM.CheckThinPool(ctx, m.volume.VG, m.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+	if c.volume.IsThin() {
+		limits := c.run.opts.Snapshot
+		_, err := c.run.LVM.CheckThinPool(ctx, c.volume.VG, c.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
 		return a, err
 	}
 	if a.room, err = take(); err == nil {
-		want, _ := m.settings.SnapshotSize.Bounds(m.volume.SizeBytes, m.vg.ExtentBytes)
+		want, _ := c.settings.SnapshotSize.Bounds(c.volume.SizeBytes, c.vg.ExtentBytes)
 		a.reduced = lvm.SizeReduced{WantedBytes: want, GrantedBytes: a.room.Bytes}
 	}
 	return a, err

@@ -35,8 +35,8 @@ func TestUnitsTakeTurns(t *testing.T) {
 	plan := &Plan{Inventory: lvm.Inventory{VGs: []lvm.VG{{Name: "vg", FreeBytes: 310378496, ExtentBytes: 4 << 20}}}}
 	var units []unit
 	for _, name := range []string{"a", "b", "c"} {
-		m := r.newMember(t.Context(), plan, lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20, Active: true})
-		units = append(units, unit{run: r, members: []*member{m}})
+		m := r.newCandidate(t.Context(), plan, lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20, Active: true})
+		units = append(units, unit{run: r, volumes: []*candidate{m}})
 	}
 	ctx := t.Context()
 	queue := admit.New(space{e.space}, e.opts.Parallel, e.opts.spareFraction())
@@ -44,8 +44,8 @@ func TestUnitsTakeTurns(t *testing.T) {
 	for _, u := range units {
 		tickets = append(tickets, u.join(ctx, queue))
 	}
-	begin := func(i int) (*member, *admitted) {
-		m := units[i].members[0]
+	begin := func(i int) (*candidate, *admitted) {
+		m := units[i].volumes[0]
 		ready := units[i].admit(tickets[i])
 		if len(ready) == 0 {
 			return m, nil
@@ -56,7 +56,7 @@ func TestUnitsTakeTurns(t *testing.T) {
 	if first.failure != nil || a.room.Bytes != 310378496 || a.reduced.String() == "" {
 		t.Fatalf("first: %v, room %+v, reduced %q", first.failure, a.room, a.reduced)
 	}
-	units[1].members[0].scope.cancel(errCancelled)
+	units[1].volumes[0].scope.cancel(errCancelled)
 	if second, a := begin(1); a != nil || !errors.Is(second.failure, errCancelled) {
 		t.Errorf("a volume that was cancelled in the queue: %+v, %v", a, second.failure)
 	}

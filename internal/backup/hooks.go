@@ -10,16 +10,16 @@ import (
 
 // runHooks runs the hooks of a phase up to the snapshot for one volume, in the order of the configuration, until one
 // fails it.
-func (m *member) runHooks(ctx context.Context, phase quiesce.Phase) error {
-	for _, h := range m.settings.Hooks {
+func (c *candidate) runHooks(ctx context.Context, phase quiesce.Phase) error {
+	for _, h := range c.settings.Hooks {
 		if h.Phase != phase {
 			continue
 		}
-		if err := m.run.Quieter.RunHook(ctx, h, m.hookEnv(phase, "")); err != nil {
+		if err := c.run.Quieter.RunHook(ctx, h, c.hookEnv(phase, "")); err != nil {
 			if h.Must {
 				return err
 			}
-			m.quiet.Miss(err, false)
+			c.quiet.Miss(err, false)
 		}
 	}
 	return nil
@@ -27,28 +27,28 @@ func (m *member) runHooks(ctx context.Context, phase quiesce.Phase) error {
 
 // runLastHooks runs the hooks for a volume that is done, whatever became of it: what those before it began may have to
 // be ended. Their failures are warnings, as the backup stands or has failed already.
-func (m *member) runLastHooks(ctx context.Context) {
-	status := m.status(ctx)
+func (c *candidate) runLastHooks(ctx context.Context) {
+	status := c.status(ctx)
 	ctx = context.WithoutCancel(ctx)
-	for _, h := range m.settings.Hooks {
-		if h.Phase != quiesce.PhaseAfter && (h.Phase != quiesce.PhaseOnError || m.failure == nil) {
+	for _, h := range c.settings.Hooks {
+		if h.Phase != quiesce.PhaseAfter && (h.Phase != quiesce.PhaseOnError || c.failure == nil) {
 			continue
 		}
-		if err := m.run.Quieter.RunHook(ctx, h, m.hookEnv(h.Phase, status)); err != nil {
-			m.warnOf(err)
+		if err := c.run.Quieter.RunHook(ctx, h, c.hookEnv(h.Phase, status)); err != nil {
+			c.warnOf(err)
 		}
 	}
 }
 
 // hookEnv tells a hook what it runs for.
-func (m *member) hookEnv(phase quiesce.Phase, status report.VolumeStatus) []string {
-	env := append(m.run.hookEnv(phase), "VOLTAR_VOLUME="+m.name(), "VOLTAR_GROUP="+m.settings.Group,
-		"VOLTAR_BACKUP="+m.line.Backup, "VOLTAR_STATUS="+string(status))
-	if m.device != "" {
-		env = append(env, "VOLTAR_SNAPSHOT="+m.device)
+func (c *candidate) hookEnv(phase quiesce.Phase, status report.VolumeStatus) []string {
+	env := append(c.run.hookEnv(phase), "VOLTAR_VOLUME="+c.name(), "VOLTAR_GROUP="+c.settings.Group,
+		"VOLTAR_BACKUP="+c.line.Backup, "VOLTAR_STATUS="+string(status))
+	if c.device != "" {
+		env = append(env, "VOLTAR_SNAPSHOT="+c.device)
 	}
-	if m.failure != nil {
-		env = append(env, "VOLTAR_ERROR="+report.ProblemOf(m.failure).Message)
+	if c.failure != nil {
+		env = append(env, "VOLTAR_ERROR="+report.ProblemOf(c.failure).Message)
 	}
 	return env
 }

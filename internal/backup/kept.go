@@ -69,11 +69,11 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 	}
 	all := unit{run: r} // whatever their groups: all or none
 	for _, volume := range plan.Selected() {
-		all.members = append(all.members, r.newMember(ctx, plan, volume))
+		all.volumes = append(all.volumes, r.newCandidate(ctx, plan, volume))
 	}
 	made, err := all.keep(ctx, name)
-	for _, m := range all.members {
-		problems = append(problems, m.line.Warnings...)
+	for _, c := range all.volumes {
+		problems = append(problems, c.line.Warnings...)
 	}
 	return made, append(problems, r.report.Warnings...), err
 }
@@ -81,9 +81,9 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 // keep makes the snapshots of a unit and leaves them standing, or removes those that were made when one failed.
 func (u unit) keep(ctx context.Context, name string) (made []Kept, err error) {
 	var ready []*admitted
-	for _, m := range u.members {
-		a, err := m.readyToKeep(ctx)
-		if m.fail(err); err == nil {
+	for _, c := range u.volumes {
+		a, err := c.readyToKeep(ctx)
+		if c.fail(err); err == nil {
 			ready = append(ready, a)
 		}
 	}
@@ -102,34 +102,34 @@ func (u unit) keep(ctx context.Context, name string) (made []Kept, err error) {
 		k.Volume, k.Quiesce = s.name(), s.quiet.String()
 		made = append(made, k)
 	}
-	for _, m := range u.members {
-		all = append(all, m.held.Release(ctx))
-		m.runLastHooks(ctx)
+	for _, c := range u.volumes {
+		all = append(all, c.held.Release(ctx))
+		c.runLastHooks(ctx)
 	}
 	return made, errors.Join(all...)
 }
 
 // readyToKeep gets a volume ready for a snapshot that is made for a moment of others: it waits for nothing.
-func (m *member) readyToKeep(ctx context.Context) (*admitted, error) {
-	if err := m.begin(ctx); err != nil {
+func (c *candidate) readyToKeep(ctx context.Context) (*admitted, error) {
+	if err := c.begin(ctx); err != nil {
 		return nil, err
 	}
-	return m.ready(ctx, func() (*lvm.Reservation, error) {
-		want, floor := m.settings.SnapshotSize.Bounds(m.volume.SizeBytes, m.vg.ExtentBytes)
-		room, err := m.run.space.Reserve(ctx, m.volume.VG, want, floor)
+	return c.ready(ctx, func() (*lvm.Reservation, error) {
+		want, floor := c.settings.SnapshotSize.Bounds(c.volume.SizeBytes, c.vg.ExtentBytes)
+		room, err := c.run.space.Reserve(ctx, c.volume.VG, want, floor)
 		if err == nil {
-			m.held.Push(func(context.Context) error { room.Release(); return nil })
+			c.held.Push(func(context.Context) error { room.Release(); return nil })
 		}
 		return room, err
 	})
 }
 
-// failure joins the failures of the members.
+// failure joins the failures of the volumes.
 func (u unit) failure() error {
 	var all []error
-	for _, m := range u.members {
-		if m.failure != nil {
-			all = append(all, fmt.Errorf("%s: %w", m.name(), m.failure))
+	for _, c := range u.volumes {
+		if c.failure != nil {
+			all = append(all, fmt.Errorf("%s: %w", c.name(), c.failure))
 		}
 	}
 	return errors.Join(all...)

@@ -22,7 +22,7 @@ type snapshotted struct {
 // maker makes the snapshot of a volume.
 type maker func(context.Context, *admitted, lvm.SnapshotRequest) (lvm.Snapshot, error)
 
-// snapshot makes the unit quiet, makes the snapshots of its members that are ready, and lets everything go on. It returns all
+// snapshot makes the unit quiet, makes the snapshots of its volumes that are ready, and lets everything go on. It returns all
 // whose snapshot stands, also those that failed with their group since.
 func (u unit) snapshot(ctx context.Context, ready []*admitted, make maker) (taken []*snapshotted) {
 	u.failTogether()
@@ -73,7 +73,7 @@ func ownSnapshot(ctx context.Context, a *admitted, request lvm.SnapshotRequest) 
 	return snapshot, err
 }
 
-// still makes quiet what the members of the unit want to be.
+// still makes quiet what the volumes of the unit want to be.
 func (u unit) still(ctx context.Context) *quiet.Unit {
 	r := u.run
 	host := &quiet.Host{Owner: r.owner, Quieter: r.Quieter, Now: r.Now, Warn: r.warnOf, Needed: []quiet.Needed{
@@ -86,17 +86,17 @@ func (u unit) still(ctx context.Context) *quiet.Unit {
 			host.Needed = append(host.Needed, quiet.Needed{Path: place.Folder(), Why: fmt.Sprintf("destination %s lies there", d.Name)})
 		}
 	}
-	var members []*quiet.Member
-	for _, m := range u.members {
-		members = append(members, m.quiet)
+	var volumes []*quiet.Volume
+	for _, c := range u.volumes {
+		volumes = append(volumes, c.quiet)
 	}
-	return host.Still(ctx, members)
+	return host.Still(ctx, volumes)
 }
 
 // lessQuiet says that something which was wanted around the snapshot did not happen. Must fails the volume.
-func (m *member) lessQuiet(err error, must bool) {
+func (c *candidate) lessQuiet(err error, must bool) {
 	if must {
-		m.fail(err)
+		c.fail(err)
 		return
 	}
 	problem := report.ProblemOf(err)
@@ -104,5 +104,5 @@ func (m *member) lessQuiet(err error, must bool) {
 	if hint == "" {
 		hint = "the backup is only crash-consistent: what ran then has to recover from it as from a power cut"
 	}
-	m.warn(problem.Message, hint)
+	c.warn(problem.Message, hint)
 }

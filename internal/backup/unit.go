@@ -15,58 +15,58 @@ import (
 	"voltar/lvm"
 )
 
-// Group is a consistency group: its members are made quiet together and snapshotted back to back.
+// Group is a consistency group: its volumes are made quiet together and snapshotted back to back.
 type Group struct {
 	Name   string
-	Freeze []quiesce.Freeze // beside what the members have of their own
-	// GoOn lets the rest go on when one member fails before its snapshot stands. Otherwise all fail: a set of volumes with
+	Freeze []quiesce.Freeze // beside what the volumes have of their own
+	// GoOn lets the rest go on when one volume fails before its snapshot stands. Otherwise all fail: a set of volumes with
 	// a part from another night is of no use to a database.
 	GoOn bool
 }
 
-// unit is what is snapshotted at one moment: one volume, or the members of a consistency group.
+// unit is what is snapshotted at one moment: one volume, or those of a consistency group.
 type unit struct {
 	run     *run
 	group   Group // without a name for a volume of its own
-	members []*member
+	volumes []*candidate
 }
 
-// member is a volume of a unit and what it is backed up with.
-type member struct {
+// candidate is a volume of a unit and what it is backed up with.
+type candidate struct {
 	*account
 	volume   lvm.Volume
 	vg       lvm.VG
 	settings Settings
-	quiet    *quiet.Member
+	quiet    *quiet.Volume
 }
 
-// units are the selected volumes, each by itself or with its group. A group's place is that of its first member. What is done
+// units are the selected volumes, each by itself or with its group. A group's place is that of its first volume. What is done
 // for a volume alone ends with ctx.
 func (r *run) units(ctx context.Context, plan *Plan) []unit {
 	var list []unit
 	for _, volume := range plan.Selected() {
-		m := r.newMember(ctx, plan, volume)
-		group := r.opts.group(m.settings.Group)
+		c := r.newCandidate(ctx, plan, volume)
+		group := r.opts.group(c.settings.Group)
 		at := slices.IndexFunc(list, func(u unit) bool { return group.Name != "" && u.group.Name == group.Name })
 		if at < 0 {
 			list = append(list, unit{run: r, group: group})
 			at = len(list) - 1
 		}
-		list[at].members = append(list[at].members, m)
+		list[at].volumes = append(list[at].volumes, c)
 	}
 	return list
 }
 
-func (r *run) newMember(ctx context.Context, plan *Plan, volume lvm.Volume) *member {
-	m := &member{volume: volume, settings: r.opts.Settings(volume)}
-	m.vg, _ = plan.VG(volume.VG)
-	m.account = r.newAccount(ctx, sourceOf(volume, m.vg))
-	group := r.opts.group(m.settings.Group)
-	m.quiet = &quiet.Member{
-		Volume: volume, Group: group.Name, Wants: slices.Concat(m.settings.Freeze, group.Freeze),
-		Tell: m.lessQuiet, Failed: func() bool { return m.failure != nil },
+func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume) *candidate {
+	c := &candidate{volume: volume, settings: r.opts.Settings(volume)}
+	c.vg, _ = plan.VG(volume.VG)
+	c.account = r.newAccount(ctx, sourceOf(volume, c.vg))
+	group := r.opts.group(c.settings.Group)
+	c.quiet = &quiet.Volume{
+		LV: volume, Group: group.Name, Wants: slices.Concat(c.settings.Freeze, group.Freeze),
+		Tell: c.lessQuiet, Failed: func() bool { return c.failure != nil },
 	}
-	return m
+	return c
 }
 
 // sourceOf describes a volume in the manifest.
@@ -92,42 +92,42 @@ func (o *Options) group(name string) Group {
 }
 
 // backUp waits until the unit may begin, makes it quiet, takes its snapshots back to back, lets it go on, and then backs up
-// each member from its snapshot, each failing alone.
+// each volume from its snapshot, each failing alone.
 func (u unit) backUp(ctx context.Context, ticket *admit.Ticket) {
 	ready := u.admit(ticket)
-	reading := map[*member]*reading{}
+	begun := map[*candidate]*reading{}
 	for _, s := range alive(u.snapshot(ctx, ready, ownSnapshot)) {
-		reading[s.member] = s.beginReading()
+		begun[s.candidate] = s.beginReading()
 	}
 	var group errgroup.Group
 	group.SetLimit(u.run.opts.Parallel)
-	for _, m := range u.members {
+	for _, c := range u.volumes {
 		group.Go(func() error {
-			if s, stands := reading[m]; stands {
-				m.fail(s.backUp(m.scope.ctx))
+			if s, stands := begun[c]; stands {
+				c.fail(s.backUp(c.scope.ctx))
 			}
-			m.letGo(ctx)
-			m.runLastHooks(ctx)
-			m.line.Quiesce = m.quiet.String()
-			m.finish(ctx)
+			c.letGo(ctx)
+			c.runLastHooks(ctx)
+			c.line.Quiesce = c.quiet.String()
+			c.finish(ctx)
 			return nil
 		})
 	}
-	_ = group.Wait() // members keep their own errors
+	_ = group.Wait() // volumes keep their own errors
 }
 
-// failTogether fails the whole group when one member has failed, unless its policy lets the rest go on.
+// failTogether fails the whole group when one volume has failed, unless its policy lets the rest go on.
 func (u unit) failTogether() {
 	if u.group.Name == "" || u.group.GoOn {
 		return
 	}
-	i := slices.IndexFunc(u.members, func(m *member) bool { return m.failure != nil })
+	i := slices.IndexFunc(u.volumes, func(c *candidate) bool { return c.failure != nil })
 	if i < 0 {
 		return
 	}
-	failed := u.members[i]
-	for _, m := range u.members {
-		m.fail(say.WithHint(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w",
+	failed := u.volumes[i]
+	for _, c := range u.volumes {
+		c.fail(say.WithHint(fmt.Errorf("group %s is backed up as a whole or not at all, and %s failed: %w",
 			u.group.Name, failed.name(), forOthers(failed.failure)),
 			"on_failure = \"go-on\" of the group lets the rest go on"))
 	}
@@ -138,4 +138,4 @@ func alive[T interface{ failed() bool }](list []T) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(one T) bool { return one.failed() })
 }
 
-func (m *member) failed() bool { return m.failure != nil }
+func (c *candidate) failed() bool { return c.failure != nil }

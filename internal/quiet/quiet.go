@@ -42,11 +42,11 @@ type Host struct {
 // Needed is a place of this host that must not be frozen, as it is written to meanwhile.
 type Needed struct{ Path, Why string }
 
-// Member is a volume of a unit.
-type Member struct {
-	Volume lvm.Volume
-	Group  string           // the consistency group that the unit is; "" for none
-	Wants  []quiesce.Freeze // its own and its group's
+// Volume is a volume of a unit.
+type Volume struct {
+	LV    lvm.Volume
+	Group string           // the consistency group that the unit is; "" for none
+	Wants []quiesce.Freeze // its own and its group's
 	// Tell is told of what was wanted and did not happen, of one thing at a time. Must fails the volume.
 	Tell func(err error, must bool)
 	// Failed tells whether the volume is out of the unit, for whatever reason.
@@ -57,21 +57,21 @@ type Member struct {
 }
 
 // Miss records that something which was wanted did not happen, and tells of it: the volume is only crash-consistent, or fails.
-func (m *Member) Miss(err error, must bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (v *Volume) Miss(err error, must bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if !must {
-		m.result.notes = append(m.result.notes, report.ProblemOf(err).Message)
-		m.result.level = levelCrash
+		v.result.notes = append(v.result.notes, report.ProblemOf(err).Message)
+		v.result.level = levelCrash
 	}
-	m.Tell(err, must)
+	v.Tell(err, must)
 }
 
 // String is for the report.
-func (m *Member) String() string { return m.result.text(m.Group) }
+func (v *Volume) String() string { return v.result.text(v.Group) }
 
 // Facts are those of the manifest.
-func (m *Member) Facts() *catalog.Quiesce { return m.result.facts(m.Group) }
+func (v *Volume) Facts() *catalog.Quiesce { return v.result.facts(v.Group) }
 
 // quiesced is how quiet it was around a volume's snapshot.
 type quiesced struct {
@@ -105,10 +105,10 @@ func (q quiesced) facts(group string) *catalog.Quiesce {
 	return f
 }
 
-// hold is one thing that is quiet for some members of a unit.
+// hold is one thing that is quiet for some volumes of a unit.
 type hold struct {
 	quiesce.Freeze
-	members []*Member
+	volumes []*Volume
 	session *quiesce.Session
 	over    owned.Undo // ends its place in the journal, once it is held
 	held    bool
@@ -122,10 +122,10 @@ type Unit struct {
 }
 
 // Still arms everything that is to be made quiet for a unit, and then freezes it: nothing is frozen while something else still
-// connects. What fails, fails the members that it is for, or leaves them crash-consistent.
-func (host *Host) Still(ctx context.Context, members []*Member) *Unit {
+// connects. What fails, fails the volumes that it is for, or leaves them crash-consistent.
+func (host *Host) Still(ctx context.Context, volumes []*Volume) *Unit {
 	q := &Unit{host: host}
-	wanted := host.wantedHolds(members)
+	wanted := host.wantedHolds(volumes)
 	q.each(wanted, func(h *hold) { h.problem(host.arm(ctx, h)) })
 	for _, stage := range stagesOf(wanted) {
 		stage = slices.DeleteFunc(stage, func(h *hold) bool { return h.session == nil || !h.needed() })
@@ -140,7 +140,7 @@ func (host *Host) Still(ctx context.Context, members []*Member) *Unit {
 	return q
 }
 
-// each does something for all holds at once. The members' records are touched by one at a time.
+// each does something for all holds at once. The volumes' records are touched by one at a time.
 func (q *Unit) each(holds []*hold, do func(*hold)) {
 	var wait sync.WaitGroup
 	for _, h := range holds {
@@ -161,31 +161,31 @@ func stagesOf(holds []*hold) [][]*hold {
 	return [][]*hold{databases, filesystems}
 }
 
-// needed tells whether a member still wants it.
+// needed tells whether a volume still wants it.
 func (h *hold) needed() bool {
-	return slices.ContainsFunc(h.members, func(m *Member) bool { return !m.Failed() })
+	return slices.ContainsFunc(h.volumes, func(v *Volume) bool { return !v.Failed() })
 }
 
-// problem tells the members that it was not as quiet as they wanted.
+// problem tells the volumes that it was not as quiet as they wanted.
 func (h *hold) problem(err error) {
 	if err == nil {
 		return
 	}
-	for _, m := range h.members {
-		m.Miss(err, h.Must)
+	for _, v := range h.volumes {
+		v.Miss(err, h.Must)
 	}
 }
 
-// wantedHolds are the freezes of the members and of their groups, each once.
-func (host *Host) wantedHolds(members []*Member) []*hold {
-	w := wanted{host: host, members: members, canNest: quiesce.CanNest()}
-	for _, m := range members {
-		if m.Failed() {
+// wantedHolds are the freezes of the volumes and of their groups, each once.
+func (host *Host) wantedHolds(volumes []*Volume) []*hold {
+	w := wanted{host: host, volumes: volumes, canNest: quiesce.CanNest()}
+	for _, v := range volumes {
+		if v.Failed() {
 			continue
 		}
-		for _, f := range m.Wants {
-			if err := w.add(f, m); err != nil {
-				m.Miss(fmt.Errorf("freeze %s: %w", m.Volume, err), f.Must)
+		for _, f := range v.Wants {
+			if err := w.add(f, v); err != nil {
+				v.Miss(fmt.Errorf("freeze %s: %w", v.LV, err), f.Must)
 			}
 		}
 	}
@@ -195,20 +195,20 @@ func (host *Host) wantedHolds(members []*Member) []*hold {
 // wanted collects holds.
 type wanted struct {
 	host    *Host
-	members []*Member
+	volumes []*Volume
 	canNest bool
 	list    []*hold
 }
 
-// add enters a freeze that a member wants. Filesystems of this host are sorted by how they can be frozen: one that is
+// add enters a freeze that a volume wants. Filesystems of this host are sorted by how they can be frozen: one that is
 // mounted on a volume of the unit itself is frozen by LVM's own suspending, where the kernel does not bear both.
-func (w *wanted) add(f quiesce.Freeze, v *Member) (err error) {
+func (w *wanted) add(f quiesce.Freeze, v *Volume) (err error) {
 	if f.Method != quiesce.MethodLocal {
 		w.hold(f, v)
 		return nil
 	}
 	if f.Name == FreezeHere && len(f.Mountpoints) == 0 {
-		if f.Mountpoints, err = w.host.mountpointsOf(v.Volume); err != nil {
+		if f.Mountpoints, err = w.host.mountpointsOf(v.LV); err != nil {
 			return err
 		}
 		if len(f.Mountpoints) == 0 {
@@ -220,18 +220,18 @@ func (w *wanted) add(f quiesce.Freeze, v *Member) (err error) {
 	frozen := f
 	frozen.Mountpoints = nil
 	for _, point := range f.Mountpoints {
-		member, err := w.mountedOn(point)
+		on, err := w.mountedOn(point)
 		switch {
 		case err != nil:
 			return err
-		case member == nil || w.canNest:
+		case on == nil || w.canNest:
 			frozen.Mountpoints = append(frozen.Mountpoints, point)
-		case !member.Volume.IsThin():
-			direct.Devices = append(direct.Devices, lvm.DMName(member.Volume.VG, member.Volume.Name))
+		case !on.LV.IsThin():
+			direct.Devices = append(direct.Devices, lvm.DMName(on.LV.VG, on.LV.Name))
 			direct.Mountpoints = append(direct.Mountpoints, point)
-		case len(w.members) > 1:
+		case len(w.volumes) > 1:
 			return fmt.Errorf("%s is mounted on the thin volume %s: together with others it can be frozen from Linux 6.8 on only",
-				point, member.Volume)
+				point, on.LV)
 		default:
 			v.result.level, v.result.method = levelFilesystem, "LVM, while it makes the snapshot"
 		}
@@ -245,26 +245,26 @@ func (w *wanted) add(f quiesce.Freeze, v *Member) (err error) {
 	return nil
 }
 
-// hold enters a freeze for a member.
-func (w *wanted) hold(f quiesce.Freeze, v *Member) {
+// hold enters a freeze for a volume.
+func (w *wanted) hold(f quiesce.Freeze, v *Volume) {
 	same := func(h *hold) bool {
 		return h.Name == f.Name && h.Method == f.Method && slices.Equal(h.Mountpoints, f.Mountpoints) && slices.Equal(h.Devices, f.Devices)
 	}
 	if i := slices.IndexFunc(w.list, same); i >= 0 {
-		w.list[i].members = append(w.list[i].members, v)
+		w.list[i].volumes = append(w.list[i].volumes, v)
 		return
 	}
-	w.list = append(w.list, &hold{Freeze: f, members: []*Member{v}})
+	w.list = append(w.list, &hold{Freeze: f, volumes: []*Volume{v}})
 }
 
-// mountedOn returns the member of the unit on whose device itself a filesystem lies, or nil.
-func (w *wanted) mountedOn(point string) (*Member, error) {
+// mountedOn returns the volume of the unit on whose device itself a filesystem lies, or nil.
+func (w *wanted) mountedOn(point string) (*Volume, error) {
 	devices, err := w.host.LVM.DevicesOfPath(point)
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range w.members {
-		if dev, active := v.Volume.Dev(); active && slices.Contains(devices, dev) {
+	for _, v := range w.volumes {
+		if dev, active := v.LV.Dev(); active && slices.Contains(devices, dev) {
 			return v, nil
 		}
 	}
@@ -282,18 +282,18 @@ func (host *Host) mountpointsOf(volume lvm.Volume) ([]string, error) {
 
 // StillSuspended makes sure that a volume that was suspended has been so up to its snapshot: LVM, which resumes it then,
 // would not tell.
-func (q *Unit) StillSuspended(v *Member) {
-	name := lvm.DMName(v.Volume.VG, v.Volume.Name)
+func (q *Unit) StillSuspended(v *Volume) {
+	name := lvm.DMName(v.LV.VG, v.LV.Name)
 	for _, h := range q.holds {
 		if !h.held || !slices.Contains(h.Devices, name) {
 			continue
 		}
-		suspended, err := q.host.LVM.IsSuspended(v.Volume)
+		suspended, err := q.host.LVM.IsSuspended(v.LV)
 		if err == nil && !suspended {
 			err = quiesce.ErrNotHeld
 		}
 		if err != nil {
-			h.lost = fmt.Errorf("freeze %s: %s: %w", h.Freeze, v.Volume, err)
+			h.lost = fmt.Errorf("freeze %s: %s: %w", h.Freeze, v.LV, err)
 		}
 	}
 }
@@ -343,18 +343,11 @@ func (h *hold) close() error {
 	return session.Close()
 }
 
-// Thaw lets everything go on, the last made quiet first, and records for each member what that proved.
+// Thaw lets everything go on, the last made quiet first, and records for each volume what that proved.
 func (q *Unit) Thaw(ctx context.Context) {
-	var databases, filesystems []*hold
-	for _, h := range q.holds {
-		if h.Method.IsDatabase() {
-			databases = append(databases, h)
-		} else {
-			filesystems = append(filesystems, h)
-		}
+	for _, stage := range slices.Backward(stagesOf(q.holds)) {
+		q.each(stage, func(h *hold) { q.host.thawHold(ctx, h) })
 	}
-	q.each(filesystems, func(h *hold) { q.host.thawHold(ctx, h) })
-	q.each(databases, func(h *hold) { q.host.thawHold(ctx, h) })
 }
 
 func (host *Host) thawHold(ctx context.Context, h *hold) {
@@ -370,7 +363,7 @@ func (host *Host) thawHold(ctx context.Context, h *hold) {
 	took, err := h.session.Thaw(ctx)
 	err = errors.Join(err, h.lost)
 	detail := h.session.Detail()
-	for _, v := range h.members {
+	for _, v := range h.volumes {
 		v.mu.Lock()
 		if err == nil {
 			v.result.add(h, took, detail)
