@@ -298,9 +298,23 @@ func (d *Draft) letGo(ctx context.Context) error {
 		return err
 	}
 	d.mu.Lock()
-	objects = slices.DeleteFunc(objects, func(o store.Object) bool { return o.Key != d.key(ClaimName) && !d.written[o.Key] })
+	unlisted := maps.Clone(d.written) // and still there, where the store shows them under other names
 	d.mu.Unlock()
-	_, err = remove(ctx, d.store, d.Path(), objects)
+	objects = slices.DeleteFunc(objects, func(o store.Object) bool { return o.Key != d.key(ClaimName) && !unlisted[o.Key] })
+	unlisted[d.key(ClaimName)] = true
+	for _, o := range objects {
+		delete(unlisted, o.Key)
+	}
+	claim := unlisted[d.key(ClaimName)]
+	delete(unlisted, d.key(ClaimName))
+	for key := range unlisted {
+		if err := d.store.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	if _, err = remove(ctx, d.store, d.Path(), objects); err == nil && claim {
+		err = d.store.Delete(ctx, d.key(ClaimName))
+	}
 	return err
 }
 

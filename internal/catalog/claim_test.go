@@ -178,15 +178,21 @@ func (w lossyWriter) Commit(ctx context.Context) (store.Object, error) {
 	return store.Object{}, errors.Join(err, store.ErrExists)
 }
 
-// folding is what vfat and others are: names that differ in capitals or dots at the end are one, shown as the first was.
+// folding is what vfat and others are: names that are the same for same are one, shown as the first was, or as show makes it.
 type folding struct {
 	store.Store
-	mu    *sync.Mutex
-	first map[string]string
+	mu         *sync.Mutex
+	first      map[string]string
+	same, show func(string) string
 }
 
+// newFolding is vfat: names that differ in capitals or dots at the end are one, and it drops these dots.
 func newFolding(t *testing.T) folding {
-	return folding{newStore(t), &sync.Mutex{}, map[string]string{}}
+	return newFoldingBy(t, fold, func(name string) string { return strings.TrimRight(name, ".") })
+}
+
+func newFoldingBy(t *testing.T, same, show func(string) string) folding {
+	return folding{newStore(t), &sync.Mutex{}, map[string]string{}, same, show}
 }
 
 func (f folding) shown(key string) string {
@@ -194,9 +200,9 @@ func (f folding) shown(key string) string {
 	defer f.mu.Unlock()
 	var names []string
 	for name := range strings.SplitSeq(key, "/") {
-		folded := path.Join(append(slices.Clone(names), fold(name))...)
+		folded := path.Join(append(slices.Clone(names), f.same(name))...)
 		if f.first[folded] == "" {
-			f.first[folded] = strings.TrimRight(name, ".")
+			f.first[folded] = f.show(name)
 		}
 		names = append(names, f.first[folded])
 	}
@@ -261,5 +267,102 @@ func TestNamesThatFallTogetherAreRefused(t *testing.T) {
 	}
 	if err := Claim(t.Context(), newFolding(t), Host{Name: "host.", MachineID: "m"}, night); !errors.Is(err, ErrNames) {
 		t.Errorf("a host whose name is kept as another: %v", err)
+	}
+}
+
+// Whatever a destination makes of names, what it shows under another one is refused: where it tells no composed letters from
+// decomposed ones (APFS), where it decomposes all (HFS+, ZFS), with spaces at the end (CIFS), with letters that only
+// Unicode takes for the same, and where it cuts names.
+func TestNamesThatOtherDestinationsChange(t *testing.T) {
+	const composed, decomposed = "m\u00fcller", "mu\u0308ller"
+	decompose := func(name string) string { return strings.ReplaceAll(name, "\u00fc", "u\u0308") }
+	keep := func(name string) string { return name }
+	cut := func(name string) string { return name[:min(len(name), 64)] }
+	long := strings.Repeat("x", 50)
+	for _, c := range []struct {
+		name       string
+		same, show func(string) string
+		names      []string // of dumps; the last is refused
+	}{
+		{"insensitive to composition", decompose, keep, []string{composed, decomposed}},
+		{"decomposing", decompose, decompose, []string{composed}},
+		{"decomposing, with both", decompose, decompose, []string{decomposed, composed}},
+		{"dropping spaces", strings.TrimSpace, strings.TrimSpace, []string{"data", "data "}},
+		{"Unicode's capitals", strings.ToLower, keep, []string{"\u00c9t\u00e9", "\u00e9t\u00e9"}},
+		{"capitals alone", strings.ToUpper, strings.ToUpper, []string{"data"}},
+		{"cutting", cut, cut, []string{long, long + strings.Repeat("y", 20)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newFoldingBy(t, c.same, c.show)
+			for i, name := range c.names {
+				m := manifest(Source{Kind: SourceDump, Name: name}, night)
+				before := keys(t, s)
+				d, err := Begin(t.Context(), s, testHost, m.ID(), testRun, nil)
+				if i == len(c.names)-1 {
+					if err == nil || errors.Is(err, ErrLeft) {
+						t.Errorf("%q: %v", name, err)
+					}
+					if after := keys(t, s); !slices.Equal(before, after) {
+						t.Errorf("left %q", after)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				fill(t, d, m)
+				if _, err := d.Commit(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Files whose names are changed though that of their folder is not make no backup, and none is left.
+func TestFilesWhoseNamesAreCutAreNoBackup(t *testing.T) {
+	cut := func(name string) string { return name[:min(len(name), 20)] }
+	s := newFoldingBy(t, cut, cut)
+	m := manifest(Source{Kind: SourceDump, Name: "seventeen-letters"}, night)
+	d := mustBegin(t, s, m.ID())
+	fill(t, d, m)
+	if _, err := d.Commit(t.Context(), m); err == nil {
+		t.Error("it is a backup")
+	}
+	if err := d.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := keys(t, s); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
+// Two files of one backup that fall together make none.
+func TestFilesThatFallTogetherAreNoBackup(t *testing.T) {
+	s := newFolding(t)
+	m := manifest(volume("v"), night)
+	d := mustBegin(t, s, m.ID())
+	m.Files = nil
+	for _, name := range []string{"Web.dump.gz", "web.dump.gz"} {
+		m.Files = append(m.Files, File{Name: name, SizeBytes: 4, SHA1: strings.Repeat("0", 40), SHA256: strings.Repeat("0", 64)})
+		w, err := d.Create(t.Context(), name, store.PutOptions{})
+		if err == nil {
+			_, err = w.Write([]byte("dump"))
+		}
+		if err == nil {
+			_, err = w.Commit(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.Commit(t.Context(), m); err == nil {
+		t.Error("it is a backup")
+	}
+	if err := d.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := keys(t, s); len(left) > 0 {
+		t.Errorf("left %q", left)
 	}
 }
