@@ -245,7 +245,7 @@ func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
 	if _, err := w.Commit(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.List(ctx, ""); err != nil {
+	if _, err := s.Folders(ctx, ""); err != nil { // and not all objects of all hosts
 		return nil, err
 	}
 	notes = s.Notes()

@@ -140,11 +140,14 @@ func (s *Store) uploads(ctx context.Context, begin string) (found map[string]str
 			if upload.Err != nil {
 				return upload.Err
 			}
+			if len(found) == maxListed {
+				return errTooMuch
+			}
 			if strings.HasPrefix(upload.Key, begin) {
 				found[upload.UploadID] = upload.Key
 			}
 		}
-		return nil
+		return ctx.Err() // as in list
 	})
 	if isUnsupported(err) {
 		s.lacks.add(lacksUploads, "the server does not list unfinished uploads: of what a killed run leaves, only those are ended "+

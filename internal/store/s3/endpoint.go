@@ -58,6 +58,9 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	d.clock.read(answer)
+	if r.Header.Get("Range") == "" || answer.StatusCode >= http.StatusMultipleChoices { // contents of objects are bounded by their readers
+		answer.Body = &boundedBody{answer.Body, maxAnswerBytes}
+	}
 	if r.Method == http.MethodGet && r.URL.Query().Has("location") {
 		err = d.location(answer)
 	}
@@ -87,8 +90,31 @@ func signedRegion(r *http.Request) string {
 	return ""
 }
 
-// maxAnswerBytes bounds what is read of an answer that tells where a bucket is.
-const maxAnswerBytes = 64 << 10
+// Bounds of what a server may answer: of one answer that holds no contents of an object, of one that tells where a bucket is,
+// and of a whole listing, whose folder is that of a volume or of one backup.
+const (
+	maxAnswerBytes   = 16 << 20 // a thousand keys with all that belongs to them are some MB
+	maxLocationBytes = 64 << 10
+	maxListed        = 200_000
+)
+
+// errTooMuch is the error of an answer beyond these bounds.
+var errTooMuch = errors.New("more than any server of S3 has to say")
+
+// boundedBody is the body of an answer, which fails when it is too long.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooMuch
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
 
 // defaultRegion is what servers take that have no regions.
 const defaultRegion = "us-east-1"
@@ -98,7 +124,7 @@ func (d *door) location(answer *http.Response) error {
 	if answer.StatusCode < http.StatusBadRequest {
 		return nil
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBytes))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxLocationBytes))
 	if err := errors.Join(err, answer.Body.Close()); err != nil {
 		return err
 	}

@@ -85,8 +85,6 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 		return cmp.Or(s.clock.skew(), "the clocks of this host and of the server differ too much") + ": " + said, clockHint, nil
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "IllegalLocationConstraintException":
 		return "the region is wrong: " + said, "correct `region`" + expectedRegion(a), nil
-	case "PermanentRedirect", "TemporaryRedirect", "301 Moved Permanently", "307 Temporary Redirect":
-		return "the bucket is served elsewhere: " + said, "correct `endpoint` and `region`" + expectedRegion(a), nil
 	case "InvalidStorageClass":
 		return "the server does not know the storage class: " + said, "correct `storage_class`", nil
 	case "MalformedXML", "InvalidTag", "BadRequest":
@@ -97,6 +95,8 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 		return errReplaced.Error(), "", nil
 	}
 	switch {
+	case a.StatusCode/100 == 3:
+		return "the bucket is served elsewhere: " + said, "correct `endpoint` and `region`" + expectedRegion(a), nil
 	case isFull(a):
 		return "the store is full: " + said,
 			"make room, raise the quota, or keep fewer backups; `voltar prune` removes what the policy no longer keeps", store.ErrNoSpace
@@ -134,6 +134,8 @@ func (s *Store) failedConnection(err error) (text, hint string) {
 	var record tls.RecordHeaderError
 	reason := rootOf(err)
 	switch {
+	case errors.Is(err, errTooMuch):
+		return "the server's answer has no end: it is " + reason, "look whether `endpoint` is a server of S3"
 	case errors.As(err, &unknown):
 		return "the server's certificate is of an authority that this host does not trust", "set `ca_file` to the authority's certificate"
 	case errors.As(err, &wrongHost):

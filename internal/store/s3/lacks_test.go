@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -283,5 +284,37 @@ func TestEndpointBelowAPath(t *testing.T) {
 		if _, err := Open(opts); len(say.Hints(err)) != 1 {
 			t.Errorf("%q: %v", endpoint, err)
 		}
+	}
+}
+
+// A server that lies has no say in how much memory a run takes: neither by one answer nor by a listing without end.
+func TestAnswersWithoutEndAreRefused(t *testing.T) {
+	pages := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Query().Has("location"):
+			fmt.Fprint(w, `<LocationConstraint>us-east-1</LocationConstraint>`)
+		case r.URL.Query().Get("prefix") == "pages/":
+			pages++
+			fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken>`, pages)
+			for i := range 1000 {
+				fmt.Fprintf(w, `<Contents><Key>pages/%d-%d</Key></Contents>`, pages, i)
+			}
+			fmt.Fprint(w, `</ListBucketResult>`)
+		default:
+			for r.Context().Err() == nil {
+				fmt.Fprint(w, strings.Repeat("<A>", 10_000))
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	s := openStore(t, Options{Endpoint: server.URL, Bucket: "bucket", PathStyle: true, Credentials: Credentials{AccessKey: "k", SecretKey: "s"}})
+	for _, prefix := range []string{"answer", "pages"} {
+		if _, err := s.List(t.Context(), prefix); !errors.Is(err, errTooMuch) || !strings.Contains(err.Error(), "has no end") {
+			t.Errorf("the listing of %s ended with %v", prefix, err)
+		}
+	}
+	if pages > maxListed/1000+1 {
+		t.Errorf("%d pages of a thousand were asked for", pages)
 	}
 }

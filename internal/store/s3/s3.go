@@ -341,6 +341,9 @@ func (s *Store) list(ctx context.Context, prefix string, opts minio.ListObjectsO
 			if info.Err != nil {
 				return info.Err
 			}
+			if len(infos) == maxListed {
+				return errTooMuch
+			}
 			infos = append(infos, info)
 		}
 		return ctx.Err() // an end of the context ends the listing without a word

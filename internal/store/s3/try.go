@@ -88,7 +88,7 @@ var colliding = []string{"OperationAborted", "ConditionalRequestConflict", "Exis
 func (s *Store) mayPass(err error) bool {
 	var answer minio.ErrorResponse
 	if !errors.As(err, &answer) {
-		return !isCertificateError(err) && !isPlainServer(err)
+		return !isCertificateError(err) && !isPlainServer(err) && !errors.Is(err, errTooMuch)
 	}
 	switch {
 	case isFull(answer):
