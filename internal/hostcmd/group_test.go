@@ -19,7 +19,7 @@ func TestNothingIsSentToAGroupThatHasEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Wait() // it was killed
-	group.ended(c.Process.Pid)
+	group.ended(c.Process.Pid, false)
 	if group.kill.Reset(time.Hour) {
 		t.Error("the timer that kills still runs")
 	}

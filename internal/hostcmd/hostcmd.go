@@ -50,6 +50,10 @@ var ErrStuck = errors.New("the process cannot be ended: it waits in the kernel, 
 // ErrLeftRunning is wrapped by the error of a command whose time is up and that goes on, as Cmd.LeaveRunning wants it.
 var ErrLeftRunning = errors.New("the process goes on by itself")
 
+// ErrOutputHeld is wrapped by the error of a command that ended well and left a process behind to which its output still
+// belongs: what that would have written is missing. It is ended.
+var ErrOutputHeld = errors.New("it ended, and a process that it had left in the background held its output open and was ended")
+
 // Runner runs commands. It is safe for concurrent use.
 type Runner struct {
 	searchPath []string
@@ -228,6 +232,8 @@ func (r *Runner) Run(ctx context.Context, cmd Cmd) (Result, error) {
 		failure.TimedOut, failure.Err = timeout, runCtx.Err()
 	case errors.As(err, &exit):
 		failure.ExitCode = exit.ExitCode()
+	case errors.Is(err, exec.ErrWaitDelay):
+		failure.Err = say.WithHint(ErrOutputHeld, "give what is to go on an output of its own: `setsid COMMAND >/dev/null 2>&1 &`")
 	}
 	return res, failure
 }
@@ -241,7 +247,7 @@ func runUntil(ctx context.Context, c *exec.Cmd, group *processGroup, leave func(
 	ended := make(chan error, 1)
 	go func() { // for as long as a process that is left behind lives
 		err := c.Wait()
-		group.ended(c.Process.Pid)
+		group.ended(c.Process.Pid, errors.Is(err, exec.ErrWaitDelay))
 		ended <- err
 	}()
 	select {
@@ -297,13 +303,13 @@ func (g *processGroup) end(pgid int) error {
 	return nil
 }
 
-// ended says that the command has. What is left of a group that was asked to end is killed at once, while its number is
-// still its own.
-func (g *processGroup) ended(pgid int) {
+// ended says that the command has. What is left of a group that was asked to end is killed at once, and so is what holds
+// the command's output, while its number is still its own.
+func (g *processGroup) ended(pgid int, isOutputHeld bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.gone = true
-	if g.kill != nil && g.kill.Stop() {
+	if g.kill != nil && g.kill.Stop() || isOutputHeld {
 		_ = syscall.Kill(-pgid, syscall.SIGKILL)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // parentVariable makes the test binary run a command that prints its process ID, end it with its own standard input, and
@@ -162,6 +164,26 @@ func TestRunEndsTheWholeGroupAtItsTimeout(t *testing.T) {
 		if try == 5 {
 			t.Fatalf("took %s to end", waited)
 		}
+	}
+}
+
+// What a command leaves in the background with its output is no success, as nobody reads what that writes, and does not stay.
+func TestRunEndsWhatHoldsItsOutput(t *testing.T) {
+	r := shim(t, "tool", `(trap '' TERM; sleep 600) & echo done`)
+	group, held, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer group.Close()
+	_, err = r.Run(t.Context(), Cmd{Name: "tool", Files: []*os.File{held}})
+	if !errors.Is(err, ErrOutputHeld) || len(say.Hints(err)) != 1 {
+		t.Errorf("it ended with %v, and the hints %q", err, say.Hints(err))
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(group); err != nil { // it ends with the last that holds it
+		t.Error(err)
 	}
 }
 

@@ -81,17 +81,23 @@ func Retry(ctx context.Context, retries int, do func() error) error {
 	}
 }
 
-// logWriter logs each line that is written to it.
+// maxLoggedBytes bounds what of a hook's output goes to the log.
+const maxLoggedBytes = 256 << 10
+
+// logWriter logs each line that is written to it, up to maxLoggedBytes.
 type logWriter struct {
-	log  *slog.Logger
-	mu   sync.Mutex
-	part []byte
+	log   *slog.Logger
+	mu    sync.Mutex
+	part  []byte
+	bytes int64 // of all that was written
 }
 
 func (w *logWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.part = append(w.part, p...)
+	left := max(maxLoggedBytes-w.bytes, 0)
+	w.bytes += int64(len(p))
+	w.part = append(w.part, p[:min(int64(len(p)), left)]...)
 	for {
 		i := bytes.IndexByte(w.part, '\n')
 		if i < 0 && len(w.part) < maxLineBytes {
@@ -110,6 +116,9 @@ func (w *logWriter) flush() {
 	defer w.mu.Unlock()
 	w.line(w.part)
 	w.part = nil
+	if more := w.bytes - maxLoggedBytes; more > 0 {
+		w.log.Warn("the rest of the hook's output is not logged: " + say.Size(more))
+	}
 }
 
 func (w *logWriter) line(text []byte) {

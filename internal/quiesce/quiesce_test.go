@@ -436,6 +436,23 @@ func TestRunHook(t *testing.T) {
 	}
 }
 
+// A hook that writes without end does not fill the journal.
+func TestHooksOutputIsBounded(t *testing.T) {
+	g := newGuest(t)
+	var log strings.Builder
+	g.quieter.log = slog.New(slog.NewTextHandler(&log, nil))
+	hook := Hook{Name: "loud", Phase: PhaseBefore, Command: []string{"sh", "-c", "yes loud | head -c 2097152; head -c 2097152 /dev/zero"}}
+	if err := g.quieter.RunHook(t.Context(), hook, nil); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "msg=loud"); n < 1000 || n > maxLoggedBytes/len("loud\n")+1 {
+		t.Errorf("%d lines were logged", n)
+	}
+	if !strings.Contains(log.String(), "the rest of the hook's output is not logged: 3.8 MiB") || strings.Contains(log.String(), `\x00`) {
+		t.Errorf("the log ends with %q", log.String()[max(0, log.Len()-300):])
+	}
+}
+
 func TestRunDump(t *testing.T) {
 	g := newGuest(t)
 	read := func(into *string) func(io.Reader) error {
