@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
+	stdlog "log"
 	"log/slog"
 	"testing"
+	"time"
 
 	"voltar/internal/say"
 )
@@ -39,5 +42,22 @@ func TestHintsOfLogLines(t *testing.T) {
 		"voltar: error: no room run=r1\nhint: make room\n"
 	if out.String() != want {
 		t.Errorf("the log is\n%swant\n%s", out.String(), want)
+	}
+}
+
+// net/http logs of itself what a server sent that nobody asked for.
+func TestLibrariesLogLikeTheProgram(t *testing.T) {
+	for _, c := range []struct{ level, want string }{
+		{"debug", "voltar: debug: from a server: \\x1b[2J\n"},
+		{"info", ""},
+	} {
+		var out bytes.Buffer
+		if _, err := newApp(nil, io.Discard, &out, time.Now).logger(c.level); err != nil {
+			t.Fatal(err)
+		}
+		stdlog.Print("from a server: \x1b[2J")
+		if out.String() != c.want {
+			t.Errorf("at level %s it prints %q, want %q", c.level, out.String(), c.want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -180,18 +181,30 @@ func loadConfig(file string) (*config.Config, error) {
 	return cfg, err
 }
 
-// logger writes plain lines to standard error, or structured ones to the journal when standard error leads there.
-func (a *app) logger(name string) (*slog.Logger, error) {
+// logger writes plain lines to standard error, or structured ones to the journal when standard error leads there. What
+// libraries log by themselves, as net/http does of an answer that nobody asked for, goes the same way, for who looks for
+// faults: otherwise it would reach the terminal as a server wrote it.
+func (a *app) logger(level string) (*slog.Logger, error) {
+	handler, err := a.logHandler(level)
+	if err != nil {
+		return nil, err
+	}
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(handler, slog.LevelDebug).Writer())
+	return slog.New(handler), nil
+}
+
+func (a *app) logHandler(name string) (slog.Handler, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)}
 	}
 	if file, ok := a.rawErr.(*os.File); ok {
 		if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && file == os.Stderr {
-			return slog.New(newJournalHandler(level)), nil
+			return newJournalHandler(level), nil
 		}
 	}
-	return slog.New(newLineHandler(a.stderr, level)), nil
+	return newLineHandler(a.stderr, level), nil
 }
 
 // ownedHost is where runs and restores make what they have only for a while. Its commands carry the mark of this process,
