@@ -121,3 +121,26 @@ func TestLimitErrorSaysTheNumber(t *testing.T) {
 		t.Errorf("%q, want %q", err, want)
 	}
 }
+
+// What GNU tar cannot unpack is counted: paths that the kernel does not take in one piece, and hard links to such.
+func TestLongPathsAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	root, err := unix.Open(dir, unix.O_DIRECTORY, 0)
+	must(t, err)
+	defer unix.Close(root)
+	at, name := root, strings.Repeat("d", 250)
+	for range LongPathBytes/len(name) + 1 { // the last of them is too long
+		must(t, unix.Mkdirat(at, name, 0o755))
+		at, err = unix.Openat(at, name, unix.O_DIRECTORY, 0)
+		must(t, err)
+		defer unix.Close(at)
+	}
+	file, err := unix.Openat(at, "file", unix.O_CREAT|unix.O_WRONLY, 0o644)
+	must(t, err)
+	must(t, unix.Close(file))
+	must(t, unix.Linkat(at, "file", root, "link", 0))
+	writeFile(t, dir+"/short", nil, 0o644)
+	if m := writeTreeOf(t, dir, TreeOptions{}); m.stats.LongPaths != 3 {
+		t.Errorf("%d, want the folder, the file in it and the link to that", m.stats.LongPaths)
+	}
+}

@@ -76,7 +76,7 @@ type TreeStats struct {
 	ExcludedEntries int64
 	ExcludedBytes   int64 // of files, without holes
 
-	LongPaths    int64            // entries in the tar stream whose paths no program can hand to the kernel in one piece; see LongPathBytes
+	LongPaths    int64            // entries in the tar stream that no program can make by one path, or by one path link to; see LongPathBytes
 	NotStored    map[string]int64 // by the NotStored names
 	Damaged      []Damage         // the first, as many as Limits allow
 	DamagedCount int64
@@ -292,7 +292,7 @@ func (t *treeWriter) note(it *item) {
 	if n := it.attrs.tooLarge; n > 0 && e.Type != TypeHardlink {
 		t.stats.NotStored[NotStoredXattrSize] += n
 	}
-	if len(e.Path) >= LongPathBytes && e.TarOffset >= 0 {
+	if e.TarOffset >= 0 && (len(e.Path) >= LongPathBytes || e.Type == TypeHardlink && len(e.Linkname) >= LongPathBytes) {
 		t.stats.LongPaths++
 	}
 	switch e.Type {

@@ -80,11 +80,7 @@ func (v view) FillFolder() []string {
 	commands := append(before, `TARGET=${TARGET:-`+folder+`}`, `mkdir -p "$TARGET"`)
 	for _, e := range v.Extents {
 		if e.State == catalog.StateFiles {
-			tar := "tar"
-			if e.LongPaths > 0 {
-				tar = tarWithoutLongPaths
-			}
-			commands = append(commands, unpacked(tar+` --xattrs --xattrs-include='*' --acls --numeric-owner -C "$TARGET" -xzpf`, e.Archive))
+			commands = append(commands, unpackInto(`"$TARGET"`, allAttributes, e)...)
 		}
 	}
 	return commands

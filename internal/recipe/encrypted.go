@@ -33,6 +33,9 @@ func (v view) AlsoNeeded() string {
 	if v.Signed {
 		also += ", ssh-keygen"
 	}
+	if slices.ContainsFunc(v.Extents, func(x catalog.Extent) bool { return x.LongPaths > 0 }) {
+		also += ", findutils"
+	}
 	if v.IsVolume() {
 		also += ", and the mkfs of each filesystem"
 	}

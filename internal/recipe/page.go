@@ -107,7 +107,9 @@ sparse files wrongly. Use a UTF-8 locale.
 {{- range .MakeSubvolumes}}
     {{.}}
 {{- end}}
-    {{.Tar}}
+{{- range .Unpack}}
+    {{.}}
+{{- end}}
 {{- range .FinishSubvolumes}}
     {{.}}
 {{- end}}

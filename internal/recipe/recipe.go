@@ -220,27 +220,38 @@ func (s step) MountOptions() string {
 	return ""
 }
 
-// Tar is the command that brings the files back. FAT has no owners and attributes, and tar would fail to set
+// Unpack are the commands that bring the files back. FAT has no owners and attributes, and tar would fail to set
 // them.
-func (s step) Tar() string {
-	tar := "tar"
-	if s.LongPaths > 0 {
-		tar = tarWithoutLongPaths
+func (s step) Unpack() []string {
+	if s.Filesystem.Type == "vfat" {
+		return unpackInto(`"$MNT"`, "--no-same-owner", s.Extent)
 	}
-	switch s.Filesystem.Type {
-	case "vfat":
-		return unpacked(tar+` --no-same-owner -C "$MNT" -xzpf`, s.Archive)
-	}
-	return unpacked(tar+` --xattrs --xattrs-include='*' --acls --numeric-owner -C "$MNT" -xzpf`, s.Archive)
+	return unpackInto(`"$MNT"`, allAttributes, s.Extent)
 }
 
-// tarWithoutLongPaths leaves out what GNU tar cannot unpack, and would fail at. In the locale C each question mark stands for a byte.
-var tarWithoutLongPaths = fmt.Sprintf(`LC_ALL=C tar --exclude="$(printf '?%%.0s' $(seq %d))*"`, archive.LongPathBytes)
+const allAttributes = `--xattrs --xattrs-include='*' --acls --numeric-owner`
+
+// unpackInto are the commands that unpack an archive into a folder, which is a word of the shell. GNU tar cannot unpack paths of
+// archive.LongPathBytes and more, nor make hard links to such, and would fail at them. The first are left out; the links are made to a
+// file that stands in for what is left out, and go with it. In the locale C each question mark and dot stands for a byte.
+func unpackInto(folder, options string, x catalog.Extent) []string {
+	tar := fmt.Sprintf("tar %s -C %s -xzpf", options, folder)
+	if x.LongPaths == 0 {
+		return []string{unpacked(tar, x.Archive)}
+	}
+	const without = `LC_ALL=C tar --exclude="$(printf '?%%.0s' $(seq %[1]d))*" --transform="s,^.\{%[1]d\}.*,${LEFT_OUT##*/},RS"`
+	tar = fmt.Sprintf(without, archive.LongPathBytes) + strings.TrimPrefix(tar, "tar")
+	return []string{
+		"LEFT_OUT=$(mktemp -p " + folder + ")",
+		unpacked(tar, x.Archive),
+		"find " + folder + ` -xdev -samefile "$LEFT_OUT" -delete`,
+	}
+}
 
 // longPathsNote says what a person has to know of that.
 func longPathsNote(x catalog.Extent) string {
-	return fmt.Sprintf("%d of its files and folders have paths of %d bytes and more, which GNU tar cannot unpack: they are left out.",
-		x.LongPaths, archive.LongPathBytes)
+	return fmt.Sprintf("%d of its files and folders have paths of %d bytes and more, or are hard links to such, which GNU tar cannot unpack: "+
+		"they are left out.", x.LongPaths, archive.LongPathBytes)
 }
 
 // BootCode are the commands that bring back what boot loaders have in a filesystem's first sectors. What mkfs has

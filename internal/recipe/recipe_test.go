@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -256,8 +257,14 @@ func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
 	zipped := gzip.NewWriter(&packed)
 	w := tar.NewWriter(zipped)
 	long := strings.Repeat(strings.Repeat("ü", 100)+"/", 30) // 201 bytes each
-	for _, name := range []string{"grüße", long[:201*20] + "file", long, long + "file", "last"} {
+	for _, name := range []string{"grüße", long[:201*20] + "file", long, long + "file", "last", "link", "linked"} {
 		h := tar.Header{Name: name, Mode: 0o755, Typeflag: tar.TypeReg}
+		if name == "link" { // to one that is left out
+			h.Typeflag, h.Linkname = tar.TypeLink, long+"file"
+		}
+		if name == "linked" {
+			h.Typeflag, h.Linkname = tar.TypeLink, "last"
+		}
 		if strings.HasSuffix(name, "/") {
 			h.Typeflag = tar.TypeDir
 		}
@@ -271,9 +278,9 @@ func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
 	}
 	text := string(Text(&catalog.Manifest{
 		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: target},
-		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz", LongPaths: 2}},
+		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz", LongPaths: 3}},
 	}, Options{}))
-	if !strings.Contains(text, "2 of its files and folders have paths of 4096 bytes and more") {
+	if !strings.Contains(text, "3 of its files and folders have paths of 4096 bytes and more, or are hard links to such") {
 		t.Errorf("nothing is said of it:\n%s", text)
 	}
 	script := sums
@@ -287,9 +294,12 @@ func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"grüße", "last"} {
-		if _, err := os.Stat(filepath.Join(target, name)); err != nil {
-			t.Error(err)
-		}
+	entries, err := os.ReadDir(target)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := []string{"grüße", "last", "linked", long[:200]}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, want %q; %v", got, want, err)
 	}
 }
