@@ -142,11 +142,10 @@ func checkKernel() finding {
 
 // checkVolumes looks whether LVM answers, something is selected and lvm2 has nothing to complain of.
 func (s *setup) checkVolumes(ctx context.Context) []finding {
-	engine, closeEngine, err := s.engine(nil)
+	engine, err := s.engine(nil)
 	if err != nil {
 		return []finding{failed("volumes", err, "")}
 	}
-	defer closeEngine()
 	plan, err := engine.Plan(ctx, nil)
 	if err != nil {
 		return []finding{failed("volumes", err, "")}

@@ -39,11 +39,10 @@ func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
 			return usageError{fmt.Errorf("the destination %s leads to %s: what was left there is removed", d.Name, d.Store)}
 		}
 	}
-	engine, closeEngine, err := s.engine(nil)
+	engine, err := s.engine(nil)
 	if err != nil {
 		return err
 	}
-	defer closeEngine()
 	removed, problem, err := engine.Cleanup(ctx, o.forget)
 	if err != nil {
 		return err

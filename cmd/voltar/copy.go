@@ -66,11 +66,10 @@ func (a *app) copy(ctx context.Context, o copyOptions) error {
 	s.giveWay()
 	bars := newProgress(a.rawErr, s.log)
 	bars.doing = "copying"
-	engine, closeEngine, err := s.engine(bars)
+	engine, err := s.engine(bars)
 	if err != nil {
 		return err
 	}
-	defer closeEngine()
 	q := backup.CopyRequest{From: o.from, To: o.to, DryRun: o.dryRun}
 	named := map[string]bool{}
 	if len(o.backups) > 0 {

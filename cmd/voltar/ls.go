@@ -162,25 +162,18 @@ func (l *lister) listFolder(place browse.Place, dir string, entries iter.Seq2[ar
 
 // entryLine is one entry in the JSON of `voltar ls`. What is not UTF-8 is in the fields ending in _b64 instead.
 type entryLine struct {
-	Extent    string  `json:"extent"`
-	Path      string  `json:"path,omitempty"`
-	PathB64   []byte  `json:"path_b64,omitempty"`
-	Type      string  `json:"type"`
-	SizeBytes int64   `json:"size"`
-	Mode      string  `json:"mode"`
-	UID       uint32  `json:"uid"`
-	GID       uint32  `json:"gid"`
-	MTime     anyTime `json:"mtime"`
-	Link      string  `json:"link,omitempty"`
-	LinkB64   []byte  `json:"link_b64,omitempty"`
-	Damaged   string  `json:"damaged,omitempty"`
-}
-
-// anyTime is written as RFC 3339 has it, and with more digits where the year has more, which time.Time refuses to write.
-type anyTime time.Time
-
-func (t anyTime) MarshalText() ([]byte, error) {
-	return time.Time(t).AppendFormat(nil, time.RFC3339Nano), nil
+	Extent    string `json:"extent"`
+	Path      string `json:"path,omitempty"`
+	PathB64   []byte `json:"path_b64,omitempty"`
+	Type      string `json:"type"`
+	SizeBytes int64  `json:"size"`
+	Mode      string `json:"mode"`
+	UID       uint32 `json:"uid"`
+	GID       uint32 `json:"gid"`
+	MTime     string `json:"mtime"` // RFC 3339, with more digits if the year has more, which time.Time refuses to write
+	Link      string `json:"link,omitempty"`
+	LinkB64   []byte `json:"link_b64,omitempty"`
+	Damaged   string `json:"damaged,omitempty"`
 }
 
 func (l *lister) print(place browse.Place, e archive.Entry, name string) error {
@@ -211,7 +204,7 @@ func (l *lister) print(place browse.Place, e archive.Entry, name string) error {
 
 func (l *lister) printJSON(place browse.Place, e archive.Entry) error {
 	line := entryLine{Extent: place.Extent.Name, Path: e.Path, Type: string(e.Type), SizeBytes: e.SizeBytes, Mode: fmt.Sprintf("%04o", e.Mode),
-		UID: e.UID, GID: e.GID, MTime: anyTime(e.MTime), Link: e.Linkname, Damaged: e.Damaged}
+		UID: e.UID, GID: e.GID, MTime: e.MTime.Format(time.RFC3339Nano), Link: e.Linkname, Damaged: e.Damaged}
 	if !utf8.ValidString(e.Path) {
 		line.Path, line.PathB64 = "", []byte(e.Path)
 	}

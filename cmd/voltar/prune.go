@@ -56,15 +56,10 @@ func (a *app) remove(
 	ctx context.Context, o removeOptions,
 	do func(e *backup.Engine, ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error),
 ) error {
-	s, err := a.setup(o.setupOptions)
+	s, engine, err := a.setupEngine(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	engine, closeEngine, err := s.engine(nil)
-	if err != nil {
-		return err
-	}
-	defer closeEngine()
 	lines, err := do(engine, ctx, refMatcher(o.sources), o.dryRun)
 	if err != nil && lines == nil {
 		return err

@@ -53,11 +53,10 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	s.giveWay()
 	bars := newProgress(a.rawErr, s.log)
 	watched := newStillRunning(s, bars)
-	engine, closeEngine, err := s.engine(watched)
+	engine, err := s.engine(watched)
 	if err != nil {
 		return err
 	}
-	defer closeEngine()
 	if o.dryRun {
 		return a.dryRun(ctx, s, engine, o)
 	}

@@ -243,11 +243,21 @@ func readMachineID(path string) (string, error) {
 	return id, nil
 }
 
-// engine builds what a run works with.
-func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error) {
-	machineID, err := readMachineID("/etc/machine-id")
+// setupEngine is setup, for commands that work with an engine and show no progress.
+func (a *app) setupEngine(o setupOptions) (*setup, *backup.Engine, error) {
+	s, err := a.setup(o)
 	if err != nil {
 		return nil, nil, err
+	}
+	engine, err := s.engine(nil)
+	return s, engine, err
+}
+
+// engine builds what a run works with.
+func (s *setup) engine(progress backup.Progress) (*backup.Engine, error) {
+	machineID, err := readMachineID("/etc/machine-id")
+	if err != nil {
+		return nil, err
 	}
 	cfg := s.config
 	workers := cfg.Archive.Workers
@@ -255,6 +265,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		workers = runtime.GOMAXPROCS(0)
 	}
 	pool := archive.NewPool(workers)
+	s.atEnd(func() error { pool.Close(); return nil })
 	if rate := cfg.Limits.ReadRate.Bytes(); rate > 0 {
 		pool.LimitReads(rate)
 	}
@@ -299,7 +310,7 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, func(), error)
 		})
 	}
 	s.addQuiescing(&opts)
-	return backup.New(deps, opts), pool.Close, nil
+	return backup.New(deps, opts), nil
 }
 
 // volumeSettings lays the configuration's word on one volume out: the general settings, then every matching [[volume]]

@@ -89,15 +89,10 @@ func readSnapshot(c *cli.Context) (snapshotOptions, error) {
 
 // withEngine builds an engine for one action.
 func (a *app) withEngine(o setupOptions, do func(*setup, *backup.Engine) error) error {
-	s, err := a.setup(o)
+	s, engine, err := a.setupEngine(o)
 	if err != nil {
 		return err
 	}
-	engine, closeEngine, err := s.engine(nil)
-	if err != nil {
-		return err
-	}
-	defer closeEngine()
 	return do(s, engine)
 }
 

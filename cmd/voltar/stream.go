@@ -31,15 +31,10 @@ type streamOptions struct {
 }
 
 func (a *app) stream(ctx context.Context, o streamOptions) error {
-	s, err := a.setup(o.setupOptions)
+	s, engine, err := a.setupEngine(o.setupOptions)
 	if err != nil {
 		return err
 	}
-	engine, closeEngine, err := s.engine(nil)
-	if err != nil {
-		return err
-	}
-	defer closeEngine()
 	result, err := engine.Stream(ctx, o.name)
 	if result == nil {
 		return err

@@ -33,15 +33,10 @@ type volumeLine struct {
 }
 
 func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error {
-	s, err := a.setup(o)
+	_, engine, err := a.setupEngine(o)
 	if err != nil {
 		return err
 	}
-	engine, closeEngine, err := s.engine(nil)
-	if err != nil {
-		return err
-	}
-	defer closeEngine()
 	plan, err := engine.Plan(ctx, names)
 	if err != nil {
 		return err

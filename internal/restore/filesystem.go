@@ -80,27 +80,34 @@ func isSpecial(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"'$\\*?`", r)
 }
 
-func (s *restoreFilesystem) do(ctx context.Context, w *work) (err error) {
+// onPiece does something with the device of a piece, and lets go of all that this took.
+func (w *work) onPiece(ctx context.Context, p piece, do func(device string) error) (err error) {
 	base := w.held.Len()
 	defer func() {
 		if err = errors.Join(err, w.held.ReleaseTo(ctx, base)); err != nil {
-			err = fmt.Errorf("%s: %w", s.piece.label(), err)
+			err = fmt.Errorf("%s: %w", p.label(), err)
 		}
 	}()
-	device, err := w.mapPiece(ctx, s.piece)
+	device, err := w.mapPiece(ctx, p)
 	if err != nil {
 		return err
 	}
-	if err := w.makeFilesystem(ctx, device, s.piece, s.recipe); err != nil {
-		return err
-	}
-	if err := s.writeBootCode(ctx, w, device); err != nil {
-		return err
-	}
-	if err := s.fill(ctx, w, device); err != nil {
-		return err
-	}
-	return w.runCommands(ctx, device, s.piece, s.recipe.Last, s.recipe.Env)
+	return do(device)
+}
+
+func (s *restoreFilesystem) do(ctx context.Context, w *work) error {
+	return w.onPiece(ctx, s.piece, func(device string) error {
+		if err := w.makeFilesystem(ctx, device, s.piece, s.recipe); err != nil {
+			return err
+		}
+		if err := s.writeBootCode(ctx, w, device); err != nil {
+			return err
+		}
+		if err := s.fill(ctx, w, device); err != nil {
+			return err
+		}
+		return w.runCommands(ctx, device, s.piece, s.recipe.Last, s.recipe.Env)
+	})
 }
 
 // fill mounts a filesystem that was just made, and extracts the files.
@@ -282,19 +289,11 @@ func (s *makeSwap) Describe() []string {
 
 func (s *makeSwap) progress() string { return s.piece.label() + ": make the swap area" }
 
-func (s *makeSwap) do(ctx context.Context, w *work) (err error) {
-	base := w.held.Len()
-	defer func() {
-		if err = errors.Join(err, w.held.ReleaseTo(ctx, base)); err != nil {
-			err = fmt.Errorf("%s: %w", s.piece.label(), err)
-		}
-	}()
-	device, err := w.mapPiece(ctx, s.piece)
-	if err != nil {
-		return err
-	}
-	w.result.Parts = append(w.result.Parts, PartResult{Name: s.piece.Name, As: "swap"})
-	return w.makeFilesystem(ctx, device, s.piece, s.recipe)
+func (s *makeSwap) do(ctx context.Context, w *work) error {
+	return w.onPiece(ctx, s.piece, func(device string) error {
+		w.result.Parts = append(w.result.Parts, PartResult{Name: s.piece.Name, As: "swap"})
+		return w.makeFilesystem(ctx, device, s.piece, s.recipe)
+	})
 }
 
 var versionOfXFSProgs = regexp.MustCompile(`version (\d{1,6})\.(\d{1,6})`)

@@ -1,7 +1,6 @@
 package restore
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
@@ -56,24 +55,6 @@ func (p *planner) addPV(x piece) {
 	tail.OffsetBytes = x.OffsetBytes + x.SizeBytes - tail.SizeBytes
 	p.add(&writeImage{tail})
 	p.plan.TotalBytes += tail.SizeBytes
-}
-
-// addGuests adds the logical volumes of guests.
-func (p *planner) addGuests(ctx context.Context, l *layout) error {
-	progs := [2]int{}
-	for _, x := range l.guests {
-		if !p.wanted(x.Extent) {
-			p.note("%s is left as it is", x.label())
-			continue
-		}
-		if x.Filesystem != nil && x.Filesystem.Type == "xfs" && progs == [2]int{} {
-			progs = p.xfsprogs(ctx)
-		}
-		if err := p.addPiece(x, progs); err != nil {
-			return fmt.Errorf("%s: %w", x.label(), err)
-		}
-	}
-	return nil
 }
 
 // guestSegments are those of the map of a logical volume on the target.

@@ -286,13 +286,10 @@ func (p *planner) addOutside(l *layout) {
 	p.add(&writeTable{l, p.m.Table})
 }
 
-// addInside adds the partitions, or the whole volume where there are none.
+// addInside adds the partitions, or the whole volume if there are none, and the logical volumes of guests.
 func (p *planner) addInside(ctx context.Context, l *layout) error {
 	progs := [2]int{}
-	for _, x := range l.pieces {
-		if x.Number == 0 && l.script != nil {
-			continue
-		}
+	for _, x := range slices.Concat(l.partitions(), l.guests) {
 		if !p.wanted(x.Extent) {
 			p.note("%s is left as it is", x.label())
 			continue
@@ -304,7 +301,15 @@ func (p *planner) addInside(ctx context.Context, l *layout) error {
 			return fmt.Errorf("%s: %w", x.label(), err)
 		}
 	}
-	return p.addGuests(ctx, l)
+	return nil
+}
+
+// partitions are the pieces without what lies around them, or the whole volume if it has no table.
+func (l *layout) partitions() []piece {
+	if l.script == nil {
+		return l.pieces
+	}
+	return slices.DeleteFunc(slices.Clone(l.pieces), func(x piece) bool { return x.Number == 0 })
 }
 
 func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
