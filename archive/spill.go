@@ -15,6 +15,46 @@ type spill struct {
 	dir   string
 	limit int64
 	used  atomic.Int64
+	room  func(dir string) (freeBytes, totalBytes int64, err error) // nil for what the filesystem says
+}
+
+// What others write to the filesystem of temporary files, such as records of what a run owns, must go on: so much of it
+// stays free.
+const (
+	reserveFraction = 16
+	maxReserveBytes = 256 << 20
+)
+
+// roomEveryBytes is how much temporary files grow between two looks at the room.
+const roomEveryBytes = 1 << 20
+
+// checkRoom refuses files that together take so much. What they take counts as if it was still to be written: they have
+// holes.
+func (s *spill) checkRoom(used int64) error {
+	room := s.room
+	if room == nil {
+		room = roomIn
+	}
+	free, total, err := room(s.dir)
+	if err != nil {
+		return fmt.Errorf("cannot tell how much room %s has: %w", s.dir, err)
+	}
+	if free-used < min(total/reserveFraction, maxReserveBytes) {
+		return s.noRoom(used)
+	}
+	return nil
+}
+
+func (s *spill) noRoom(used int64) error {
+	return &LimitError{What: LimitSpillBytes + ", for which " + s.dir + " has no room", Limit: used, Got: used}
+}
+
+func roomIn(dir string) (freeBytes, totalBytes int64, err error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, 0, err
+	}
+	return int64(stat.Bavail) * stat.Bsize, int64(stat.Blocks) * stat.Bsize, nil
 }
 
 // spillFile is a temporary file without a name: it is gone when it is closed, or with the process.
@@ -48,16 +88,22 @@ func (f *spillFile) close() {
 // writeAt writes all of p, which makes the file at least as long as it then is.
 func (f *spillFile) writeAt(p []byte, offset int64) error {
 	if grown := offset + int64(len(p)) - f.bytes; grown > 0 {
-		if used := f.spill.used.Add(grown); used > f.spill.limit {
+		used := f.spill.used.Add(grown)
+		if used > f.spill.limit {
 			f.spill.used.Add(-grown)
 			return &LimitError{What: LimitSpillBytes, Limit: f.spill.limit, Got: used}
+		}
+		if used/roomEveryBytes != (used-grown)/roomEveryBytes {
+			if err := f.spill.checkRoom(used); err != nil {
+				f.spill.used.Add(-grown)
+				return err
+			}
 		}
 		f.bytes += grown
 	}
 	_, err := f.WriteAt(p, offset)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		used := f.spill.used.Load()
-		return &LimitError{What: LimitSpillBytes + ", for which " + f.spill.dir + " has no room", Limit: used, Got: used}
+		return f.spill.noRoom(f.spill.used.Load())
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write a temporary file: %w", err)

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -158,5 +159,30 @@ func TestFindInodes(t *testing.T) {
 	}
 	if got, err = FindInodes(t.Context(), root, inodes, TreeOptions{Limits: Limits{Entries: 100}}); err == nil || len(got) == len(want) {
 		t.Errorf("%d found beyond the bound, %v", len(got), err)
+	}
+}
+
+// What a guest makes large leaves room for the records of others.
+func TestTemporaryFilesLeaveRoom(t *testing.T) {
+	const total = 1 << 30 // a sixteenth is 64 MiB
+	for _, test := range []struct{ free, most int64 }{{100 << 20, 36 << 20}, {64 << 20, 0}, {total, 8 << 20}} {
+		s := tempSpill(t, 8<<20)
+		if test.most > s.limit {
+			s.limit = 1 << 30
+		}
+		s.room = func(string) (int64, int64, error) { return test.free, total, nil }
+		file, err := s.create()
+		must(t, err)
+		var refused *LimitError
+		at := int64(0)
+		for ; refused == nil && at < s.limit+1; at += roomEveryBytes {
+			if err := file.writeAt([]byte{1}, at+roomEveryBytes-1); err != nil && !errors.As(err, &refused) {
+				t.Fatal(err)
+			}
+		}
+		if took := s.used.Load(); refused == nil || took != test.most {
+			t.Errorf("of %d free bytes the files took %d, want %d: %v", test.free, took, test.most, refused)
+		}
+		file.close()
 	}
 }
