@@ -54,7 +54,9 @@ func (c *candidate) hookEnv(phase quiesce.Phase, status report.VolumeStatus) []s
 }
 
 func (r *run) hookEnv(phase quiesce.Phase) []string {
-	return []string{"VOLTAR_PHASE=" + string(phase), "VOLTAR_RUN=" + r.id, "VOLTAR_HOST=" + r.opts.Host.Name, "VOLTAR_CONFIG=" + r.opts.ConfigPath}
+	return []string{
+		"VOLTAR_PHASE=" + string(phase), "VOLTAR_RUN=" + r.id, "VOLTAR_HOST=" + r.opts.Host.Name, "VOLTAR_CONFIG=" + r.opts.ConfigPath,
+	}
 }
 
 // runHooks runs the hooks of the run as a whole. The error says that the run must not go on.

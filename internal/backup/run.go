@@ -149,7 +149,8 @@ func (r *run) catchUp(ctx context.Context, patterns []string) {
 func (r *run) note(plan *Plan) {
 	r.report.PlannedVolumes = len(plan.Selected())
 	for _, c := range plan.Choices {
-		if rule, _ := r.opts.Select.configuredRule(c.Volume, nil); rule == "" && c.Rule == RuleSnapshot && c.Volume.Merging && !c.Volume.IsClassicSnapshot() {
+		merging := c.Rule == RuleSnapshot && c.Volume.Merging && !c.Volume.IsClassicSnapshot()
+		if rule, _ := r.opts.Select.configuredRule(c.Volume, nil); rule == "" && merging {
 			r.warn(c.Name()+" is not backed up: "+c.Reason, "LVM makes no snapshot of it meanwhile; a merge that was deferred takes place "+
 				"when the volume is activated next")
 		}

@@ -14,7 +14,7 @@ func (r *reading) survey() (*surveyed, error) {
 	run := r.run
 	reader := &extent.Reader{
 		Host: &extent.Host{
-			Owner: run.owner, Locks: run.locks, Prober: run.Prober, Mounts: run.Mounts, Pool: run.Pool, MaxDuration: run.opts.MaxDuration,
+			Owner: run.owner, Locks: run.locks, Prober: run.Prober, Mounts: run.Mounts, MaxDuration: run.opts.MaxDuration,
 		},
 		Volume: r.volume, Snapshot: r.snapshot, As: r.settings.As, Grouped: r.settings.Group != "", Warn: r.warn,
 	}

@@ -60,7 +60,7 @@ func (a *archiver) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, er
 		return nil, err
 	}
 	held.Push(func(context.Context) error { return lock.Unlock() })
-	undo, err := a.Owner.HoldMetadata(ctx, thin.Pool)
+	undo, err := a.HoldMetadata(ctx, thin.Pool)
 	if undo != nil {
 		held.Push(undo)
 	}

@@ -242,7 +242,7 @@ func (a *archiver) writeImage(
 	maxBytes := part.sizeBytes + part.sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
 	file, err := a.Out.Write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
-			Level: a.Level, Pool: a.Files.Pool, OnProgress: a.OnProgress,
+			Level: a.Level, Pool: a.Pool, OnProgress: a.OnProgress,
 			Allocated: allocated,
 		})
 		return err

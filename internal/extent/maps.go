@@ -18,7 +18,7 @@ func (r *Reader) mapExtent(ctx context.Context, x *Extent, held *owned.Stack) (*
 
 // makeMap makes a map, and sees to its removal.
 func (r *Reader) makeMap(ctx context.Context, target partmap.Target, held *owned.Stack) (*partmap.Mapped, error) {
-	mapped, undo, err := r.Owner.Map(ctx, target)
+	mapped, undo, err := r.Map(ctx, target)
 	if err == nil {
 		held.Push(undo)
 	}

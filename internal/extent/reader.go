@@ -14,7 +14,6 @@ package extent
 import (
 	"time"
 
-	"voltar/archive"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
@@ -39,7 +38,6 @@ type Host struct {
 	Locks        *journal.Locks
 	Prober       *probe.Prober
 	Mounts       *mount.Mounter
-	Pool         *archive.Pool
 	MaxDuration  time.Duration // that one volume may take; 0 sets no bound
 }
 

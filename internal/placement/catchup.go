@@ -160,7 +160,9 @@ func (t *Target) behind(from *Target, err error) report.Problem {
 	if problem.Hint != "" {
 		hint = problem.Hint + "\n" + hint
 	}
-	return report.Problem{Message: fmt.Sprintf("what %s lacks could not all be made up: %s", t.Name, strings.TrimSpace(problem.Message)), Hint: hint}
+	return report.Problem{
+		Message: fmt.Sprintf("what %s lacks could not all be made up: %s", t.Name, strings.TrimSpace(problem.Message)), Hint: hint,
+	}
 }
 
 // isBehind tells whether a backup is newer than all good ones that the destination had of the source before tonight.

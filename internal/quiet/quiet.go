@@ -325,7 +325,7 @@ func (host *Host) freeze(ctx context.Context, h *hold) error {
 			}
 		}
 		first = false
-		h.over, err = host.Owner.Freeze(h.Freeze, host.Now().UTC().Add(deadline), func() error { return h.session.Hold(ctx) })
+		h.over, err = host.Freeze(h.Freeze, host.Now().UTC().Add(deadline), func() error { return h.session.Hold(ctx) })
 		if err != nil {
 			return errors.Join(err, h.close())
 		}

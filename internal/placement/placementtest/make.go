@@ -22,8 +22,10 @@ func Make(t testing.TB, s store.Store, volume string, night int, edit func(*cata
 	t.Helper()
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: "1.0.0", Status: catalog.StatusComplete, Host: Host, Run: "earlier",
-		Source: catalog.Source{Kind: catalog.SourceVolume, VG: "vg", VGUUID: "vg-uuid", Name: volume, LVUUID: "uuid-" + volume, SizeBytes: 1 << 20},
-		Time:   FirstNight.AddDate(0, 0, night),
+		Source: catalog.Source{
+			Kind: catalog.SourceVolume, VG: "vg", VGUUID: "vg-uuid", Name: volume, LVUUID: "uuid-" + volume, SizeBytes: 1 << 20,
+		},
+		Time: FirstNight.AddDate(0, 0, night),
 	}
 	m.Started, m.Ended = m.Time, m.Time.Add(time.Minute)
 	name := catalog.NamesOf(m.Source.Ref(), false).Archive("")
