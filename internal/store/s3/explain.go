@@ -44,7 +44,7 @@ func (f *failure) Unwrap() []error {
 func (s *Store) explain(err error, tried time.Duration) error {
 	f := s.failure(err)
 	if tried > 0 {
-		f.text += fmt.Sprintf(" (tried again for %s)", tried.Round(time.Second))
+		f.text += fmt.Sprintf(" (tried for %s)", tried.Round(time.Second))
 		if f.kind == nil {
 			f.kind = store.ErrUnreachable
 		}

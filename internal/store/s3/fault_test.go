@@ -154,7 +154,7 @@ func TestFaultsThatStay(t *testing.T) {
 		is     error
 	}{
 		{name: "overloaded", size: large, fault: &s3test.Fault{Match: s3test.Parts, Do: s3test.Answer(503, "SlowDown", "Please reduce")},
-			want: []string{"overloaded", "SlowDown", "tried again for", "upload_limit"}},
+			want: []string{"overloaded", "SlowDown", "tried for", "upload_limit"}},
 		{name: "resetting", size: large, fault: &s3test.Fault{Match: s3test.Parts, Do: s3test.Reset(100)}, want: []string{"broke off", "network"}},
 		{name: "hanging", size: 10, fault: &s3test.Fault{Match: s3test.Data, Do: s3test.Hang}, change: func(o *Options) { o.Timeout = 2 * time.Second },
 			want: []string{"no sign of life for 2s"}},

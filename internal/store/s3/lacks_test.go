@@ -318,3 +318,27 @@ func TestAnswersWithoutEndAreRefused(t *testing.T) {
 		t.Errorf("%d pages of a thousand were asked for", pages)
 	}
 }
+
+// Silence for as long as a request is made again is no reason to make it again: who waits would wait twice.
+func TestAServerThatHangsIsAskedOnce(t *testing.T) {
+	var asked atomic.Int64
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		select {
+		case <-ended:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(ended) })
+	const patience = 300 * time.Millisecond
+	s := openStore(t, Options{Endpoint: server.URL, Bucket: "bucket", PathStyle: true, Credentials: Credentials{AccessKey: "k", SecretKey: "s"},
+		Timeout: patience, RetryFor: patience})
+	if _, err := s.Folders(t.Context(), "h"); !errors.Is(err, store.ErrUnreachable) {
+		t.Errorf("the listing ended with %v", err)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+}

@@ -42,6 +42,7 @@ func (s *Store) tryDespite(ctx context.Context, limit time.Duration, codes []str
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		began := time.Now()
 		err := request(ctx)
 		if err == nil {
 			return nil
@@ -51,6 +52,9 @@ func (s *Store) tryDespite(ctx context.Context, limit time.Duration, codes []str
 		}
 		if since.IsZero() {
 			since = time.Now()
+			if isTimeout(err) { // for so long it has failed already
+				since = since.Add(-min(time.Since(began), s.opts.Timeout))
+			}
 		}
 		isDoubtful := isCode(err, spoiling...) || isCode(err, colliding...) || isCode(err, codes...)
 		if isDoubtful {
