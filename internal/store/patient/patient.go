@@ -101,10 +101,12 @@ func (s *Store) giveUp(cause error) error {
 
 // judge takes the store as down when a call came to an error that says so.
 func (s *Store) judge(err error) error {
-	if err == nil || errors.Is(err, store.ErrDown) || !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, errSilent) && !errors.Is(err, errSlow) {
-		return err
+	for _, down := range []error{store.ErrUnreachable, errSilent, errSlow} {
+		if errors.Is(err, down) && !errors.Is(err, store.ErrDown) {
+			return s.giveUp(err)
+		}
 	}
-	return s.giveUp(err)
+	return err
 }
 
 // nothing moves while a call asks, lists or opens.
