@@ -102,7 +102,12 @@ const (
 	failDisk  = `dmsetup suspend --noflush --nolockfs broken && dmsetup load broken --table "0 131072 error" && dmsetup resume broken`
 	abortDisk = `mount -o remount,abort "$1"`
 	// No process can end that waits for the disk, so it answers again when the program has given it up.
-	hangDisk = `dmsetup suspend --noflush --nolockfs broken; (sleep 120; dmsetup resume broken) >/dev/null 2>&1 &`
+	hangDisk = `dmsetup suspend --noflush --nolockfs broken
+setsid sh -c 'sleep 120; dmsetup resume broken' >/dev/null 2>&1 & echo $! >/tmp/hanging`
+	// Not every step uses the disk and waits for it.
+	answerDisk = `dmsetup resume broken; [ -e /tmp/hanging ] || exit 0
+hanging=$(cat /tmp/hanging); rm /tmp/hanging
+while kill -s KILL -- "-$hanging" 2>/dev/null; do sleep 0.1; done`
 )
 
 // armDisk puts the destination or the state on a disk of its own, which breaks before a call, or at once.
@@ -154,7 +159,7 @@ func armHangingDisk(call int) func(*testing.T, *host) armed {
 		a := armDisk("destination", call, hangDisk)(t, h)
 		mend := a.mend
 		a.mend = func() {
-			lab.Do(t, "dmsetup", "resume", "broken")
+			lab.Do(t, "sh", "-c", answerDisk)
 			mend()
 			h.write(t, h.config, string(plain))
 		}
