@@ -150,18 +150,23 @@ func armDisk(folder string, call int, script string) func(*testing.T, *host) arm
 // armHangingDisk lets the disk of the destination give no answer, for longer than the program has patience.
 func armHangingDisk(call int) func(*testing.T, *host) armed {
 	return func(t *testing.T, h *host) armed {
-		plain, err := os.ReadFile(h.config)
-		if err != nil {
-			t.Fatal(err)
+		plain := map[string]string{}
+		for _, config := range []string{h.config, h.pruneConfig()} {
+			text, err := os.ReadFile(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain[config] = string(text)
+			h.write(t, config, strings.Replace(plain[config], `require_mount = "none"`, "require_mount = \"none\"\npatience = \"10s\"", 1))
 		}
-		impatient := strings.Replace(string(plain), `require_mount = "none"`, "require_mount = \"none\"\npatience = \"10s\"", 1)
-		h.write(t, h.config, impatient)
 		a := armDisk("destination", call, hangDisk)(t, h)
 		mend := a.mend
 		a.mend = func() {
 			lab.Do(t, "sh", "-c", answerDisk)
 			mend()
-			h.write(t, h.config, string(plain))
+			for config, text := range plain {
+				h.write(t, config, text)
+			}
 		}
 		return a
 	}
