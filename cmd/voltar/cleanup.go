@@ -16,8 +16,8 @@ func (a *app) cleanupCommand() *cli.Command {
 		Name: "cleanup", Usage: "remove what an interrupted run left",
 		Description: "Removes the snapshots, maps and unfinished backups that a killed run has left. Touches only what that run's journal\n" +
 			"names and LVM's tags confirm. Each run does this by itself.",
-		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "forget-destination", Usage: "forget what was left in `PLACE` (\"/backups\", \"s3://host/bucket\"), " +
-			"which is no longer a destination of the configuration"}},
+		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "forget-destination", Usage: "forget what was left in `PLACE`, which is no longer a " +
+			"destination of the configuration (\"/backups\", \"s3://host/bucket\")"}},
 		Action: func(c *cli.Context) error {
 			return a.cleanup(c.Context, cleanupOptions{setupOptions{commonOptions: readCommon(c)}, c.StringSlice("forget-destination")})
 		},

@@ -50,7 +50,7 @@ type sourceOptions struct {
 
 // fromFlag chooses the destination that a backup is read from.
 func fromFlag() cli.Flag {
-	return &cli.StringFlag{Name: "from", Usage: "read from destination `NAME`, or from a folder (with a slash); default: the first that has it"}
+	return &cli.StringFlag{Name: "from", Usage: "read from destination `NAME`, or a folder (with a slash); default: the first that has it"}
 }
 
 // hostFlag chooses the host whose backups are meant.

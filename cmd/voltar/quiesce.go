@@ -99,7 +99,8 @@ func (s *setup) freezes(guests []string) []quiesce.Freeze {
 		f := quiesce.Freeze{
 			Name: g.Name, Method: quiesce.Method(g.Method), Mountpoints: g.Mountpoints, Remote: remote(g),
 			Socket: g.Socket, Domain: g.Domain, FreezeCommand: g.Freeze, ThawCommand: g.Thaw,
-			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries, Must: g.OnFailure == config.FailureFail || s.opts.mustBeQuiet,
+			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries,
+			Must: g.OnFailure == config.FailureFail || s.opts.mustBeQuiet,
 		}
 		if g.Database != "" {
 			database := f

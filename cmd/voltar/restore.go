@@ -37,7 +37,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "thin-pool", Usage: "create the volume in the thin pool `NAME`"},
 			&cli.StringSliceFlag{Name: "partition", Usage: "restore only the partition `pN`; may be repeated"},
 			&cli.StringSliceFlag{Name: "path", Usage: "restore only files that match `PATTERN`; may be repeated"},
-			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first (before the target is touched), stream (while reading) or none"},
+			&cli.StringFlag{Name: "verify", Value: "first", Usage: "check sums `WHEN`: first (before writing), stream (while reading) or none"},
 			identityFlag(),
 			&cli.BoolFlag{Name: "keep-going", Usage: "restore what is left of a damaged backup, and list what is lost"},
 			&cli.BoolFlag{Name: "force", Usage: "overwrite what the target holds"},

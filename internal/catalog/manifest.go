@@ -155,7 +155,7 @@ type Extent struct {
 	UniqueBytes     int64            `json:"unique,omitempty"`   // ContentBytes with shared data counted once; 0 when none is shared
 	ExcludedBytes   int64            `json:"excluded,omitempty"` // of entries that a pattern left out
 	ExcludedEntries int64            `json:"excluded_entries,omitempty"`
-	LongPaths       int64            `json:"long_paths,omitempty"` // entries with paths of 4,096 bytes and more, or linked to such, which GNU tar cannot unpack
+	LongPaths       int64            `json:"long_paths,omitempty"` // entries with paths of 4,096 bytes or more, or links to such
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
 	Damaged         []Damage         `json:"damaged,omitempty"`
 	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000 at most
