@@ -120,8 +120,11 @@ func dataSegments(ctx context.Context, fd int, sizeBytes int64, maxPieces int) (
 			return whole, nil //nolint:nilerr // a filesystem that cannot tell where holes are has none
 		}
 		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-		if err != nil || hole <= data {
+		if err != nil {
 			return whole, nil //nolint:nilerr // likewise
+		}
+		if hole <= data { // beyond the largest offset there is, which only the end of a file can be
+			hole = sizeBytes
 		}
 		hole = min(hole, sizeBytes)
 		found = joinSegment(found, segment{data, hole - data}, minHole)

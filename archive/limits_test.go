@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -142,5 +143,21 @@ func TestLongPathsAreCounted(t *testing.T) {
 	writeFile(t, dir+"/short", nil, 0o644)
 	if m := writeTreeOf(t, dir, TreeOptions{}); m.stats.LongPaths != 3 {
 		t.Errorf("%d, want the folder, the file in it and the link to that", m.stats.LongPaths)
+	}
+}
+
+// A file may end at the largest offset there is. tmpfs then counts beyond it for the next hole.
+func TestDataAtTheLargestOffset(t *testing.T) {
+	fd, err := unix.MemfdCreate("largest", unix.MFD_CLOEXEC)
+	must(t, err)
+	defer unix.Close(fd)
+	const size = math.MaxInt64
+	must(t, unix.Ftruncate(fd, size))
+	if _, err := unix.Pwrite(fd, []byte("end"), size-4096); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := dataSegments(t.Context(), fd, size, 10)
+	if n := storedBytes(segments); err != nil || len(segments) != 1 || n > 4<<20 || segments[0].offset+segments[0].length != size {
+		t.Errorf("%+v, %v", segments, err)
 	}
 }
