@@ -32,16 +32,20 @@ type Target struct {
 // Targets are the destinations of a run, in the order of the configuration.
 type Targets []*Target
 
-// Open claims the destinations for a run. A run goes on while one of them can be written to; otherwise the error says why
-// none can.
-func Open(ctx context.Context, run *Run, destinations []Destination) (ts Targets, err error) {
+// Open claims the destinations for a run, all at once: one that does not answer costs its patience, and several cost no more.
+// A run goes on while one of them can be written to; otherwise the error says why none can.
+func Open(ctx context.Context, run *Run, destinations []Destination) (Targets, error) {
+	ts := make(Targets, len(destinations))
+	var claims sync.WaitGroup
+	for i, d := range destinations {
+		claims.Go(func() { ts[i] = claim(ctx, run, d) })
+	}
+	claims.Wait()
 	var all []error
-	for _, d := range destinations {
-		t := claim(ctx, run, d)
-		ts = append(ts, t)
+	for _, t := range ts {
 		if t.err != nil {
-			run.Log.Error("destination cannot be written to", "run", run.ID, "destination", d.Name, "err", t.err)
-			all = append(all, fmt.Errorf("destination %s: %w", d.Name, t.err))
+			run.Log.Error("destination cannot be written to", "run", run.ID, "destination", t.Name, "err", t.err)
+			all = append(all, fmt.Errorf("destination %s: %w", t.Name, t.err))
 		}
 	}
 	switch {
