@@ -161,3 +161,25 @@ func TestDataAtTheLargestOffset(t *testing.T) {
 		t.Errorf("%+v, %v", segments, err)
 	}
 }
+
+// A file can be as large as any number that the kernel has, and is beyond each bound then.
+func TestTheLargestFileIsBeyondTheBound(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "largest"), []byte("x"), 0o644)
+	sys := hostSystem()
+	statx := sys.statx
+	sys.statx = func(fd int, name string, flags int, path string) (unix.Statx_t, error) {
+		st, err := statx(fd, name, flags, path)
+		if path == "largest" {
+			st.Size, st.Blocks = math.MaxInt64, math.MaxInt64/512+1
+		}
+		return st, err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it would be read for centuries
+	defer cancel()
+	_, err := writeTreeTo(t, ctx, dir, io.Discard, io.Discard, TreeOptions{Limits: Limits{StreamBytes: 1 << 30}, sys: sys})
+	var got *LimitError
+	if !errors.As(err, &got) || got.What != LimitStreamBytes || got.Got < got.Limit || got.Path != "largest" {
+		t.Errorf("%v: %+v", err, got)
+	}
+}

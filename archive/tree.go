@@ -385,8 +385,8 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 		return &LimitError{What: LimitHeaderBytes, Limit: PAXMaxBytes, Got: int64(len(t.head)), Path: e.Path}
 	}
 	e.TarBytes = int64(len(t.head)) + h.size + padding(h.size)
-	if most := t.limits.StreamBytes; most > 0 && e.TarBytes > most-t.members.pos {
-		return &LimitError{What: LimitStreamBytes, Limit: most, Got: t.members.pos + e.TarBytes, Path: e.Path}
+	if most := t.limits.StreamBytes; most > 0 && max(e.StoredBytes, e.TarBytes) > most-t.members.pos { // TarBytes may have overflowed
+		return &LimitError{What: LimitStreamBytes, Limit: most, Got: max(e.StoredBytes, t.members.pos+e.TarBytes), Path: e.Path}
 	}
 	if err := t.place(ctx, e, h.size); err != nil {
 		return err
