@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/lab"
 	"voltar/report"
@@ -61,5 +65,24 @@ func TestLabDirectoryOnABindMount(t *testing.T) {
 	wantStatus(t, s.run(t, 0, "@directory/exports"), "@directory/exports", report.VolumeOK)
 	if code, out, errs := voltar(t, "ls", "@directory/exports", "--config", s.config); code != 0 || !strings.Contains(out, "file") || strings.Contains(out, "below") {
 		t.Errorf("ls: %d %s %s", code, out, errs)
+	}
+}
+
+// A directory, too, may have more attributes than an archive takes. What is not stored is said.
+func TestLabDirectoryWithTooManyAttributes(t *testing.T) {
+	disk := lab.Disk(t, 400<<20)
+	lab.Do(t, "mkfs.xfs", "-q", disk)
+	dir := lab.Mount(t, disk, "defaults")
+	file := filepath.Join(dir, "file")
+	writeFile(t, file, []byte("text"))
+	for i := range 30 {
+		if err := unix.Setxattr(file, fmt.Sprintf("user.a%d", i), bytes.Repeat([]byte("x"), 60_000), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newSite(t, "[[directory]]\nname = \"home\"\npath = \""+dir+"\"\n")
+	v := wantStatus(t, s.run(t, 0, "@directory/home"), "@directory/home", report.VolumeOK)
+	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "extended attributes are not stored") {
+		t.Errorf("warnings %+v", v.Warnings)
 	}
 }

@@ -189,6 +189,9 @@ func (a *account) storeDirectory(ctx context.Context, d Directory, files *extent
 	if err != nil {
 		return nil, err
 	}
+	if lost, hint := x.AttributesNotStored(); lost != "" {
+		a.warn(lost, hint)
+	}
 	a.line.SizeBytes = x.SizeBytes
 	return []*extent.Extent{x}, nil
 }

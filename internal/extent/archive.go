@@ -150,9 +150,8 @@ func (a *archiver) storeTree(ctx context.Context, x *Extent, mounted *mount.Moun
 	if err != nil {
 		return err
 	}
-	if n := x.NotStored[archive.NotStoredXattrSize]; n > 0 {
-		a.Warn(fmt.Sprintf("%s: %d extended attributes are not stored: their files have more of them than an archive takes", x.Label(), n),
-			"768 KiB on one file; docs/format.md, Limits. `as = \"image\"` stores all")
+	if lost, hint := x.AttributesNotStored(); lost != "" {
+		a.Warn(x.Label()+": "+lost, hint+"; `as = \"image\"` stores all")
 	}
 	kernelErrors, err := mounted.Errors()
 	if err != nil {

@@ -108,6 +108,16 @@ func (x *Extent) noteTree(stats archive.TreeStats) {
 	}
 }
 
+// AttributesNotStored says that extended attributes of files are not in the archive; "" when all are.
+func (x *Extent) AttributesNotStored() (lost, hint string) {
+	n := x.NotStored[archive.NotStoredXattrSize]
+	if n == 0 {
+		return "", ""
+	}
+	return fmt.Sprintf("%s extended attributes are not stored: their files have more of them than an archive takes", say.Count(n)),
+		"768 KiB on one file; docs/format.md, Limits"
+}
+
 func damageOf(path, reason string) catalog.Damage {
 	if utf8.ValidString(path) {
 		return catalog.Damage{Path: path, Reason: reason}
