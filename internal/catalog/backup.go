@@ -114,27 +114,32 @@ func (b Backup) CheckPlainSize(name string, sizeBytes int64) error {
 	return fmt.Errorf("%w: it holds %d bytes, decrypted, and %d by the manifest", ErrDamaged, sizeBytes, file.PlainSizeBytes)
 }
 
+// longestWait is how long a backup waits for a second of which a store holds nothing. Two runs of one host take a few; whoever
+// may write to the store could take the night.
+const longestWait = 2 * time.Minute
+
 // FreeTime returns the first second from at on of which no store holds anything for the source, and waits until that
-// second has come, so that no backup is dated in the future. A store that does not answer has its error in failed, at
-// its place; the others decide.
+// second has come, so that no backup is dated in the future. A store that does not answer, or in which the next two minutes are
+// taken, has its error in failed, at its place; the others decide.
 func FreeTime(
 	ctx context.Context, stores []store.Store, host string, ref Ref, at time.Time,
 ) (_ time.Time, failed []error) {
-	taken := map[string]bool{}
+	start := at.UTC().Truncate(time.Second)
+	var taken [][]string // of those that decide
 	failed = make([]error, len(stores))
 	for i, s := range stores {
 		names, err := s.Folders(ctx, path.Join(host, ref.String()))
+		if err == nil && firstFree(start, names).Sub(start) > longestWait {
+			err = say.WithHint(errors.New("there is a folder for each second of the next two minutes"), "this program makes no such: "+
+				"look who may write there, and remove them")
+		}
 		if err != nil {
 			failed[i] = fmt.Errorf("look for a free time of %s in %s: %w", ref, s, err)
+			continue
 		}
-		for _, name := range names {
-			taken[name] = true
-		}
+		taken = append(taken, names)
 	}
-	t := at.UTC().Truncate(time.Second)
-	for taken[FormatTime(t)] {
-		t = t.Add(time.Second)
-	}
+	t := firstFree(start, slices.Concat(taken...))
 	if t.After(at) {
 		select {
 		case <-time.After(time.Until(t)):
@@ -142,6 +147,18 @@ func FreeTime(
 		}
 	}
 	return t, failed
+}
+
+// firstFree returns the first second from start on that is not among the names of folders.
+func firstFree(start time.Time, folders []string) time.Time {
+	taken := map[string]bool{}
+	for _, name := range folders {
+		taken[name] = true
+	}
+	for taken[FormatTime(start)] {
+		start = start.Add(time.Second)
+	}
+	return start
 }
 
 // Draft is a backup that is being written. It becomes one with Commit. Its methods are safe for concurrent use, but for

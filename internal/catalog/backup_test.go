@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,6 +140,13 @@ func TestTimesThatAreTaken(t *testing.T) {
 	}
 	if _, err := Begin(context.Background(), one, testHost, ID{source.Ref(), night}, testRun, nil); !errors.Is(err, ErrTaken) {
 		t.Errorf("Begin in a folder that is taken: %v", err)
+	}
+	for i := range 200 {
+		raw(t, two, ID{source.Ref(), night.Add(time.Duration(i) * time.Second)}.Path(testHost)+"/of others", "x")
+	}
+	got, failed = FreeTime(context.Background(), stores, testHost, source.Ref(), at)
+	if !got.Equal(night.Add(time.Second)) || failed[0] != nil || failed[2] == nil || !strings.Contains(failed[2].Error(), "each second") {
+		t.Errorf("with a store whose seconds are all taken: %v, %v", got, failed)
 	}
 	now := time.Now()
 	add(t, one, source, now.Truncate(time.Second))
