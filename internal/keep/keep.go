@@ -119,10 +119,16 @@ func (k *Keeper) Retain(ctx context.Context, d Destination, source catalog.Ident
 	}
 	ctx, cancel := context.WithTimeout(ctx, retainTimeout)
 	defer cancel()
-	result, err = k.removeByPolicy(ctx, d, source)
+	verdicts, err := k.Decide(ctx, d, source)
+	if err != nil {
+		return result, err
+	}
+	result, err = k.removeCondemned(ctx, d, verdicts)
 	all := []error{err}
-	for _, e := range d.Stock.History(source) {
-		all = append(all, catalog.Hold(ctx, d.Store, e, k.Now()))
+	for _, v := range verdicts.List {
+		if v.Keep { // a lock on what is to go would never end
+			all = append(all, catalog.Hold(ctx, d.Store, v.Entry, k.Now()))
+		}
 	}
 	return result, errors.Join(all...)
 }
@@ -132,6 +138,10 @@ func (k *Keeper) removeByPolicy(ctx context.Context, d Destination, source catal
 	if err != nil {
 		return result, err
 	}
+	return k.removeCondemned(ctx, d, verdicts)
+}
+
+func (k *Keeper) removeCondemned(ctx context.Context, d Destination, verdicts Verdicts) (result Result, err error) {
 	for _, e := range verdicts.Lacking {
 		result.Warnings = append(result.Warnings, warnLacking(d, e))
 	}

@@ -122,9 +122,14 @@ func (s *site) left(t *testing.T) string {
 	t.Helper()
 	var nights []string
 	for _, e := range s.with(t, retention.Policy{}).Stock.Entries(nil) {
-		nights = append(nights, fmt.Sprint(int(e.ID.Time.Sub(firstNight)/(24*time.Hour))))
+		nights = append(nights, night(e))
 	}
 	return strings.Join(nights, " ")
+}
+
+// night is the number of a backup's night.
+func night(e catalog.Entry) string {
+	return fmt.Sprint(int(e.ID.Time.Sub(firstNight) / (24 * time.Hour)))
 }
 
 // Nothing goes on account of a backup of which there is nothing but the manifest.
