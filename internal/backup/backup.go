@@ -174,6 +174,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 		r.rememberPlaces(chosen.plan.Inventory)
 	}
 	defer r.endHooks(ctx)
+	defer r.renewLocks(ctx) // whatever came of the backups, and while what the first hooks set up stands
 	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return err
 	}

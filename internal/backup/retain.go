@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"fmt"
 
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
@@ -41,13 +42,31 @@ func (o *Options) present(plan lvm.Inventory) keep.Present {
 // configuration gives them an end.
 func (r *run) retainGone(ctx context.Context, plan *Plan) {
 	present := r.opts.present(plan.Inventory)
-	vanished := keep.Vanished{Keep: r.opts.VanishedKeep, StateDir: r.StateDir}
 	for _, t := range r.targets {
 		if t.Err() != nil {
 			continue
 		}
-		gone, warnings := r.placing.Keeper().Gone(ctx, t.Kept(), present, vanished)
+		gone, warnings := r.placing.Keeper().Gone(ctx, t.Kept(), present, r.vanished())
 		r.report.Gone = append(r.report.Gone, gone...)
 		r.warnAll(warnings)
+	}
+}
+
+func (r *run) vanished() keep.Vanished {
+	return keep.Vanished{Keep: r.opts.VanishedKeep, StateDir: r.StateDir}
+}
+
+// renewLocks lengthens the locks of what stays on each destination, of sources without a backup tonight as well.
+func (r *run) renewLocks(ctx context.Context) {
+	for _, t := range r.targets {
+		if t.Err() != nil {
+			continue
+		}
+		warnings, err := r.placing.Keeper().Renew(ctx, t.Kept(), r.vanished())
+		r.warnAll(warnings)
+		if err != nil {
+			r.warnOf(say.WithHint(fmt.Errorf("locks of backups on %s: %w", t.Name, err), "the next run tries again; a lock is renewed "+
+				"when half of its time is over"))
+		}
 	}
 }

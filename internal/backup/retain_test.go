@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"voltar/archive"
 	"voltar/internal/catalog"
@@ -110,4 +111,45 @@ func (c *readCounter) List(ctx context.Context, prefix string) ([]store.Object, 
 		c.mu.Unlock()
 	}
 	return c.Store.List(ctx, prefix)
+}
+
+// What stays on a destination stays locked, even if no backup was made tonight.
+func TestRunRenewsLocksWhateverCameOfTheBackups(t *testing.T) {
+	for name, hooks := range map[string][]quiesce.Hook{
+		"the backup fails": nil,
+		"a hook before it": {{Name: "line", Phase: quiesce.PhaseBefore, Command: []string{"false"}, Timeout: time.Minute, Must: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "disk")
+			s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: filepath.Join(s.dir, "away"), Level: archive.LevelFast}}})
+			s.opts.Hooks = hooks
+			placementtest.Make(t, s.on("disk").Store, "gone", 0, nil)
+			locks := &lockingStore{Store: s.on("disk").Store}
+			s.on("disk").Store = locks
+			result, _ := s.Run(t.Context(), []string{"@directory/tree"}) // which fails
+			if result == nil || len(result.Warnings) > 0 {
+				t.Fatalf("%+v", result)
+			}
+			if len(locks.locked) != 3 || path.Base(locks.locked[2]) != catalog.ManifestName {
+				t.Errorf("locked %q", locks.locked)
+			}
+		})
+	}
+}
+
+// lockingStore is a store in which nothing is locked yet.
+type lockingStore struct {
+	store.Store
+	locked []string
+}
+
+func (l *lockingStore) LockFor() time.Duration { return 30 * 24 * time.Hour }
+
+func (l *lockingStore) Lock(_ context.Context, keys []string, _ time.Time) error {
+	l.locked = append(l.locked, keys...)
+	return nil
+}
+
+func (l *lockingStore) LockedUntil(context.Context, string) (time.Time, error) {
+	return time.Time{}, nil
 }

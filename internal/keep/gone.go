@@ -35,6 +35,9 @@ func (v Vanished) days() int {
 	return int((v.Keep+day-1)/day) + 1
 }
 
+// isOver tells whether the backups of a volume that was seen to be gone have come to their end.
+func (v Vanished) isOver(s sighting) bool { return v.Keep > 0 && s.Days >= v.days() }
+
 // Gone reports the volumes of which a destination has backups and the host no more, and ends those backups where Vanished
 // gives them an end. A volume is seen to be gone only when its group is here, and whole: a disk that is missing tonight may
 // be back tomorrow.
@@ -61,7 +64,7 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 			if present.Groups[h.Identity.VGUUID()] {
 				s = s.on(k.Now())
 			}
-			if s.Days >= v.days() {
+			if v.isOver(s) {
 				removed, held, err := k.end(ctx, d, h)
 				if err != nil {
 					err = say.WithHint(fmt.Errorf("backups of %s, which is gone, on %s: %w", h.Ref, d.Name, err), "`voltar forget` tries again")

@@ -1,5 +1,6 @@
 // Package keep decides which backups stay on a destination and removes the others: by the policy of the destination
-// (Retain, MakeRoom, Prune), because a person says so (Forget), or because their volume is gone for long enough (Gone).
+// (Retain, MakeRoom, Prune), because a person says so (Forget), or because their volume is gone for long enough (Gone). What
+// stays is held where the store locks (Renew).
 // Package retention has the rules of a policy, and package catalog what a destination holds.
 //
 // Whatever asks for it, nothing goes on account of what is not there: before a policy removes anything, the files of the
@@ -112,25 +113,14 @@ type Held struct {
 	Until time.Time // zero where the store does not say
 }
 
-// Retain removes what the policy does not keep of a source, and lengthens the locks of what it does, where the store locks.
+// Retain removes what the policy does not keep of a source.
 func (k *Keeper) Retain(ctx context.Context, d Destination, source catalog.Identity) (result Result, err error) {
 	if IsEmpty(d.Policy) || ctx.Err() != nil {
 		return result, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, retainTimeout)
 	defer cancel()
-	verdicts, err := k.Decide(ctx, d, source)
-	if err != nil {
-		return result, err
-	}
-	result, err = k.removeCondemned(ctx, d, verdicts)
-	all := []error{err}
-	for _, v := range verdicts.List {
-		if v.Keep { // a lock on what is to go would never end
-			all = append(all, catalog.Hold(ctx, d.Store, v.Entry, k.Now()))
-		}
-	}
-	return result, errors.Join(all...)
+	return k.removeByPolicy(ctx, d, source)
 }
 
 func (k *Keeper) removeByPolicy(ctx context.Context, d Destination, source catalog.Identity) (result Result, err error) {
@@ -138,10 +128,6 @@ func (k *Keeper) removeByPolicy(ctx context.Context, d Destination, source catal
 	if err != nil {
 		return result, err
 	}
-	return k.removeCondemned(ctx, d, verdicts)
-}
-
-func (k *Keeper) removeCondemned(ctx context.Context, d Destination, verdicts Verdicts) (result Result, err error) {
 	for _, e := range verdicts.Lacking {
 		result.Warnings = append(result.Warnings, warnLacking(d, e))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -98,6 +99,19 @@ func (s *site) lapsed(t *testing.T, l *locking) string {
 	return strings.Join(nights, " ")
 }
 
+// renew renews the locks of what stays, as the nights between two numbers do.
+func (s *site) renew(t *testing.T, l *locking, policy retention.Policy, v Vanished, from, to int) {
+	t.Helper()
+	for n := from; n < to; n++ {
+		s.now = nightAfter(n).Add(time.Hour)
+		d := s.with(t, policy)
+		d.Store = l
+		if warnings, err := s.Renew(t.Context(), d, v); err != nil || len(warnings) > 0 {
+			t.Fatalf("night %d: %+v, %v", n, warnings, err)
+		}
+	}
+}
+
 // A lock that outlasts the policy holds a backup for as long as the lock was made for, and no longer.
 func TestLocksOfWhatIsCondemnedEnd(t *testing.T) {
 	s := newSite(t, 0)
@@ -108,6 +122,9 @@ func TestLocksOfWhatIsCondemnedEnd(t *testing.T) {
 		d := s.with(t, retention.Policy{Days: 7})
 		d.Store = l
 		if _, err := s.Retain(t.Context(), d, volume("v").Identity()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Renew(t.Context(), d, Vanished{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,3 +139,126 @@ func TestLocksOfWhatIsCondemnedEnd(t *testing.T) {
 		t.Errorf("not locked: %s", got)
 	}
 }
+
+// What stays is locked for as long as it stays, whether there are backups of its source tonight or not.
+func TestLocksOfWhatStaysDoNotEnd(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		policy retention.Policy
+		lapsed string // of the nights 0 to 2, 40 nights later
+	}{
+		{"nothing is ever removed", retention.Policy{}, ""},
+		{"a week is kept, and the gap after it counts as a day", retention.Policy{Days: 7}, ""},
+		{"two are kept", retention.Policy{KeepLast: 2}, "0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t, 0)
+			l := newLocking(s, 30)
+			for n := range 3 {
+				s.now = nightAfter(n).Add(time.Hour)
+				l.lock(t, s.make(t, volume("v"), nightAfter(n), machine))
+			}
+			s.renew(t, l, c.policy, Vanished{}, 3, 43)
+			if got := s.lapsed(t, l); got != c.lapsed {
+				t.Errorf("not locked: %q, want %q", got, c.lapsed)
+			}
+		})
+	}
+}
+
+// The backups of a volume that is gone stay locked until vanished_keep is over, and not longer.
+func TestLocksOfWhatIsGone(t *testing.T) {
+	s := newSite(t, 0)
+	l := newLocking(s, 10)
+	l.lock(t, s.make(t, volume("v"), nightAfter(0), machine))
+	v := Vanished{Keep: 20 * 24 * time.Hour, StateDir: filepath.Join(s.dir, "state")}
+	for n := 1; n < 50 && s.left(t) != ""; n++ {
+		s.now = nightAfter(n).Add(time.Hour)
+		d := s.with(t, retention.Policy{Days: 7})
+		d.Store = l
+		if _, warnings := s.Gone(t.Context(), d, Present{Groups: map[string]bool{"vg-uuid": true}}, v); len(warnings) > 0 {
+			t.Fatalf("night %d: %+v", n, warnings)
+		}
+		if _, err := s.Renew(t.Context(), d, v); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.lapsed(t, l); got != "" {
+			t.Fatalf("night %d: %s is not locked", n, got)
+		}
+	}
+	if got := s.left(t); got != "" {
+		t.Errorf("left %s", got)
+	}
+}
+
+// The store is asked once for each backup that stays, and locks those that have less than half of the time left.
+func TestRenewAsksNoMoreThanItMust(t *testing.T) {
+	s := newSite(t, 0)
+	l := newLocking(s, 30)
+	for n := range 20 {
+		s.now = nightAfter(n).Add(time.Hour)
+		l.lock(t, s.make(t, volume("v"), nightAfter(n), machine))
+	}
+	for _, c := range []struct {
+		policy      retention.Policy
+		asked, made int
+	}{
+		{retention.Policy{}, 20, 4 * 2}, // of the nights 0 to 3, the files and the manifest
+		{retention.Policy{}, 20, 0},     // once more in the same night
+		{retention.Policy{KeepLast: 7}, 7, 0},
+	} {
+		l.asked, l.made = 0, 0
+		s.renew(t, l, c.policy, Vanished{}, 19, 20)
+		if l.asked != c.asked || l.made != c.made {
+			t.Errorf("%s: asked %d times, want %d; %d locks, want %d", c.policy, l.asked, c.asked, l.made, c.made)
+		}
+	}
+}
+
+// What is left of a backup that lost files stays locked, and is no failure of each night.
+func TestRenewOfWhatLacksFiles(t *testing.T) {
+	s := newSite(t, 2)
+	l := newLocking(s, 30)
+	for n := range 3 {
+		b := s.make(t, volume("v"), nightAfter(n), machine)
+		if n == 2 {
+			s.hollow(t, b)
+		}
+	}
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	d.Store = l
+	warnings, err := s.Renew(t.Context(), d, Vanished{})
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "data.tar.gz is missing") {
+		t.Errorf("%+v, %v", warnings, err)
+	}
+	if len(l.until) != 3 { // two files of night 1, which is the last good one, and the manifest of night 2
+		t.Errorf("%v", l.until)
+	}
+}
+
+// Many failures are a few lines, and the end of a store is one.
+func TestRenewFails(t *testing.T) {
+	s := newSite(t, 0)
+	for n := range 20 {
+		s.make(t, volume("v"), nightAfter(n), machine)
+	}
+	for _, c := range []struct {
+		err   error
+		lines int
+	}{{errors.New("no right to look"), maxRenewTells + 1}, {store.ErrDown, 1}} {
+		d := s.with(t, retention.Policy{})
+		d.Store = failing{newLocking(s, 30), c.err}
+		_, err := s.Renew(t.Context(), d, Vanished{})
+		if !errors.Is(err, c.err) || strings.Count(err.Error(), "\n")+1 != c.lines {
+			t.Errorf("%v, want %d lines", err, c.lines)
+		}
+	}
+}
+
+// failing is a store that does not say until when anything is locked.
+type failing struct {
+	*locking
+	err error
+}
+
+func (f failing) LockedUntil(context.Context, string) (time.Time, error) { return time.Time{}, f.err }
