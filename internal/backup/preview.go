@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
+	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -215,16 +218,29 @@ func previewRetention(
 	ctx context.Context, placing *placement.Run, d keep.Destination, tonight []catalog.Entry,
 ) (removed []report.Removed, err error) {
 	k := placing.Keeper()
+	var first error
+	others := 0 // that failed, too; it goes into one line
 	for _, made := range tonight {
 		made.Host, made.MachineID, made.Status = placing.Host.Name, placing.Host.MachineID, catalog.StatusComplete
 		made.ID.Time = placing.Now().UTC().Truncate(time.Second)
 		verdicts, err := k.Decide(ctx, d, made.Identity, made)
-		if err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, store.ErrDown) || ctx.Err() != nil:
 			return removed, err
+		case first == nil:
+			first = err
+			continue
+		default:
+			others++
+			continue
 		}
 		for _, v := range verdicts.Condemned() {
 			removed = append(removed, report.Removed{Path: catalog.Place(d.Store, v.Entry.Path()), Reason: v.Reason})
 		}
 	}
-	return removed, nil
+	if others > 0 {
+		return removed, fmt.Errorf("%w; and %d more", first, others)
+	}
+	return removed, first
 }

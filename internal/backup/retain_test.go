@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -13,6 +14,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/catalog"
+	"voltar/internal/placement"
 	"voltar/internal/placement/placementtest"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
@@ -111,6 +113,42 @@ func (c *readCounter) List(ctx context.Context, prefix string) ([]store.Object, 
 		c.mu.Unlock()
 	}
 	return c.Store.List(ctx, prefix)
+}
+
+// A source whose files cannot be listed does not keep a dry run from saying what goes of the others.
+func TestPreviewOfRetentionGoesOn(t *testing.T) {
+	s := newSite(t, "disk")
+	s.on("disk").Policy = retention.Policy{KeepLast: 1}
+	var tonight []catalog.Entry
+	for _, name := range []string{"a1", "a2", "a3", "b"} {
+		b := placementtest.Make(t, s.on("disk").Store, name, 0, nil)
+		tonight = append(tonight, catalog.Entry{Identity: b.Identity(), ID: catalog.ID{Ref: b.ID.Ref}})
+	}
+	target, err := placement.Look(t.Context(), s.placing(), *s.on("disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := target.Kept()
+	kept.Store = unlisted{kept.Store, "/vg/a"}
+	removed, err := previewRetention(t.Context(), s.placing(), kept, tonight)
+	if !errors.Is(err, errUnlisted) || !strings.HasSuffix(err.Error(), "; and 2 more") || len(removed) != 1 || !strings.Contains(removed[0].Path, "/vg/b/") {
+		t.Errorf("%+v, %v", removed, err)
+	}
+}
+
+var errUnlisted = errors.New("no right to list it")
+
+// unlisted is a store that does not list some folders.
+type unlisted struct {
+	store.Store
+	folders string
+}
+
+func (u unlisted) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	if strings.Contains(prefix, u.folders) {
+		return nil, errUnlisted
+	}
+	return u.Store.List(ctx, prefix)
 }
 
 // What stays on a destination stays locked, even if no backup was made tonight.

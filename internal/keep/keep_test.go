@@ -307,6 +307,51 @@ func TestPruneSaysWhatStays(t *testing.T) {
 	}
 }
 
+// A source whose files cannot be listed keeps no other from being pruned; each failure has its own hint.
+func TestPruneGoesOn(t *testing.T) {
+	s := newSite(t, 3)
+	for n := range 3 {
+		for _, name := range []string{"a", "b", "c"} {
+			if b := s.make(t, volume(name), nightAfter(n), machine); name == "b" && n == 2 {
+				s.hollow(t, b)
+			}
+		}
+	}
+	d := s.with(t, retention.Policy{KeepLast: 1})
+	d.Store = partlyMute{s.store, host + "/vg/a"}
+	lines, err := s.Prune(t.Context(), d, nil, false)
+	var removed []string
+	for _, l := range lines {
+		if !l.Keep {
+			removed = append(removed, l.Backup)
+		}
+	}
+	if got := s.left(t); len(removed) != 3 || got != "0 1 2 1 2 2" {
+		t.Errorf("removed %q, left %s", removed, got)
+	}
+	if problem := report.ProblemOf(err); !errors.Is(err, errMute) || !strings.Contains(problem.Message, "data.tar.gz is missing") ||
+		!strings.Contains(problem.Hint, "`voltar verify`") {
+		t.Errorf("%+v", problem)
+	}
+	if _, err := s.Prune(t.Context(), s.with(t, retention.Policy{}), nil, false); !errors.Is(err, retention.ErrEmptyPolicy) ||
+		strings.Count(err.Error(), retention.ErrEmptyPolicy.Error()) != 1 {
+		t.Errorf("an empty policy: %v", err)
+	}
+}
+
+// partlyMute does not list a folder.
+type partlyMute struct {
+	store.Store
+	folder string
+}
+
+func (m partlyMute) List(ctx context.Context, prefix string) ([]store.Object, error) {
+	if prefix == m.folder {
+		return nil, errMute
+	}
+	return m.Store.List(ctx, prefix)
+}
+
 // held is a store that holds backups of some times against deletion.
 type held struct {
 	store.Store

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/say"
+	"voltar/internal/store"
+	"voltar/retention"
 )
 
 // Line is one backup and what became of it, or would become of it.
@@ -19,16 +22,22 @@ type Line struct {
 }
 
 // Prune applies the policy of a destination to the sources that are wanted; nil takes all. With dryRun nothing is removed.
-// What could not be removed is in the error, and its line says that it stays.
+// What could not be removed is in the error, and its line says that it stays. A source that cannot be decided on does not keep
+// it from the others; an empty policy does, and a store that is given up.
 func (k *Keeper) Prune(ctx context.Context, d Destination, wanted func(catalog.Ref) bool, dryRun bool) (lines []Line, err error) {
 	var all []error
 	for _, h := range d.Stock.Histories(wanted) {
 		verdicts, err := k.Decide(ctx, d, h.Identity)
-		if err != nil {
-			return lines, errors.Join(append(all, err)...)
-		}
 		for _, e := range verdicts.Lacking {
-			all = append(all, errors.New(warnLacking(d, e).Message))
+			warning := warnLacking(d, e)
+			all = append(all, say.WithHint(errors.New(warning.Message), warning.Hint))
+		}
+		if err != nil {
+			all = append(all, err)
+			if errors.Is(err, retention.ErrEmptyPolicy) || errors.Is(err, store.ErrDown) || ctx.Err() != nil {
+				return lines, errors.Join(all...)
+			}
+			continue
 		}
 		some, err := k.carryOut(ctx, d, verdicts.List, dryRun)
 		lines, all = append(lines, some...), append(all, err)
