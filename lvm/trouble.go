@@ -20,7 +20,7 @@ const maxNamed = 10
 func (inv Inventory) Troubles() []Trouble {
 	var troubles []Trouble
 	for _, vg := range inv.VGs {
-		if vg.Partial || vg.MissingPVs > 0 {
+		if !vg.IsWhole() {
 			troubles = append(troubles, inv.missing(vg))
 		}
 	}

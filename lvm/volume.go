@@ -113,6 +113,9 @@ type VG struct {
 	ReadOnly                          bool
 }
 
+// IsWhole says that no physical volume of the group is missing.
+func (vg VG) IsWhole() bool { return !vg.Partial && vg.MissingPVs == 0 }
+
 // PV is one physical volume as lvm2 reported it.
 type PV struct {
 	Name      string // of its device

@@ -27,7 +27,8 @@ func (a *account) letGo(ctx context.Context) {
 func (o *Options) present(plan lvm.Inventory) keep.Present {
 	p := keep.Present{Volumes: map[catalog.Identity]string{}, Groups: map[string]bool{}, Configured: map[catalog.Identity]bool{}}
 	for _, vg := range plan.VGs {
-		p.Groups[vg.UUID] = !vg.Partial && plan.Warnings == ""
+		// Not by what lvm2 says besides: there are lines that it prints every night.
+		p.Groups[vg.UUID] = vg.IsWhole() && !plan.Incomplete
 	}
 	for _, v := range plan.Volumes {
 		p.Volumes[catalog.VolumeIdentity(v.VGUUID, v.UUID)] = v.String()

@@ -42,8 +42,20 @@ func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 	if len(p.Configured) != 3 || p.Volumes[catalog.VolumeIdentity("whole", "v-uuid")] != "vg/v" || !p.Groups["whole"] || p.Groups["half"] {
 		t.Errorf("%+v", p)
 	}
-	if p := s.opts.present(lvm.Inventory{VGs: []lvm.VG{{UUID: "whole"}}, Warnings: "a disk is missing"}); p.Groups["whole"] {
-		t.Error("a group is whole although lvm2 warns")
+	for _, c := range []struct {
+		name  string
+		inv   lvm.Inventory
+		whole bool
+	}{
+		{"nothing is missing", lvm.Inventory{VGs: []lvm.VG{{UUID: "g"}}}, true},
+		{"a line that lvm2 prints every night", lvm.Inventory{VGs: []lvm.VG{{UUID: "g"}}, Warnings: "WARNING: Failed to connect to lvmpolld."}, true},
+		{"another group lacks a disk", lvm.Inventory{VGs: []lvm.VG{{UUID: "g"}, {UUID: "other", MissingPVs: 1, Partial: true}}}, true},
+		{"a disk is missing", lvm.Inventory{VGs: []lvm.VG{{UUID: "g", MissingPVs: 1}}}, false},
+		{"lvm2 could not read everything", lvm.Inventory{VGs: []lvm.VG{{UUID: "g"}}, Incomplete: true}, false},
+	} {
+		if got := s.opts.present(c.inv).Groups["g"]; got != c.whole {
+			t.Errorf("%s: whole %v, want %v", c.name, got, c.whole)
+		}
 	}
 }
 

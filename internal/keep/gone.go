@@ -61,7 +61,8 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 		}
 		if v.Keep > 0 {
 			s := seen[h.Identity]
-			if present.Groups[h.Identity.VGUUID()] {
+			whole, isHere := present.Groups[h.Identity.VGUUID()]
+			if whole {
 				s = s.on(k.Now())
 			}
 			if v.isOver(s) {
@@ -76,6 +77,13 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 				}
 			} else if s.Days > 0 {
 				line.Note += fmt.Sprintf("; seen to be gone on %d days, and removed on day %d", s.Days, v.days())
+			}
+			switch {
+			case v.isOver(s) || whole:
+			case isHere:
+				line.Note += "; today does not count, as its volume group lacks disks, or lvm2 could not read everything"
+			default:
+				line.Note += "; today does not count, as its volume group is not on this host"
 			}
 			if s.Days > 0 && len(d.Stock.History(h.Identity)) > 0 {
 				counted[h.Identity] = s

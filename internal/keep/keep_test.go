@@ -496,8 +496,11 @@ func TestGoneBeginsAnew(t *testing.T) {
 	here, away := map[string]bool{"vg-uuid": true}, map[string]bool{"vg-uuid": false}
 	night(Present{Groups: here})
 	night(Present{Groups: here})
-	if gone := night(Present{Groups: away}); len(gone) != 1 || !strings.Contains(gone[0].Note, "on 2 days, and removed on day 3") {
+	if gone := night(Present{Groups: away}); len(gone) != 1 || !strings.Contains(gone[0].Note, "on 2 days, and removed on day 3; today does not count, as its volume group lacks disks") {
 		t.Errorf("while its group is not whole: %+v", gone)
+	}
+	if gone := night(Present{}); len(gone) != 1 || !strings.Contains(gone[0].Note, "on 2 days, and removed on day 3; today does not count, as its volume group is not") {
+		t.Errorf("while its group is not here: %+v", gone)
 	}
 	if gone := night(Present{Groups: here, Volumes: map[catalog.Identity]string{volume("v").Identity(): "vg/v"}}); len(gone) != 0 {
 		t.Errorf("while it is back: %+v", gone)

@@ -48,7 +48,7 @@ func (k *Keeper) Prune(ctx context.Context, d Destination, wanted func(catalog.R
 // Present is what the host has, and the configuration: backups of it are not forgotten.
 type Present struct {
 	Volumes    map[catalog.Identity]string // their names
-	Groups     map[string]bool             // volume groups by their UUIDs: whether they are here whole
+	Groups     map[string]bool             // volume groups by their UUIDs: whether nothing of them is missing
 	Configured map[catalog.Identity]bool   // directories, dumps and streams
 }
 
