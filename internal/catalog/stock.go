@@ -258,9 +258,10 @@ func (x *Stock) SizeBytes() int64 {
 	return x.sizeBytes
 }
 
-// CheckFiles looks whether the store still holds the files of the backups of a source that count as good, each of its
-// size: one request for each name that the source had. It marks those of which it does not as damaged, and returns them.
-func (x *Stock) CheckFiles(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
+// MarkLacking marks the backups of a source as damaged that count as good and whose files the store does not hold, each of
+// its size, and returns them; from then on they are not good in the stock. The store is only read: one request for each
+// name that the source had.
+func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
 	entries := x.History(identity)
 	listed := map[Ref]map[string][]store.Object{} // by the time in their path
 	for _, e := range entries {

@@ -112,7 +112,7 @@ func TestStockIsKeptUpToDate(t *testing.T) {
 	}
 }
 
-func TestStockChecksFiles(t *testing.T) {
+func TestStockMarksWhatLacksFiles(t *testing.T) {
 	s := newStore(t)
 	var made []Backup
 	for n := range 5 {
@@ -127,7 +127,7 @@ func TestStockChecksFiles(t *testing.T) {
 	raw(t, s, path.Join(made[3].Path(), "more"), "which harms nobody")
 	raw(t, s, path.Join(made[4].Path(), SignatureName), "of the manifest, which does not list it")
 	counted := &countingStore{Store: s}
-	lacking, err := x.CheckFiles(t.Context(), counted, made[0].Identity())
+	lacking, err := x.MarkLacking(t.Context(), counted, made[0].Identity())
 	if err != nil {
 		t.Fatal(err)
 	}

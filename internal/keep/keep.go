@@ -65,16 +65,18 @@ func (v Verdicts) Condemned() []Verdict {
 }
 
 // Decide applies the policy of a destination to the backups of a source, and to others as if they stood there as well. An
-// empty policy is an error that wraps retention.ErrEmptyPolicy.
+// empty policy is an error that wraps retention.ErrEmptyPolicy. Where something is to go, backups that turn out to lack
+// files are marked as damaged in the stock, for a dry run as well: it changes what is known, and nothing in the store.
 func (k *Keeper) Decide(ctx context.Context, d Destination, source catalog.Identity, others ...catalog.Entry) (Verdicts, error) {
 	verdicts, err := k.apply(d, source, others)
 	if err != nil || len(verdicts.Condemned()) == 0 {
 		return verdicts, err
 	}
-	lacking, err := d.Stock.CheckFiles(ctx, d.Store, source)
+	lacking, err := d.Stock.MarkLacking(ctx, d.Store, source)
 	if err != nil || len(lacking) == 0 {
 		return verdicts, err
 	}
+	// The marks make another decision of it.
 	verdicts, err = k.apply(d, source, others)
 	verdicts.Lacking = lacking
 	return verdicts, err

@@ -270,7 +270,7 @@ func TestExchangedManifestsAreDamage(t *testing.T) {
 	}
 	copyObject(t, plain, path.Join(folder, catalog.SignatureName), path.Join(folder, "more"))
 	copyObject(t, plain, path.Join(folder, catalog.SignatureName), path.Join(folder, catalog.ManifestName))
-	lacking, err := x.CheckFiles(t.Context(), signed, manifest("host", night).Source.Identity())
+	lacking, err := x.MarkLacking(t.Context(), signed, manifest("host", night).Source.Identity())
 	if err != nil || len(lacking) != 1 {
 		t.Errorf("lacking %v, %v", lacking, err)
 	}
