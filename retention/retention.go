@@ -7,7 +7,7 @@
 //   - days N keeps every backup of the last N calendar days, today being the first of them. Days are those of the
 //     clock on the wall in the given location: a day with 23 or 25 hours is one day.
 //   - keep_last N keeps the N newest backups.
-//   - hourly, daily, weekly, monthly, yearly N keep the newest backup of each of the N latest such periods that hold a
+//   - daily, weekly, monthly, yearly N keep the newest backup of each of the N latest such periods that hold a
 //     backup at all, as restic does. Periods without a backup are not counted; weeks are ISO 8601 weeks. The rules
 //     do not consume each other's backups: one backup may be the daily, the weekly and the monthly of its time.
 //
@@ -22,7 +22,6 @@
 //     of its successor come. Where there is no other, the newest complete one is the floor.
 //   - A backup dated ahead (package clock) stays, takes no slot and is no floor: which of the clocks was wrong is not
 //     known.
-//   - A protected backup stays and takes no slot.
 //   - The latest gap of more than a week, between days with a complete backup or between the latest of them and today,
 //     counts as one day: it may be a clock that jumped, and no single night ends all that the policy keeps. So a night
 //     after such a gap removes what a night without it would have removed.
@@ -44,19 +43,17 @@ var ErrEmptyPolicy = errors.New("the retention policy keeps nothing: set days, k
 
 // Backup is what a decision needs to know of one backup.
 type Backup struct {
-	ID        string
-	Time      time.Time // when its snapshot was taken
-	Complete  bool      // false: damaged, some of its data is missing
-	Foreign   bool      // made by another machine under this host's name
-	Protected bool      // held by a person or by the store: never condemned
+	ID       string
+	Time     time.Time // when its snapshot was taken
+	Complete bool      // false: damaged, some of its data is missing
+	Foreign  bool      // made by another machine under this host's name
 }
 
 // Policy says what to keep. A rule whose number is 0 is off.
 type Policy struct {
 	Days     int // calendar days, today counted
 	KeepLast int // newest backups
-	Hourly   int // newest of each of so many hours that have one, and so on
-	Daily    int
+	Daily    int // newest of each of so many days that have one, and so on
 	Weekly   int
 	Monthly  int
 	Yearly   int
@@ -102,7 +99,6 @@ func (p Policy) counts() []count {
 	return []count{
 		{"days", "%d days", p.Days},
 		{"keep_last", "last %d", p.KeepLast},
-		{"hourly", "%d hourly", p.Hourly},
 		{"daily", "%d daily", p.Daily},
 		{"weekly", "%d weekly", p.Weekly},
 		{"monthly", "%d monthly", p.Monthly},
@@ -136,12 +132,9 @@ func Apply(now time.Time, loc *time.Location, backups []Backup, policy Policy) (
 	reasons := make([][]string, len(sorted))
 	var countable []int // positions of backups that take slots
 	for i, b := range sorted {
-		switch {
-		case clock.IsAhead(b.Time, now):
+		if clock.IsAhead(b.Time, now) {
 			reasons[i] = append(reasons[i], "dated ahead of this host's clock")
-		case b.Protected:
-			reasons[i] = append(reasons[i], "protected")
-		default:
+		} else {
 			countable = append(countable, i)
 		}
 	}
@@ -213,7 +206,6 @@ func newestFirst(a, b Backup) int {
 		b.Time.Compare(a.Time),
 		compareBool(b.Complete, a.Complete),
 		compareBool(a.Foreign, b.Foreign),
-		compareBool(b.Protected, a.Protected),
 		cmp.Compare(b.ID, a.ID),
 	)
 }
@@ -299,11 +291,6 @@ func (p Policy) rules(loc *time.Location) []rule {
 			return key, name + " " + key
 		}
 	}
-	hour := func(b Backup) (string, string) {
-		// The hour that the clock goes through twice in autumn is two hours.
-		local := b.Time.In(loc)
-		return local.Format("2006-01-02 15h -07:00"), "hourly " + local.Format("2006-01-02 15h")
-	}
 	week := func(b Backup) (string, string) {
 		year, week := b.Time.In(loc).ISOWeek()
 		key := fmt.Sprintf("%04d-W%02d", year, week)
@@ -311,7 +298,6 @@ func (p Policy) rules(loc *time.Location) []rule {
 	}
 	return []rule{
 		{n: p.KeepLast, name: fmt.Sprintf("last %d", p.KeepLast)},
-		{n: p.Hourly, period: hour},
 		{n: p.Daily, period: layout("daily", "2006-01-02")},
 		{n: p.Weekly, period: week},
 		{n: p.Monthly, period: layout("monthly", "2006-01")},

@@ -40,11 +40,10 @@ func history(t testing.TB, loc *time.Location, lines ...string) []Backup {
 	for _, line := range lines {
 		when, words := line[:16], line[16:]
 		backups = append(backups, Backup{
-			ID:        line[:16],
-			Time:      at(t, loc, when).UTC(),
-			Complete:  !strings.Contains(words, "damaged"),
-			Foreign:   strings.Contains(words, "foreign"),
-			Protected: strings.Contains(words, "protected"),
+			ID:       line[:16],
+			Time:     at(t, loc, when).UTC(),
+			Complete: !strings.Contains(words, "damaged"),
+			Foreign:  strings.Contains(words, "foreign"),
 		})
 	}
 	return backups
@@ -209,13 +208,12 @@ func TestApply(t *testing.T) {
 			},
 		},
 		{
-			name:    "future and protected ones stay, take no slot; the future is no floor",
+			name:    "one of the future stays, takes no slot and is no floor",
 			now:     "2026-11-20 02:00",
-			backups: []string{"2036-01-01 01:00", "2026-11-19 01:00 protected", "2026-11-18 01:00 damaged", "2026-11-17 01:00"},
+			backups: []string{"2036-01-01 01:00", "2026-11-18 01:00 damaged", "2026-11-17 01:00"},
 			policy:  Policy{KeepLast: 1},
 			want: []string{
 				"2036-01-01 01:00 kept: dated ahead of this host's clock",
-				"2026-11-19 01:00 kept: protected",
 				"2026-11-18 01:00 kept: last 1",
 				"2026-11-17 01:00 kept: last 1",
 			},
@@ -342,30 +340,11 @@ func TestApply(t *testing.T) {
 			},
 		},
 		{
-			name:    "a protected one stays for that reason alone",
-			now:     "2026-11-20 02:00",
-			backups: []string{"2026-11-20 01:00 protected", "2026-11-01 01:00 protected"},
-			policy:  Policy{Days: 7},
-			want:    []string{"2026-11-20 01:00 kept: protected", "2026-11-01 01:00 kept: protected"},
-		},
-		{
 			name:    "a week between backups is no gap",
 			now:     "2026-11-20 02:00",
 			backups: []string{"2026-11-20 01:00", "2026-11-13 01:00"},
 			policy:  Policy{Days: 7},
 			want:    []string{"2026-11-20 01:00 kept: within 7 days", "2026-11-13 01:00 removed: older than 7 days"},
-		},
-		{
-			name:    "hours",
-			now:     "2026-11-20 04:00",
-			backups: []string{"2026-11-20 03:30", "2026-11-20 03:00", "2026-11-20 01:59", "2026-11-20 00:00"},
-			policy:  Policy{Hourly: 2},
-			want: []string{
-				"2026-11-20 03:30 kept: hourly 2026-11-20 03h",
-				"2026-11-20 03:00 removed: not among 2 hourly",
-				"2026-11-20 01:59 kept: hourly 2026-11-20 01h",
-				"2026-11-20 00:00 removed: not among 2 hourly",
-			},
 		},
 		{name: "no backups", now: "2026-11-20 01:00", policy: Policy{Days: 7}},
 	}
@@ -401,17 +380,6 @@ func TestDaysAcrossDaylightSaving(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// The hour that comes twice in autumn has two backups to keep.
-func TestHourThatComesTwice(t *testing.T) {
-	loc := location(t, "Europe/Berlin")
-	first := time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC) // 02:30 CEST
-	backups := []Backup{{ID: "a", Time: first, Complete: true}, {ID: "b", Time: first.Add(time.Hour), Complete: true}}
-	got := keptIDs(apply(t, first.Add(2*time.Hour), loc, backups, Policy{Hourly: 2}))
-	if diff := cmp.Diff([]string{"b", "a"}, got); diff != "" {
-		t.Error(diff)
 	}
 }
 
@@ -473,7 +441,7 @@ func TestPolicy(t *testing.T) {
 		{Policy{Days: 7}, "7 days", nil},
 		{Policy{Days: 1}, "1 day", nil},
 		{Policy{Daily: 7, Weekly: 4, Monthly: 12}, "7 daily, 4 weekly, 12 monthly", nil},
-		{Policy{Days: 7, KeepLast: 3, Hourly: 24, Yearly: 5}, "7 days, last 3, 24 hourly, 5 yearly", nil},
+		{Policy{Days: 7, KeepLast: 3, Daily: 24, Yearly: 5}, "7 days, last 3, 24 daily, 5 yearly", nil},
 		{Policy{}, "nothing", ErrEmptyPolicy},
 	}
 	for _, tt := range tests {
@@ -497,14 +465,13 @@ func scenario(seed uint64) (now time.Time, backups []Backup, policy Policy) {
 	spread := []int64{3600, 86400 * 3, 86400 * 60, 86400 * 365 * 12}[r.IntN(4)]
 	for i := range r.IntN(25) {
 		backups = append(backups, Backup{
-			ID:        fmt.Sprint(i),
-			Time:      now.Add(time.Duration(r.Int64N(spread)-spread*9/10) * time.Second),
-			Complete:  r.IntN(3) > 0,
-			Foreign:   r.IntN(4) == 0,
-			Protected: r.IntN(12) == 0,
+			ID:       fmt.Sprint(i),
+			Time:     now.Add(time.Duration(r.Int64N(spread)-spread*9/10) * time.Second),
+			Complete: r.IntN(3) > 0,
+			Foreign:  r.IntN(4) == 0,
 		})
 	}
-	for _, n := range []*int{&policy.Days, &policy.KeepLast, &policy.Hourly, &policy.Daily, &policy.Weekly,
+	for _, n := range []*int{&policy.Days, &policy.KeepLast, &policy.Daily, &policy.Weekly,
 		&policy.Monthly, &policy.Yearly} {
 		if r.IntN(3) == 0 {
 			*n = r.IntN(9)
@@ -526,7 +493,7 @@ func checkProperties(t *testing.T, seed uint64) {
 
 	present := func(in []Backup, ok func(Backup) bool) bool { return slices.ContainsFunc(in, ok) }
 	for _, d := range decisions {
-		if (clock.IsAhead(d.Backup.Time, now) || d.Backup.Protected) && !d.Keep {
+		if clock.IsAhead(d.Backup.Time, now) && !d.Keep {
 			t.Errorf("condemned %+v", d.Backup)
 		}
 		if d.Reason == "" {
@@ -557,7 +524,7 @@ func checkProperties(t *testing.T, seed uint64) {
 	}
 
 	larger := policy
-	for _, n := range []*int{&larger.Days, &larger.KeepLast, &larger.Hourly, &larger.Daily, &larger.Weekly,
+	for _, n := range []*int{&larger.Days, &larger.KeepLast, &larger.Daily, &larger.Weekly,
 		&larger.Monthly, &larger.Yearly} {
 		*n += r.IntN(3)
 	}
