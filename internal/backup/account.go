@@ -135,7 +135,7 @@ func (a *account) finish(ctx context.Context) {
 	l.Ended = a.run.Now().UTC()
 	l.Status = a.status(ctx)
 	if l.Status == report.VolumeFailed || l.Status == report.VolumeDamaged {
-		l.LastGood = a.run.targets.LastGood(a.source.Ref(), l.Backup)
+		l.LastGood = a.run.targets.LastGood(ctx, a.source.Ref(), l.Backup)
 	}
 	if a.failure != nil {
 		l.Error = a.explainFailure()

@@ -105,23 +105,46 @@ func (t *Target) lastComplete(source catalog.Identity) (_ catalog.Entry, ok bool
 }
 
 // LastGood returns when the newest good backup of a source is of, by its name: a volume that was restored is another to LVM.
-// It is the zero time when there is none, and nil when no destination could tell. The backup that is named does not count.
-func (ts Targets) LastGood(ref catalog.Ref, but string) *time.Time {
+// It is the zero time when there is none, and nil when no destination could tell. A backup that lacks files is not good, where
+// the destination can be asked, and the one that is named does not count.
+func (ts Targets) LastGood(ctx context.Context, ref catalog.Ref, but string) *time.Time {
 	var newest *time.Time
 	for _, t := range ts {
 		if t.err != nil {
 			continue
 		}
+		if err := t.markLacking(ctx, ref); err != nil {
+			t.run.Log.Warn("files of earlier backups are not looked at", "run", t.run.ID, "destination", t.Name, "err", err)
+		}
 		if newest == nil {
 			newest = &time.Time{}
 		}
-		for _, e := range t.stock.Entries(func(r catalog.Ref) bool { return r == ref }) {
+		for _, e := range t.stock.Entries(ofRef(ref)) {
 			if e.ID.String() != but && e.IsGood() && !e.IsAhead(t.run.Now()) && e.ID.Time.After(*newest) {
 				newest = &e.ID.Time
 			}
 		}
 	}
 	return newest
+}
+
+// markLacking marks the backups of a source that lack files.
+func (t *Target) markLacking(ctx context.Context, ref catalog.Ref) error {
+	seen := map[catalog.Identity]bool{}
+	for _, e := range t.stock.Entries(ofRef(ref)) {
+		if seen[e.Identity] {
+			continue
+		}
+		seen[e.Identity] = true
+		if _, err := t.stock.MarkLacking(ctx, t.Store, e.Identity); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ofRef(ref catalog.Ref) func(catalog.Ref) bool {
+	return func(r catalog.Ref) bool { return r == ref }
 }
 
 // hold notes what the store holds, for one line in the report.

@@ -2,9 +2,12 @@ package placement
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
+	"voltar/internal/catalog"
 	"voltar/internal/store"
 )
 
@@ -39,5 +42,28 @@ func TestDestinationsAreClaimedAtTheSameTime(t *testing.T) {
 		if target.Name != s.destinations[i].Name || target.Err() != nil {
 			t.Errorf("destination %d is %s: %v", i, target.Name, target.Err())
 		}
+	}
+}
+
+// The newest good backup of a volume that failed is one whose files are there: a manifest alone reassures nobody.
+func TestLastGoodHasItsFiles(t *testing.T) {
+	s := newSite(t, "disk")
+	whole := s.make(t, "disk", "data", 0, nil)
+	bare := s.make(t, "disk", "data", 1, nil)
+	for name := range s.tree(t, "disk", bare.Path()) {
+		if name != catalog.ManifestName {
+			if err := os.Remove(filepath.Join(s.dir, "disk", bare.Path(), name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run, end := s.begin()
+	defer end()
+	targets, err := Open(t.Context(), run, s.destinations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := targets.LastGood(t.Context(), whole.ID.Ref, ""); got == nil || !got.Equal(whole.ID.Time) {
+		t.Errorf("newest good backup of %v, want %v", got, whole.ID.Time)
 	}
 }
