@@ -116,7 +116,7 @@ type walker struct {
 	at      string // its path, without symbolic links
 	st      unix.Stat_t
 	owners  []uint32 // who may have a hand in what is on the way
-	closed  bool     // nobody else gets below a folder on the way, whatever its mode
+	closed  bool     // nobody else gets to where it is: a folder above lets none in
 	shared  bool     // others may put names of their own into the folder, but not exchange those that are there
 	missing []string // components that are yet to be made
 }
@@ -218,6 +218,9 @@ func (w *walker) descend(name string) error {
 	}
 	if err := w.checkOwner(path, "folder", &w.st); err != nil {
 		return err
+	}
+	if name == ".." { // may lead out of the folder that lets nobody else in; that one says so again if it does not
+		w.closed = false
 	}
 	w.at = path
 	return w.checkWritable()

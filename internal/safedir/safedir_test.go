@@ -128,6 +128,32 @@ func TestFoldersThatOthersCanWriteToAreRefused(t *testing.T) {
 	}
 }
 
+// A folder that nobody else can enter says nothing of what a link in it leads back out to.
+func TestALinkLeadsOutOfAClosedFolder(t *testing.T) {
+	dir := base(t)
+	closed := mkdir(t, filepath.Join(dir, "closed"), 0o700)
+	exposed := mkdir(t, filepath.Join(dir, "exposed"), 0o777)
+	mkdir(t, filepath.Join(exposed, "own"), 0o700)
+	write(t, filepath.Join(exposed, "own", "file"), "text")
+	inside := mkdir(t, filepath.Join(closed, "inside"), 0o700)
+	write(t, filepath.Join(inside, "file"), "text")
+	for link, target := range map[string]string{
+		filepath.Join(closed, "back"):   "../exposed/own",
+		filepath.Join(inside, "around"): "../../closed/../exposed/own",
+		filepath.Join(inside, "within"): "../inside",
+	} {
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ReadFile(filepath.Join(link, "file"))
+		for what, err := range map[string]error{"a folder": open(t, link), "a new folder": open(t, filepath.Join(link, "new")), "a file": err} {
+			if within := filepath.Base(link) == "within"; (err == nil) != within || !within && !errors.Is(err, ErrUntrusted) {
+				t.Errorf("%s by the link to %s: %v", what, target, err)
+			}
+		}
+	}
+}
+
 func TestFoldersOfOthersAreRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		// Whatever is root's serves: it is not ours.
