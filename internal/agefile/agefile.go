@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"filippo.io/age"
+
+	"voltar/internal/safedir"
 )
 
 // Format is what the first line of every encrypted file says.
@@ -78,13 +79,9 @@ func parseRecipient(key string) (age.Recipient, error) {
 }
 
 // ReadKeys reads a file of public keys, one in each line; empty lines and those that begin with # say nothing.
+// A file that others can change or exchange is refused: they would read what is encrypted for its keys.
 func ReadKeys(path string) ([]string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxKeyFileBytes))
+	text, err := safedir.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"voltar/internal/safedir"
 )
 
 // newKey returns a public and the secret key that belongs to it.
@@ -317,6 +319,15 @@ func TestRecipients(t *testing.T) {
 	}
 	if keys, err := ReadKeys(file); err != nil || len(keys) != 1 || keys[0] != public {
 		t.Errorf("%q, %v", keys, err)
+	}
+	if err := os.Chmod(file, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := ReadKeys(file); !errors.Is(err, safedir.ErrUntrusted) {
+		t.Errorf("a file that others can change gives %q, %v", keys, err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte("# nobody\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"voltar/internal/catalog"
+	"voltar/internal/safedir"
 	"voltar/internal/say"
 )
 
@@ -33,21 +34,17 @@ const (
 // Key signs. It never leaves the host.
 type Key struct{ signer ssh.Signer }
 
-// ReadKey reads an Ed25519 key as `ssh-keygen -t ed25519` makes it, without a passphrase, that nobody else can read.
+// ReadKey reads an Ed25519 key as `ssh-keygen -t ed25519` makes it, without a passphrase, that nobody else can read
+// or exchange.
 func ReadKey(path string) (*Key, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the signing key: %w", err)
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	info, err := file.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the signing key: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, say.WithHint(fmt.Errorf("read the signing key: others can read %s", path), "run `chmod 600 "+path+"`")
 	}
-	text, err := readBounded(file)
+	text, err := safedir.ReadFile(path) // that has the mode of before: nobody else can have exchanged it
 	if err != nil {
 		return nil, fmt.Errorf("read the signing key: %w", err)
 	}
@@ -93,21 +90,9 @@ func (k *Key) Sign(message []byte) ([]byte, error) {
 type Trusted []ssh.PublicKey
 
 // ReadTrusted reads a file as ssh-keygen takes it for allowed signers: names, options and a key on each line. Of options only
-// `namespaces` is known, and a line with another is refused.
+// `namespaces` is known, and a line with another is refused. So is a file that others can change or exchange.
 func ReadTrusted(path string) (Trusted, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the trusted keys: %w", err)
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read the trusted keys: %w", err)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return nil, say.WithHint(fmt.Errorf("read the trusted keys: others can change %s", path), "run `chmod 644 "+path+"`")
-	}
-	text, err := readBounded(file)
+	text, err := safedir.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the trusted keys: %w", err)
 	}

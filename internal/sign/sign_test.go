@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/safedir"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 )
@@ -131,6 +132,33 @@ func TestForgedSignatures(t *testing.T) {
 	}
 }
 
+// Whoever can exchange the files decides whose backups count, whatever the modes of the files themselves.
+func TestKeyFilesThatOthersCanExchangeAreRefused(t *testing.T) {
+	_, _, keyFile, signersFile := newKey(t)
+	exposed := filepath.Join(t.TempDir(), "exposed")
+	for at := filepath.Dir(exposed); at != os.TempDir() && at != "/"; at = filepath.Dir(at) { // the way there is open to others
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(exposed, 0o700), os.Chmod(exposed, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	links := map[string]string{}
+	for _, file := range []string{keyFile, signersFile} {
+		links[file] = filepath.Join(exposed, filepath.Base(file))
+		if err := os.Symlink(file, links[file]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ReadKey(links[keyFile]); !errors.Is(err, safedir.ErrUntrusted) {
+		t.Errorf("a key by a link that others can exchange: %v", err)
+	}
+	if _, err := ReadTrusted(links[signersFile]); !errors.Is(err, safedir.ErrUntrusted) {
+		t.Errorf("trusted keys by a link that others can exchange: %v", err)
+	}
+}
+
 func TestKeyFilesAreLookedAt(t *testing.T) {
 	_, _, keyFile, signersFile := newKey(t)
 	public, err := os.ReadFile(keyFile + ".pub")
@@ -143,7 +171,7 @@ func TestKeyFilesAreLookedAt(t *testing.T) {
 	if _, err := ReadKey(keyFile); err == nil || !strings.Contains(err.Error(), "others can read") {
 		t.Errorf("a key that others can read: %v", err)
 	}
-	if _, err := ReadTrusted(signersFile); err == nil || !strings.Contains(err.Error(), "others can change") {
+	if _, err := ReadTrusted(signersFile); !errors.Is(err, safedir.ErrUntrusted) {
 		t.Errorf("trusted keys that others can change: %v", err)
 	}
 	for name, text := range map[string]string{

@@ -16,16 +16,8 @@ import (
 	"voltar/internal/store"
 )
 
-// maxSignatureBytes bounds a signature file, and those of keys; a manifest is bounded by catalog.MaxManifestBytes.
+// maxSignatureBytes bounds a signature file; a manifest is bounded by catalog.MaxManifestBytes.
 const maxSignatureBytes = 64 << 10
-
-func readBounded(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxSignatureBytes+1))
-	if err == nil && len(data) > maxSignatureBytes {
-		err = fmt.Errorf("it is longer than %d bytes", maxSignatureBytes)
-	}
-	return data, err
-}
 
 // signed is a store whose manifests are signed as they are written, and checked as they are read. So everybody who reads
 // backups, to list, restore, verify, copy or end them, meets those of strangers as manifests that cannot be read.
