@@ -62,6 +62,9 @@ func (w *writer) Write(p []byte) (int, error) {
 
 func (w *writer) Commit(ctx context.Context) (store.Object, error) {
 	defer w.cancel(nil)
+	if w.store.Down() != nil {
+		return store.Object{}, w.Abort() // which says so
+	}
 	limit := w.store.patience + time.Duration(min(w.bytes, commitMaxBytes)/commitBytesASecond)*time.Second
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -74,7 +77,7 @@ func (w *writer) Commit(ctx context.Context) (store.Object, error) {
 
 func (w *writer) Abort() error {
 	defer w.cancel(nil)
-	return w.store.act(context.Background(), w.store.patience, func(context.Context) error {
+	return w.store.release(func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.inner.Abort()
@@ -137,7 +140,7 @@ func (r *reader) bounded(read func() (int, error)) (int, error) {
 
 func (r *reader) Close() error {
 	defer r.cancel(nil)
-	return r.store.act(context.Background(), r.store.patience, func(context.Context) error {
+	return r.store.release(func() error {
 		r.reading.Lock()
 		defer r.reading.Unlock()
 		return r.inner.Close()

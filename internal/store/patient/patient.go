@@ -245,6 +245,14 @@ func (s *Store) act(ctx context.Context, limit time.Duration, do func(context.Co
 	return err
 }
 
+// release lets go of what a reader or writer holds. It is done whatever becomes of the store, whose memory and descriptors
+// others need; nobody waits for it on one that is down.
+func (s *Store) release(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	return s.act(context.Background(), s.patience, func(context.Context) error { return <-done })
+}
+
 // CheckDelete asks for locks; see store.DeleteChecker.
 func (l *locking) CheckDelete(ctx context.Context, keys []string) error {
 	return l.act(ctx, listFactor*l.patience, func(ctx context.Context) error { return l.locker.CheckDelete(ctx, keys) })

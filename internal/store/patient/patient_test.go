@@ -154,6 +154,94 @@ func TestAStoreThatHangsIsDown(t *testing.T) {
 	}
 }
 
+// holding is a store that tells what of it is still held.
+type holding struct {
+	store.Store
+	let chan string // gets a word for each writer and reader that is let go
+}
+
+func (s holding) List(context.Context, string) ([]store.Object, error) {
+	return nil, store.ErrUnreachable
+}
+
+func (s holding) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	w, err := s.Store.Create(ctx, key, opts)
+	return &heldWriter{w, s.let}, err
+}
+
+func (s holding) Open(ctx context.Context, key string) (store.Reader, error) {
+	r, err := s.Store.Open(ctx, key)
+	return &heldReader{r, s.let}, err
+}
+
+type heldWriter struct {
+	store.Writer
+	let chan string
+}
+
+func (w *heldWriter) Abort() error {
+	err := w.Writer.Abort()
+	w.let <- "writer"
+	return err
+}
+
+type heldReader struct {
+	store.Reader
+	let chan string
+}
+
+func (r *heldReader) Close() error {
+	err := r.Reader.Close()
+	r.let <- "reader"
+	return err
+}
+
+// What writers and readers hold is let go of, also when their store is down by then: other stores share the memory.
+func TestAStoreThatIsDownHoldsNothing(t *testing.T) {
+	inner := holding{onDisk(t), make(chan string, 10)}
+	s := patient.Wrap(inner, 0)
+	w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	aborted, err := s.Create(t.Context(), "a/c", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed, err := s.Create(t.Context(), "a/d", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Open(t.Context(), "a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(t.Context(), ""); !errors.Is(err, store.ErrDown) {
+		t.Fatalf("the listing ended with %v", err)
+	}
+	_, err = committed.Commit(t.Context())
+	for what, err := range map[string]error{"abort": aborted.Abort(), "commit": err, "close": r.Close()} {
+		if !errors.Is(err, store.ErrDown) {
+			t.Errorf("%s ended with %v", what, err)
+		}
+	}
+	let := map[string]int{}
+	for range 3 {
+		select {
+		case what := <-inner.let:
+			let[what]++
+		case <-time.After(time.Minute):
+			t.Fatalf("only %v were let go", let)
+		}
+	}
+	if let["writer"] != 2 || let["reader"] != 1 {
+		t.Errorf("%v were let go", let)
+	}
+}
+
 // failing is a store whose listing fails in a way of its own.
 type failing struct {
 	store.Store
