@@ -2,6 +2,7 @@ package patient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -62,13 +63,16 @@ func (w *writer) Write(p []byte) (int, error) {
 
 func (w *writer) Commit(ctx context.Context) (store.Object, error) {
 	defer w.cancel(nil)
-	if w.store.Down() != nil {
+	switch err := w.store.refuses(ctx); {
+	case errors.Is(err, store.ErrDown):
 		return store.Object{}, w.Abort() // which says so
+	case err != nil:
+		return store.Object{}, errors.Join(err, w.Abort())
 	}
 	limit := w.store.patience + time.Duration(min(w.bytes, commitMaxBytes)/commitBytesASecond)*time.Second
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	return within(ctx, cancel, w.store, limit, w.store.moved, func() (store.Object, error) {
+	return watch(ctx, cancel, w.store, limit, w.store.moved, func() (store.Object, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.inner.Commit(ctx)
@@ -94,7 +98,7 @@ func (w *writer) SetTag(name, value string) {
 // reader is a store's reader with a bound on every call.
 type reader struct {
 	store     *Store
-	reading   sync.RWMutex // held by reads, so that a close waits for those that were left behind
+	reading   sync.RWMutex // shared by calls of ReadAt alone: all else waits for those that were left behind
 	inner     store.Reader
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
@@ -113,7 +117,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		buffer = make([]byte, len(p))
 	}
 	began := time.Now()
-	n, err := r.bounded(func() (int, error) { return r.inner.Read(buffer[:len(p)]) })
+	n, err := r.bounded(&r.reading, func() (int, error) { return r.inner.Read(buffer[:len(p)]) })
 	copy(p, buffer[:n])
 	if err == nil {
 		r.buffer = buffer
@@ -125,15 +129,15 @@ func (r *reader) Read(p []byte) (int, error) {
 // ReadAt may be called by several at once; each call has a buffer of its own.
 func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 	buffer := make([]byte, len(p))
-	n, err := r.bounded(func() (int, error) { return r.inner.ReadAt(buffer, offset) })
+	n, err := r.bounded(r.reading.RLocker(), func() (int, error) { return r.inner.ReadAt(buffer, offset) })
 	copy(p, buffer[:n])
 	return n, err
 }
 
-func (r *reader) bounded(read func() (int, error)) (int, error) {
+func (r *reader) bounded(lock sync.Locker, read func() (int, error)) (int, error) {
 	return within(r.ctx, r.cancel, r.store, r.store.patience, nothing, func() (int, error) {
-		r.reading.RLock()
-		defer r.reading.RUnlock()
+		lock.Lock()
+		defer lock.Unlock()
 		return read()
 	}, nil)
 }

@@ -131,9 +131,26 @@ func call[T any](ctx context.Context, s *Store, limit time.Duration, do func(con
 // the limit off for as long as it grows.
 func within[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store, limit time.Duration, moved func() int64,
 	do func() (T, error), drop func(T)) (value T, err error) {
-	if err := s.Down(); err != nil {
+	if err := s.refuses(ctx); err != nil {
 		return value, err
 	}
+	return watch(ctx, cancel, s, limit, moved, do, drop)
+}
+
+// refuses returns why no call is to begin: the store is down, or the context over. One that cannot be ended would be left behind.
+func (s *Store) refuses(ctx context.Context) error {
+	if err := s.Down(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return s.judge(context.Cause(ctx))
+	}
+	return nil
+}
+
+// watch is within for a call that is not refused.
+func watch[T any](ctx context.Context, cancel context.CancelCauseFunc, s *Store, limit time.Duration, moved func() int64,
+	do func() (T, error), drop func(T)) (value T, err error) {
 	type outcome struct {
 		value T
 		err   error

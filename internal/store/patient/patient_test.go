@@ -242,6 +242,37 @@ func TestAStoreThatIsDownHoldsNothing(t *testing.T) {
 	}
 }
 
+// What was cancelled is over: no further call reaches the store, where it could hang as the first one does.
+func TestNoCallBeginsWhenItsContextIsOver(t *testing.T) {
+	inner := newStuck(t, "read")
+	s := patient.Wrap(inner, 5*time.Second)
+	w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, err := s.Open(ctx, "a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := errors.New("stopped by hand")
+	cancel(stopped)
+	for range 3 {
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, stopped) || errors.Is(err, store.ErrDown) {
+			t.Errorf("reading ended with %v", err)
+		}
+	}
+	if n := inner.calls.Load(); n != 0 {
+		t.Errorf("%d calls reached the store", n)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // failing is a store whose listing fails in a way of its own.
 type failing struct {
 	store.Store
