@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/catalog"
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
@@ -170,25 +171,26 @@ func (s *setup) checkDestinations(ctx context.Context) []finding {
 	if len(s.stores) == 0 {
 		return []finding{{"destination", false, "there is none", "add a [[destination]] to the configuration"}}
 	}
-	var list []finding
-	for _, d := range s.stores {
-		check := "destination"
-		usage, notes, err := tryStore(ctx, d)
-		if d.Recipients != nil {
-			notes = append(notes, "encrypted to "+strings.Join(d.Recipients.Keys(), ", "))
-		}
-		switch {
-		case err != nil:
-			list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.Name, d.Store, err), ""))
-		case usage.TotalBytes < 0:
-			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.Name, d.Store), ""})
-		default:
-			list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.Name, d.Store,
-				say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
-		}
-		for _, note := range notes {
-			list = append(list, finding{check, true, d.Name + ": " + note, ""})
-		}
+	return slices.Concat(catalog.AskAll(s.stores, func(d openDestination) []finding { return checkDestination(ctx, d) })...)
+}
+
+func checkDestination(ctx context.Context, d openDestination) (list []finding) {
+	check := "destination"
+	usage, notes, err := tryStore(ctx, d)
+	if d.Recipients != nil {
+		notes = append(notes, "encrypted to "+strings.Join(d.Recipients.Keys(), ", "))
+	}
+	switch {
+	case err != nil:
+		list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.Name, d.Store, err), ""))
+	case usage.TotalBytes < 0:
+		list = append(list, finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.Name, d.Store), ""})
+	default:
+		list = append(list, finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.Name, d.Store,
+			say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
+	}
+	for _, note := range notes {
+		list = append(list, finding{check, true, d.Name + ": " + note, ""})
 	}
 	return list
 }

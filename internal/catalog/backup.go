@@ -124,20 +124,27 @@ const longestWait = 2 * time.Minute
 func FreeTime(
 	ctx context.Context, stores []store.Store, host string, ref Ref, at time.Time,
 ) (_ time.Time, failed []error) {
+	type answer struct {
+		names []string
+		err   error
+	}
 	start := at.UTC().Truncate(time.Second)
-	var taken [][]string // of those that decide
-	failed = make([]error, len(stores))
-	for i, s := range stores {
-		names, err := s.Folders(ctx, path.Join(host, ref.String()))
-		if err == nil && firstFree(start, names).Sub(start) > longestWait {
-			err = say.WithHint(errors.New("there is a folder for each second of the next two minutes"), "this program makes no such: "+
+	answers := AskAll(stores, func(s store.Store) (a answer) {
+		a.names, a.err = s.Folders(ctx, path.Join(host, ref.String()))
+		if a.err == nil && firstFree(start, a.names).Sub(start) > longestWait {
+			a.err = say.WithHint(errors.New("there is a folder for each second of the next two minutes"), "this program makes no such: "+
 				"look who may write there, and remove them")
 		}
-		if err != nil {
-			failed[i] = fmt.Errorf("look for a free time of %s in %s: %w", ref, s, err)
+		return a
+	})
+	var taken [][]string // of those that decide
+	failed = make([]error, len(stores))
+	for i, a := range answers {
+		if a.err != nil {
+			failed[i] = fmt.Errorf("look for a free time of %s in %s: %w", ref, stores[i], a.err)
 			continue
 		}
-		taken = append(taken, names)
+		taken = append(taken, a.names)
 	}
 	t := firstFree(start, slices.Concat(taken...))
 	if t.After(at) {

@@ -25,16 +25,24 @@ type Listed struct {
 	Err error
 }
 
-// ListEach lists all destinations at once, so that one that does not answer keeps nobody waiting for the others.
-func ListEach(ctx context.Context, on []Destination, host string, filter Filter) []Listed {
-	listings := make([]Listed, len(on))
+// AskAll asks all destinations at once, and returns their answers in the order of the destinations: the waits for those that
+// do not answer do not add up.
+func AskAll[D, Answer any](on []D, ask func(D) Answer) []Answer {
+	answers := make([]Answer, len(on))
 	var group sync.WaitGroup
 	for i, d := range on {
-		listings[i].Destination = d.Name
-		group.Go(func() { listings[i].Listing, listings[i].Err = List(ctx, d.Store, host, filter) })
+		group.Go(func() { answers[i] = ask(d) })
 	}
 	group.Wait()
-	return listings
+	return answers
+}
+
+// ListEach lists a host on all destinations.
+func ListEach(ctx context.Context, on []Destination, host string, filter Filter) []Listed {
+	return AskAll(on, func(d Destination) Listed {
+		listing, err := List(ctx, d.Store, host, filter)
+		return Listed{d.Name, listing, err}
+	})
 }
 
 // Found is the backup that a text means.
@@ -48,24 +56,33 @@ type Found struct {
 // Find finds what "VOLUME[@TIME]" means on some destinations: without a time, the newest of them all. Where several have
 // that backup, the first gives it that is not known to be damaged.
 func Find(ctx context.Context, on []Destination, host, text string, filter Filter) (Found, error) {
+	type answer struct {
+		listing *Listing // nil where there is none
+		Backup
+		err error
+	}
+	answers := AskAll(on, func(d Destination) (a answer) {
+		if a.listing, a.err = ListNamed(ctx, d.Store, host, text, filter); a.err == nil {
+			a.Backup, a.err = resolveIn(ctx, d.Store, a.listing, text)
+		}
+		return a
+	})
 	found := Found{At: -1}
+	if ctx.Err() != nil {
+		return found, context.Cause(ctx)
+	}
 	var listings []*Listing
 	var failed []error
-	for i, d := range on {
-		listing, err := ListNamed(ctx, d.Store, host, text, filter)
-		var b Backup
-		if err == nil {
-			listings = append(listings, listing)
-			b, err = resolveIn(ctx, d.Store, listing, text)
+	for i, a := range answers {
+		if a.listing != nil {
+			listings = append(listings, a.listing)
 		}
 		switch {
-		case ctx.Err() != nil:
-			return found, context.Cause(ctx)
-		case err != nil:
-			failed = append(failed, fmt.Errorf("destination %s: %w", d.Name, err))
-		case found.At < 0 || b.ID.Time.After(found.ID.Time),
-			b.ID.Compare(found.ID) == 0 && found.Damage != "" && b.Damage == "":
-			found.Backup, found.At = b, i
+		case a.err != nil:
+			failed = append(failed, fmt.Errorf("destination %s: %w", on[i].Name, a.err))
+		case found.At < 0 || a.ID.Time.After(found.ID.Time),
+			a.ID.Compare(found.ID) == 0 && found.Damage != "" && a.Damage == "":
+			found.Backup, found.At = a.Backup, i
 		}
 	}
 	if found.At < 0 {

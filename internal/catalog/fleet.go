@@ -33,17 +33,24 @@ func ListHosts(ctx context.Context, s store.Store, filter Filter) ([]*Listing, e
 // ListFleet lists all hosts on some destinations. failed has an error for each that does not answer; when none does, they
 // are err.
 func ListFleet(ctx context.Context, on []Destination, filter Filter) (found []Listed, failed []error, err error) {
-	for _, d := range on {
-		listings, err := ListHosts(ctx, d.Store, filter)
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("destination %s: %w", d.Name, err))
+	type answer struct {
+		listings []*Listing
+		err      error
+	}
+	answers := AskAll(on, func(d Destination) (a answer) {
+		a.listings, a.err = ListHosts(ctx, d.Store, filter)
+		return a
+	})
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	for i, a := range answers {
+		if a.err != nil {
+			failed = append(failed, fmt.Errorf("destination %s: %w", on[i].Name, a.err))
 			continue
 		}
-		for _, l := range listings {
-			found = append(found, Listed{Destination: d.Name, Listing: l})
+		for _, l := range a.listings {
+			found = append(found, Listed{Destination: on[i].Name, Listing: l})
 		}
 	}
 	if len(failed) > 0 && len(failed) == len(on) {

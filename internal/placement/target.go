@@ -35,12 +35,7 @@ type Targets []*Target
 // Open claims the destinations for a run, all at once: one that does not answer costs its patience, and several cost no more.
 // A run goes on while one of them can be written to; otherwise the error says why none can.
 func Open(ctx context.Context, run *Run, destinations []Destination) (Targets, error) {
-	ts := make(Targets, len(destinations))
-	var claims sync.WaitGroup
-	for i, d := range destinations {
-		claims.Go(func() { ts[i] = claim(ctx, run, d) })
-	}
-	claims.Wait()
+	ts := Targets(catalog.AskAll(destinations, func(d Destination) *Target { return claim(ctx, run, d) }))
 	var all []error
 	for _, t := range ts {
 		if t.err != nil {

@@ -58,27 +58,36 @@ func (p *Pass) Choose(ctx context.Context, names []string, all bool) ([]Checked,
 	var list []Checked
 	var described []report.Destination
 	var missing []error
+	type answer struct {
+		chosen       []Checked
+		lacking, err error
+	}
+	var on []*Destination
 	for i := range p.On {
-		d := &p.On[i]
-		where := report.Destination{Name: d.Name, Where: d.Store.String(), BackupBytes: -1, TotalBytes: -1, FreeBytes: -1}
-		var chosen []Checked
-		var lacking, err error
+		on = append(on, &p.On[i])
+	}
+	answers := catalog.AskAll(on, func(d *Destination) (a answer) {
 		if len(names) > 0 {
-			chosen, lacking, err = p.named(ctx, d, names)
+			a.chosen, a.lacking, a.err = p.named(ctx, d, names)
 		} else {
-			chosen, err = p.unnamed(ctx, d, all)
+			a.chosen, a.err = p.unnamed(ctx, d, all)
 		}
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
+		return a
+	})
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	for i, a := range answers {
+		d := on[i]
+		where := report.Destination{Name: d.Name, Where: d.Store.String(), BackupBytes: -1, TotalBytes: -1, FreeBytes: -1}
+		if a.err != nil {
+			where.Error = report.ProblemOf(a.err)
+			say.Log(p.Log.Error, a.err, "destination", d.Name)
 		}
-		if err != nil {
-			where.Error = report.ProblemOf(err)
-			say.Log(p.Log.Error, err, "destination", d.Name)
+		if a.lacking != nil {
+			missing = append(missing, a.lacking)
 		}
-		if lacking != nil {
-			missing = append(missing, lacking)
-		}
-		list = append(list, chosen...)
+		list = append(list, a.chosen...)
 		described = append(described, where)
 	}
 	if len(list) == 0 && len(missing) > 0 {
