@@ -88,7 +88,7 @@ type Usage struct {
 	FreeBytes  int64 // to this user, reserved blocks not counted
 }
 
-// Store keeps objects. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
+// Store keeps objects. A call that takes many steps, such as List, Sweep and Probe, tells of each with Progress. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
 // concurrent use; a context that ends makes each return early with its cause, writers and readers included, for which
 // the context of Create and Open holds.
 type Store interface {
@@ -168,6 +168,21 @@ type Noter interface {
 type Mover interface {
 	// MovedBytes counts what went to the store so far. What is sent again counts once.
 	MovedBytes() int64
+}
+
+type progressKey struct{}
+
+// WithProgress has a store call made at each step of what a call with the context does, such as a page of a listing: it
+// tells a long call from one that hangs.
+func WithProgress(ctx context.Context, made func()) context.Context {
+	return context.WithValue(ctx, progressKey{}, made)
+}
+
+// Progress is called by stores at each step of a call that takes several.
+func Progress(ctx context.Context) {
+	if made, ok := ctx.Value(progressKey{}).(func()); ok {
+		made()
+	}
 }
 
 // Limits of keys: those of S3 and of Linux file systems.

@@ -290,6 +290,7 @@ func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err
 		return nil
 	})
 	for folder := range folders {
+		store.Progress(ctx)
 		err = errors.Join(err, s.removeEmpty(folder))
 	}
 	if err != nil {
@@ -311,6 +312,7 @@ func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
 	for other, what := range map[string]string{
 		strings.ToUpper(key): "capitals from small letters", key + ".": "names with a dot at the end from those without",
 	} {
+		store.Progress(ctx)
 		if _, err := s.Stat(ctx, other); err == nil {
 			notes = append(notes, "the filesystem does not tell "+what+": of two volumes whose names differ only in that, the second is refused")
 		}
@@ -325,10 +327,12 @@ func (s *Store) probe(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	store.Progress(ctx)
 	if _, err := w.Write([]byte{'\n'}); err != nil {
 		return errors.Join(err, w.Abort())
 	}
 	_, err = w.Commit(ctx)
+	store.Progress(ctx)
 	return err
 }
 
@@ -430,6 +434,7 @@ func (s *Store) walkIn(ctx context.Context, folder *os.Root, prefix string, visi
 		return err
 	}
 	for _, entry := range entries {
+		store.Progress(ctx)
 		key := path.Join(prefix, entry.Name())
 		switch {
 		case store.CheckKey(key) != nil: // not made by any writer, and cannot be asked for

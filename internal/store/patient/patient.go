@@ -4,6 +4,8 @@
 //
 // Data on its way is progress: a call that waits for it goes on for as long as the store is no slower than
 // leastBytesASecond. One that is, byte by byte, is as good as one that hangs, however short each call of its own is.
+// The steps of a call that takes many are progress, too: a listing that is silent has the patience once, and one that goes on
+// stepsFactor times that.
 //
 // A call that hangs in the kernel, as one on a dead NFS mount does, cannot be ended. It is left behind in a goroutine
 // of its own, which works on copies of the caller's buffers and closes what it may still come back with.
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"voltar/internal/say"
@@ -23,9 +26,12 @@ import (
 // Default is for how long a destination may give no answer.
 const Default = 2 * time.Minute
 
-// Some calls make progress that cannot be seen from outside. They get more than the patience.
+// stepsFactor is how many times its patience a call of many steps may take in all, such as a listing: one that is silent has
+// the patience once, like any other.
+const stepsFactor = 5
+
+// A Commit may make progress that cannot be seen from outside, and gets more than the patience.
 const (
-	listFactor         = 5       // a listing may be many requests
 	commitBytesASecond = 4 << 20 // what even a slow disk makes durable
 	commitMaxBytes     = 8 << 30 // more is not left to the end
 )
@@ -109,7 +115,7 @@ func (s *Store) judge(err error) error {
 	return err
 }
 
-// nothing moves while a call asks, lists or opens.
+// nothing moves while a call asks or opens.
 func nothing() int64 { return 0 }
 
 // moved counts what goes to the store, where it tells.
@@ -125,6 +131,21 @@ func call[T any](ctx context.Context, s *Store, limit time.Duration, do func(con
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	return within(ctx, cancel, s, limit, nothing, func() (T, error) { return do(ctx) }, drop)
+}
+
+// stepwise is call for one of many steps, each of which puts the limit off. All together have stepsFactor times the patience.
+func stepwise[T any](ctx context.Context, s *Store, do func(context.Context) (T, error)) (T, error) {
+	whole := stepsFactor * s.patience
+	inner, stop := context.WithTimeoutCause(ctx, whole, fmt.Errorf("%w: not done after %s", errSlow, whole))
+	defer stop()
+	inner, cancel := context.WithCancelCause(inner)
+	defer cancel(nil)
+	var moved atomic.Int64
+	inner = store.WithProgress(inner, func() {
+		moved.Add(leastBytes(s.patience)) // a step counts for as much data as has to move
+		store.Progress(ctx)
+	})
+	return within(inner, cancel, s, s.patience, moved.Load, func() (T, error) { return do(inner) }, nil)
 }
 
 // within is call for calls whose context is that of a reader or writer, which lives on. What moved counts puts
@@ -225,12 +246,12 @@ func (s *Store) Stat(ctx context.Context, key string) (store.Object, error) {
 
 // List yields objects; see store.Store.
 func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error) {
-	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) ([]store.Object, error) { return s.inner.List(ctx, prefix) }, nil)
+	return stepwise(ctx, s, func(ctx context.Context) ([]store.Object, error) { return s.inner.List(ctx, prefix) })
 }
 
 // Folders yields names of folders; see store.Store.
 func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
-	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) ([]string, error) { return s.inner.Folders(ctx, prefix) }, nil)
+	return stepwise(ctx, s, func(ctx context.Context) ([]string, error) { return s.inner.Folders(ctx, prefix) })
 }
 
 // Delete removes an object; see store.Store.
@@ -240,12 +261,12 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // Sweep removes what unfinished writers left; see store.Store.
 func (s *Store) Sweep(ctx context.Context, prefix string) (int64, error) {
-	return call(ctx, s, listFactor*s.patience, func(ctx context.Context) (int64, error) { return s.inner.Sweep(ctx, prefix) }, nil)
+	return stepwise(ctx, s, func(ctx context.Context) (int64, error) { return s.inner.Sweep(ctx, prefix) })
 }
 
 // Probe tries out what backups need; see store.Store.
 func (s *Store) Probe(ctx context.Context) ([]string, error) {
-	return call(ctx, s, listFactor*s.patience, s.inner.Probe, nil)
+	return stepwise(ctx, s, s.inner.Probe)
 }
 
 // Usage tells the room there is; see store.Store.
@@ -272,12 +293,14 @@ func (s *Store) release(do func() error) error {
 
 // CheckDelete asks for locks; see store.DeleteChecker.
 func (l *locking) CheckDelete(ctx context.Context, keys []string) error {
-	return l.act(ctx, listFactor*l.patience, func(ctx context.Context) error { return l.locker.CheckDelete(ctx, keys) })
+	_, err := stepwise(ctx, l.Store, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.locker.CheckDelete(ctx, keys) })
+	return err
 }
 
 // Lock holds objects; see store.Locker.
 func (l *locking) Lock(ctx context.Context, keys []string, until time.Time) error {
-	return l.act(ctx, listFactor*l.patience, func(ctx context.Context) error { return l.locker.Lock(ctx, keys, until) })
+	_, err := stepwise(ctx, l.Store, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.locker.Lock(ctx, keys, until) })
+	return err
 }
 
 // LockedUntil returns when a lock ends; see store.Locker.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -270,6 +272,54 @@ func TestNoCallBeginsWhenItsContextIsOver(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A call of many steps has no more patience than others while it is silent: people wait for it.
+func TestASilentListingHasThePatienceOnce(t *testing.T) {
+	_, err := patient.Wrap(newStuck(t, "list"), 50*time.Millisecond).List(t.Context(), "")
+	if !errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), "does not answer for 50ms") {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// endless is a store whose listings go on, a step at a time, until they are given up or have so many.
+type endless struct {
+	store.Store
+	steps int
+	step  time.Duration
+}
+
+func (s endless) List(ctx context.Context, _ string) ([]store.Object, error) {
+	for range s.steps {
+		select {
+		case <-time.After(s.step):
+			store.Progress(ctx)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return nil, nil
+}
+
+func TestAListingThatGoesOnHasMore(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		patience, step time.Duration
+		steps          int
+		want           string // "" when it succeeds
+	}{
+		{"longer than the patience", time.Second, 50 * time.Millisecond, 40, ""},
+		{"for ever", time.Second, time.Millisecond, math.MaxInt, "not done after 5s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := patient.Wrap(endless{onDisk(t), test.steps, test.step}, test.patience).List(t.Context(), "")
+			if test.want == "" && err != nil ||
+				test.want != "" && (!errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("it ended with %v, want %q", err, test.want)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"voltar/internal/say"
+	"voltar/internal/store"
 )
 
 // plainPath is the path of an endpoint whose signature does not depend on how it is encoded.
@@ -58,6 +59,9 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	d.clock.read(answer)
+	if answer.StatusCode < http.StatusInternalServerError {
+		store.Progress(r.Context())
+	}
 	if r.Header.Get("Range") == "" || answer.StatusCode >= http.StatusMultipleChoices { // contents of objects are bounded by their readers
 		answer.Body = &boundedBody{answer.Body, maxAnswerBytes}
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,15 +111,23 @@ func get(t *testing.T, s store.Store, key string) []byte {
 
 func keys(t *testing.T, s store.Store, prefix string) []string {
 	t.Helper()
-	objects, err := s.List(context.Background(), prefix)
+	list, _ := steps(t, s, prefix)
+	return list
+}
+
+// steps lists keys, and counts the steps in which the store does so.
+func steps(t *testing.T, s store.Store, prefix string) (list []string, made int64) {
+	t.Helper()
+	var count atomic.Int64
+	objects, err := s.List(store.WithProgress(context.Background(), func() { count.Add(1) }), prefix)
 	if err != nil {
 		t.Fatalf("list %q: %v", prefix, err)
 	}
-	list := []string{}
+	list = []string{}
 	for _, o := range objects {
 		list = append(list, o.Key)
 	}
-	return list
+	return list, count.Load()
 }
 
 func folders(t *testing.T, s store.Store, prefix string) []string {
@@ -405,8 +414,12 @@ func testListOfMany(t *testing.T, s store.Store) {
 		})
 	}
 	group.Wait()
-	if got := keys(t, s, "host"); !slices.Equal(got, want) {
+	got, made := steps(t, s, "host")
+	if !slices.Equal(got, want) {
 		t.Errorf("List has %d objects, want %d", len(got), len(want))
+	}
+	if made < 2 {
+		t.Errorf("a long listing tells of %d steps", made)
 	}
 	if got := folders(t, s, "host/vg"); len(got) != len(want) || !slices.IsSorted(got) {
 		t.Errorf("Folders has %d names, want %d", len(got), len(want))
