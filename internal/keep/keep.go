@@ -169,8 +169,8 @@ func (k *Keeper) MakeRoom(ctx context.Context, d Destination, source catalog.Ide
 		}
 	}
 	if usage.FreeBytes < sizeBytes {
-		return result, say.WithHint(fmt.Errorf("%w: %s free, and the last backup took %s", store.ErrNoSpace,
-			say.Size(usage.FreeBytes), say.Size(sizeBytes)), "make room, or keep fewer backups")
+		return result, say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and the last backup took %s", store.ErrNoSpace,
+			say.Size(usage.FreeBytes), say.Size(sizeBytes))}, "make room, or keep fewer backups")
 	}
 	return result, nil
 }

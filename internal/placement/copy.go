@@ -347,8 +347,8 @@ func (t *Target) fits(ctx context.Context, sizeBytes int64) error {
 		return err
 	}
 	if usage.FreeBytes >= 0 && usage.FreeBytes < sizeBytes {
-		return say.WithHint(fmt.Errorf("%w: %s free, and it takes %s",
-			store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(sizeBytes)),
+		return say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and it takes %s",
+			store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(sizeBytes))},
 			"make room, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	}
 	return nil

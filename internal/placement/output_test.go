@@ -120,12 +120,32 @@ func TestGateUnfinishedFileDoesNotCount(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	full := fmt.Errorf("write a.tar.gz: %w", say.WithHint(fmt.Errorf("write /backups/a.tar.gz: %w (0 B of 8.0 MiB free)", store.ErrNoSpace),
-		"make room there"))
-	if p := explain(full); p.Message != "no space left in the destination (0 B of 8.0 MiB free)" || p.Hint != "make room there" {
-		t.Errorf("of a copy on a full destination: %+v", p)
+	for _, test := range []struct {
+		name, want string
+		err        error
+	}{
+		{"of a full disk", "no space left in the destination (0 B of 8.0 MiB free)", fmt.Errorf("write /backups/a.tar.gz: %w",
+			&store.WholeError{Err: fmt.Errorf("%w (0 B of 8.0 MiB free)", store.ErrNoSpace)})},
+		{"of a full bucket", "the store is full", fmt.Errorf("write a.tar.gz in s3://bucket: %w",
+			&store.WholeError{Err: worded{"the store is full", store.ErrNoSpace}})},
+		{"of a volume with such a name", "given up: it does not answer", fmt.Errorf("write a folder that was given up/a.tar.gz: %w",
+			&store.WholeError{Err: fmt.Errorf("%w: it does not answer", store.ErrDown)})},
+		{"of one object", "copy: write a.tar.gz: no such object", fmt.Errorf("write a.tar.gz: %w", store.ErrNotExist)},
+	} {
+		if p := explain(fmt.Errorf("copy: %w", say.WithHint(test.err, "do this"))); p.Message != test.want || p.Hint != "do this" {
+			t.Errorf("%s: %+v", test.name, p)
+		}
 	}
 }
+
+// worded is an error of a kind that its text does not name.
+type worded struct {
+	text string
+	kind error
+}
+
+func (e worded) Error() string { return e.text }
+func (e worded) Unwrap() error { return e.kind }
 
 // What object lock keeps is one line of the report, however many nights and volumes it is met in.
 func TestHeldBackupsAreOneLine(t *testing.T) {

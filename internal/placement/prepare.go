@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -217,10 +216,9 @@ func (b *Backup) Copies() (copies []report.Copy) {
 // so that the report tells it once for all volumes.
 func explain(err error) *report.Problem {
 	problem := report.ProblemOf(err)
-	for _, common := range []error{store.ErrNoSpace, store.ErrDown} {
-		if at := strings.Index(problem.Message, common.Error()); at > 0 && errors.Is(err, common) {
-			problem.Message = problem.Message[at:]
-		}
+	var whole *store.WholeError
+	if errors.As(err, &whole) {
+		problem.Message = whole.Error()
 	}
 	return problem
 }

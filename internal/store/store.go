@@ -15,7 +15,7 @@ import (
 var (
 	// ErrNotExist is wrapped by the error of an operation on a key that is not there.
 	ErrNotExist = errors.New("no such object")
-	// ErrNoSpace is wrapped by the error of a write that found the store full or over its quota.
+	// ErrNoSpace is wrapped by the error of a write that found the store full or over its quota, in a WholeError.
 	ErrNoSpace = errors.New("no space left in the destination")
 	// ErrLocked is wrapped by the error of a deletion that the store's own retention forbids.
 	ErrLocked = errors.New("object is locked")
@@ -23,7 +23,7 @@ var (
 	ErrNoLock = errors.New("this destination does not lock objects")
 	// ErrUnreachable is wrapped by the error of a call that got no answer for as long as the store tries again.
 	ErrUnreachable = errors.New("it cannot be reached")
-	// ErrDown is wrapped by the error of every call on a store that was given up; see package patient.
+	// ErrDown is wrapped by the error of every call on a store that was given up, in a WholeError; see package patient.
 	ErrDown = errors.New("given up")
 	// ErrExists is wrapped by the error of a Commit of what was to appear only where there is nothing, and found something.
 	ErrExists = errors.New("there is such an object already")
@@ -39,6 +39,14 @@ func (e *LockedError) Error() string {
 }
 
 func (e *LockedError) Unwrap() error { return ErrLocked }
+
+// WholeError is the failure of a destination as a whole, whichever object met it first: it is full, or down. What others wrap
+// around it is about that object.
+type WholeError struct{ Err error }
+
+func (e *WholeError) Error() string { return e.Err.Error() }
+
+func (e *WholeError) Unwrap() error { return e.Err }
 
 // Object is what a store knows of one key.
 type Object struct {

@@ -525,7 +525,7 @@ func (s *Store) wrap(op, key string, err error) error {
 		if errors.As(err, &temporary) {
 			err = temporary.Err
 		}
-		return say.WithHint(fmt.Errorf("%s %s: %w%s: %w", op, where, store.ErrNoSpace, s.room(), err),
+		return say.WithHint(fmt.Errorf("%s %s: %w", op, where, &store.WholeError{Err: fmt.Errorf("%w%s: %w", store.ErrNoSpace, s.room(), err)}),
 			"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	default:
 		return fmt.Errorf("%s %s: %w", op, where, err)

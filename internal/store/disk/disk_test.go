@@ -135,6 +135,10 @@ func TestFaults(t *testing.T) {
 			if !errors.Is(err, c.cause) || errors.Is(err, store.ErrNoSpace) != c.noSpace {
 				t.Fatalf("error %v, want %v", err, c.cause)
 			}
+			var whole *store.WholeError
+			if errors.As(err, &whole) != c.noSpace || c.noSpace && strings.Contains(whole.Error(), "h/v/a") {
+				t.Errorf("of the destination as a whole it says %v", whole)
+			}
 			if c.noSpace && !strings.Contains(err.Error(), " free; a quota may be in the way, or the disk is failing") {
 				t.Errorf("%q does not say that there is room", err)
 			}

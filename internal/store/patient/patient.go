@@ -99,7 +99,7 @@ func (s *Store) giveUp(cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down == nil {
-		s.down = say.WithHint(fmt.Errorf("%w: %w", store.ErrDown, cause),
+		s.down = say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %w", store.ErrDown, cause)},
 			"the next run copies what is missing there as soon as it answers again")
 	}
 	return s.down

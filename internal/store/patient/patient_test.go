@@ -345,7 +345,9 @@ func TestOnlyWhatCannotBeReachedIsDown(t *testing.T) {
 		if _, err := s.List(t.Context(), ""); !errors.Is(err, test.err) || errors.Is(err, store.ErrDown) != test.down {
 			t.Errorf("%v: the listing ended with %v", test.err, err)
 		}
-		if _, err := s.Usage(t.Context()); errors.Is(err, store.ErrDown) != test.down {
+		_, err := s.Usage(t.Context())
+		var whole *store.WholeError
+		if errors.Is(err, store.ErrDown) != test.down || errors.As(err, &whole) != test.down {
 			t.Errorf("%v: the next call ended with %v", test.err, err)
 		}
 	}

@@ -49,6 +49,9 @@ func (s *Store) explain(err error, tried time.Duration) error {
 			f.kind = store.ErrUnreachable
 		}
 	}
+	if errors.Is(f.kind, store.ErrNoSpace) {
+		return &store.WholeError{Err: f}
+	}
 	return f
 }
 

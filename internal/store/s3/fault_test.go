@@ -205,6 +205,10 @@ func TestFaultsThatStay(t *testing.T) {
 			if test.is != nil && !errors.Is(err, test.is) {
 				t.Errorf("error %q is not %q", err, test.is)
 			}
+			var whole *store.WholeError
+			if errors.As(err, &whole) != errors.Is(err, store.ErrNoSpace) {
+				t.Errorf("of the destination as a whole error %q says %v", err, whole)
+			}
 			proxy.Heal()
 			direct := optionsFor(t, server, bucket)
 			nothingLeft(t, server, bucket, openStore(t, direct))
