@@ -96,9 +96,9 @@ type Usage struct {
 	FreeBytes  int64 // to this user, reserved blocks not counted
 }
 
-// Store keeps objects. A call that takes many steps, such as List, Sweep and Probe, tells of each with Progress. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
+// Store keeps objects. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
 // concurrent use; a context that ends makes each return early with its cause, writers and readers included, for which
-// the context of Create and Open holds.
+// the context of Create and Open holds. A call that takes many steps, as List, Sweep and Probe do, tells of each with Progress.
 type Store interface {
 	// Create begins an object. The caller must Commit or Abort it. A full store may say so here, in Write or in Commit.
 	Create(ctx context.Context, key string, opts PutOptions) (Writer, error)
