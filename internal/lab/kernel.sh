@@ -20,11 +20,11 @@ trap give_up EXIT
 mkdir -p "$folder.new/lists/partial" "$folder.new/archives/partial"
 new=$(cd "$folder.new" && pwd)
 
-# The mirror is the host's. The host's own lists of packages stay as they are.
+# The mirror is the host's. The host's own lists of packages stay as they are. A mirror that is behind will do.
 get() {
 	apt-get -qq -o Dir::Etc::SourceList="$new/sources" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$new/lists" \
 		-o Dir::Cache="$new" -o Debug::NoLocking=1 -o APT::Sandbox::User=root -o APT::Update::Post-Invoke= \
-		-o APT::Update::Post-Invoke-Success= -o Acquire::Languages=none "$@"
+		-o APT::Update::Post-Invoke-Success= -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false "$@"
 }
 fetch() {
 	echo "deb $mirror $1 main" >"$new/sources"
