@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -135,8 +136,13 @@ func checkKernel() finding {
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 2 {
 		return finding{"kernel", false, "Linux " + release, "Linux 5.2 or newer is needed: mounts without a mountpoint came with it"}
 	}
-	if _, err := os.Stat("/dev/mapper/control"); err != nil {
+	// The node alone says nothing: it may be there without what it is for. Opening it loads the module.
+	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return finding{"kernel", false, "Linux " + release + " without a device-mapper", "modprobe dm-mod"}
+	}
+	if err == nil {
+		_ = control.Close() // nothing was written to it
 	}
 	return finding{"kernel", true, "Linux " + release + " with the device-mapper", ""}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"voltar/internal/config"
@@ -140,14 +141,15 @@ func (s *setup) sendTestMail(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	run := report.Run{Schema: report.Schema, ID: "test", Host: s.host, Version: programVersion(), Config: s.config.Path(), Command: "check",
+	id := fmt.Sprint("test-", now.UnixNano()) // a mail server that drops what it has had would drop the second test
+	run := report.Run{Schema: report.Schema, ID: id, Host: s.host, Version: programVersion(), Config: s.config.Path(), Command: "check",
 		Started: now, Ended: now, Warnings: []report.Problem{{Message: "This is a test: no volume was backed up."}}}
 	message, err := notify.NewMessage(run, report.Options{Location: time.Local})
 	if err != nil {
 		return err
 	}
 	if err := channel.Send(ctx, message); err != nil {
-		return errors.Join(errors.New("the test mail was not sent"), err)
+		return fmt.Errorf("the test mail was not sent: %w", err)
 	}
 	return nil
 }
