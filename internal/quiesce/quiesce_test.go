@@ -303,7 +303,7 @@ func TestDeadlineOutlivesTheSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := hostcmd.New(hostcmd.Options{}).Output(t.Context(), "kill", "-KILL", strings.TrimSpace(string(pid))); err != nil {
+	if _, err := hostcmd.New(hostcmd.Options{}).Output(t.Context(), "sh", "-c", "kill -KILL "+strings.TrimSpace(string(pid))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Thaw(t.Context()); err == nil {
