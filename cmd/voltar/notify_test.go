@@ -79,6 +79,7 @@ func TestDeliverTellsWebhookPingAndMetrics(t *testing.T) {
 		path, _, _ := strings.Cut(request, " ")
 		paths = append(paths, path)
 	}
+	slices.Sort(paths[min(4, len(paths)):]) // the routes of one run are told side by side
 	if diff := cmp.Diff([]string{"/ping/start", "/ping", "/all", "/ping/fail", "/all", "/bad"}, paths); diff != "" {
 		t.Error(diff)
 	}
