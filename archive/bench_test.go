@@ -28,7 +28,7 @@ func BenchmarkWriteTree(b *testing.B) {
 		dir = other
 	}
 	for _, level := range []Level{LevelFast, LevelDefault} {
-		b.Run(level.String(), func(b *testing.B) {
+		b.Run(fmt.Sprint(int(level)), func(b *testing.B) {
 			b.ReportAllocs()
 			pool := NewPool(0)
 			defer pool.Close()
@@ -53,7 +53,7 @@ func BenchmarkEncodeMember(b *testing.B) {
 		"text": bytes.Repeat([]byte("a line of some text that repeats, as logs do\n"), FileMemberBytes/46),
 	} {
 		for _, level := range []Level{LevelFast, LevelDefault} {
-			b.Run(fmt.Sprintf("%s/%s", name, level), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/level%d", name, level), func(b *testing.B) {
 				b.ReportAllocs()
 				b.SetBytes(int64(len(src)))
 				var enc memberEncoder

@@ -324,9 +324,6 @@ func TestParseLevel(t *testing.T) {
 			t.Errorf("%q read as %d", s, got)
 		}
 	}
-	if got := fmt.Sprint(Level(0), Level(2), Level(7)); got != "default fast 7" {
-		t.Errorf("printed %q", got)
-	}
 }
 
 // onlyZeros counts what is written and punched, and fails when something is written that is no zero.

@@ -32,18 +32,6 @@ func ParseLevel(s string) (Level, error) {
 	return 0, fmt.Errorf("cannot read compression level %q: use fast, default, best or a number from 1 to 9", s)
 }
 
-func (l Level) String() string {
-	switch l.orDefault() {
-	case LevelFast:
-		return "fast"
-	case LevelDefault:
-		return "default"
-	case LevelBest:
-		return "best"
-	}
-	return strconv.Itoa(int(l))
-}
-
 func (l Level) orDefault() Level {
 	if l == 0 {
 		return LevelDefault

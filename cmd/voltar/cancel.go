@@ -10,6 +10,7 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 )
 
 // cancelTimeout is more than all that a run may take to let go of a volume.
@@ -23,11 +24,11 @@ func (a *app) cancelCommand() *cli.Command {
 			"and reports this one as cancelled. Returns when the volume is free.",
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usageError{errors.New("name one volume: VG/LV")}
+				return usageError(errors.New("name one volume: VG/LV"))
 			}
-			cfg, err := loadConfig(readCommon(c).config)
+			cfg, err := setup.LoadConfig(readCommon(c).config)
 			if err != nil {
-				return usageError{err}
+				return usageError(err)
 			}
 			ctx, cancel := context.WithTimeoutCause(c.Context, cancelTimeout,
 				say.WithHint(fmt.Errorf("the run has not let go of it in %s", cancelTimeout), "look at its log"))

@@ -30,7 +30,7 @@ func (a *app) catCommand() *cli.Command {
 
 func (a *app) cat(ctx context.Context, o browseOptions) error {
 	if len(o.paths) == 0 {
-		return usageError{errors.New("name a file as pN:/PATH, or /PATH for a volume without partitions")}
+		return usageError(errors.New("name a file as pN:/PATH, or /PATH for a volume without partitions"))
 	}
 	b, meta, err := a.browse(ctx, o)
 	if err != nil {

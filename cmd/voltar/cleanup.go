@@ -34,12 +34,12 @@ func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range s.stores {
+	for _, d := range s.Stores {
 		if slices.Contains(o.forget, d.Store.String()) {
-			return usageError{fmt.Errorf("the destination %s leads to %s: what was left there is removed", d.Name, d.Store)}
+			return usageError(fmt.Errorf("the destination %s leads to %s: what was left there is removed", d.Name, d.Store))
 		}
 	}
-	engine, err := s.engine(nil)
+	engine, err := s.Engine(nil)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
 		return err
 	}
 	for _, place := range o.forget {
-		uploads, err := s3.ForgetUploads(s.bucketStateDir(), place)
+		uploads, err := s3.ForgetUploads(s.BucketStateDir(), place)
 		for _, key := range uploads {
 			removed = append(removed, fmt.Sprintf("the note of an unfinished upload of %s to %s", key, place))
 		}
@@ -72,7 +72,7 @@ func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
 		}
 	}
 	if problem != nil {
-		s.log.Error(problem.Message, say.HintAttr(problem.Hint))
+		s.Log.Error(problem.Message, say.HintAttr(problem.Hint))
 		return exitWith(exitAttention)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/placement"
+	"voltar/internal/progress"
 	"voltar/internal/say"
 )
 
@@ -51,9 +52,9 @@ func readCopy(c *cli.Context) (copyOptions, error) {
 	}
 	switch {
 	case o.from == "" || o.to == "":
-		return o, usageError{errors.New("name two destinations: --from NAME --to NAME")}
+		return o, usageError(errors.New("name two destinations: --from NAME --to NAME"))
 	case c.Bool("all") == (len(o.backups) > 0):
-		return o, usageError{errors.New("name volumes or backups, or give --all for everything")}
+		return o, usageError(errors.New("name volumes or backups, or give --all for everything"))
 	}
 	return o, nil
 }
@@ -63,10 +64,9 @@ func (a *app) copy(ctx context.Context, o copyOptions) error {
 	if err != nil {
 		return err
 	}
-	s.giveWay()
-	bars := newProgress(a.rawErr, s.log)
-	bars.doing = "copying"
-	engine, err := s.engine(bars)
+	s.GiveWay()
+	bars := progress.NewRun(a.rawErr, s.Log, "copying")
+	engine, err := s.Engine(bars)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (a *app) copy(ctx context.Context, o copyOptions) error {
 		return err
 	}
 	if err != nil {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 	}
 	return exitWith(copyExitCode(ctx, lines, named, err))
 }
@@ -96,7 +96,7 @@ func pickBackups(l *catalog.Stock, args []string, named map[string]bool) (picked
 	for _, arg := range args {
 		fit, err := fitting(l, arg, named)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, usageError(err)
 		}
 		for _, b := range fit {
 			if !seen[b.ID.String()] {

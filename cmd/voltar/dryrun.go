@@ -8,11 +8,12 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 )
 
 // dryRun prints what a run would do: volumes and the space of their snapshots, other sources, destinations and what
 // retention would remove from them. It touches nothing.
-func (a *app) dryRun(ctx context.Context, s *setup, engine *backup.Engine, o runOptions) error {
+func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine, o runOptions) error {
 	preview, err := engine.Preview(ctx, o.volumes)
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func (a *app) dryRun(ctx context.Context, s *setup, engine *backup.Engine, o run
 	}
 	for _, g := range preview.Groups {
 		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
-			say.Size(g.FreeBytes), s.config.Parallel, say.Size(g.WantedBytes))
+			say.Size(g.FreeBytes), s.Config.Parallel, say.Size(g.WantedBytes))
 	}
 	for _, d := range preview.Destinations {
 		say.Printf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)

@@ -7,25 +7,24 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/backup"
 	"voltar/internal/browse"
+	"voltar/internal/exitcode"
 	"voltar/internal/journal"
 	"voltar/internal/restore"
 )
 
-// Exit codes. Where several apply, the worst wins: 130, 4, 2, 1, 3, 5.
+// Exit codes, by short names of this package's own.
 const (
-	exitDone         = 0
-	exitNothing      = 1   // nothing succeeded or nothing was selected
-	exitUsage        = 2   // usage or configuration
-	exitAttention    = 3   // done, but something needs a person
-	exitLocked       = 4   // another run holds the lock
-	exitNotDelivered = 5   // backups good, report not delivered
-	exitInterrupted  = 130 // interrupted and cleaned up
+	exitDone         = exitcode.Done
+	exitNothing      = exitcode.Nothing
+	exitUsage        = exitcode.Usage
+	exitAttention    = exitcode.Attention
+	exitLocked       = exitcode.Locked
+	exitNotDelivered = exitcode.NotDelivered
+	exitInterrupted  = exitcode.Interrupted
 )
 
 // usageError is a wrong command line or configuration.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
+func usageError(err error) error { return exitcode.UsageError(err) }
 
 // statusError ends with a code of its own; its message, if any, was printed.
 type statusError struct{ code int }
@@ -49,7 +48,6 @@ func exitWith(code int) error {
 // exitCode maps what the program came to, in the one place that does.
 func exitCode(ctx context.Context, err error) int {
 	var status statusError
-	var usage usageError
 	var held *journal.HeldError
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
@@ -60,7 +58,7 @@ func exitCode(ctx context.Context, err error) int {
 		return status.code
 	case errors.As(err, &held):
 		return exitLocked
-	case errors.As(err, &usage), errors.Is(err, backup.ErrUsage), errors.Is(err, restore.ErrUsage),
+	case exitcode.IsUsage(err), errors.Is(err, backup.ErrUsage), errors.Is(err, restore.ErrUsage),
 		errors.Is(err, browse.ErrUsage), errors.Is(err, browse.ErrEncrypted), errors.Is(err, agefile.ErrNoKey):
 		return exitUsage
 	}

@@ -73,7 +73,7 @@ func readExtract(c *cli.Context) (o extractOptions, err error) {
 	}
 	o.to, o.devices, o.privileges = c.String("to"), c.Bool("devices"), c.Bool("privileges")
 	if o.to == "" {
-		return o, usageError{errors.New("say where to: --to DIR")}
+		return o, usageError(errors.New("say where to: --to DIR"))
 	}
 	o.browseOptions, err = readBrowse(c)
 	o.lookup = false // archives are read, too
@@ -116,7 +116,7 @@ func parseOverwrite(word string) (archive.Overwrite, error) {
 	case "keep":
 		return archive.OverwriteKeep, nil
 	}
-	return 0, usageError{fmt.Errorf("--overwrite: %q is none of never, replace, keep", word)}
+	return 0, usageError(fmt.Errorf("--overwrite: %q is none of never, replace, keep", word))
 }
 
 // printExtracted says what was taken out, and what was not.

@@ -16,6 +16,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/config"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 	"voltar/report"
 )
 
@@ -49,17 +50,17 @@ func readFleet(c *cli.Context) (fleetOptions, error) {
 	limit := config.Duration(fleetAge)
 	if text := c.String("older-than"); text != "" {
 		if err := limit.UnmarshalText([]byte(text)); err != nil {
-			return o, usageError{fmt.Errorf("--older-than: %w", err)}
+			return o, usageError(fmt.Errorf("--older-than: %w", err))
 		}
 	}
 	o.olderThan = limit.Span()
 	for _, pattern := range o.except {
 		if _, err := path.Match(pattern, ""); err != nil || strings.Count(pattern, "/") == 1 {
-			return o, usageError{fmt.Errorf("--except: %q is no pattern of HOST or HOST/VG/LV", pattern)}
+			return o, usageError(fmt.Errorf("--except: %q is no pattern of HOST or HOST/VG/LV", pattern))
 		}
 	}
 	if c.NArg() > 0 {
-		return o, usageError{errors.New("--fleet is about all hosts: name no run")}
+		return o, usageError(errors.New("--fleet is about all hosts: name no run"))
 	}
 	return o, nil
 }
@@ -70,17 +71,17 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	if err != nil {
 		return err
 	}
-	stores, err := s.storesFrom(o.from)
+	stores, err := s.StoresFrom(o.from)
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.damage(), Now: s.now()}
-	found, failed, err := catalog.ListFleet(ctx, destinations(stores), filter)
+	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.Damage(), Now: s.Now()}
+	found, failed, err := catalog.ListFleet(ctx, setup.Named(stores), filter)
 	if err != nil {
 		return err
 	}
 	for _, err := range failed {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 	}
 	lines := catalog.Fleet(a.now(), o.olderThan, found)
 	lines = slices.DeleteFunc(lines, func(l catalog.FleetLine) bool { return excepted(l, o.except) })

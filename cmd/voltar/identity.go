@@ -9,20 +9,21 @@ import (
 	"voltar/internal/agefile"
 	"voltar/internal/browse"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 )
 
 // decrypt returns what opens encrypted files with the identities in some files. A lenient one reads around damage.
-func (a *app) decrypt(s *setup, files []string, lenient bool) (browse.DecryptFunc, error) {
+func (a *app) decrypt(s *setup.Setup, files []string, lenient bool) (browse.DecryptFunc, error) {
 	identities := &agefile.Identities{}
 	for _, path := range files {
 		if err := a.addIdentity(s, identities, path); err != nil {
-			return nil, usageError{fmt.Errorf("--identity %s: %w", path, err)}
+			return nil, usageError(fmt.Errorf("--identity %s: %w", path, err))
 		}
 	}
 	return browse.Decrypt(identities, lenient), nil
 }
 
-func (a *app) addIdentity(s *setup, identities *agefile.Identities, path string) error {
+func (a *app) addIdentity(s *setup.Setup, identities *agefile.Identities, path string) error {
 	ask := func() (string, error) { return askPassphrase("Passphrase of " + path + ": ") }
 	if path == "-" {
 		return identities.Add(a.stdin, ask)
@@ -39,7 +40,7 @@ func (a *app) addIdentity(s *setup, identities *agefile.Identities, path string)
 	encrypted := false
 	err = identities.Add(file, func() (string, error) { encrypted = true; return ask() })
 	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 && !encrypted {
-		s.log.Warn(fmt.Sprintf("the secret key in %s can be read by others: run `chmod 600 %s`", path, path))
+		s.Log.Warn(fmt.Sprintf("the secret key in %s can be read by others: run `chmod 600 %s`", path, path))
 	}
 	return err
 }

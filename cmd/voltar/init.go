@@ -28,7 +28,7 @@ func (a *app) init(file string) error {
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usageError{fmt.Errorf("%s exists already and was not changed", file)}
+		return usageError(fmt.Errorf("%s exists already and was not changed", file))
 	}
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +11,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 )
 
 func (a *app) listCommand() *cli.Command {
@@ -46,24 +46,24 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	stores, err := s.storesFrom(o.from)
+	stores, err := s.StoresFrom(o.from)
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Match: refMatcher(o.volumes), Damage: s.damage(), Now: s.now()}
+	filter := catalog.Filter{Match: refMatcher(o.volumes), Damage: s.Damage(), Now: s.Now()}
 	var found []catalog.Listed
 	var failed []error
 	switch {
 	case o.allHosts:
 		filter.Newest, filter.Good = 1, true
-		if found, failed, err = catalog.ListFleet(ctx, destinations(stores), filter); err != nil {
+		if found, failed, err = catalog.ListFleet(ctx, setup.Named(stores), filter); err != nil {
 			return err
 		}
 		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
 	case len(stores) == 0:
-		return errNoDestination
+		return setup.ErrNoDestination
 	default:
-		for _, l := range catalog.ListEach(ctx, destinations(stores), s.hostOf(o.sourceOptions), filter) {
+		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
 			if l.Err != nil {
 				failed = append(failed, fmt.Errorf("destination %s: %w", l.Destination, l.Err))
 				continue
@@ -72,7 +72,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		}
 	}
 	for _, err := range failed {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 	}
 	lines := []catalog.Line{}
 	for _, l := range found {
@@ -88,7 +88,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	} else {
 		err = a.printBackups(lines, o.allHosts)
 		if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
-			a.printError(noBackups(s.hostOf(o.sourceOptions), o.volumes))
+			a.printError(noBackups(s.HostOr(o.host), o.volumes))
 		}
 	}
 	if err == nil && len(failed) > 0 {
@@ -126,25 +126,4 @@ func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
 			say.Size(line.SizeBytes), line.Entries, status)
 	}
 	return table.Flush()
-}
-
-// storesFrom returns the destination of a name, the folder of a path, which has a slash, or all destinations without either.
-func (s *setup) storesFrom(name string) ([]openDestination, error) {
-	if name == "" {
-		return s.stores, nil
-	}
-	if strings.Contains(name, "/") {
-		if _, err := os.Stat(name); err != nil {
-			return nil, usageError{fmt.Errorf("--from: %w", err)}
-		}
-		s.stores = nil
-		err := s.openStores(name)
-		return s.stores, err
-	}
-	for _, d := range s.stores {
-		if d.Name == name {
-			return []openDestination{d}, nil
-		}
-	}
-	return nil, usageError{fmt.Errorf("there is no destination %q in the configuration", name)}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/cmdline"
 	"voltar/internal/mount"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
@@ -65,7 +66,7 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	program := a.program()
-	args, err := reorder(program, args)
+	args, err := cmdline.Reorder(program, commonFlags(), args)
 	if err == nil {
 		err = program.RunContext(ctx, args)
 	}
@@ -140,10 +141,10 @@ func (a *app) program() *cli.App {
 		UseShortOptionHandling: false,
 		EnableBashCompletion:   true,
 		ExitErrHandler:         func(*cli.Context, error) {}, // run maps errors to exit codes, nothing else exits
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
 		Commands:               a.commands(),
 		Action: func(*cli.Context) error { // a timer without its command must not look as if it had run
-			return usageError{errors.New("name a command: see `voltar --help`")}
+			return usageError(errors.New("name a command: see `voltar --help`"))
 		},
 	}
 }
@@ -182,7 +183,7 @@ func (a *app) commands() []*cli.Command {
 					flag.DisableDefaultText = true // that it is off unless it is given goes without saying
 				}
 			}
-			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError(err) }
 			c.HideHelpCommand = true
 		}
 		if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
@@ -195,7 +196,7 @@ func (a *app) commands() []*cli.Command {
 // refuseArguments is for commands that take none: whoever gives one means something that would not be done.
 func refuseArguments(c *cli.Context) error {
 	if c.NArg() > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments: %q", c.Command.Name, c.Args().First())}
+		return usageError(fmt.Errorf("%s takes no arguments: %q", c.Command.Name, c.Args().First()))
 	}
 	return nil
 }

@@ -1,11 +1,15 @@
 package main
 
 import (
-	"cmp"
+	"log/slog"
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/backup"
 	"voltar/internal/config"
+	"voltar/internal/deliver"
+	"voltar/internal/logging"
+	"voltar/internal/setup"
 )
 
 // Each command reads its flags and arguments into one struct, in its Action, and knows the command line no further. What
@@ -82,5 +86,30 @@ func readSource(c *cli.Context) sourceOptions {
 	return sourceOptions{from: c.String("from"), host: c.String("host"), identities: c.StringSlice("identity")}
 }
 
-// hostOf is the host whose backups are meant.
-func (s *setup) hostOf(o sourceOptions) string { return cmp.Or(o.host, s.host) }
+// setup reads the configuration and opens the destinations.
+func (a *app) setup(o setupOptions) (*setup.Setup, error) {
+	return setup.New(o.logLevel, a.setupOptions(o))
+}
+
+func (a *app) setupOptions(o setupOptions) setup.Options {
+	return setup.Options{
+		Config: o.config, Version: programVersion(), Folder: o.folder, Untrusted: o.untrusted, Lookup: o.lookup,
+		SnapshotSize: o.snapshotSize, MustBeQuiet: o.mustBeQuiet, Now: a.now, AtEnd: a.atEnd,
+		Log: func(level string) (*slog.Logger, error) { return logging.New(level, a.stderr, a.rawErr) },
+	}
+}
+
+// setupEngine is setup, for commands that work with an engine and show no progress.
+func (a *app) setupEngine(o setupOptions) (*setup.Setup, *backup.Engine, error) {
+	s, err := a.setup(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	engine, err := s.Engine(nil)
+	return s, engine, err
+}
+
+// delivery is what knows the ways of reports.
+func (a *app) delivery(s *setup.Setup) *deliver.Delivery {
+	return &deliver.Delivery{Config: s.Config, Host: s.Host, Version: programVersion(), Runner: s.Runner, Log: s.Log, Now: a.now}
+}

@@ -34,7 +34,7 @@ func (a *app) forgetCommand() *cli.Command {
 		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing")},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
-				return usageError{errors.New("name a volume as VG/LV, or a source as @KIND/NAME")}
+				return usageError(errors.New("name a volume as VG/LV, or a source as @KIND/NAME"))
 			}
 			return a.remove(c.Context, readRemove(c), (*backup.Engine).Forget)
 		},
@@ -75,7 +75,7 @@ func (a *app) remove(
 		return err
 	}
 	if err != nil {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 		return exitWith(exitAttention)
 	}
 	return nil

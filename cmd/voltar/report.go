@@ -16,8 +16,8 @@ import (
 	"voltar/internal/durable"
 	"voltar/internal/history"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 	"voltar/report"
-	"voltar/report/notify"
 )
 
 // reportPerm is for reports that are written to files: they hold names of guests' files.
@@ -66,11 +66,11 @@ func readReport(c *cli.Context) (reportOptions, error) {
 	}
 	for _, name := range []string{"older-than", "from", "except"} {
 		if c.IsSet(name) {
-			return o, usageError{fmt.Errorf("--%s goes with --fleet", name)}
+			return o, usageError(fmt.Errorf("--%s goes with --fleet", name))
 		}
 	}
 	if c.NArg() > 1 {
-		return o, usageError{errors.New("name one run, or none for the last")}
+		return o, usageError(errors.New("name one run, or none for the last"))
 	}
 	return o, nil
 }
@@ -80,9 +80,9 @@ func (a *app) report(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
-	runs, err := s.past().List(0)
+	runs, err := s.Past().List(0)
 	if err != nil {
-		s.log.Warn("the history cannot be read completely", "err", err)
+		s.Log.Warn("the history cannot be read completely", "err", err)
 	}
 	if o.list {
 		return a.listRuns(runs, o.json)
@@ -141,7 +141,7 @@ func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
 }
 
 // showRun renders a run in every form that is asked for; as text when it is none.
-func (a *app) showRun(ctx context.Context, s *setup, o reportOptions, run report.Run, earlier []report.Run) error {
+func (a *app) showRun(ctx context.Context, s *setup.Setup, o reportOptions, run report.Run, earlier []report.Run) error {
 	earlier = slices.DeleteFunc(slices.Clone(earlier), func(r report.Run) bool { return clock.IsAhead(r.Started, a.now()) })
 	opts := report.Options{Location: time.Local, History: history.Points(earlier)}
 	shown := false
@@ -169,7 +169,7 @@ func (a *app) showRun(ctx context.Context, s *setup, o reportOptions, run report
 		shown = true
 	}
 	if o.send {
-		if err := s.sendAgain(ctx, run, opts); err != nil {
+		if err := a.delivery(s).Again(ctx, run, opts); err != nil {
 			return err
 		}
 		shown = true
@@ -190,23 +190,4 @@ func (a *app) writeReport(file string, data []byte) error {
 		return err
 	}
 	return durable.WriteFile(path, data, reportPerm)
-}
-
-// sendAgain mails a run of the history, whatever the configuration says of when to mail.
-func (s *setup) sendAgain(ctx context.Context, run report.Run, opts report.Options) error {
-	if len(s.config.Mail.To) == 0 {
-		return usageError{errors.New("there are no recipients of mail: add [mail] to the configuration")}
-	}
-	channel, err := s.mailChannel()
-	if err != nil {
-		return err
-	}
-	message, err := notify.NewMessage(run, opts)
-	if err != nil {
-		return err
-	}
-	if err := channel.Send(ctx, message); err != nil {
-		return fmt.Errorf("the report was not sent: %w", err)
-	}
-	return nil
 }

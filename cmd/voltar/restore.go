@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/catalog"
 	"voltar/internal/config"
-	"voltar/internal/owned"
-	"voltar/internal/probe"
+	"voltar/internal/progress"
 	"voltar/internal/restore"
 	"voltar/internal/say"
 	"voltar/report"
@@ -46,7 +44,7 @@ func (a *app) restoreCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			o, err := readRestore(c)
 			if err != nil {
-				return usageError{err}
+				return usageError(err)
 			}
 			return a.restore(c.Context, o)
 		},
@@ -70,16 +68,16 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 	if req.Decrypt, err = a.decrypt(s, o.identities, req.KeepGoing); err != nil {
 		return err
 	}
-	d, found, err := s.findBackup(ctx, o.sourceOptions, o.backup)
+	d, found, err := s.FindBackup(ctx, o.from, o.host, o.backup)
 	if err != nil {
 		return err
 	}
 	req.Backup, req.Store, req.Destination = found, d.Store, d.Name
-	progress := newRestoreProgress(a.rawErr, s.log)
-	host := s.ownedHost()
-	engine := s.restoreEngine(host, progress)
+	bars := progress.NewRestore(a.rawErr, s.Log)
+	host := s.OwnedHost()
+	engine := s.RestoreEngine(host, bars)
 	if !o.dryRun {
-		s.recoverFirst(ctx, host)
+		s.Recover(ctx, host)
 	}
 	plan, err := engine.Plan(ctx, req)
 	if err != nil {
@@ -89,7 +87,7 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		return errors.Join(a.printRestorePlan(plan, o.json), plan.Close())
 	}
 	result, err := engine.Run(ctx, plan)
-	progress.close()
+	bars.Close()
 	err = errors.Join(err, plan.Close())
 	if result == nil {
 		return err
@@ -159,24 +157,6 @@ func readTarget(c *cli.Context) (restore.Target, error) {
 		target.VG, target.LV = ref.VG, ref.Name
 	}
 	return target, nil
-}
-
-// restoreEngine builds what a restore works with.
-func (s *setup) restoreEngine(host *owned.Host, progress restore.Progress) *restore.Engine {
-	return restore.New(restore.Deps{
-		Host: host, Prober: probe.New(host.Runner), Mounts: s.mounter(), Progress: progress, Now: time.Now,
-	}, restore.Options{Host: s.host, RunDir: s.config.RunDir})
-}
-
-// recoverFirst removes what a dead run or restore left: its maps would make a target look used.
-func (s *setup) recoverFirst(ctx context.Context, host *owned.Host) {
-	removed, err := host.Recover(ctx)
-	for _, what := range removed {
-		s.log.Info("removed " + what)
-	}
-	if err != nil {
-		say.Log(s.log.Warn, fmt.Errorf("what an earlier run left: %w", err))
-	}
 }
 
 // plannedRestore is the output of --dry-run --json.

@@ -9,6 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
+	"voltar/internal/deliver"
+	"voltar/internal/progress"
 	"voltar/internal/say"
 	"voltar/report"
 )
@@ -44,16 +46,17 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.config.Path() == "" && len(o.volumes) == 0 {
-		return usageError{errors.New("there is no configuration: name volumes, or write one with `voltar init`")}
+	if s.Config.Path() == "" && len(o.volumes) == 0 {
+		return usageError(errors.New("there is no configuration: name volumes, or write one with `voltar init`"))
 	}
-	if len(s.stores) == 0 {
-		return usageError{errors.New("there is no destination: add one to the configuration, or give --to DIR")}
+	if len(s.Stores) == 0 {
+		return usageError(errors.New("there is no destination: add one to the configuration, or give --to DIR"))
 	}
-	s.giveWay()
-	bars := newProgress(a.rawErr, s.log)
-	watched := newStillRunning(s, bars)
-	engine, err := s.engine(watched)
+	s.GiveWay()
+	bars := progress.NewRun(a.rawErr, s.Log, "backing up")
+	delivery := a.delivery(s)
+	watched := delivery.StillRunning(bars)
+	engine, err := s.Engine(watched)
 	if err != nil {
 		return err
 	}
@@ -62,11 +65,11 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	}
 	whole := len(o.volumes) == 0 && o.folder == "" && !o.noMail
 	if whole {
-		s.pingBegin(ctx)
+		delivery.Begin(ctx)
 	}
 	endWatch := func() {}
 	if !o.noMail {
-		endWatch = watched.watch(ctx, s.config.Limits.TellAfter.Span())
+		endWatch = watched.Watch(ctx, s.Config.Limits.TellAfter.Span())
 	}
 	result, err := engine.Run(ctx, o.volumes)
 	endWatch()
@@ -75,12 +78,12 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		return err
 	}
 	result.ExitCode = runExitCode(ctx, result, err)
-	undelivered := s.deliver(ctx, result, deliverOptions{noMail: o.noMail, whole: whole})
+	undelivered := delivery.Run(ctx, result, deliver.Options{NoMail: o.noMail, Whole: whole})
 	if undelivered != nil {
-		s.log.Error("the report was not delivered", "err", undelivered)
+		s.Log.Error("the report was not delivered", "err", undelivered)
 	}
 	if err != nil {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 	}
 	bars.RunEnded(result)
 	if err := a.printRun(result, o.json); err != nil {

@@ -13,6 +13,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/config"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 	"voltar/report"
 )
 
@@ -53,8 +54,8 @@ func (a *app) snapshotCommand() *cli.Command {
 					&cli.BoolFlag{Name: "defer", Usage: "when a volume is in use, let it go back when it is activated next"}),
 				Action: func(c *cli.Context) error {
 					if !c.Bool("force") {
-						return usageError{say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),
-							"--force does it; `voltar snapshot list` shows how old they are")}
+						return usageError(say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),
+							"--force does it; `voltar snapshot list` shows how old they are"))
 					}
 					return a.snapshotMerge(c.Context, readSet(c), c.Bool("defer"))
 				},
@@ -80,7 +81,7 @@ func readSnapshot(c *cli.Context) (snapshotOptions, error) {
 	if text := c.String("size"); text != "" {
 		var size config.SnapshotSize
 		if err := size.UnmarshalText([]byte(text)); err != nil {
-			return o, usageError{fmt.Errorf("--size: %w", err)}
+			return o, usageError(fmt.Errorf("--size: %w", err))
 		}
 		o.snapshotSize = &size
 	}
@@ -88,7 +89,7 @@ func readSnapshot(c *cli.Context) (snapshotOptions, error) {
 }
 
 // withEngine builds an engine for one action.
-func (a *app) withEngine(o setupOptions, do func(*setup, *backup.Engine) error) error {
+func (a *app) withEngine(o setupOptions, do func(*setup.Setup, *backup.Engine) error) error {
 	s, engine, err := a.setupEngine(o)
 	if err != nil {
 		return err
@@ -97,13 +98,13 @@ func (a *app) withEngine(o setupOptions, do func(*setup, *backup.Engine) error) 
 }
 
 func (a *app) snapshotCreate(ctx context.Context, o snapshotOptions) error {
-	return a.withEngine(o.setupOptions, func(s *setup, engine *backup.Engine) error {
-		if s.config.Path() == "" && len(o.volumes) == 0 {
-			return usageError{errors.New("there is no configuration: name volumes")}
+	return a.withEngine(o.setupOptions, func(s *setup.Setup, engine *backup.Engine) error {
+		if s.Config.Path() == "" && len(o.volumes) == 0 {
+			return usageError(errors.New("there is no configuration: name volumes"))
 		}
 		made, problems, err := engine.Keep(ctx, o.set, o.volumes)
 		for _, p := range problems {
-			s.log.Warn(p.Message, say.HintAttr(p.Hint))
+			s.Log.Warn(p.Message, say.HintAttr(p.Hint))
 		}
 		if err != nil {
 			return err
@@ -113,7 +114,7 @@ func (a *app) snapshotCreate(ctx context.Context, o snapshotOptions) error {
 }
 
 func (a *app) snapshotList(ctx context.Context, o snapshotOptions) error {
-	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+	return a.withEngine(o.setupOptions, func(_ *setup.Setup, engine *backup.Engine) error {
 		kept, err := engine.ListKept(ctx, o.set)
 		if err != nil {
 			return err
@@ -123,7 +124,7 @@ func (a *app) snapshotList(ctx context.Context, o snapshotOptions) error {
 }
 
 func (a *app) snapshotRemove(ctx context.Context, o snapshotOptions) error {
-	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+	return a.withEngine(o.setupOptions, func(_ *setup.Setup, engine *backup.Engine) error {
 		removed, err := engine.RemoveKept(ctx, o.set)
 		if o.json {
 			return errors.Join(a.printJSON(removed), err)
@@ -136,7 +137,7 @@ func (a *app) snapshotRemove(ctx context.Context, o snapshotOptions) error {
 }
 
 func (a *app) snapshotMerge(ctx context.Context, o snapshotOptions, later bool) error {
-	return a.withEngine(o.setupOptions, func(_ *setup, engine *backup.Engine) error {
+	return a.withEngine(o.setupOptions, func(_ *setup.Setup, engine *backup.Engine) error {
 		merged, err := engine.MergeKept(ctx, o.set, later)
 		if o.json {
 			return errors.Join(a.printJSON(merged), err)

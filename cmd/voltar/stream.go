@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/deliver"
 	"voltar/internal/say"
 )
 
@@ -17,7 +18,7 @@ func (a *app) streamCommand() *cli.Command {
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "no-mail", Usage: "do not mail a report when it fails"}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usageError{errors.New("name one [[stream]] of the configuration")}
+				return usageError(errors.New("name one [[stream]] of the configuration"))
 			}
 			return a.stream(c.Context, streamOptions{setupOptions{commonOptions: readCommon(c)}, c.Args().First(), c.Bool("no-mail")})
 		},
@@ -41,12 +42,12 @@ func (a *app) stream(ctx context.Context, o streamOptions) error {
 	}
 	result.ExitCode = runExitCode(ctx, result, err)
 	if err != nil {
-		say.Log(s.log.Error, err)
+		say.Log(s.Log.Error, err)
 	}
 	// A good one comes many times a day, and says nothing.
 	if result.ExitCode != exitDone {
-		if undelivered := s.deliver(ctx, result, deliverOptions{noMail: o.noMail}); undelivered != nil {
-			s.log.Error("the report was not delivered", "err", undelivered)
+		if undelivered := a.delivery(s).Run(ctx, result, deliver.Options{NoMail: o.noMail}); undelivered != nil {
+			s.Log.Error("the report was not delivered", "err", undelivered)
 		}
 	}
 	if err := a.printRun(result, o.json); err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"voltar/internal/history"
 	"voltar/internal/journal"
 	"voltar/internal/say"
 	"voltar/internal/verify"
@@ -75,17 +74,17 @@ func readVerify(c *cli.Context) (verifyOptions, error) {
 	if text := c.String("sample"); text != "" {
 		percent, err := strconv.Atoi(strings.TrimSuffix(text, "%"))
 		if err != nil || percent < 1 || percent > 100 {
-			return o, usageError{fmt.Errorf("--sample: %q is no share from 1%% to 100%%", text)}
+			return o, usageError(fmt.Errorf("--sample: %q is no share from 1%% to 100%%", text))
 		}
 		o.check.Level, o.check.SamplePercent, o.check.Seed = verify.Sample, percent, rand.Uint64()
 		o.command = fmt.Sprintf("verify --sample %d%%", percent)
 		given++
 	}
 	if given > 1 {
-		return o, usageError{errors.New("choose one of --quick, --sample and --full")}
+		return o, usageError(errors.New("choose one of --quick, --sample and --full"))
 	}
 	if o.all && len(o.backups) > 0 {
-		return o, usageError{errors.New("--all checks all backups: name none")}
+		return o, usageError(errors.New("--all checks all backups: name none"))
 	}
 	return o, nil
 }
@@ -98,17 +97,17 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	if o.check.Decrypt, err = a.decrypt(s, o.identities, true); err != nil {
 		return err
 	}
-	stores, err := s.storesFrom(o.from)
+	stores, err := s.StoresFrom(o.from)
 	if err != nil {
 		return err
 	}
-	pass := &verify.Pass{Host: s.hostOf(o.sourceOptions), Options: o.check, RepairIndex: o.repairIndex,
-		RunDir: s.config.RunDir, Log: s.log, Now: s.now}
+	pass := &verify.Pass{Host: s.HostOr(o.host), Options: o.check, RepairIndex: o.repairIndex,
+		RunDir: s.Config.RunDir, Log: s.Log, Now: s.Now}
 	for _, d := range stores {
 		pass.On = append(pass.On, d.Destination)
 	}
 	run := report.Run{
-		Schema: report.Schema, Host: pass.Host, Version: programVersion(), Config: s.config.Path(), Command: o.command,
+		Schema: report.Schema, Host: pass.Host, Version: programVersion(), Config: s.Config.Path(), Command: o.command,
 		Started: time.Now().UTC(),
 	}
 	run.ID = journal.NewRunID(run.Started)
@@ -119,15 +118,15 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	for i := range list {
 		pass.Check(ctx, &list[i])
 	}
-	if s.config.Path() != "" { // without a configuration there is no state either
-		if err := pass.Remember(ctx, s.damageNotes(), list); err != nil {
-			s.log.Warn("what is known of damaged backups is not up to date", "err", err)
+	if s.Config.Path() != "" { // without a configuration there is no state either
+		if err := pass.Remember(ctx, s.DamageNotes(), list); err != nil {
+			s.Log.Warn("what is known of damaged backups is not up to date", "err", err)
 		}
 	}
 	run.Ended = time.Now().UTC()
 	verify.Describe(&run, list)
 	run.ExitCode = verifyExitCode(ctx, run, list)
-	s.keepVerification(ctx, &run, o.mail)
+	a.delivery(s).Verification(ctx, &run, o.mail)
 	if err := a.printVerification(list, run, o.json); err != nil {
 		return err
 	}
@@ -158,34 +157,6 @@ func verifyExitCode(ctx context.Context, run report.Run, list []verify.Checked) 
 		return exitAttention
 	}
 	return exitDone
-}
-
-// keepVerification mails the report, where that is asked for, and keeps it in the history.
-func (s *setup) keepVerification(ctx context.Context, run *report.Run, mail bool) {
-	past := s.past()
-	told := false
-	if mail {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliverTimeout)
-		defer cancel()
-		runs, err := past.Earlier()
-		if err != nil {
-			s.log.Warn("the history cannot be read completely", "err", err)
-		}
-		if told, err = s.send(ctx, run, history.OfCommand(runs, run.Command)); err != nil {
-			s.log.Error("the report was not delivered", "err", err)
-			if run.ExitCode == exitDone {
-				run.ExitCode = exitNotDelivered
-			}
-		}
-	}
-	if run.Host == s.host { // the history is of this host's volumes
-		if err := past.Save(*run); err != nil {
-			s.log.Warn("the report cannot be kept in the history", "err", err)
-		}
-	}
-	if err := writeFailureMarker(run, told); err != nil {
-		s.log.Warn("systemd will report this a second time", "err", err)
-	}
 }
 
 // verifiedLine is one backup on one destination in the output of `voltar verify`.

@@ -1,13 +1,11 @@
-package main
+package logging
 
 import (
 	"bytes"
 	"errors"
-	"io"
 	stdlog "log"
 	"log/slog"
 	"testing"
-	"time"
 
 	"voltar/internal/say"
 )
@@ -52,7 +50,7 @@ func TestLibrariesLogLikeTheProgram(t *testing.T) {
 		{"info", ""},
 	} {
 		var out bytes.Buffer
-		if _, err := newApp(nil, io.Discard, &out, time.Now).logger(c.level); err != nil {
+		if _, err := New(c.level, say.NewWriter(&out), &out); err != nil {
 			t.Fatal(err)
 		}
 		stdlog.Print("from a server: \x1b[2J")

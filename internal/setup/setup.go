@@ -1,13 +1,15 @@
-package main
+// Package setup makes of the configuration what commands work with: destinations that are open, and engines for runs and
+// restores.
+package setup
 
 import (
 	"cmp"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,14 +17,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/journal"
-	"golang.org/x/sys/unix"
-
 	"voltar/archive"
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/durable"
+	"voltar/internal/exitcode"
 	"voltar/internal/extent"
+	"voltar/internal/gentle"
+	"voltar/internal/history"
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
 	"voltar/internal/mount"
@@ -30,6 +33,7 @@ import (
 	"voltar/internal/placement"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
+	"voltar/internal/restore"
 	"voltar/internal/say"
 	"voltar/internal/sign"
 	"voltar/internal/store"
@@ -41,57 +45,95 @@ import (
 	"voltar/partmap"
 )
 
-// setup is what a subcommand works with: the configuration and what was built from it.
-type setup struct {
-	config *config.Config
-	log    *slog.Logger
-	host   string
-	runner *hostcmd.Runner
-	stores []openDestination
-	now    func() time.Time
-	atEnd  func(func() error) // runs something when the program ends
-	opts   setupOptions
+// Options change what the configuration says.
+type Options struct {
+	Config       string               // the file; "" for the usual one
+	Version      string               // of the program
+	Folder       string               // the one destination, instead of the configured ones
+	Untrusted    bool                 // accept backups that no trusted key has signed
+	Lookup       bool                 // somebody waits for the answer, which must not take long
+	SnapshotSize *config.SnapshotSize // instead of what the configuration says
+	MustBeQuiet  bool                 // what cannot be frozen fails
+
+	Log   func(level string) (*slog.Logger, error)
+	Now   func() time.Time
+	AtEnd func(func() error) // has something done when the program ends
 }
 
-// openDestination is a destination that is open, with what the configuration says of it.
-type openDestination struct {
+// Setup is what a command works with: the configuration and what was built from it.
+type Setup struct {
+	Config *config.Config
+	Log    *slog.Logger
+	Host   string
+	Runner *hostcmd.Runner
+	Stores []Destination
+	Now    func() time.Time
+	opts   Options
+}
+
+// Destination is a destination that is open, with what the configuration says of it.
+type Destination struct {
 	verify.Destination
 	keep    config.Retention
 	catchUp bool
 }
 
-// setup reads the configuration and opens the destinations.
-func (a *app) setup(o setupOptions) (*setup, error) {
-	cfg, err := loadConfig(o.config)
+// New reads the configuration and opens the destinations. logLevel is that of the configuration if it is "".
+func New(logLevel string, o Options) (*Setup, error) {
+	cfg, err := LoadConfig(o.Config)
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		err = say.WithHint(err, "run it as root")
 	}
 	if err != nil {
-		return nil, usageError{err}
+		return nil, exitcode.UsageError(err)
 	}
-	s := &setup{config: cfg, host: cfg.Host, now: a.now, atEnd: a.atEnd, opts: o}
-	if s.log, err = a.logger(cmp.Or(o.logLevel, cfg.Log.Level)); err != nil {
+	s, err := bare(cfg, cmp.Or(logLevel, cfg.Log.Level), o)
+	if err != nil {
 		return nil, err
 	}
-	if s.host == "" {
-		if s.host, err = os.Hostname(); err != nil {
+	return s, s.openStores(o.Folder)
+}
+
+// Emergency is what works without a configuration: the host's name, a log, and the defaults.
+func Emergency(logLevel string, o Options) (*Setup, error) {
+	cfg := config.Default()
+	return bare(cfg, cmp.Or(logLevel, cfg.Log.Level), o)
+}
+
+// bare is a setup without destinations.
+func bare(cfg *config.Config, logLevel string, o Options) (*Setup, error) {
+	s := &Setup{Config: cfg, Host: cfg.Host, Now: o.Now, opts: o}
+	var err error
+	if s.Log, err = o.Log(logLevel); err != nil {
+		return nil, exitcode.UsageError(err)
+	}
+	if s.Host == "" {
+		if s.Host, err = os.Hostname(); err != nil {
 			return nil, fmt.Errorf("cannot tell the name of this host: %w", err)
 		}
-		s.host, _, _ = strings.Cut(s.host, ".")
+		s.Host, _, _ = strings.Cut(s.Host, ".")
 	}
-	s.runner = hostcmd.New(hostcmd.Options{Log: s.log})
-	return s, s.openStores(o.folder)
+	s.Runner = hostcmd.New(hostcmd.Options{Log: s.Log})
+	return s, nil
+}
+
+// HostOr is the host whose backups are meant: the one that is named, or this one.
+func (s *Setup) HostOr(name string) string { return cmp.Or(name, s.Host) }
+
+// Past is the history of this host's runs.
+func (s *Setup) Past() *history.Store {
+	return history.New(filepath.Join(s.Config.StateDir, "history"), durable.Host(nil), s.Now)
 }
 
 // vouching returns what has the manifests of a store signed and checked, as the configuration says, and why nothing can be
 // signed, where that is so. --untrusted takes those that no key has signed, too, also where no keys are left.
-func (s *setup) vouching() (vouch func(store.Store) store.Store, noKey, err error) {
-	if s.config.Sign.TrustedKeys == "" {
+func (s *Setup) vouching() (vouch func(store.Store) store.Store, noKey, err error) {
+	if s.Config.Sign.TrustedKeys == "" {
 		return func(plain store.Store) store.Store { return plain }, nil, nil
 	}
-	opts := sign.Options{TakeAll: s.opts.untrusted}
-	if opts.Trusted, err = sign.ReadTrusted(s.config.Sign.TrustedKeys); err != nil && !s.opts.untrusted {
-		return nil, nil, usageError{err}
+	opts := sign.Options{TakeAll: s.opts.Untrusted}
+	if opts.Trusted, err = sign.ReadTrusted(s.Config.Sign.TrustedKeys); err != nil && !s.opts.Untrusted {
+		return nil, nil, exitcode.UsageError(err)
 	}
 	if opts.NoKey = err; err == nil {
 		opts.Key, opts.NoKey = s.signingKey(opts.Trusted)
@@ -100,15 +142,15 @@ func (s *setup) vouching() (vouch func(store.Store) store.Store, noKey, err erro
 }
 
 // signingKey reads the key of this host, which has to be one of those that are trusted.
-func (s *setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
-	if s.config.Sign.Key == "" {
+func (s *Setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
+	if s.Config.Sign.Key == "" {
 		return nil, say.WithHint(errors.New("cannot sign: what this host makes would be a stranger's"),
 			"set sign.key, with its public key in sign.trusted_keys")
 	}
-	key, err := sign.ReadKey(s.config.Sign.Key)
+	key, err := sign.ReadKey(s.Config.Sign.Key)
 	if err == nil && !trusted.Has(key) {
 		key, err = nil, say.WithHint(errors.New("cannot sign: sign.key is not among sign.trusted_keys"),
-			"what this host makes would be a stranger's: add "+s.config.Sign.Key+".pub to "+s.config.Sign.TrustedKeys+", behind a name")
+			"what this host makes would be a stranger's: add "+s.Config.Sign.Key+".pub to "+s.Config.Sign.TrustedKeys+", behind a name")
 	}
 	return key, err
 }
@@ -117,16 +159,16 @@ func (s *setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
 const lookupPatience = 30 * time.Second
 
 // patience is for how long a destination may give no answer.
-func (s *setup) patience(d config.Destination) time.Duration {
+func (s *Setup) patience(d config.Destination) time.Duration {
 	patience := cmp.Or(time.Duration(d.Patience), patient.Default)
-	if s.opts.lookup {
+	if s.opts.Lookup {
 		return min(patience, lookupPatience)
 	}
 	return patience
 }
 
 // openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
-func (s *setup) openStores(folder string) error {
+func (s *Setup) openStores(folder string) error {
 	if folder != "" {
 		path, err := filepath.Abs(folder)
 		if err != nil {
@@ -134,9 +176,9 @@ func (s *setup) openStores(folder string) error {
 		}
 		mount, err := disk.HostMount(path)
 		if err != nil {
-			return usageError{fmt.Errorf("--to %s: %w", folder, err)}
+			return exitcode.UsageError(fmt.Errorf("--to %s: %w", folder, err))
 		}
-		s.config.Destinations = []config.Destination{
+		s.Config.Destinations = []config.Destination{
 			{Name: "folder", Type: "disk", Path: path, RequireMount: cmp.Or(mount, "none"), Retention: &config.Retention{}},
 		}
 	}
@@ -145,28 +187,28 @@ func (s *setup) openStores(folder string) error {
 		return err
 	}
 	memory := s3.NewMemory(s3.DefaultMemoryBytes)
-	for _, d := range s.config.Destinations {
-		keep := s.config.Retention
+	for _, d := range s.Config.Destinations {
+		keep := s.Config.Retention
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
 		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
 		recipients, err := recipientsOf(d)
-		s.stores = append(s.stores, openDestination{
+		s.Stores = append(s.Stores, Destination{
 			Destination: verify.Destination{
 				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients, Unfit: errors.Join(err, noKey),
 			},
 			keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
 		if closer, ok := store.As[io.Closer](opened); ok {
-			s.atEnd(closer.Close)
+			s.opts.AtEnd(closer.Close)
 		}
 	}
 	return nil
 }
 
-// loadConfig reads the file that is named, or the usual one; only the usual one may be missing.
-func loadConfig(file string) (*config.Config, error) {
+// LoadConfig reads the file that is named, or the usual one; only the usual one may be missing.
+func LoadConfig(file string) (*config.Config, error) {
 	if file != "" {
 		file, err := filepath.Abs(file) // the lock goes by it
 		if err != nil {
@@ -181,48 +223,22 @@ func loadConfig(file string) (*config.Config, error) {
 	return cfg, err
 }
 
-// logger writes plain lines to standard error, or structured ones to the journal when standard error leads there. What
-// libraries log by themselves, as net/http does of an answer that nobody asked for, goes the same way, for who looks for
-// faults: otherwise it would reach the terminal as a server wrote it.
-func (a *app) logger(level string) (*slog.Logger, error) {
-	handler, err := a.logHandler(level)
-	if err != nil {
-		return nil, err
-	}
-	log.SetFlags(0)
-	log.SetOutput(slog.NewLogLogger(handler, slog.LevelDebug).Writer())
-	return slog.New(handler), nil
-}
-
-func (a *app) logHandler(name string) (slog.Handler, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return nil, usageError{fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)}
-	}
-	if file, ok := a.rawErr.(*os.File); ok {
-		if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && file == os.Stderr {
-			return newJournalHandler(level), nil
-		}
-	}
-	return newLineHandler(a.stderr, level), nil
-}
-
-// ownedHost is where runs and restores make what they have only for a while. Its commands carry the mark of this process,
+// OwnedHost is where runs and restores make what they have only for a while. Its commands carry the mark of this process,
 // for which recovery waits.
-func (s *setup) ownedHost() *owned.Host {
-	runner := hostcmd.New(hostcmd.Options{Log: s.log, Env: []string{owned.OwnerEnv()}})
+func (s *Setup) OwnedHost() *owned.Host {
+	runner := hostcmd.New(hostcmd.Options{Log: s.Log, Env: []string{owned.OwnerEnv()}})
 	h := &owned.Host{
 		LVM: lvm.New(runner, lvm.Options{}), Maps: partmap.NewMapper(runner, partmap.MapperOptions{}), Loops: loopdev.New(runner),
-		Runner: runner, Log: s.log, StateDir: s.config.StateDir,
+		Runner: runner, Log: s.Log, StateDir: s.Config.StateDir,
 	}
-	for _, d := range s.stores {
+	for _, d := range s.Stores {
 		h.Stores = append(h.Stores, d.Store)
 	}
 	return h
 }
 
-func (s *setup) mounter() *mount.Mounter {
-	return mount.New(mount.Options{Log: s.log, Env: []string{owned.OwnerEnv()}})
+func (s *Setup) mounter() *mount.Mounter {
+	return mount.New(mount.Options{Log: s.Log, Env: []string{owned.OwnerEnv()}})
 }
 
 // readMachineID reads the machine's own number (machine-id(5)), by which a host's folder in a store is known as its own. An
@@ -243,44 +259,34 @@ func readMachineID(path string) (string, error) {
 	return id, nil
 }
 
-// setupEngine is setup, for commands that work with an engine and show no progress.
-func (a *app) setupEngine(o setupOptions) (*setup, *backup.Engine, error) {
-	s, err := a.setup(o)
-	if err != nil {
-		return nil, nil, err
-	}
-	engine, err := s.engine(nil)
-	return s, engine, err
-}
-
-// engine builds what a run works with.
-func (s *setup) engine(progress backup.Progress) (*backup.Engine, error) {
+// Engine builds what a run works with.
+func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 	machineID, err := readMachineID("/etc/machine-id")
 	if err != nil {
 		return nil, err
 	}
-	cfg := s.config
+	cfg := s.Config
 	workers := cfg.Archive.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	pool := archive.NewPool(workers)
-	s.atEnd(func() error { pool.Close(); return nil })
+	s.opts.AtEnd(func() error { pool.Close(); return nil })
 	if rate := cfg.Limits.ReadRate.Bytes(); rate > 0 {
 		pool.LimitReads(rate)
 	}
-	host := s.ownedHost()
+	host := s.OwnedHost()
 	deps := backup.Deps{
 		Host:     host,
 		Prober:   probe.New(host.Runner),
 		Mounts:   s.mounter(),
-		Quieter:  quiesce.New(s.runner, quiesce.Options{Log: s.log}),
+		Quieter:  quiesce.New(s.Runner, quiesce.Options{Log: s.Log}),
 		Pool:     pool,
 		Progress: progress,
-		Now:      s.now,
+		Now:      s.Now,
 	}
 	opts := backup.Options{
-		Host: catalog.Host{Name: s.host, MachineID: machineID}, Version: programVersion(), ConfigPath: cfg.Path(), RunDir: cfg.RunDir,
+		Host: catalog.Host{Name: s.Host, MachineID: machineID}, Version: s.opts.Version, ConfigPath: cfg.Path(), RunDir: cfg.RunDir,
 		Limits: backup.Limits{
 			Parallel: cfg.Parallel, MaxDuration: cfg.Limits.MaxDuration.Span(), MaxRunDuration: cfg.Limits.MaxRunDuration.Span(),
 		},
@@ -298,9 +304,9 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, error) {
 		},
 		Settings:     s.volumeSettings,
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
-		Damage:       s.damage(),
+		Damage:       s.Damage(),
 	}
-	for _, d := range s.stores {
+	for _, d := range s.Stores {
 		to := d.Store
 		if d.Unfit != nil { // never in the clear, never unsigned
 			to = store.Unavailable(d.Store.String(), d.Unfit)
@@ -315,8 +321,8 @@ func (s *setup) engine(progress backup.Progress) (*backup.Engine, error) {
 
 // volumeSettings lays the configuration's word on one volume out: the general settings, then every matching [[volume]]
 // in the order of the file.
-func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
-	cfg := s.config
+func (s *Setup) volumeSettings(v lvm.Volume) backup.Settings {
+	cfg := s.Config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
 	settings := backup.Settings{As: extent.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
 	var freeze []string
@@ -337,20 +343,58 @@ func (s *setup) volumeSettings(v lvm.Volume) backup.Settings {
 		}
 	}
 	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
-	if s.opts.snapshotSize != nil {
-		size = *s.opts.snapshotSize
+	if s.opts.SnapshotSize != nil {
+		size = *s.opts.SnapshotSize
 	}
 	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
 	s.volumeQuiescing(v, freeze, &settings)
 	return settings
 }
 
-// isTerminal tells whether a stream is one that a person watches.
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok {
-		return false
+// DamageNotes are what is known of damaged backups.
+func (s *Setup) DamageNotes() *verify.Notes {
+	return verify.NewNotes(filepath.Join(s.Config.StateDir, "damage"), durable.Host(nil))
+}
+
+// Damage is what `voltar verify` found wrong with backups, as in catalog.Filter.
+func (s *Setup) Damage() map[string]string {
+	if s.Config.Path() == "" {
+		return nil // without a configuration there is no state either
 	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
+	notes, err := s.DamageNotes().All()
+	if err != nil {
+		s.Log.Warn("backups that verify found damaged may count as good", "err", err)
+	}
+	damage := map[string]string{}
+	for backup, note := range notes {
+		damage[backup] = "verify found " + note.String()
+	}
+	return damage
+}
+
+// GiveWay makes a run as gentle as the configuration says. A host that does not let it is told so, and backed up.
+func (s *Setup) GiveWay() {
+	limits := s.Config.Limits
+	err := gentle.Apply(gentle.Options{Nice: limits.Nice, IO: gentle.IOClass(limits.IONice), CPUs: limits.CPUs})
+	if err != nil {
+		s.Log.Warn("the run goes on without some of its limits", "err", err)
+	}
+}
+
+// RestoreEngine builds what a restore works with.
+func (s *Setup) RestoreEngine(host *owned.Host, progress restore.Progress) *restore.Engine {
+	return restore.New(restore.Deps{
+		Host: host, Prober: probe.New(host.Runner), Mounts: s.mounter(), Progress: progress, Now: s.Now,
+	}, restore.Options{Host: s.Host, RunDir: s.Config.RunDir})
+}
+
+// Recover removes what a dead run or restore left: its maps would make a target look used.
+func (s *Setup) Recover(ctx context.Context, host *owned.Host) {
+	removed, err := host.Recover(ctx)
+	for _, what := range removed {
+		s.Log.Info("removed " + what)
+	}
+	if err != nil {
+		say.Log(s.Log.Warn, fmt.Errorf("what an earlier run left: %w", err))
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package deliver
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 	"voltar/report/notify"
 )
 
-// stillRunning tells people of a run that goes on and on, as its report comes only when it ends. It is the run's progress,
+// StillRunning tells people of a run that goes on and on, as its report comes only when it ends. It is the run's progress,
 // which it passes on.
-type stillRunning struct {
+type StillRunning struct {
 	backup.Progress
-	setup *setup
+	to    *Delivery
 	sleep func(ctx context.Context, d time.Duration) error
 
 	mu      sync.Mutex
@@ -29,8 +29,9 @@ type stillRunning struct {
 	done    int
 }
 
-func newStillRunning(s *setup, next backup.Progress) *stillRunning {
-	return &stillRunning{Progress: next, setup: s, sleep: sleep, atWork: make(map[string]time.Time)}
+// StillRunning returns what tells of a run that goes on and on; next is the progress that it passes on to.
+func (d *Delivery) StillRunning(next backup.Progress) *StillRunning {
+	return &StillRunning{Progress: next, to: d, sleep: sleep, atWork: make(map[string]time.Time)}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -43,23 +44,23 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // RunStarted implements backup.Progress.
-func (w *stillRunning) RunStarted(id string) {
+func (w *StillRunning) RunStarted(id string) {
 	w.mu.Lock()
-	w.id, w.started = id, w.setup.now()
+	w.id, w.started = id, w.to.Now()
 	w.mu.Unlock()
 	w.Progress.RunStarted(id)
 }
 
 // VolumeStarted implements backup.Progress.
-func (w *stillRunning) VolumeStarted(name string, sizeBytes int64) {
+func (w *StillRunning) VolumeStarted(name string, sizeBytes int64) {
 	w.mu.Lock()
-	w.atWork[name] = w.setup.now()
+	w.atWork[name] = w.to.Now()
 	w.mu.Unlock()
 	w.Progress.VolumeStarted(name, sizeBytes)
 }
 
 // VolumeEnded implements backup.Progress.
-func (w *stillRunning) VolumeEnded(result report.Volume) {
+func (w *StillRunning) VolumeEnded(result report.Volume) {
 	w.mu.Lock()
 	delete(w.atWork, result.Name)
 	w.done++
@@ -67,8 +68,8 @@ func (w *stillRunning) VolumeEnded(result report.Volume) {
 	w.Progress.VolumeEnded(result)
 }
 
-// watch tells each time that the run has gone on for one more span, until end is called.
-func (w *stillRunning) watch(ctx context.Context, span time.Duration) (end func()) {
+// Watch tells each time that the run has gone on for one more span, until end is called.
+func (w *StillRunning) Watch(ctx context.Context, span time.Duration) (end func()) {
 	if span <= 0 {
 		return func() {}
 	}
@@ -78,7 +79,7 @@ func (w *stillRunning) watch(ctx context.Context, span time.Duration) (end func(
 		defer close(ended)
 		for times := 1; w.sleep(ctx, span) == nil; times++ {
 			if err := w.tell(ctx, times, time.Duration(times)*span); err != nil {
-				say.Log(w.setup.log.Error, fmt.Errorf("cannot tell that the run is still going on: %w", err))
+				say.Log(w.to.Log.Error, fmt.Errorf("cannot tell that the run is still going on: %w", err))
 			}
 		}
 	}()
@@ -89,20 +90,20 @@ func (w *stillRunning) watch(ctx context.Context, span time.Duration) (end func(
 }
 
 // tell sends what is known of the run so far over every channel.
-func (w *stillRunning) tell(ctx context.Context, times int, after time.Duration) error {
-	routes, routesErr := w.setup.routes()
+func (w *StillRunning) tell(ctx context.Context, times int, after time.Duration) error {
+	routes, routesErr := w.to.routes()
 	message, err := notify.NewMessage(w.report(times, after), report.Options{Location: time.Local})
 	if err != nil {
 		return errors.Join(err, routesErr)
 	}
-	return errors.Join(w.setup.notifier(routes).Deliver(ctx, message, nil), routesErr)
+	return errors.Join(w.to.notifier(routes).Deliver(ctx, message, nil), routesErr)
 }
 
 // report is that of a run that has not ended.
-func (w *stillRunning) report(times int, after time.Duration) report.Run {
+func (w *StillRunning) report(times int, after time.Duration) report.Run {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := w.setup.now()
+	now := w.to.Now()
 	var names []string
 	for name, since := range w.atWork {
 		names = append(names, fmt.Sprintf("%s (since %s)", name, since.Local().Format("2006-01-02 15:04")))
@@ -113,8 +114,8 @@ func (w *stillRunning) report(times int, after time.Duration) report.Run {
 		at = "at work on " + strings.Join(names, ", ")
 	}
 	return report.Run{
-		Schema: report.Schema, ID: fmt.Sprintf("%s-running%d", w.id, times), Host: w.setup.host, Version: programVersion(),
-		Config: w.setup.config.Path(), Command: "run", Started: w.started, Ended: now,
+		Schema: report.Schema, ID: fmt.Sprintf("%s-running%d", w.id, times), Host: w.to.Host, Version: w.to.Version,
+		Config: w.to.Config.Path(), Command: "run", Started: w.started, Ended: now,
 		Errors: []report.Problem{{
 			Message: fmt.Sprintf("still running after %g hours: %s; volumes done: %d", after.Hours(), at, w.done),
 			Hint:    "`voltar cancel VOLUME` takes one out of the run; max_duration in [limits] bounds each",

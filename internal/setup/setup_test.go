@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"os"
@@ -33,12 +33,5 @@ func TestMachineID(t *testing.T) {
 	}
 	if _, err := readMachineID(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a machine without a number has one")
-	}
-}
-
-func TestMergeAsksForForce(t *testing.T) {
-	code, _, errs := voltar(t, "snapshot", "merge", "storage")
-	if code != exitUsage || !strings.Contains(errs, "would be lost") || !strings.Contains(errs, "--force") {
-		t.Errorf("exit code %d, %s", code, errs)
 	}
 }

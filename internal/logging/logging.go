@@ -1,10 +1,13 @@
-package main
+// Package logging writes the log: plain lines for people, structured records for systemd's journal.
+package logging
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 
@@ -12,6 +15,33 @@ import (
 
 	"voltar/internal/say"
 )
+
+// New returns the log at a level: "debug", "info", "warn" or "error". It writes plain lines to clean, which cleans what goes to
+// raw, or structured records to the journal when raw is the standard error that leads there. What libraries log by themselves,
+// as net/http does of an answer that nobody asked for, goes the same way, for who looks for faults: otherwise it would reach
+// the terminal as a server wrote it.
+func New(level string, clean, raw io.Writer) (*slog.Logger, error) {
+	handler, err := newHandler(level, clean, raw)
+	if err != nil {
+		return nil, err
+	}
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(handler, slog.LevelDebug).Writer())
+	return slog.New(handler), nil
+}
+
+func newHandler(name string, clean, raw io.Writer) (slog.Handler, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return nil, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", name)
+	}
+	if file, ok := raw.(*os.File); ok {
+		if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && file == os.Stderr {
+			return newJournalHandler(level), nil
+		}
+	}
+	return newLineHandler(clean, level), nil
+}
 
 // lineHandler writes one plain line for each record: "voltar: warning: message key=value".
 type lineHandler struct {

@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"io"
@@ -15,8 +15,8 @@ import (
 // progressLineEvery is how often a restore that nobody watches on a terminal says how far it is.
 const progressLineEvery = 30 * time.Second
 
-// restoreProgress shows how a restore goes on: a bar on a terminal, lines elsewhere.
-type restoreProgress struct {
+// Restore shows how a restore goes on: a bar on a terminal, lines elsewhere.
+type Restore struct {
 	log  *slog.Logger
 	bars *mpb.Progress // nil where no person watches
 	bar  *mpb.Bar
@@ -25,16 +25,17 @@ type restoreProgress struct {
 	done, total int64 // bytes
 }
 
-func newRestoreProgress(out io.Writer, log *slog.Logger) *restoreProgress {
-	p := &restoreProgress{log: log}
-	if isTerminal(out) {
+// NewRestore returns the progress of a restore on out.
+func NewRestore(out io.Writer, log *slog.Logger) *Restore {
+	p := &Restore{log: log}
+	if IsTerminal(out) {
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
 	}
 	return p
 }
 
 // Started opens the bar.
-func (p *restoreProgress) Started(totalBytes int64) {
+func (p *Restore) Started(totalBytes int64) {
 	p.total, p.began, p.told = totalBytes, time.Now(), time.Now()
 	if p.bars == nil {
 		return
@@ -47,10 +48,10 @@ func (p *restoreProgress) Started(totalBytes int64) {
 }
 
 // Step logs what is done next.
-func (p *restoreProgress) Step(text string) { p.log.Info(text) }
+func (p *Restore) Step(text string) { p.log.Info(text) }
 
 // Done moves on.
-func (p *restoreProgress) Done(bytes int64) {
+func (p *Restore) Done(bytes int64) {
 	p.done += bytes
 	if p.bar != nil {
 		p.bar.IncrInt64(bytes)
@@ -78,8 +79,8 @@ func progressLine(done, total int64, took time.Duration) string {
 	return line
 }
 
-// close leaves the terminal as it was found.
-func (p *restoreProgress) close() {
+// Close leaves the terminal as it was found.
+func (p *Restore) Close() {
 	if p.bars == nil {
 		return
 	}

@@ -1,20 +1,23 @@
-package main
+// Package progress shows how long work goes on: bars on a terminal, lines of the log elsewhere.
+package progress
 
 import (
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
 
 	"voltar/internal/say"
 	"voltar/report"
 )
 
-// progress shows how a run goes on: bars on a terminal, a line for each volume's start and end elsewhere.
-type progress struct {
+// Run shows how a run goes on: bars on a terminal, a line for each volume's start and end elsewhere.
+type Run struct {
 	log   *slog.Logger
 	bars  *mpb.Progress // nil where no person watches
 	doing string        // what is done to a volume
@@ -23,16 +26,17 @@ type progress struct {
 	byVol map[string]*mpb.Bar
 }
 
-func newProgress(out io.Writer, log *slog.Logger) *progress {
-	p := &progress{log: log, doing: "backing up", byVol: map[string]*mpb.Bar{}}
-	if isTerminal(out) {
+// NewRun returns the progress of a run on out. doing is what is done to each volume, for the log: "backing up".
+func NewRun(out io.Writer, log *slog.Logger, doing string) *Run {
+	p := &Run{log: log, doing: doing, byVol: map[string]*mpb.Bar{}}
+	if IsTerminal(out) {
 		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
 	}
 	return p
 }
 
 // RunStarted names the run in every line that follows.
-func (p *progress) RunStarted(id string) {
+func (p *Run) RunStarted(id string) {
 	p.log = p.log.With("run", id)
 	if p.bars == nil {
 		p.log.Info("the run begins")
@@ -40,7 +44,7 @@ func (p *progress) RunStarted(id string) {
 }
 
 // RunEnded logs what the run came to, where no report on the terminal says so.
-func (p *progress) RunEnded(result *report.Run) {
+func (p *Run) RunEnded(result *report.Run) {
 	if p.bars == nil {
 		p.log.Info(report.Subject(*result))
 	}
@@ -48,7 +52,7 @@ func (p *progress) RunEnded(result *report.Run) {
 
 // VolumeStarted opens a bar. The length is the volume's size: what of it is in use is known later, and a bar that jumps
 // to its end is better than one that goes past it.
-func (p *progress) VolumeStarted(name string, sizeBytes int64) {
+func (p *Run) VolumeStarted(name string, sizeBytes int64) {
 	if p.bars == nil {
 		p.log.Info(p.doing, "volume", name, "size", say.Size(sizeBytes))
 		return
@@ -62,7 +66,7 @@ func (p *progress) VolumeStarted(name string, sizeBytes int64) {
 }
 
 // VolumeRead moves a bar on.
-func (p *progress) VolumeRead(name string, bytes int64) {
+func (p *Run) VolumeRead(name string, bytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if bar := p.byVol[name]; bar != nil {
@@ -71,7 +75,7 @@ func (p *progress) VolumeRead(name string, bytes int64) {
 }
 
 // VolumeEnded closes a bar and logs what became of the volume.
-func (p *progress) VolumeEnded(result report.Volume) {
+func (p *Run) VolumeEnded(result report.Volume) {
 	p.mu.Lock()
 	bar := p.byVol[result.Name]
 	delete(p.byVol, result.Name)
@@ -89,8 +93,14 @@ func (p *progress) VolumeEnded(result report.Volume) {
 }
 
 // Close leaves the terminal as it was found.
-func (p *progress) Close() {
+func (p *Run) Close() {
 	if p.bars != nil {
 		p.bars.Wait()
 	}
+}
+
+// IsTerminal tells whether a stream is one that a person watches.
+func IsTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }

@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"cmp"
@@ -20,36 +20,36 @@ const (
 )
 
 // addQuiescing enters what the configuration says of hooks, groups and sources in the engine's options.
-func (s *setup) addQuiescing(o *backup.Options) {
-	for _, g := range s.config.Groups {
+func (s *Setup) addQuiescing(o *backup.Options) {
+	for _, g := range s.Config.Groups {
 		o.Groups = append(o.Groups, backup.Group{Name: g.Name, Freeze: s.freezes(g.Freeze), GoOn: g.OnFailure == config.FailureGoOn})
 	}
-	for _, h := range s.config.Hooks {
+	for _, h := range s.Config.Hooks {
 		if h.Scope == "run" {
 			o.Hooks = append(o.Hooks, hook(h))
 		}
 	}
-	for _, d := range s.config.Dumps {
+	for _, d := range s.Config.Dumps {
 		if len(d.Volumes) == 0 {
 			o.Sources.Dumps = append(o.Sources.Dumps, s.dump(d))
 		}
 	}
-	for _, d := range s.config.Streams {
+	for _, d := range s.Config.Streams {
 		o.Sources.Streams = append(o.Sources.Streams, s.dump(d))
 	}
-	for _, d := range s.config.Directories {
+	for _, d := range s.Config.Directories {
 		o.Sources.Directories = append(o.Sources.Directories, backup.Directory{
 			Name: d.Name, Path: d.Path, RequireMount: d.RequireMount, Level: s.level(d.Level),
-			Exclude: slices.Concat(s.config.Archive.Exclude, d.Exclude),
+			Exclude: slices.Concat(s.Config.Archive.Exclude, d.Exclude),
 		})
 	}
 }
 
 // volumeQuiescing enters what the configuration and the tags say of one volume. freeze are the guests that its
 // [[volume]] entries name.
-func (s *setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.Settings) {
+func (s *Setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.Settings) {
 	matches := func(pattern string) bool { return config.MatchVolume(pattern, v.VG, v.Name) }
-	for _, g := range s.config.Groups {
+	for _, g := range s.Config.Groups {
 		if slices.ContainsFunc(g.Volumes, matches) {
 			settings.Group = g.Name
 		}
@@ -63,19 +63,19 @@ func (s *setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.
 		}
 	}
 	settings.Freeze = s.freezes(freeze)
-	for _, h := range s.config.Hooks {
+	for _, h := range s.Config.Hooks {
 		if h.Scope != "run" && (len(h.Volumes) == 0 || slices.ContainsFunc(h.Volumes, matches)) {
 			settings.Hooks = append(settings.Hooks, hook(h))
 		}
 	}
-	for _, d := range s.config.Dumps {
+	for _, d := range s.Config.Dumps {
 		if slices.ContainsFunc(d.Volumes, matches) {
 			settings.Dumps = append(settings.Dumps, s.dump(d))
 		}
 	}
-	if s.config.EnableMySQLDump {
+	if s.Config.EnableMySQLDump {
 		for _, name := range freeze {
-			if g, found := s.config.Guest(name); found && g.Host != "" {
+			if g, found := s.Config.Guest(name); found && g.Host != "" {
 				settings.Dumps = append(settings.Dumps, s.dump(config.Dump{Name: name + ".mysql", Preset: quiesce.PresetMySQL, Guest: name}))
 			}
 		}
@@ -84,23 +84,23 @@ func (s *setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.
 
 // freezes are what guests stand for: their database first, then their filesystems. A name that no guest has, as a tag
 // may give it, becomes a freeze that cannot be made, which the report then tells.
-func (s *setup) freezes(guests []string) []quiesce.Freeze {
+func (s *Setup) freezes(guests []string) []quiesce.Freeze {
 	var list []quiesce.Freeze
 	for _, name := range guests {
 		if name == config.FreezeLocal {
-			list = append(list, quiesce.Freeze{Name: quiet.FreezeHere, Method: quiesce.MethodLocal, Must: s.opts.mustBeQuiet})
+			list = append(list, quiesce.Freeze{Name: quiet.FreezeHere, Method: quiesce.MethodLocal, Must: s.opts.MustBeQuiet})
 			continue
 		}
-		g, found := s.config.Guest(name)
+		g, found := s.Config.Guest(name)
 		if !found {
-			list = append(list, quiesce.Freeze{Name: name, Method: "of no [[guest]]", Must: s.opts.mustBeQuiet})
+			list = append(list, quiesce.Freeze{Name: name, Method: "of no [[guest]]", Must: s.opts.MustBeQuiet})
 			continue
 		}
 		f := quiesce.Freeze{
 			Name: g.Name, Method: quiesce.Method(g.Method), Mountpoints: g.Mountpoints, Remote: remote(g),
 			Socket: g.Socket, Domain: g.Domain, FreezeCommand: g.Freeze, ThawCommand: g.Thaw,
 			Deadline: g.Deadline.Span(), Timeout: g.Timeout.Span(), Retries: g.Retries,
-			Must: g.OnFailure == config.FailureFail || s.opts.mustBeQuiet,
+			Must: g.OnFailure == config.FailureFail || s.opts.MustBeQuiet,
 		}
 		if g.Database != "" {
 			database := f
@@ -125,20 +125,20 @@ func hook(h config.Hook) quiesce.Hook {
 	}
 }
 
-func (s *setup) dump(d config.Dump) backup.Dump {
+func (s *Setup) dump(d config.Dump) backup.Dump {
 	dump := backup.Dump{Level: s.level(d.Level)}
 	dump.Name, dump.Command, dump.Timeout, dump.Preset = d.Name, d.Command, d.Timeout.Span(), d.Preset
 	if d.Preset != "" {
 		dump.Command, dump.Trailer, _ = quiesce.PresetDump(d.Preset, d.Options) // checked when the file was read
 	}
-	if g, found := s.config.Guest(d.Guest); found {
+	if g, found := s.Config.Guest(d.Guest); found {
 		dump.Remote = remote(g)
 	}
 	return dump
 }
 
 // level is one that the configuration gives, or its general one.
-func (s *setup) level(name string) archive.Level {
-	level, _ := archive.ParseLevel(cmp.Or(name, s.config.Archive.Level)) // checked when the file was read
+func (s *Setup) level(name string) archive.Level {
+	level, _ := archive.ParseLevel(cmp.Or(name, s.Config.Archive.Level)) // checked when the file was read
 	return level
 }

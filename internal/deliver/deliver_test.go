@@ -1,4 +1,4 @@
-package main
+package deliver
 
 import (
 	"io"
@@ -17,6 +17,7 @@ import (
 
 	"voltar/internal/config"
 	"voltar/internal/deadunit"
+	"voltar/internal/exitcode"
 	"voltar/report"
 )
 
@@ -43,14 +44,14 @@ func newListener(t *testing.T) *listener {
 	return l
 }
 
-// testSetup is a setup with a state folder and a configuration of its own, and no host.
-func testSetup(t *testing.T, more string) *setup {
+// testDelivery is a delivery with a state folder and a configuration of its own, and no host.
+func testDelivery(t *testing.T, more string) *Delivery {
 	t.Helper()
 	cfg, err := config.Parse([]byte("state_dir = \"" + filepath.Join(t.TempDir(), "state") + "\"\n" + more))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &setup{config: cfg, host: "host", log: slog.New(slog.DiscardHandler), now: time.Now}
+	return &Delivery{Config: cfg, Host: "host", Log: slog.New(slog.DiscardHandler), Now: time.Now}
 }
 
 func finishedRun(id string, status report.VolumeStatus) *report.Run {
@@ -64,14 +65,14 @@ func finishedRun(id string, status report.VolumeStatus) *report.Run {
 func TestDeliverTellsWebhookPingAndMetrics(t *testing.T) {
 	l := newListener(t)
 	metrics := filepath.Join(t.TempDir(), "voltar.prom")
-	s := testSetup(t, "[ping]\nurl = \""+l.URL+"/ping\"\n[metrics]\ntextfile = \""+metrics+"\"\n"+
+	s := testDelivery(t, "[ping]\nurl = \""+l.URL+"/ping\"\n[metrics]\ntextfile = \""+metrics+"\"\n"+
 		"[[webhook]]\nname = \"all\"\nurl = \""+l.URL+"/all\"\ntemplate = \"ntfy\"\n"+
 		"[[webhook]]\nname = \"bad\"\nurl = \""+l.URL+"/bad\"\ntemplate = \"ntfy\"\nnotify = \"failure\"\n")
-	s.pingBegin(t.Context())
-	if err := s.deliver(t.Context(), finishedRun("good", report.VolumeOK), deliverOptions{whole: true}); err != nil {
+	s.Begin(t.Context())
+	if err := s.Run(t.Context(), finishedRun("good", report.VolumeOK), Options{Whole: true}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.deliver(t.Context(), finishedRun("bad", report.VolumeFailed), deliverOptions{whole: true}); err != nil {
+	if err := s.Run(t.Context(), finishedRun("bad", report.VolumeFailed), Options{Whole: true}); err != nil {
 		t.Fatal(err)
 	}
 	var paths []string
@@ -101,8 +102,8 @@ func TestDeliverTellsWebhookPingAndMetrics(t *testing.T) {
 func TestDeliverKeepsPartialRunsFromPingAndMetrics(t *testing.T) {
 	l := newListener(t)
 	metrics := filepath.Join(t.TempDir(), "voltar.prom")
-	s := testSetup(t, "[ping]\nurl = \""+l.URL+"/ping\"\n[metrics]\ntextfile = \""+metrics+"\"\n")
-	if err := s.deliver(t.Context(), finishedRun("some", report.VolumeOK), deliverOptions{}); err != nil {
+	s := testDelivery(t, "[ping]\nurl = \""+l.URL+"/ping\"\n[metrics]\ntextfile = \""+metrics+"\"\n")
+	if err := s.Run(t.Context(), finishedRun("some", report.VolumeOK), Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if len(l.heard) > 0 {
@@ -115,14 +116,14 @@ func TestDeliverKeepsPartialRunsFromPingAndMetrics(t *testing.T) {
 
 func TestOneRouteThatCannotBeUsedLeavesTheOthers(t *testing.T) {
 	l := newListener(t)
-	s := testSetup(t, "[[webhook]]\nname = \"broken\"\nsecret_url = { env = \"VOLTAR_TEST_NO_SUCH\" }\n"+
+	s := testDelivery(t, "[[webhook]]\nname = \"broken\"\nsecret_url = { env = \"VOLTAR_TEST_NO_SUCH\" }\n"+
 		"[[webhook]]\nname = \"works\"\nurl = \""+l.URL+"/works\"\ntemplate = \"ntfy\"\n")
 	run := finishedRun("good", report.VolumeOK)
-	err := s.deliver(t.Context(), run, deliverOptions{whole: true})
+	err := s.Run(t.Context(), run, Options{Whole: true})
 	if err == nil || !strings.Contains(err.Error(), "webhook broken") {
 		t.Errorf("error %v, want one that names the broken webhook", err)
 	}
-	if len(l.heard) != 1 || run.ExitCode != exitNotDelivered {
+	if len(l.heard) != 1 || run.ExitCode != exitcode.NotDelivered {
 		t.Errorf("heard %q, exit code %d", l.heard, run.ExitCode)
 	}
 }
@@ -135,8 +136,8 @@ func TestDeadUnitSaysHowItEnded(t *testing.T) {
 		{deadunit.Unit{Name: "u", Result: "signal", Killed: true, Status: 9}, []string{"killed by SIGKILL"}},
 		{deadunit.Unit{Name: "u", Result: "timeout", Killed: true, Status: 9}, []string{"did not end in time"}},
 		{deadunit.Unit{Name: "u", Result: "oom-kill", Killed: true, Status: 9}, []string{"out of memory"}},
-		{deadunit.Unit{Name: "u", Result: "exit-code", Status: exitUsage}, []string{"status 2", "configuration"}},
-		{deadunit.Unit{Name: "u", Result: "exit-code", Status: exitLocked}, []string{"status 4", "another run"}},
+		{deadunit.Unit{Name: "u", Result: "exit-code", Status: exitcode.Usage}, []string{"status 2", "configuration"}},
+		{deadunit.Unit{Name: "u", Result: "exit-code", Status: exitcode.Locked}, []string{"status 4", "another run"}},
 		{deadunit.Unit{Name: "u", Result: "exit-code", Status: 238}, []string{"status 238", "systemd could not start it"}},
 		{deadunit.Unit{Name: "u", Result: "start-limit-hit"}, []string{"start-limit-hit"}},
 		{deadunit.Unit{Name: "u", Result: "success"}, []string{"u failed"}},
@@ -161,7 +162,7 @@ func TestGoodRunsLeaveNoFailureMarker(t *testing.T) {
 	if marker, err := deadunit.TakeMarker("0123abcd"); err != nil || marker != (deadunit.Marker{}) {
 		t.Errorf("a good run left %+v (%v)", marker, err)
 	}
-	if err := writeFailureMarker(&report.Run{ID: "bad", ExitCode: exitAttention}, true); err != nil {
+	if err := writeFailureMarker(&report.Run{ID: "bad", ExitCode: exitcode.Attention}, true); err != nil {
 		t.Fatal(err)
 	}
 	if marker, err := deadunit.TakeMarker("0123abcd"); err != nil || marker != (deadunit.Marker{Run: "bad", Told: true}) {

@@ -1,36 +1,19 @@
-package main
+package cmdline
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
-	"github.com/urfave/cli/v2"
+	"voltar/internal/exitcode"
 
-	"voltar/internal/config"
+	"github.com/urfave/cli/v2"
 )
 
-func (a *app) manCommand() *cli.Command {
-	return &cli.Command{
-		Name: "man", Usage: "print a manual page as troff reads it: this program's, or voltar.toml's", ArgsUsage: "[voltar.toml]", Hidden: true,
-		Action: func(c *cli.Context) error {
-			var page string
-			switch c.Args().First() {
-			case "":
-				page = programPage(c.App)
-			case "voltar.toml":
-				page = configPage(config.Sample)
-			default:
-				return usageError{fmt.Errorf("no manual page %q: there is voltar.toml, or none for the program's own", c.Args().First())}
-			}
-			_, err := io.WriteString(a.rawOut, page)
-			return err
-		},
-	}
-}
-
 // manPage writes a page in the macros of man(7).
-type manPage struct{ strings.Builder }
+type manPage struct {
+	strings.Builder
+	version string
+}
 
 // text escapes what troff would take for its own.
 func manText(s string) string {
@@ -42,7 +25,7 @@ func manText(s string) string {
 }
 
 func (p *manPage) title(name string, section int, manual string) {
-	fmt.Fprintf(p, ".TH %s %d \"\" \"voltar %s\" \"%s\"\n", strings.ToUpper(name), section, manText(programVersion()), manual)
+	fmt.Fprintf(p, ".TH %s %d \"\" \"voltar %s\" \"%s\"\n", strings.ToUpper(name), section, manText(p.version), manual)
 }
 
 func (p *manPage) section(name string) { p.line(".SH " + strings.ToUpper(name)) }
@@ -103,9 +86,9 @@ func placeholderOf(usage string) (name, text string) {
 	return name, strings.ReplaceAll(usage, "`", "")
 }
 
-// programPage is voltar(8), made from what the program knows of its subcommands.
-func programPage(program *cli.App) string {
-	var p manPage
+// ProgramPage is voltar(8), made from what the program knows of its subcommands.
+func ProgramPage(program *cli.App, common []cli.Flag) string {
+	p := manPage{version: program.Version}
 	p.title("voltar", 8, "System Administration")
 	p.section("Name")
 	p.line(`voltar \- ` + manText(program.Usage))
@@ -119,22 +102,22 @@ func programPage(program *cli.App) string {
 		"backups by a policy, and mails a report. A VOLUME is VG/LV, or LV if that is unique.\n\n" +
 		"Results go to standard output, everything else to standard error or, under systemd, to the journal.")
 	p.section("Commands")
-	p.commands("voltar", program.Commands)
+	p.commands("voltar", program.Commands, common)
 	p.section("Common options")
 	p.line("Each command takes these, before or after its arguments.")
-	p.flags(commonFlags(), nil)
+	p.flags(common, nil)
 	p.section("Exit status")
 	for _, status := range []struct {
 		code int
 		text string
 	}{
-		{exitDone, "Done."},
-		{exitNothing, "Nothing succeeded, or nothing was selected."},
-		{exitUsage, "The command line or the configuration is wrong."},
-		{exitAttention, "Done, but something needs your attention: a volume, a destination or a file failed."},
-		{exitLocked, "Another run holds the lock."},
-		{exitNotDelivered, "The backups are good, but the report could not be delivered. It goes out with the next run."},
-		{exitInterrupted, "Interrupted, and cleaned up."},
+		{exitcode.Done, "Done."},
+		{exitcode.Nothing, "Nothing succeeded, or nothing was selected."},
+		{exitcode.Usage, "The command line or the configuration is wrong."},
+		{exitcode.Attention, "Done, but something needs your attention: a volume, a destination or a file failed."},
+		{exitcode.Locked, "Another run holds the lock."},
+		{exitcode.NotDelivered, "The backups are good, but the report could not be delivered. It goes out with the next run."},
+		{exitcode.Interrupted, "Interrupted, and cleaned up."},
 	} {
 		p.item(fmt.Sprintf(`\fB%d\fR`, status.code), status.text)
 	}
@@ -153,14 +136,14 @@ func programPage(program *cli.App) string {
 	return p.String()
 }
 
-func (p *manPage) commands(path string, list []*cli.Command) {
+func (p *manPage) commands(path string, list []*cli.Command, common []cli.Flag) {
 	for _, command := range list {
 		if command.Hidden {
 			continue
 		}
 		name := path + " " + command.Name
 		if len(command.Subcommands) > 0 {
-			p.commands(name, command.Subcommands)
+			p.commands(name, command.Subcommands, common)
 			continue
 		}
 		heading := `.SS "` + manText(name)
@@ -173,14 +156,14 @@ func (p *manPage) commands(path string, list []*cli.Command) {
 			text = strings.ToUpper(command.Usage[:1]) + command.Usage[1:] + "."
 		}
 		p.prose(text)
-		p.flags(command.Flags, commonFlags())
+		p.flags(command.Flags, common)
 	}
 }
 
-// configPage is voltar.toml(5), made from the commented file: tables become sections, comments prose, and keys stand as
+// ConfigPage is voltar.toml(5), made from the commented file: tables become sections, comments prose, and keys stand as
 // they are written.
-func configPage(sample string) string {
-	var p manPage
+func ConfigPage(sample, version string) string {
+	p := manPage{version: version}
 	p.title("voltar.toml", 5, "File Formats")
 	p.section("Name")
 	p.line(`voltar.toml \- configuration of voltar(8)`)

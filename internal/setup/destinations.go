@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 )
 
 // openStore opens a destination. One that cannot be opened stays in the run, and each use of it says why.
-func (s *setup) openStore(d config.Destination, memory *s3.Memory) store.Store {
+func (s *Setup) openStore(d config.Destination, memory *s3.Memory) store.Store {
 	if d.Type == "s3" {
 		opts, err := s.bucketOptions(d, memory)
 		if err != nil {
@@ -52,16 +52,16 @@ func recipientsOf(d config.Destination) (*agefile.Recipients, error) {
 	return recipients, nil
 }
 
-// bucketStateDir is where all buckets keep what outlives a run.
-func (s *setup) bucketStateDir() string { return filepath.Join(s.config.StateDir, "s3") }
+// BucketStateDir is where all buckets keep what outlives a run.
+func (s *Setup) BucketStateDir() string { return filepath.Join(s.Config.StateDir, "s3") }
 
-func (s *setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Options, error) {
+func (s *Setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Options, error) {
 	opts := s3.Options{
 		Endpoint: d.Endpoint, Bucket: d.Bucket, Prefix: d.Prefix, Region: d.Region, PathStyle: d.PathStyle, CAFile: d.CAFile,
 		Credentials:  s3.Credentials{AccessKey: d.AccessKey, InstanceRole: d.InstanceRole},
 		StorageClass: d.StorageClass, Encryption: d.SSE, Checksum: s3.Checksum(d.Checksum),
 		NoTags: d.Tags != nil && !*d.Tags, Lock: s3.Lock{Mode: d.ObjectLock.Mode, Days: d.ObjectLock.Days},
-		UploadLimit: d.UploadLimit.Bytes(), Memory: memory, StateDir: s.bucketStateDir(),
+		UploadLimit: d.UploadLimit.Bytes(), Memory: memory, StateDir: s.BucketStateDir(),
 		Timeout: s.patience(d), RetryFor: s.patience(d),
 	}
 	if d.SecretKey.Set() {

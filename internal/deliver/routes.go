@@ -1,4 +1,4 @@
-package main
+package deliver
 
 import (
 	"cmp"
@@ -24,17 +24,17 @@ const metricsPerm = 0o644
 
 // routes are the ways for reports that the configuration gives. One that cannot be used is in the error, beside which the
 // others are returned.
-func (s *setup) routes() ([]notify.Route, error) {
+func (d *Delivery) routes() ([]notify.Route, error) {
 	var routes []notify.Route
 	var all []error
-	if len(s.config.Mail.To) > 0 {
-		channel, err := s.mailChannel()
+	if len(d.Config.Mail.To) > 0 {
+		channel, err := d.mailChannel()
 		if err == nil {
-			routes = append(routes, notify.Route{Channel: channel, When: notify.When(s.config.Mail.Notify)})
+			routes = append(routes, notify.Route{Channel: channel, When: notify.When(d.Config.Mail.Notify)})
 		}
 		all = append(all, err)
 	}
-	for _, w := range s.config.Webhooks {
+	for _, w := range d.Config.Webhooks {
 		channel, err := webhookChannel(w)
 		if err == nil {
 			routes = append(routes, notify.Route{Channel: channel, When: notify.When(w.Notify)})
@@ -64,8 +64,8 @@ func webhookChannel(w config.Webhook) (notify.Channel, error) {
 }
 
 // pinger is the dead man's switch of the configuration, or nil.
-func (s *setup) pinger() (*notify.Ping, error) {
-	p := s.config.Ping
+func (d *Delivery) pinger() (*notify.Ping, error) {
+	p := d.Config.Ping
 	if !p.Set() {
 		return nil, nil
 	}
@@ -84,35 +84,35 @@ func (s *setup) pinger() (*notify.Ping, error) {
 	return notify.NewPing(opts)
 }
 
-// pingBegin tells the dead man's switch that a run begins. What goes wrong is for the log: where it lasts, the switch
+// Begin tells the dead man's switch that a run begins. What goes wrong is for the log: where it lasts, the switch
 // itself raises the alarm.
-func (s *setup) pingBegin(ctx context.Context) {
+func (d *Delivery) Begin(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, beginPingTimeout)
 	defer cancel()
-	ping, err := s.pinger()
+	ping, err := d.pinger()
 	if err == nil && ping != nil {
 		err = ping.Begin(ctx)
 	}
 	if err != nil {
-		s.log.Warn("could not send the ping at the start of the run", "err", err)
+		d.Log.Warn("could not send the ping at the start of the run", "err", err)
 	}
 }
 
 // pingEnd tells it how the run ended, and the report when that did not work.
-func (s *setup) pingEnd(ctx context.Context, result *report.Run) {
-	ping, err := s.pinger()
+func (d *Delivery) pingEnd(ctx context.Context, result *report.Run) {
+	ping, err := d.pinger()
 	if err == nil && ping != nil {
 		err = ping.Finish(ctx, *result)
 	}
 	if err != nil {
-		s.log.Warn("could not send the ping at the end of the run", "err", err)
+		d.Log.Warn("could not send the ping at the end of the run", "err", err)
 		result.Warnings = append(result.Warnings, *report.ProblemOf(say.WithHint(err, "look at [ping] in the configuration")))
 	}
 }
 
 // writeMetrics replaces the metrics file. Earlier runs, newest first, say when a volume that failed tonight last succeeded.
-func (s *setup) writeMetrics(result report.Run, earlier []report.Run) error {
-	path := s.config.Metrics.Textfile
+func (d *Delivery) writeMetrics(result report.Run, earlier []report.Run) error {
+	path := d.Config.Metrics.Textfile
 	if path == "" {
 		return nil
 	}
@@ -123,15 +123,10 @@ func (s *setup) writeMetrics(result report.Run, earlier []report.Run) error {
 	return nil
 }
 
-// past is the history of this host's runs.
-func (s *setup) past() *history.Store {
-	return history.New(filepath.Join(s.config.StateDir, "history"), durable.Host(nil), s.now)
-}
-
 // notifier sends over routes, and keeps what it cannot send.
-func (s *setup) notifier(routes []notify.Route) *notify.Notifier {
+func (d *Delivery) notifier(routes []notify.Route) *notify.Notifier {
 	return notify.New(routes, notify.Options{
-		Spool: notify.NewDir(filepath.Join(s.config.StateDir, "spool"), durable.Host(nil)),
-		Log:   s.log,
+		Spool: notify.NewDir(filepath.Join(d.Config.StateDir, "spool"), durable.Host(nil)),
+		Log:   d.Log,
 	})
 }

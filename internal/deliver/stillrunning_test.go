@@ -1,4 +1,4 @@
-package main
+package deliver
 
 import (
 	"context"
@@ -20,10 +20,10 @@ func (unwatched) VolumeEnded(report.Volume)   {}
 
 func TestRunThatGoesOnIsToldOverEveryChannel(t *testing.T) {
 	l := newListener(t)
-	s := testSetup(t, "[[webhook]]\nname = \"all\"\nurl = \""+l.URL+"/all\"\ntemplate = \"ntfy\"\n"+
+	s := testDelivery(t, "[[webhook]]\nname = \"all\"\nurl = \""+l.URL+"/all\"\ntemplate = \"ntfy\"\n"+
 		"[[webhook]]\nname = \"bad\"\nurl = \""+l.URL+"/bad\"\ntemplate = \"ntfy\"\nnotify = \"failure\"\n"+
 		"[[webhook]]\nname = \"new\"\nurl = \""+l.URL+"/new\"\ntemplate = \"ntfy\"\nnotify = \"change\"\n")
-	w := newStillRunning(s, unwatched{})
+	w := s.StillRunning(unwatched{})
 	w.RunStarted("20261120T010001Z-3f9a0c")
 	w.VolumeStarted("vg/quick", 1)
 	w.VolumeStarted("vg/slow", 1)
@@ -40,7 +40,7 @@ func TestRunThatGoesOnIsToldOverEveryChannel(t *testing.T) {
 		}
 		return nil
 	}
-	end := w.watch(t.Context(), s.config.Limits.TellAfter.Span())
+	end := w.Watch(t.Context(), s.Config.Limits.TellAfter.Span())
 	<-told
 	end()
 	for _, channel := range []string{"/all", "/bad", "/new"} {
@@ -59,7 +59,7 @@ func TestRunThatGoesOnIsToldOverEveryChannel(t *testing.T) {
 }
 
 func TestRunThatEndsInTimeIsNotTold(t *testing.T) {
-	w := newStillRunning(testSetup(t, ""), unwatched{})
-	w.watch(t.Context(), time.Hour)()
-	w.watch(t.Context(), 0)()
+	w := testDelivery(t, "").StillRunning(unwatched{})
+	w.Watch(t.Context(), time.Hour)()
+	w.Watch(t.Context(), 0)()
 }

@@ -1,22 +1,25 @@
-package main
+// Package cmdline is what the command line of voltar has beyond urfave/cli: flags behind arguments, and manual pages.
+package cmdline
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"voltar/internal/exitcode"
+
 	"github.com/urfave/cli/v2"
 )
 
-// reorder rewrites a command line so that urfave/cli, which stops reading flags at the first argument, sees every flag:
+// Reorder rewrites a command line so that urfave/cli, which stops reading flags at the first argument, sees every flag:
 // first the names of the command and its subcommands, then its flags, then its arguments. Common flags may stand before
 // the command. An argument that begins with "-" is refused: no volume, backup or path of ours does, so it is a flag that
 // nobody would have read.
-func reorder(program *cli.App, args []string) ([]string, error) {
+func Reorder(program *cli.App, common []cli.Flag, args []string) ([]string, error) {
 	if slices.Contains(args, "--generate-bash-completion") {
 		return args, nil
 	}
-	known := flagKinds(commonFlags())
+	known := flagKinds(common)
 	commands := program.Commands
 	path, flags, operands := []string{args[0]}, []string{}, []string{}
 	for i := 1; i < len(args); i++ {
@@ -45,11 +48,11 @@ func reorder(program *cli.App, args []string) ([]string, error) {
 		operands = append(operands, arg)
 	}
 	if len(path) == 1 && len(operands) > 0 {
-		return nil, usageError{fmt.Errorf("unknown command %q: see `voltar --help`", operands[0])}
+		return nil, exitcode.UsageError(fmt.Errorf("unknown command %q: see `voltar --help`", operands[0]))
 	}
 	for _, operand := range operands {
 		if strings.HasPrefix(operand, "-") {
-			return nil, usageError{fmt.Errorf("argument %q begins with a dash: flags stand before \"--\"", operand)}
+			return nil, exitcode.UsageError(fmt.Errorf("argument %q begins with a dash: flags stand before \"--\"", operand))
 		}
 	}
 	return slices.Concat(path, flags, operands), nil

@@ -1,0 +1,236 @@
+// Package deliver brings reports to people and programs as the configuration says: by mail, webhook, ping and metrics, and to the
+// history. What cannot be sent is kept, and goes out with a later run.
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"voltar/internal/config"
+	"voltar/internal/durable"
+	"voltar/internal/exitcode"
+	"voltar/internal/history"
+	"voltar/internal/hostcmd"
+	"voltar/report"
+	"voltar/report/notify"
+)
+
+// historyRuns is how many past runs are kept.
+const historyRuns = 400
+
+// trendRuns is how many of them the picture in the mail shows.
+const trendRuns = 30
+
+// deliverTimeout bounds sending the report, which goes on when the run was interrupted.
+const deliverTimeout = 5 * time.Minute
+
+// flushTimeout bounds sending what is kept of earlier runs, which must leave time for tonight's.
+const flushTimeout = 90 * time.Second
+
+// Delivery is what knows the ways of reports.
+type Delivery struct {
+	Config  *config.Config
+	Host    string // this one
+	Version string // of the program
+	Runner  *hostcmd.Runner
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Past is the history of this host's runs.
+func (d *Delivery) Past() *history.Store {
+	return history.New(filepath.Join(d.Config.StateDir, "history"), durable.Host(nil), d.Now)
+}
+
+// Options say who hears of a run.
+type Options struct {
+	NoMail bool
+	// Whole is a run over all that the configuration selects. The dead man's switch and the metrics do not hear of others,
+	// which would look as if everything was backed up.
+	Whole bool
+}
+
+// Run sends the report, after those that could not be sent before, keeps it in the history and writes the metrics.
+// When the error says that it was not delivered, it is kept and goes out with the next run.
+func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliverTimeout)
+	defer cancel()
+	past := d.Past()
+	runs, err := past.Earlier()
+	if err != nil {
+		d.Log.Warn("the history cannot be read completely", "err", err)
+	}
+	history.NoteProofs(result, runs)
+	runs = history.OfCommand(runs, result.Command)
+	if o.Whole {
+		d.pingEnd(ctx, result)
+	}
+	var sendErr error
+	told := false
+	if !o.NoMail {
+		told, sendErr = d.send(ctx, result, runs)
+		if sendErr != nil && result.ExitCode == exitcode.Done {
+			result.ExitCode = exitcode.NotDelivered
+		}
+	}
+	if o.Whole {
+		if err := d.writeMetrics(*result, runs); err != nil {
+			d.Log.Warn("the metrics are not up to date", "err", err)
+		}
+	}
+	if err := past.Save(*result); err != nil {
+		d.Log.Warn("the report cannot be kept in the history", "err", err)
+	}
+	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
+		d.Log.Warn("the history cannot be pruned", "err", err)
+	}
+	if err := writeFailureMarker(result, told); err != nil {
+		d.Log.Warn("systemd will report this run a second time", "err", err)
+	}
+	return sendErr
+}
+
+// send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or
+// wants none of this kind.
+func (d *Delivery) send(ctx context.Context, result *report.Run, earlier []report.Run) (told bool, err error) {
+	routes, routesErr := d.routes()
+	if len(routes) == 0 {
+		return false, routesErr
+	}
+	notifier := d.notifier(routes)
+	result.Warnings = append(result.Warnings, sendKept(ctx, notifier)...)
+	message, err := notify.NewMessage(*result, report.Options{
+		Location: time.Local, History: history.Points(earlier[:min(len(earlier), trendRuns)]),
+	})
+	if err != nil {
+		return false, errors.Join(err, routesErr)
+	}
+	var previous *report.Run
+	if len(earlier) > 0 {
+		previous = &earlier[0]
+	}
+	err = errors.Join(notifier.Deliver(ctx, message, previous), routesErr)
+	return err == nil, err
+}
+
+// sendKept sends what earlier runs could not.
+func sendKept(ctx context.Context, notifier *notify.Notifier) []report.Problem {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	return notifier.Flush(ctx)
+}
+
+// mailChannel is the mail server of the configuration, or the host's sendmail.
+func (d *Delivery) mailChannel() (notify.Channel, error) {
+	m := d.Config.Mail
+	addresses := notify.Addresses{From: m.From, To: m.To}
+	if addresses.From == "" {
+		addresses.From = "root@" + d.Host
+	}
+	if m.Server == "" {
+		return notify.NewSendmail(addresses, d.runSendmail)
+	}
+	password := ""
+	if m.Password.Set() {
+		var err error
+		if password, err = m.Password.Read(); err != nil {
+			return nil, err
+		}
+	}
+	return notify.NewSMTP(notify.SMTPOptions{
+		Addresses: addresses, Host: m.Server, Port: m.Port, Encryption: notify.Encryption(m.TLS),
+		Username: m.Username, Password: password, CAFile: m.CAFile, Timeout: m.Timeout.Span(),
+	})
+}
+
+func (d *Delivery) runSendmail(ctx context.Context, args []string, message []byte) error {
+	_, err := d.Runner.Run(ctx, hostcmd.Cmd{
+		Name: d.Config.Mail.Sendmail, Args: args, Stdin: bytes.NewReader(message), Timeout: d.Config.Mail.Timeout.Span(),
+	})
+	return err
+}
+
+// TestMail sends a report of a run that did nothing.
+func (d *Delivery) TestMail(ctx context.Context) error {
+	channel, err := d.mailChannel()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	id := fmt.Sprint("test-", now.UnixNano()) // a mail server that drops what it has had would drop the second test
+	run := report.Run{Schema: report.Schema, ID: id, Host: d.Host, Version: d.Version, Config: d.Config.Path(), Command: "check",
+		Started: now, Ended: now, Warnings: []report.Problem{{Message: "This is a test: no volume was backed up."}}}
+	message, err := notify.NewMessage(run, report.Options{Location: time.Local})
+	if err != nil {
+		return err
+	}
+	if err := channel.Send(ctx, message); err != nil {
+		return fmt.Errorf("the test mail was not sent: %w", err)
+	}
+	return nil
+}
+
+// SMTPPort is the port that a connection to the mail server would use.
+func SMTPPort(m config.Mail) int {
+	switch {
+	case m.Port != 0:
+		return m.Port
+	case m.TLS == "tls":
+		return 465
+	case m.TLS == "none":
+		return 25
+	}
+	return 587
+}
+
+// Verification mails the report of a verification, where that is asked for, and keeps it in the history.
+func (d *Delivery) Verification(ctx context.Context, run *report.Run, mail bool) {
+	past := d.Past()
+	told := false
+	if mail {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliverTimeout)
+		defer cancel()
+		runs, err := past.Earlier()
+		if err != nil {
+			d.Log.Warn("the history cannot be read completely", "err", err)
+		}
+		if told, err = d.send(ctx, run, history.OfCommand(runs, run.Command)); err != nil {
+			d.Log.Error("the report was not delivered", "err", err)
+			if run.ExitCode == exitcode.Done {
+				run.ExitCode = exitcode.NotDelivered
+			}
+		}
+	}
+	if run.Host == d.Host { // the history is of this host's volumes
+		if err := past.Save(*run); err != nil {
+			d.Log.Warn("the report cannot be kept in the history", "err", err)
+		}
+	}
+	if err := writeFailureMarker(run, told); err != nil {
+		d.Log.Warn("systemd will report this a second time", "err", err)
+	}
+}
+
+// Again mails a run of the history, whatever the configuration says of when to mail.
+func (d *Delivery) Again(ctx context.Context, run report.Run, opts report.Options) error {
+	if len(d.Config.Mail.To) == 0 {
+		return exitcode.UsageError(errors.New("there are no recipients of mail: add [mail] to the configuration"))
+	}
+	channel, err := d.mailChannel()
+	if err != nil {
+		return err
+	}
+	message, err := notify.NewMessage(run, opts)
+	if err != nil {
+		return err
+	}
+	if err := channel.Send(ctx, message); err != nil {
+		return fmt.Errorf("the report was not sent: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"voltar/internal/catalog"
+	"voltar/internal/clock"
+	"voltar/internal/exitcode"
+	"voltar/internal/say"
+)
+
+// ErrNoDestination is for commands that have nowhere to look.
+var ErrNoDestination = exitcode.UsageError(errors.New("there is no destination: add one to the configuration, or give --from DIR/"))
+
+// FindBackup finds what "VOLUME[@TIME]" means on the destinations of --from. One that does not answer is passed over with a
+// warning when another has the backup.
+func (s *Setup) FindBackup(ctx context.Context, from, host, text string) (Destination, catalog.Backup, error) {
+	stores, err := s.StoresFrom(from)
+	if err != nil {
+		return Destination{}, catalog.Backup{}, err
+	}
+	if len(stores) == 0 {
+		return Destination{}, catalog.Backup{}, ErrNoDestination
+	}
+	filter := catalog.Filter{Damage: s.Damage(), Now: s.Now()}
+	found, err := catalog.Find(ctx, Named(stores), s.HostOr(host), text, filter)
+	if err != nil {
+		return Destination{}, catalog.Backup{}, err
+	}
+	for _, err := range found.Others {
+		say.Log(s.Log.Warn, err)
+	}
+	if found.Damage != "" {
+		s.Log.Warn(fmt.Sprintf("%s on %s is damaged: %s", found.ID, stores[found.At].Name, found.Damage))
+	}
+	var ahead []string
+	for _, id := range found.Ahead {
+		ahead = append(ahead, id.String())
+	}
+	switch {
+	case clock.IsAhead(found.ID.Time, filter.Now):
+		s.Log.Warn(fmt.Sprintf("%s is dated ahead of this host's clock: it may not be what its time says", found.ID))
+	case len(ahead) > 0:
+		s.Log.Warn(fmt.Sprintf("%s is taken, and not %s, dated ahead of this host's clock: is the clock right?", found.ID,
+			strings.Join(ahead, ", ")))
+	}
+	return stores[found.At], found.Backup, nil
+}
+
+// Named are the stores with their names alone.
+func Named(stores []Destination) []catalog.Destination {
+	var list []catalog.Destination
+	for _, d := range stores {
+		list = append(list, d.Destination.Destination)
+	}
+	return list
+}
+
+// StoresFrom returns the destination of a name, the folder of a path, which has a slash, or all destinations without either.
+func (s *Setup) StoresFrom(name string) ([]Destination, error) {
+	if name == "" {
+		return s.Stores, nil
+	}
+	if strings.Contains(name, "/") {
+		if _, err := os.Stat(name); err != nil {
+			return nil, exitcode.UsageError(fmt.Errorf("--from: %w", err))
+		}
+		s.Stores = nil
+		err := s.openStores(name)
+		return s.Stores, err
+	}
+	for _, d := range s.Stores {
+		if d.Name == name {
+			return []Destination{d}, nil
+		}
+	}
+	return nil, exitcode.UsageError(fmt.Errorf("there is no destination %q in the configuration", name))
+}
