@@ -221,7 +221,7 @@ func (s Secret) Read() (string, error) {
 			return "", fmt.Errorf("%s can be read by others: run `chmod 600 %s`", file, file)
 		}
 	}
-	content, err := os.ReadFile(file)
+	content, err := safedir.ReadFile(file)
 	return strings.TrimRight(string(content), "\r\n"), err
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"voltar/internal/safedir"
 )
 
 func TestSampleIsTheDefault(t *testing.T) {
@@ -150,6 +153,23 @@ func TestSecretRefusesAFileThatOthersCanRead(t *testing.T) {
 	}
 	if _, err := (Secret{File: file}).Read(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("error %v, want one that says chmod 600", err)
+	}
+}
+
+func TestFilesThatOthersCanExchangeAreRefused(t *testing.T) {
+	open := t.TempDir() // in a folder that lets nobody in, which would be good enough
+	if err := errors.Join(os.Chmod(filepath.Dir(open), 0o755), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(open, "file")
+	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (Secret{File: file}).Read(); !errors.Is(err, safedir.ErrUntrusted) {
+		t.Errorf("the secret %q was read: %v", got, err)
+	}
+	if got, err := (Webhook{TemplateFile: file}).Body(); !errors.Is(err, safedir.ErrUntrusted) {
+		t.Errorf("the template %q was read: %v", got, err)
 	}
 }
 

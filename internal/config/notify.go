@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
+
+	"voltar/internal/safedir"
 )
 
 // Webhook is one more way for the report, beside the mail.
@@ -48,7 +49,7 @@ func (w Webhook) Body() (string, error) {
 	if w.TemplateFile == "" {
 		return w.Template, nil
 	}
-	text, err := os.ReadFile(w.TemplateFile)
+	text, err := safedir.ReadFile(w.TemplateFile)
 	return string(text), err
 }
 

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
+
+	"voltar/internal/safedir"
 )
 
 // Encryption says how a connection to a mail server is protected.
@@ -83,7 +84,7 @@ func readCAs(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(path)
+	pem, err := safedir.ReadFile(path) // whoever writes to it reads what is sent
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the CA file: %w", err)
 	}

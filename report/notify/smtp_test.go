@@ -28,6 +28,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
 
+	"voltar/internal/safedir"
 	"voltar/report"
 )
 
@@ -525,6 +526,10 @@ func TestSMTPOptionErrors(t *testing.T) {
 	if err := os.WriteFile(notPEM, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := filepath.Join(t.TempDir(), "open.pem")
+	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name   string
 		change func(*SMTPOptions)
@@ -536,6 +541,7 @@ func TestSMTPOptionErrors(t *testing.T) {
 		{"bad recipient", func(o *SMTPOptions) { o.Addresses.To = []string{"nobody"} }, "recipient"},
 		{"encryption", func(o *SMTPOptions) { o.Encryption = "ssl" }, "starttls, tls or none"},
 		{"no CA file", func(o *SMTPOptions) { o.CAFile = "/nowhere/ca.pem" }, "CA file"},
+		{"CA file that others can change", func(o *SMTPOptions) { o.CAFile = open }, safedir.ErrUntrusted.Error()},
 		{"CA file without a certificate", func(o *SMTPOptions) { o.CAFile = notPEM }, "PEM"},
 		{"port", func(o *SMTPOptions) { o.Port = 70000 }, "port"},
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"voltar/internal/safedir"
 	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/s3/s3test"
@@ -195,6 +196,10 @@ func TestOpenRefuses(t *testing.T) {
 	if err := os.WriteFile(noPEM, []byte("key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := filepath.Join(t.TempDir(), "open.pem")
+	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		change func(*Options)
 		want   string
@@ -210,6 +215,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no account":       {func(o *Options) { o.Credentials = Credentials{} }, "AWS_ACCESS_KEY_ID"},
 		"missing CA file":  {func(o *Options) { o.CAFile = "/nowhere/ca.pem" }, "ca_file"},
 		"CA file of a key": {func(o *Options) { o.CAFile = noPEM }, "PEM"},
+		"CA file of all":   {func(o *Options) { o.CAFile = open }, safedir.ErrUntrusted.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("AWS_ACCESS_KEY_ID", "")

@@ -26,6 +26,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/encrypt"
 
 	"voltar/internal/durable"
+	"voltar/internal/safedir"
 	"voltar/internal/say"
 	"voltar/internal/store"
 )
@@ -191,7 +192,7 @@ func (s *Store) transport() (*http.Transport, error) {
 	if s.opts.CAFile == "" {
 		return t, nil
 	}
-	pem, err := os.ReadFile(s.opts.CAFile)
+	pem, err := safedir.ReadFile(s.opts.CAFile) // whoever writes to it reads and forges what is sent
 	if err != nil {
 		return nil, fmt.Errorf("cannot read ca_file: %w", err)
 	}
