@@ -40,7 +40,7 @@ SIZE := 4096
 ONLY :=
 
 .PHONY: help setup packages kernel build deb lint-deb lab demo fmt lint test test-host test-lab test-slow test-boot \
-	test-faults test-mutations fuzz fuzz-long clean \
+	test-faults test-mutations fuzz fuzz-long pictures clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
 help: ## list the targets
@@ -175,7 +175,7 @@ lint: $(GOLANGCI_LINT) $(DEADCODE) ## check format, style, the import rules, and
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go'))
 	if [ -n "$$unformatted" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$unformatted" >&2; exit 1; fi
 	$(GOLANGCI_LINT) run --allow-parallel-runners
-	unused=$$($(DEADCODE) ./cmd/voltar && $(DEADCODE) -test -tags slow,boot ./...) # what the program never calls, and what tests do not
+	unused=$$($(DEADCODE) ./cmd/voltar && $(DEADCODE) -test -tags slow,boot,pictures ./...) # what the program never calls, and what tests do not
 	if [ -n "$$unused" ]; then printf 'nothing calls these:\n%s\n' "$$unused" >&2; exit 1; fi
 
 test-host: ## run all tests that need no machine, under the race detector
@@ -220,8 +220,15 @@ fuzz: ## share a minute of fuzzing out among all fuzz targets
 fuzz-long: ## fuzz each target for ten minutes
 	internal/lab/fuzz.sh 600 each
 
+# What people see is looked at by people. This fails only where the layout breaks: a page that is too wide, texts that overlap, are cut
+# off or can hardly be read.
+pictures: PACKAGES := chromium fonts-liberation fonts-dejavu-core
+pictures: packages ## render the mail and the status page in a headless Chromium, light and dark, wide and narrow; writes pictures/
+	rm -rf pictures
+	go test -tags pictures -count 1 -timeout 30m -run '^Test(Pictures|Layout|Page)' ./report
+
 clean: ## remove what the targets above made, but not the tools
-	rm -rf voltar demo dist
+	rm -rf voltar demo dist pictures
 
 .ONESHELL:
 .NOTPARALLEL:

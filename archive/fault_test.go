@@ -173,7 +173,7 @@ func TestDamage(t *testing.T) {
 		},
 		"grows": {
 			fault: statAfterRead("small", func(st *unix.Statx_t) { st.Size++ }), path: "small",
-			reason: "changed size from 100 to 101", stored: true,
+			reason: "changed size from 100 B to 101 B", stored: true,
 		},
 		"written to": {
 			fault: statAfterRead("small", func(st *unix.Statx_t) { st.Mtime.Nsec ^= 1 }), path: "small",

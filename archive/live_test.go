@@ -28,7 +28,7 @@ func TestChangesOfALiveTreeAreNoDamage(t *testing.T) {
 		faults           []func(*system)
 		changed, damaged string // reasons
 	}{
-		"grows":                     {[]func(*system){statAfterRead("small", func(st *unix.Statx_t) { st.Size++ })}, "changed size from 100 to 101", ""},
+		"grows":                     {[]func(*system){statAfterRead("small", func(st *unix.Statx_t) { st.Size++ })}, "changed size from 100 B to 101 B", ""},
 		"is written to":             {[]func(*system){statAfterRead("small", func(st *unix.Statx_t) { st.Mtime.Nsec ^= 1 })}, "changed while", ""},
 		"is cut":                    {[]func(*system){cut, shrunk}, "ends early, at byte 1000", ""},
 		"ends early and is as ever": {[]func(*system){cut}, "", "ends early, at byte 1000"},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 const (
@@ -703,7 +705,7 @@ func (it *item) changeTo(after *unix.Statx_t) string {
 	case keyOf(after) != keyOf(&it.st):
 		return "another file took its place while the tree was read"
 	case after.Size != it.st.Size:
-		return fmt.Sprintf("changed size from %d to %d while it was read", it.st.Size, after.Size)
+		return fmt.Sprintf("changed size from %s to %s while it was read", say.Size(int64(it.st.Size)), say.Size(int64(after.Size)))
 	case after.Mtime != it.st.Mtime || after.Ctime != it.st.Ctime:
 		return "changed while it was read"
 	}

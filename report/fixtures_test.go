@@ -76,7 +76,7 @@ func oneFailed() Run {
 func allFailed() Run {
 	run := goodRun()
 	run.ExitCode = 1
-	problem := &Problem{Message: "/BACKUPS is not mounted", Hint: "mount it, or unset require_mount"}
+	problem := &Problem{Message: "/BACKUPS is not mounted", Hint: "mount it, or unset require_mount", Destinations: []string{"disk"}}
 	run.Destinations[0].Error = problem
 	run.Destinations[0].BackupBytes, run.Destinations[0].TotalBytes, run.Destinations[0].FreeBytes = -1, -1, -1
 	run.Destinations[0].Notes = nil
@@ -84,11 +84,12 @@ func allFailed() Run {
 		run.Volumes[i] = Volume{
 			Name: v.Name, Status: VolumeFailed, Started: night, Ended: night.Add(40 * time.Millisecond),
 			SizeBytes: v.SizeBytes, PreviousStoredBytes: v.PreviousStoredBytes, Ledger: Ledger{FailedBytes: v.SizeBytes},
-			Error: &Problem{Message: "no destination is left to write to"}, LastVerified: v.LastVerified,
+			Error:  &Problem{Message: "no destination took the backup\ndestination disk: /BACKUPS is not mounted", Destinations: []string{"disk"}},
+			Copies: []Copy{{Destination: "disk", Error: problem}}, LastVerified: v.LastVerified,
 		}
 	}
 	run.Volumes[0].LastGood = &time.Time{} // there is none
-	// What the destinations said of the volume is told once.
+	// What befell the volume alone on that destination is told with the volume, once.
 	run.Volumes[1].Error.Message = "no destination took the backup\ndestination disk: it is full"
 	run.Volumes[1].Quiesce = "crash-consistent" // of no backup
 	run.Volumes[1].Copies = []Copy{{Destination: "disk", Error: &Problem{Message: "it is full"}}}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,10 +12,29 @@ import (
 	"voltar/internal/say"
 )
 
-// cleaned returns a copy of run in which every string is clean. It goes by the type's shape, so that a field added
-// later cannot be forgotten. Only the texts of a Problem keep their line breaks.
+// Bounds of what a rendering for people shows of one text. The JSON has all of it.
+const (
+	textLimit = 512 // characters of a line
+	lineLimit = 60  // lines of a problem
+)
+
+// cleaned returns a copy of run in which every string is clean and bounded. It goes by the type's shape, so that a field
+// added later cannot be forgotten. Only the texts of a Problem keep their line breaks.
 func cleaned(run Run) Run {
-	return cleanedValue(reflect.ValueOf(run), say.Clean).Interface().(Run)
+	return cleanedValue(reflect.ValueOf(run), cleanedText).Interface().(Run)
+}
+
+func cleanedText(s string) string { return shorten(say.Clean(s), textLimit) }
+
+func cleanedLines(s string) string {
+	lines := strings.Split(say.CleanLines(strings.TrimSpace(s)), "\n")
+	if more := len(lines) - lineLimit; more > 0 {
+		lines = append(lines[:lineLimit], fmt.Sprintf("… and %s", plural(int64(more), "more line")))
+	}
+	for i := range lines {
+		lines[i] = shorten(lines[i], textLimit)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func cleanedValue(v reflect.Value, cleanText func(string) string) reflect.Value {
@@ -27,7 +47,7 @@ func cleanedValue(v reflect.Value, cleanText func(string) string) reflect.Value 
 			return v
 		}
 		if v.Type() == reflect.TypeFor[Problem]() {
-			cleanText = func(s string) string { return say.CleanLines(strings.TrimSpace(s)) }
+			cleanText = cleanedLines
 		}
 		for i := range v.NumField() {
 			out.Field(i).Set(cleanedValue(v.Field(i), cleanText))
@@ -106,6 +126,16 @@ func shorten(s string, limit int) string {
 	return strings.TrimRight(string([]rune(s)[:limit-1]), " ") + "…"
 }
 
+// squeeze cuts the middle out of a name that is longer than limit characters.
+func squeeze(s string, limit int) string {
+	runes := []rune(s)
+	if len(runes) <= limit {
+		return s
+	}
+	tail := limit / 2
+	return string(runes[:limit-tail-1]) + "…" + string(runes[len(runes)-tail:])
+}
+
 // formatAge tells how long before now something was.
 func formatAge(now, then time.Time) string {
 	age := now.Sub(then)
@@ -117,4 +147,27 @@ func formatAge(now, then time.Time) string {
 	default:
 		return plural(int64(age/time.Hour), "hour") + " ago"
 	}
+}
+
+// listed gives the first names of a list and how many more there are.
+func listed(names []string, limit int) string {
+	shown := names[:min(limit, len(names))]
+	if more := len(names) - len(shown); more > 0 {
+		return fmt.Sprintf("%s and %s more", strings.Join(shown, ", "), say.Count(int64(more)))
+	}
+	return strings.Join(shown, ", ")
+}
+
+// safeName are names that a shell takes as they are.
+var safeName = regexp.MustCompile(`^[A-Za-z0-9@][A-Za-z0-9@/_.+-]*$`)
+
+// command puts names behind a command line, or returns "" where one is not fit to be typed.
+func command(line string, names ...string) string {
+	for _, name := range names {
+		if !safeName.MatchString(name) {
+			return ""
+		}
+		line += " " + name
+	}
+	return line
 }

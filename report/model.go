@@ -43,12 +43,16 @@ type Run struct {
 	Warnings       []Problem     `json:"warnings,omitempty"`
 	Errors         []Problem     `json:"errors,omitempty"` // of the run itself
 	PlannedVolumes int           `json:"planned_volumes"`  // volumes selected, done or not
+	// LastGood is, of the volumes without a result, the oldest of their newest good backups, by earlier reports.
+	LastGood *time.Time `json:"last_good,omitempty"`
 }
 
 // Problem is a cause and what to do about it.
 type Problem struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"` // one line for each thing that can be done
+	// Destinations are those whose failure this is, by name: it is told with them.
+	Destinations []string `json:"destinations,omitempty"`
 }
 
 // ProblemOf turns an error into one problem with all hints that it carries.
@@ -100,7 +104,9 @@ type Volume struct {
 	Copies              []Copy       `json:"copies,omitempty"` // one for each destination
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
-	LastGood            *time.Time   `json:"last_good,omitempty"` // of one that is not ok: its newest good backup; zero when there is none
+	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
+	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok: its newest good backup; zero when there is none
+	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // LastGood is of an earlier report: no destination could be asked
 }
 
 // Snapshot is the use of one LVM snapshot.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"voltar/internal/say"
 )
@@ -17,36 +18,67 @@ func TestEachCauseKeepsItsHint(t *testing.T) {
 
 	run := goodRun()
 	run.Errors = ProblemsOf(both)
-	for i, err := range []error{disk, offsite} {
-		run.Destinations = append(run.Destinations, Destination{Name: fmt.Sprintf("d%d", i), Error: ProblemOf(errors.Unwrap(err))})
-	}
-	run.Volumes[0].Status, run.Volumes[0].Error = VolumeFailed, ProblemOf(fmt.Errorf("write: %w", errors.Join(disk, offsite)))
 	text := Text(run, Options{})
-	for _, want := range []string{
-		`
+	if want := `
 no destination can be written to
+$ voltar check
 destination disk: nothing is mounted at /backups
 hint: mount it
 destination offsite: nothing listens at https://s3
 hint: start the server
-`, `
-    write: destination disk: nothing is mounted at /backups
-    | destination offsite: nothing listens at https://s3
-    hint: mount it
-    hint: start the server
-`,
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the report lacks %s\nit is\n%s", want, text)
-		}
+`; !strings.Contains(text, want) {
+		t.Errorf("the report lacks %s\nit is\n%s", want, text)
 	}
-	html, err := HTML(run, Options{})
-	if err != nil {
+	if _, err := HTML(run, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, hint := range []string{"Next: mount it<", "Next: start the server<"} {
-		if strings.Count(html, hint) != 2 {
-			t.Errorf("the HTML has %d times %q, want it once for the run and once for the volume", strings.Count(html, hint), hint)
+}
+
+// What befalls a destination as a whole is told once, with it, whatever words the run and its volumes have for it.
+func TestFailureOfADestinationIsToldOnce(t *testing.T) {
+	run := unmounted()
+	page := html(t, fixture{"", run, Options{}})
+	for name, shown := range map[string]string{"text": Text(run, Options{}), "HTML": page} {
+		if n := strings.Count(shown, "nothing is mounted at"); n != 1 && name == "text" || n > 2 { // the preheader has it, too
+			t.Errorf("%s: told %d times in\n%s", name, n, shown)
+		}
+		if !strings.Contains(shown, "missing: 12 volumes") {
+			t.Errorf("%s: nothing of the volumes in\n%s", name, shown)
+		}
+	}
+	run.Volumes[3].Copies[0].Error = &Problem{Message: "input/output error"}
+	run.Volumes[4].Error = &Problem{Message: "the snapshot overflowed"}
+	if text := Text(run, Options{}); !strings.Contains(text, "destination disk: input/output error") ||
+		!strings.Contains(text, "the snapshot overflowed") || !strings.Contains(text, "missing: 11 volumes") {
+		t.Errorf("what is the volume's own is not told:\n%s", text)
+	}
+}
+
+// A volume without any good backup comes before all others, and a box never tells of an older one.
+func TestNoGoodBackupComesFirst(t *testing.T) {
+	run := noGood()
+	v := newView(run, Options{})
+	if len(v.Failures) != 2 || v.Failures[0].NoGood() != "THERE IS NO GOOD BACKUP OF IT" || v.Failures[0].Good != "" ||
+		v.Failures[1].NoGood() != "" || !strings.Contains(v.Failures[1].Good, "25 hours ago") {
+		t.Errorf("%+v", v.Failures)
+	}
+	if !strings.HasPrefix(v.Preheader, "NO GOOD BACKUP of nova-volumes/volume-00000048. cannot read") {
+		t.Errorf("the preheader is %q", v.Preheader)
+	}
+	all := unmounted()
+	all.Volumes[2].LastGood, all.Volumes[5].LastGood = &time.Time{}, &time.Time{}
+	if got := newView(all, Options{}).Failures[0].NoGood(); got != "THERE IS NO GOOD BACKUP OF "+all.Volumes[2].Name+", "+all.Volumes[5].Name {
+		t.Error(got)
+	}
+}
+
+// A tenant's name is never part of a line that is there to be typed, unless a shell takes it as it is.
+func TestCommands(t *testing.T) {
+	for name, want := range map[string]string{
+		"vg/lv-1.a+b_c": "voltar run vg/lv-1.a+b_c", "@dump/all": "voltar run @dump/all", "vg/$(reboot)": "", "vg/a b": "", "-v": "", "vg/`x`": "",
+	} {
+		if got := command("voltar run", name); got != want {
+			t.Errorf("%q: %q", name, got)
 		}
 	}
 }

@@ -103,8 +103,15 @@ func (r Run) storedBytes() int64 {
 	return sum
 }
 
+// Bounds of names in the subject, so that there is room for the cause behind them.
+const (
+	hostLimit = 24 // characters
+	nameLimit = 24
+)
+
 // Subject gives the run in one line, status first, as mails and lists of runs show it:
-// "[voltar] host: FAILED 1 of 12: volume-00000019: cannot create …". The size is that of tonight's backups.
+// "[voltar] host: FAILED 1 of 12: volume-00000019: cannot create …". The size is that of tonight's backups. Long names are
+// cut in their middle before the cause is cut.
 func Subject(run Run) string {
 	run = cleaned(run)
 	host := run.Host
@@ -115,7 +122,7 @@ func Subject(run Run) string {
 	if run.Command != "" && run.Command != "run" {
 		command = run.Command + " "
 	}
-	return shorten(fmt.Sprintf("[voltar] %s: %s%s", host, command, run.status()), subjectLimit)
+	return shorten(fmt.Sprintf("[voltar] %s: %s%s", squeeze(host, hostLimit), command, run.status()), subjectLimit)
 }
 
 // status is the part of the subject after the host. The run is clean.
@@ -136,40 +143,42 @@ func (r Run) status() string {
 	return "FAILED" + r.because()
 }
 
-// because names what is to blame, beginning with a colon: the one volume with its cause, several by name, or else the
-// first problem of the run or of a destination.
+// because names what is to blame, beginning with a colon: the worst volume with its cause, or else the first problem of the
+// run or of a destination.
 func (r Run) because() string {
 	bad := r.notGood()
 	common := len(bad) == r.planned() && (len(r.Errors) > 0 || r.failedDestination() != "")
 	switch {
 	case common: // what befell all of them at once says more than their names
-	case len(bad) == 1:
-		said := regexp.MustCompile(" of " + regexp.QuoteMeta(bad[0].Name) + "($|[ :;,])") // just before
-		return ": " + r.shortName(bad[0].Name) + ": " + said.ReplaceAllString(bad[0].cause(), "$1")
-	case len(bad) > 1:
-		var names []string
-		for _, v := range bad[:min(3, len(bad))] {
-			names = append(names, r.shortName(v.Name))
+	case len(bad) > 0:
+		worst := bad[0]
+		if at := slices.IndexFunc(bad, func(v Volume) bool { return v.LastGood != nil && v.LastGood.IsZero() }); at >= 0 {
+			worst = bad[at]
 		}
-		if more := len(bad) - len(names); more > 0 {
-			names = append(names, fmt.Sprintf("%d more", more))
+		said := regexp.MustCompile(" of " + regexp.QuoteMeta(worst.Name) + "($|[ :;,])") // just before
+		text := ": " + squeeze(r.shortName(worst.Name), nameLimit) + ": " + said.ReplaceAllString(worst.cause(), "$1")
+		if more := len(bad) - 1; more > 0 {
+			text += fmt.Sprintf(" (and %d more)", more)
 		}
-		return ": " + strings.Join(names, ", ")
+		return text
 	}
 	for _, p := range r.Errors {
 		return ": " + firstLine(p.Message)
 	}
 	for _, d := range r.Destinations {
 		if d.Error != nil {
-			return ": destination " + d.Name + ": " + firstLine(d.Error.Message)
+			return ": destination " + squeeze(d.Name, nameLimit) + ": " + firstLine(d.Error.Message)
 		}
+	}
+	if r.ExitCode == undeliveredCode && r.warningCount() == 0 {
+		return ": the report could not be sent to everybody"
 	}
 	for _, p := range r.Warnings {
 		return ": " + firstLine(p.Message)
 	}
 	for _, v := range r.Volumes {
 		for _, p := range v.Warnings {
-			return ": " + r.shortName(v.Name) + ": " + firstLine(p.Message)
+			return ": " + squeeze(r.shortName(v.Name), nameLimit) + ": " + firstLine(p.Message)
 		}
 	}
 	return ""
@@ -221,7 +230,7 @@ func (r Run) headline() string {
 	case VerdictOK:
 		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictWarning:
-		return command + fmt.Sprintf("OK, but needs attention: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
+		return command + fmt.Sprintf("OK, with something to look at: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
 	case VerdictInterrupted:
 		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
 	}

@@ -58,6 +58,13 @@ func TestSubject(t *testing.T) {
 	ofSnapshot := goodRun()
 	ofSnapshot.Volumes[0].Status = VolumeFailed
 	ofSnapshot.Volumes[0].Error = &Problem{Message: "no read of " + ofSnapshot.Volumes[0].Name + "-snap; none of " + ofSnapshot.Volumes[0].Name}
+	long := oneFailed()
+	long.Host, long.Volumes[11].Name = "a-host-whose-name-is-longer-than-most", "nova-volumes/volume-3f9d1c5e-7a0a-4a52-a6a4-8b0e1d3c3f21"
+	worst := oneFailed()
+	worst.Volumes[2].Status, worst.Volumes[2].Error, worst.Volumes[2].LastGood = VolumeFailed, &Problem{Message: "it is gone"}, &time.Time{}
+	worst.Volumes[1].Status = VolumeFailed
+	undelivered := goodRun()
+	undelivered.ExitCode = undeliveredCode
 	missing := goodRun()
 	missing.PlannedVolumes = 14
 	warned := goodRun()
@@ -71,8 +78,12 @@ func TestSubject(t *testing.T) {
 		{"verify", verify, "[voltar] volume-host: verify OK 12 volumes, 48.4 GiB"},
 		{"warning", warned, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: volume-00000010: 62 % smaller than the last"},
 		{"one failed", oneFailed(), "[voltar] volume-host: FAILED 1 of 12: volume-00000019: cannot create a snapshot: lvcreate: exit status 5"},
+		{"long names before the cause", long,
+			"[voltar] a-host-whos…er-than-most: FAILED 1 of 12: volume-3f9d…8b0e1d3c3f21: cannot create a snapshot of nova-volumes/v…"},
+		{"the worst of several", worst, "[voltar] volume-host: FAILED 3 of 12: volume-00000010: it is gone (and 2 more)"},
+		{"not delivered", undelivered, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: the report could not be sent to everybody"},
 		{"its snapshot", ofSnapshot, "[voltar] volume-host: FAILED 1 of 12: volume-00000008: no read of nova-volumes/volume-00000008-snap; none"},
-		{"several", several, "[voltar] volume-host: FAILED 5 of 12: volume-00000008, volume-00000009, volume-00000010, 2 more"},
+		{"several", several, "[voltar] volume-host: FAILED 5 of 12: volume-00000008: failed (and 4 more)"},
 		{"all, for one reason", allFailed(), "[voltar] volume-host: FAILED 12 of 12: destination disk: /BACKUPS is not mounted"},
 		{"same name in two groups", same, "[voltar] volume-host: FAILED 1 of 12: other/volume-00000009: failed"},
 		{"destination", destination, "[voltar] volume-host: FAILED: destination disk: bucket is gone"},

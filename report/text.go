@@ -19,13 +19,13 @@ func Text(run Run, opts Options) string {
 func (v view) text() string {
 	var t textWriter
 	t.wrapped("", v.Headline)
+	t.counters(v.Counters)
 	t.blank()
 	for _, f := range v.Facts {
 		t.wrapped(fmt.Sprintf("%-22s", f.Label), f.Value)
 	}
 	t.problems("WHAT WENT WRONG", v.Failures)
-	t.problems("WARNINGS", v.Warnings)
-	t.volumes(v.Volumes)
+	t.problems("TO LOOK AT", v.Warnings)
 	if len(v.Destinations) > 0 {
 		t.title("DESTINATIONS")
 	}
@@ -35,23 +35,21 @@ func (v view) text() string {
 			t.wrapped("    ", l)
 		}
 	}
-	t.pairs("LEDGER: WHAT IS NOT STORED AS FILES, AND WHY", v.Ledger)
+	t.volumes(v.Volumes)
+	t.list("WORTH KNOWING", v.Known)
+	t.list("LEDGER: WHAT IS NOT STORED AS FILES, AND WHY", v.Ledger)
 	t.pairs("EXCLUDED VOLUMES", v.LeftOut)
 	t.pairs("NO LONGER ON THIS HOST", v.Gone)
-	if len(v.Recovered) > 0 {
-		t.title("REMOVED AFTER AN INTERRUPTED RUN")
-	}
-	for _, r := range v.Recovered {
-		t.wrapped("", r)
-	}
-	if v.Trend != "" {
-		t.title("TREND")
-		t.wrapped("", v.Trend)
+	t.list("REMOVED AFTER AN INTERRUPTED RUN", v.Recovered)
+	if v.Trend.Words != "" {
+		t.list("TREND", []string{v.Trend.Words})
 	}
 	t.blank()
 	t.raw("-- ")
-	t.wrapped("", v.Footer)
-	return t.b.String()
+	for _, line := range v.Footer {
+		t.wrapped("", line)
+	}
+	return strings.TrimRight(t.b.String(), "\n") + "\n"
 }
 
 type textWriter struct{ b strings.Builder }
@@ -84,55 +82,139 @@ func (t *textWriter) wrapped(indent, text string) {
 	t.raw(strings.TrimRight(line, " "))
 }
 
-func (t *textWriter) problems(title string, list []failure) {
+func (t *textWriter) counters(list []counter) {
+	var parts []string
+	for _, c := range list {
+		parts = append(parts, c.Value+" "+c.Label)
+	}
+	if len(parts) > 0 {
+		t.wrapped("", strings.Join(parts, " | "))
+	}
+}
+
+func (t *textWriter) problems(title string, list []problemView) {
 	if len(list) == 0 {
 		return
 	}
 	t.title(title)
-	for _, f := range list {
-		indent := ""
-		if f.Name != "" {
-			t.wrapped("", f.Name)
-			indent = "    "
+	for i, p := range list {
+		if i == shownProblems {
+			t.wrapped("", moreProblems(list))
+			return
 		}
-		lines := strings.Split(f.Message, "\n")
-		t.wrapped(indent, lines[0])
-		for _, l := range lines[1:] {
-			t.wrapped(indent+"| ", l) // marked, so that no line of a command's output passes for one of ours
-		}
-		for _, hint := range f.Hints() {
-			t.wrapped(indent+say.HintLabel, hint)
-		}
+		t.problem(p)
 	}
 }
 
-func (t *textWriter) volumes(list []volumeView) {
-	if len(list) == 0 {
+func (t *textWriter) problem(p problemView) {
+	indent := ""
+	if name := p.Name(); name != "" {
+		t.wrapped("", name)
+		indent = "    "
+	}
+	if worst := p.NoGood(); worst != "" {
+		t.wrapped(indent, worst)
+	}
+	t.wrapped(indent, p.First())
+	for _, l := range p.Rest() {
+		t.wrapped(indent+"| ", l) // marked, so that no line of a command's output passes for one of ours
+	}
+	if p.Good != "" {
+		t.wrapped(indent, p.Good)
+	}
+	for _, hint := range p.Hints() {
+		t.wrapped(indent+say.HintLabel, hint)
+	}
+	for _, line := range p.Commands {
+		t.wrapped(indent+"$ ", line)
+	}
+}
+
+// How many volumes the text gives a line each. Where there are more good ones, about how many of those do whose size changed
+// most; the others are named in a bounded number of lines.
+const (
+	shownEach    = 80
+	shownChanged = 20
+	shownOthers  = 60 // lines
+)
+
+const volumeRow = "%-34s %-9s %12s %10s %9s"
+
+func (t *textWriter) volumes(v volumesView) {
+	count := len(v.NotGood)
+	for _, g := range v.Groups {
+		count += len(g.Volumes)
+	}
+	if count == 0 {
 		return
 	}
-	const row = "%-34s %-9s %12s %10s %9s"
 	t.blank()
-	t.raw(fmt.Sprintf(row, "VOLUME", "RESULT", "DURATION", "SIZE", "CHANGE"))
+	t.raw(fmt.Sprintf(volumeRow, "VOLUME", "RESULT", "DURATION", "SIZE", "CHANGE"))
 	t.raw(strings.Repeat("-", textWidth))
-	for _, v := range list {
-		name := v.Name
-		if utf8.RuneCountInString(name) > 34 {
-			t.wrapped("", name)
-			name = ""
+	for _, bad := range v.NotGood {
+		t.volume("", bad)
+		newest := bad.Newest
+		if bad.None {
+			newest = strings.ToUpper(newest)
+		} else if newest != "" {
+			newest = "newest " + newest
 		}
-		t.raw(fmt.Sprintf(row, name, v.Word, v.Duration, v.Size, v.Change))
-		for _, p := range v.Paths {
-			t.wrapped("    ", p)
+		if details := join("; ", append([]string{newest}, bad.Details...)...); details != "" {
+			t.wrapped("    ", details)
 		}
-		if len(v.Details) > 0 {
-			t.wrapped("    ", strings.Join(v.Details, "; "))
-		}
-		for i, r := range v.Removed {
-			if i == 0 {
-				t.raw("    Removing old backups:")
+	}
+	from, lines := int64(0), shownOthers
+	if count > shownEach && len(v.Groups) > 0 {
+		from = v.changedMost(shownChanged)
+	}
+	for _, g := range v.Groups {
+		t.wrapped("", g.Name+": "+g.Summary)
+		var others []string
+		for i, good := range g.Volumes {
+			if good.changedBytes >= from && i-len(others) < 2*shownChanged || from == 0 {
+				t.volume("  ", good)
+			} else {
+				others = append(others, good.Name)
 			}
-			t.wrapped("      ", r)
 		}
+		lines -= t.names(others, lines)
+	}
+}
+
+func (t *textWriter) volume(indent string, v volumeView) {
+	name := indent + v.Name
+	if utf8.RuneCountInString(name) > 34 {
+		t.wrapped(indent, v.Name)
+		name = ""
+	}
+	t.raw(fmt.Sprintf(volumeRow, name, v.Word, v.Duration, v.Size, v.Change))
+}
+
+// names lists volumes by name alone, in so many lines at most, and returns in how many.
+func (t *textWriter) names(names []string, limit int) int {
+	if len(names) == 0 {
+		return 0
+	}
+	var all textWriter
+	all.wrapped("  ok, too: ", strings.Join(names, ", "))
+	lines := strings.Split(strings.TrimRight(all.b.String(), "\n"), "\n")
+	shown := lines[:min(len(lines), limit)]
+	for _, line := range shown {
+		t.raw(line)
+	}
+	if len(shown) < len(lines) {
+		t.raw("    …: `voltar report --json` names all of them")
+	}
+	return len(shown)
+}
+
+func (t *textWriter) list(title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	t.title(title)
+	for _, l := range lines {
+		t.wrapped("", l)
 	}
 }
 
@@ -141,7 +223,11 @@ func (t *textWriter) pairs(title string, list []line2) {
 		return
 	}
 	t.title(title)
-	for _, p := range list {
+	for i, p := range list {
+		if i == shownPairs {
+			t.wrapped("", fmt.Sprintf("and %s more: `voltar report --json` has them", say.Count(int64(len(list)-i))))
+			return
+		}
 		t.wrapped("", p.Name+": "+p.Text)
 	}
 }

@@ -61,9 +61,20 @@ const (
 	forecastMaxDays = 3 * 365.0
 )
 
-// Forecast says in words when a destination runs out of room, from a straight line through what the last 30 runs found
-// used there (least squares). It says so when there is too little to go by. The points include the latest run's.
-func Forecast(points []Point, destination string, loc *time.Location) string {
+// forecast is when a destination runs out of room, by a straight line through what the last 30 runs found used there (least
+// squares).
+type forecast struct {
+	Runs        int       // that it is by; 0 where the room of the destination is not known
+	TooFew      bool      // to go by
+	Full        bool      // by now
+	Known       bool      // it fills up
+	Days        float64   // until it is full
+	When        time.Time // it is full
+	BytesPerDay int64     // by which it fills up
+}
+
+// forecastOf looks at the room that one destination had after each run; the points include the latest run's.
+func forecastOf(points []Point, destination string, loc *time.Location) forecast {
 	var days, used []float64
 	var last Room
 	var first, latestTime time.Time
@@ -80,27 +91,48 @@ func Forecast(points []Point, destination string, loc *time.Location) string {
 			last, latestTime = room, p.Time
 		}
 	}
+	f := forecast{Runs: len(days)}
 	switch {
 	case len(days) == 0:
-		return ""
+		return f
 	case last.FreeBytes == 0:
-		return "It is full."
+		f.Full = true
+		return f
 	case len(days) < forecastMinRuns || days[len(days)-1] < forecastMinDays:
-		return fmt.Sprintf("No forecast yet: it needs %d runs over %.0f days, there are %d.",
-			forecastMinRuns, forecastMinDays, len(days))
+		f.TooFew = true
+		return f
 	}
 	perDay, scatter := fitLine(days, used)
 	span := days[len(days)-1]
 	if perDay <= 0 || perDay*span <= 2*scatter {
-		return fmt.Sprintf("Not filling up, by the last %d runs.", len(days))
+		return f
 	}
-	left := float64(last.FreeBytes) / perDay
-	if left > forecastMaxDays {
-		return fmt.Sprintf("Full in more than 3 years at %s a day, by the last %d runs.", say.Size(int64(perDay)), len(days))
+	f.Known, f.BytesPerDay, f.Days = true, int64(perDay), float64(last.FreeBytes)/perDay
+	if f.Days <= forecastMaxDays {
+		f.When = latestTime.Add(time.Duration(f.Days * 24 * float64(time.Hour))).In(loc)
 	}
-	when := latestTime.Add(time.Duration(left * 24 * float64(time.Hour))).In(loc)
-	return fmt.Sprintf("Full in about %s, on %s, at %s a day, by the last %d runs.",
-		plural(int64(math.Ceil(left)), "day"), when.Format("2006-01-02"), say.Size(int64(perDay)), len(days))
+	return f
+}
+
+// Forecast says in words when a destination runs out of room. It says so when there is too little to go by. The points
+// include the latest run's.
+func Forecast(points []Point, destination string, loc *time.Location) string {
+	switch f := forecastOf(points, destination, loc); {
+	case f.Runs == 0:
+		return ""
+	case f.Full:
+		return "It is full."
+	case f.TooFew:
+		return fmt.Sprintf("No forecast yet: it needs %d runs over %.0f days, there are %d.",
+			forecastMinRuns, forecastMinDays, f.Runs)
+	case !f.Known:
+		return fmt.Sprintf("Not filling up, by the last %d runs.", f.Runs)
+	case f.When.IsZero():
+		return fmt.Sprintf("Full in more than 3 years at %s a day, by the last %d runs.", say.Size(f.BytesPerDay), f.Runs)
+	default:
+		return fmt.Sprintf("Full in about %s, on %s, at %s a day, by the last %d runs.",
+			plural(int64(math.Ceil(f.Days)), "day"), f.When.Format("2006-01-02"), say.Size(f.BytesPerDay), f.Runs)
+	}
 }
 
 // fitLine gives the slope of the straight line through the points and the standard deviation of the points from it.
@@ -199,4 +231,4 @@ func line(picture draw.Image, from, to image.Point, c color.Color) {
 	}
 }
 
-func abs(n int) int { return max(n, -n) }
+func abs[N int | int64](n N) N { return max(n, -n) }

@@ -201,8 +201,9 @@ func TestVerifyCommand(t *testing.T) {
 	if got := backups(verified(t, s, 0, "plain@2026-11-20T01", "--full")); got != "plain@2026-11-20T010001Z" {
 		t.Errorf("one: %s", got)
 	}
-	last := history.LastSuccess(s.pastRuns(t), "verify")
-	if len(last) != 2 || time.Since(last["vg/plain"]) > time.Hour {
+	next := report.Run{Command: "run", Volumes: []report.Volume{{Name: "vg/plain"}}}
+	history.NoteProofs(&next, s.pastRuns(t))
+	if last := next.Volumes[0].LastVerified; time.Since(last) > time.Hour {
 		t.Errorf("last verified: %v", last)
 	}
 	for args, code := range map[string]int{"--quick --full": 2, "--sample 0%": 2, "--sample x": 2, "--all plain": 2, "missing": 1, "--from x": 2} {

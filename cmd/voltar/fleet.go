@@ -132,12 +132,19 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		return err
 	}
 	if late == 0 {
-		_, err := say.Printf(a.stdout, "All %s on %s have a good backup younger than %s.\n", counted(len(lines), "volume"),
-			counted(len(hosts), "host"), fleetAgeWords(limit))
+		subject := "All " + counted(len(lines), "volume") + " on " + counted(len(hosts), "host") + " have"
+		if len(lines) == 1 {
+			subject = "The one volume on " + counted(len(hosts), "host") + " has"
+		}
+		_, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n", subject, fleetAgeWords(limit))
 		return err
 	}
-	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, have no good backup younger than %s.\n", late,
-		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), fleetAgeWords(limit))
+	have := "have"
+	if late == 1 {
+		have = "has"
+	}
+	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n", late,
+		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), have, fleetAgeWords(limit))
 	return err
 }
 

@@ -151,6 +151,11 @@ func (a *account) explainFailure() *report.Problem {
 	if errors.Is(a.failure, errCancelled) {
 		problem.Hint = "`voltar run " + a.name() + "` backs it up"
 	}
+	if errors.Is(a.failure, placement.ErrNone) {
+		for _, c := range a.line.Copies {
+			problem.Destinations = append(problem.Destinations, c.Destination)
+		}
+	}
 	return problem
 }
 

@@ -92,7 +92,11 @@ func (r *record) mend(caught placement.Caught) {
 // finish makes up the report. The error is why the run as a whole came to nothing, or nil.
 func (r *record) finish(now time.Time, destinations []report.Destination, err error) *report.Run {
 	if err != nil {
-		r.report.Errors = append(r.report.Errors, report.ProblemsOf(err)...)
+		problems := report.ProblemsOf(err)
+		for i := range problems {
+			problems[i].Destinations = placement.Unreachable(err)
+		}
+		r.report.Errors = append(r.report.Errors, problems...)
 	}
 	r.report.Destinations = destinations
 	slices.SortFunc(r.report.Volumes, func(a, b report.Volume) int { return strings.Compare(a.Name, b.Name) })

@@ -131,7 +131,8 @@ func (r Retention) Policy() retention.Policy {
 // Mail says where the report goes. Without To there is no mail.
 type Mail struct {
 	To       []string `toml:"to"`
-	From     string   `toml:"from"` // root@HOST when empty
+	From     string   `toml:"from"` // root at this host's full name when empty
+	Helo     string   `toml:"helo"` // how the server is greeted; this host's full name when empty
 	Server   string   `toml:"server"`
 	Port     int      `toml:"port"` // by TLS when 0
 	TLS      string   `toml:"tls"`  // starttls, tls or none

@@ -51,6 +51,7 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want.Select.Include, want.Select.IncludeTags = []string{"volume-*"}, []string{"backup"}
 	want.Select.ExcludeTags = []string{"scratch"}
 	want.Mail.To, want.Mail.From = []string{"root@example.org"}, "voltar@example.org"
+	want.Mail.Helo = "volume-host.example.org"
 	want.Mail.Server, want.Mail.Port, want.Mail.CAFile = "mail.example.org", 587, "/etc/ssl/certs/mail.pem"
 	want.Ping = Ping{URL: "https://hc-ping.com/your-uuid-here", Start: "https://example.org/start",
 		Success: "https://example.org/success", Failure: "https://example.org/failure"}
@@ -93,6 +94,7 @@ func TestParseRefuses(t *testing.T) {
 			[]string{"secret_headers.A"}},
 		{"a signature that nobody checks", "[sign]\nkey = \"/etc/voltar/sign_key\"\n", []string{"sign.key", "trusted_keys"}},
 		{"metrics that nobody reads", "[metrics]\ntextfile = \"/tmp/voltar.txt\"\n", []string{".prom"}},
+		{"a greeting that servers refuse", "[mail]\nhelo = \"volume-host\"\n", []string{"mail.helo", "no name with a domain"}},
 		{"password in two places", "[mail]\nusername=\"u\"\npassword={file=\"/a\",env=\"B\"}\n", []string{"mail.password"}},
 	}
 	for _, test := range tests {

@@ -17,6 +17,7 @@ import (
 var (
 	namePattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	levelPattern = regexp.MustCompile(`^(fast|default|best|[1-9])$`)
+	heloPattern  = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|\[[0-9A-Za-z.:]+\])$`) // RFC 5321, 4.1.1.1
 )
 
 // problems collects what is wrong with a configuration.
@@ -138,6 +139,9 @@ func (m Mail) validate(p *problems) {
 		if _, err := mail.ParseAddress(m.From); err != nil {
 			p.add("mail.from", "%q is no mail address", m.From)
 		}
+	}
+	if m.Helo != "" && !heloPattern.MatchString(m.Helo) {
+		p.add("mail.helo", "%q is no name with a domain, and no address in brackets", m.Helo)
 	}
 	p.oneOf("mail.tls", m.TLS, "starttls", "tls", "none")
 	p.oneOf("mail.notify", m.Notify, "always", "failure", "change")

@@ -4,10 +4,13 @@ package deliver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"voltar/internal/exitcode"
 	"voltar/internal/history"
 	"voltar/internal/hostcmd"
+	"voltar/internal/say"
 	"voltar/report"
 	"voltar/report/notify"
 )
@@ -74,8 +78,11 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 	told := false
 	if !o.NoMail {
 		told, sendErr = d.send(ctx, result, runs)
-		if sendErr != nil && result.ExitCode == exitcode.Done {
-			result.ExitCode = exitcode.NotDelivered
+		if sendErr != nil {
+			result.Warnings = append(result.Warnings, undelivered(sendErr)...)
+			if result.ExitCode == exitcode.Done {
+				result.ExitCode = exitcode.NotDelivered
+			}
 		}
 	}
 	if o.Whole {
@@ -93,6 +100,11 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 		d.Log.Warn("systemd will report this run a second time", "err", err)
 	}
 	return sendErr
+}
+
+// undelivered says in the history why a report did not reach everybody.
+func undelivered(err error) []report.Problem {
+	return report.ProblemsOf(say.WithHint(err, "`voltar check` tries the mail server, `voltar check --send-test-mail` the recipients"))
 }
 
 // send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or
@@ -128,10 +140,7 @@ func sendKept(ctx context.Context, notifier *notify.Notifier) []report.Problem {
 // mailChannel is the mail server of the configuration, or the host's sendmail.
 func (d *Delivery) mailChannel() (notify.Channel, error) {
 	m := d.Config.Mail
-	addresses := notify.Addresses{From: m.From, To: m.To}
-	if addresses.From == "" {
-		addresses.From = "root@" + d.Host
-	}
+	addresses := notify.Addresses{From: d.mailSender(), To: m.To}
 	if m.Server == "" {
 		return notify.NewSendmail(addresses, d.runSendmail)
 	}
@@ -144,8 +153,45 @@ func (d *Delivery) mailChannel() (notify.Channel, error) {
 	}
 	return notify.NewSMTP(notify.SMTPOptions{
 		Addresses: addresses, Host: m.Server, Port: m.Port, Encryption: notify.Encryption(m.TLS),
-		Username: m.Username, Password: password, CAFile: m.CAFile, Timeout: m.Timeout.Span(),
+		Username: m.Username, Password: password, CAFile: m.CAFile, Helo: d.mailHelo(), Timeout: m.Timeout.Span(),
 	})
+}
+
+// nameTimeout bounds how long the full name of this host is looked for.
+const nameTimeout = 5 * time.Second
+
+// fullName is this host's name with its domain, or "".
+func fullName() string {
+	ctx, cancel := context.WithTimeout(context.Background(), nameTimeout)
+	defer cancel()
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return notify.FullName(ctx, net.DefaultResolver, name)
+}
+
+// mailSender is the address of which mails come, and to which mail servers send what they cannot deliver.
+func (d *Delivery) mailSender() string {
+	if d.Config.Mail.From != "" {
+		return d.Config.Mail.From
+	}
+	return "root@" + cmp.Or(fullName(), d.Host)
+}
+
+// mailHelo is how the mail server is greeted: many refuse a name without a domain.
+func (d *Delivery) mailHelo() string {
+	if d.Config.Mail.Helo != "" {
+		return d.Config.Mail.Helo
+	}
+	if name := fullName(); name != "" {
+		return name
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		d.Log.Warn("this host has no full name, and its addresses cannot be told: set mail.helo", "err", err)
+	}
+	return notify.Literal(addresses)
 }
 
 func (d *Delivery) runSendmail(ctx context.Context, args []string, message []byte) error {
@@ -201,6 +247,7 @@ func (d *Delivery) Verification(ctx context.Context, run *report.Run, mail bool)
 		}
 		if told, err = d.send(ctx, run, history.OfCommand(runs, run.Command)); err != nil {
 			d.Log.Error("the report was not delivered", "err", err)
+			run.Warnings = append(run.Warnings, undelivered(err)...)
 			if run.ExitCode == exitcode.Done {
 				run.ExitCode = exitcode.NotDelivered
 			}

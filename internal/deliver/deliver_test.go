@@ -123,6 +123,9 @@ func TestOneRouteThatCannotBeUsedLeavesTheOthers(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "webhook broken") {
 		t.Errorf("error %v, want one that names the broken webhook", err)
 	}
+	if len(run.Warnings) != 1 || !strings.Contains(run.Warnings[0].Message, "webhook broken") {
+		t.Errorf("what was not delivered is not told: %+v", run.Warnings)
+	}
 	if len(l.heard) != 1 || run.ExitCode != exitcode.NotDelivered {
 		t.Errorf("heard %q, exit code %d", l.heard, run.ExitCode)
 	}

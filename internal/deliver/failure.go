@@ -96,7 +96,7 @@ func (d *Delivery) tellFailure(ctx context.Context, run report.Run, dead deaduni
 	if err != nil {
 		d.Log.Warn("the failure is mailed to root", "because", err)
 	}
-	root, err := notify.NewSendmail(notify.Addresses{From: "root@" + d.Host, To: []string{"root@localhost"}}, d.runSendmail)
+	root, err := notify.NewSendmail(notify.Addresses{From: d.mailSender(), To: []string{"root@localhost"}}, d.runSendmail)
 	if err == nil {
 		err = root.Send(ctx, message)
 	}

@@ -261,9 +261,6 @@ func TestTrends(t *testing.T) {
 	if len(points) != 30 || !points[0].Time.Equal(skipped.Started) {
 		t.Errorf("%d points, the first of %v", len(points), points[0].Time)
 	}
-	equal(t, "backed up", map[string]time.Time{"vg/a": nightRun(40).Volumes[0].Ended}, LastSuccess(runs, "run"))
-	equal(t, "verified", map[string]time.Time{"vg/a": verify.Volumes[0].Ended}, LastSuccess(runs, "verify"))
-	equal(t, "restored", map[string]time.Time{}, LastSuccess(runs, "restore"))
 }
 
 func TestLastGood(t *testing.T) {
@@ -295,19 +292,53 @@ func TestLastGood(t *testing.T) {
 }
 
 func TestReportsSayWhenBackupsWereProven(t *testing.T) {
-	at := time.Date(2026, 11, 20, 1, 0, 0, 0, time.UTC)
-	proof := func(command string, status report.VolumeStatus, day int) report.Run {
-		return report.Run{Command: command, Volumes: []report.Volume{{Name: "vg/a", Status: status, Ended: at.AddDate(0, 0, day)}}}
+	at := func(day int) time.Time { return time.Date(2026, 11, 20+day, 1, 0, 0, 0, time.UTC) }
+	proof := func(command, where string, status report.VolumeStatus, day int) report.Run {
+		v := report.Volume{Name: "vg/a", Status: status, Ended: at(day), Copies: []report.Copy{{Destination: "d"}}}
+		if status == report.VolumeDamaged {
+			v.Copies[0].Error = &report.Problem{Message: "its sums differ"}
+		}
+		return report.Run{Command: command, Volumes: []report.Volume{v}, Destinations: []report.Destination{{Name: "d", Where: where}}}
 	}
-	run := report.Run{Command: "run", Volumes: []report.Volume{{Name: "vg/a"}}}
-	NoteProofs(&run, []report.Run{
-		proof("verify --quick", report.VolumeOK, 5), // reads no data
-		proof("verify", report.VolumeDamaged, 4),
-		proof("verify", report.VolumeOK, 3),
-		proof("restore", report.VolumeOK, 2),
-	})
-	v := run.Volumes[0]
-	if !v.LastVerified.Equal(at.AddDate(0, 0, 3)) || !v.LastRestored.Equal(at.AddDate(0, 0, 2)) {
-		t.Errorf("verified %s, restored %s", v.LastVerified, v.LastRestored)
+	earlier := []report.Run{
+		proof("verify", "/backups", report.VolumeDamaged, 6),
+		proof("verify --quick", "/backups", report.VolumeOK, 5), // reads no data
+		proof("verify", "/mnt/usb", report.VolumeOK, 4),
+		proof("verify", "/backups", report.VolumeOK, 3),
+		proof("restore", "/backups", report.VolumeOK, 2),
+		proof("run", "/backups", report.VolumeOK, 1),
+	}
+	for _, c := range []struct {
+		name, where                 string
+		verified, restored, damaged time.Time
+	}{
+		{"what verify found later counts", "/backups", at(3), at(2), at(6)},
+		{"what was found elsewhere does not", "/mnt/usb", at(4), time.Time{}, time.Time{}},
+		{"a new folder has no proof", "/mnt/other", time.Time{}, time.Time{}, time.Time{}},
+	} {
+		run := report.Run{Command: "run", Destinations: []report.Destination{{Name: "folder", Where: c.where}},
+			Volumes: []report.Volume{{Name: "vg/a", Status: report.VolumeOK, Copies: []report.Copy{{Destination: "folder"}}}}}
+		NoteProofs(&run, earlier)
+		v := run.Volumes[0]
+		if !v.LastVerified.Equal(c.verified) || !v.LastRestored.Equal(c.restored) || !v.LastDamaged.Equal(c.damaged) || v.LastGood != nil {
+			t.Errorf("%s: verified %s, restored %s, damaged %s, %v", c.name, v.LastVerified, v.LastRestored, v.LastDamaged, v.LastGood)
+		}
+	}
+
+	failed := report.Run{Command: "run", PlannedVolumes: 1, Volumes: []report.Volume{{Name: "vg/a", Status: report.VolumeFailed}}}
+	NoteProofs(&failed, earlier)
+	if v := failed.Volumes[0]; v.LastGood == nil || !v.LastGood.Equal(at(1)) || !v.LastGoodUnseen {
+		t.Errorf("of one that failed, where no destination could be asked: %v", v.LastGood)
+	}
+	nothing := report.Run{Command: "run", PlannedVolumes: 1}
+	NoteProofs(&nothing, earlier)
+	if nothing.LastGood == nil || !nothing.LastGood.Equal(at(1)) {
+		t.Errorf("of a run that came to nothing: %v", nothing.LastGood)
+	}
+	asked := failed
+	asked.Volumes = []report.Volume{{Name: "vg/a", Status: report.VolumeFailed, LastGood: &time.Time{}}}
+	NoteProofs(&asked, earlier)
+	if v := asked.Volumes[0]; !v.LastGood.IsZero() || v.LastGoodUnseen {
+		t.Errorf("what a destination said is overruled by the history: %v", v.LastGood)
 	}
 }

@@ -25,22 +25,6 @@ func Points(runs []report.Run) []report.Point {
 	return points
 }
 
-// LastSuccess gives for each volume when a run of the given command ("run", "verify", "restore") last ended well for it.
-func LastSuccess(runs []report.Run, command string) map[string]time.Time {
-	last := make(map[string]time.Time)
-	for _, run := range runs {
-		if run.Command != command {
-			continue
-		}
-		for _, v := range run.Volumes {
-			if v.Good() && v.Ended.After(last[v.Name]) {
-				last[v.Name] = v.Ended
-			}
-		}
-	}
-	return last
-}
-
 // LastGood tells when each volume had its last good backup before a run. When that run did not get to its volumes, they are
 // the volumes of the run before: an alert on the age of a backup must not lose its subject on the night it is for.
 func LastGood(run report.Run, earlier []report.Run) map[string]time.Time {
@@ -74,11 +58,83 @@ func OfCommand(runs []report.Run, command string) []report.Run {
 	return same
 }
 
-// NoteProofs enters into a report when a backup of each volume was last verified and last restored.
+// NoteProofs enters into a report what earlier runs know of its volumes: when a backup of each was last verified, restored and
+// found damaged, on one of the destinations that the run wrote to; and of one that is not good, where no destination could be
+// asked, when it last had a good backup.
 func NoteProofs(run *report.Run, earlier []report.Run) {
-	verified, restored := LastSuccess(earlier, "verify"), LastSuccess(earlier, "restore")
+	byName := map[string]*report.Volume{}
+	for i := range run.Volumes {
+		byName[run.Volumes[i].Name] = &run.Volumes[i]
+	}
+	for _, past := range earlier {
+		for _, old := range past.Volumes {
+			if v := byName[old.Name]; v != nil {
+				noteProof(v, past, old, placesOf(*run, *v))
+			}
+		}
+	}
+	if run.Command != backupCommand {
+		return
+	}
+	lastGood := LastGood(*run, OfCommand(earlier, backupCommand))
+	for name, at := range lastGood {
+		if byName[name] == nil && len(run.Volumes) < run.PlannedVolumes && (run.LastGood == nil || at.Before(*run.LastGood)) {
+			run.LastGood = &at
+		}
+	}
 	for i := range run.Volumes {
 		v := &run.Volumes[i]
-		v.LastVerified, v.LastRestored = verified[v.Name], restored[v.Name]
+		if at, known := lastGood[v.Name]; known && v.LastGood == nil && !v.Good() {
+			v.LastGood, v.LastGoodUnseen = &at, true
+		}
+	}
+}
+
+// place is a destination, and what became of a volume there.
+type place struct {
+	where string
+	good  bool
+}
+
+// placesOf gives the destinations that a run has something to say of one of its volumes on.
+func placesOf(run report.Run, v report.Volume) (places []place) {
+	for _, c := range v.Copies {
+		where := c.Destination
+		if at := slices.IndexFunc(run.Destinations, func(d report.Destination) bool { return d.Name == c.Destination }); at >= 0 {
+			where = run.Destinations[at].Where
+		}
+		places = append(places, place{where, c.Error == nil})
+	}
+	return places
+}
+
+// noteProof enters what one earlier run found. Which destinations it was on counts where both runs know.
+func noteProof(v *report.Volume, past report.Run, old report.Volume, here []place) {
+	there := placesOf(past, old)
+	good, damaged := old.Good(), old.Status == report.VolumeDamaged
+	if len(here) > 0 && len(there) > 0 {
+		good, damaged = false, false
+		for _, p := range there {
+			if slices.ContainsFunc(here, func(h place) bool { return h.where == p.where }) {
+				good, damaged = good || p.good, damaged || !p.good && old.Status == report.VolumeDamaged
+			}
+		}
+	}
+	later := func(t *time.Time) {
+		if old.Ended.After(*t) {
+			*t = old.Ended
+		}
+	}
+	switch past.Command {
+	case "verify", "verify --quick":
+		if damaged {
+			later(&v.LastDamaged)
+		} else if good && past.Command == "verify" { // the other reads no data
+			later(&v.LastVerified)
+		}
+	case "restore":
+		if good {
+			later(&v.LastRestored)
+		}
 	}
 }

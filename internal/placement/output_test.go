@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,9 +133,18 @@ func TestExplain(t *testing.T) {
 			&store.WholeError{Err: fmt.Errorf("%w: it does not answer", store.ErrDown)})},
 		{"of one object", "copy: write a.tar.gz: no such object", fmt.Errorf("write a.tar.gz: %w", store.ErrNotExist)},
 	} {
-		if p := explain(fmt.Errorf("copy: %w", say.WithHint(test.err, "do this"))); p.Message != test.want || p.Hint != "do this" {
+		p := explain(&Target{Destination: Destination{Name: "disk"}}, fmt.Errorf("copy: %w", say.WithHint(test.err, "do this")))
+		if p.Message != test.want || p.Hint != "do this" {
 			t.Errorf("%s: %+v", test.name, p)
 		}
+		var whole *store.WholeError
+		if want := errors.As(test.err, &whole); slices.Equal(p.Destinations, []string{"disk"}) != want {
+			t.Errorf("%s: the failure of %q", test.name, p.Destinations)
+		}
+	}
+	unclaimed := &Target{Destination: Destination{Name: "disk"}, err: errors.New("it is another machine's")}
+	if p := explain(unclaimed, unclaimed.err); !slices.Equal(p.Destinations, []string{"disk"}) {
+		t.Errorf("of one that could not be claimed: %+v", p)
 	}
 }
 

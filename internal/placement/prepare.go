@@ -205,20 +205,24 @@ func (b *Backup) Retain(ctx context.Context) (problems []report.Problem) {
 func (b *Backup) Copies() (copies []report.Copy) {
 	for _, at := range b.places {
 		if err := at.failure(); err != nil {
-			at.copy.Error = explain(err)
+			at.copy.Error = explain(at.target, err)
 		}
 		copies = append(copies, at.copy)
 	}
 	return copies
 }
 
-// explain says how a copy failed. Of a destination that is full or was given up it leaves out which file met that first,
-// so that the report tells it once for all volumes.
-func explain(err error) *report.Problem {
+// explain says how a copy failed. Of a destination that could not be claimed, is full or was given up it says that the failure is
+// the destination's, and leaves out which file met that first, so that the report tells it once for all volumes.
+func explain(t *Target, err error) *report.Problem {
 	problem := report.ProblemOf(err)
 	var whole *store.WholeError
-	if errors.As(err, &whole) {
+	isWhole := errors.As(err, &whole)
+	if isWhole {
 		problem.Message = whole.Error()
+	}
+	if isWhole || t.err != nil {
+		problem.Destinations = []string{t.Name}
 	}
 	return problem
 }

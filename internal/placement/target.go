@@ -49,7 +49,27 @@ func Open(ctx context.Context, run *Run, destinations []Destination) (Targets, e
 	case len(all) < len(ts):
 		return ts, nil
 	}
-	return ts, errors.Join(all...)
+	return ts, &unreachableError{errors.Join(all...), ts}
+}
+
+// unreachableError is that of a run none of whose destinations can be written to.
+type unreachableError struct {
+	error
+	targets Targets
+}
+
+func (e *unreachableError) Unwrap() error { return e.error }
+
+// Unreachable returns the names of the destinations where an error is only that none of them could be written to.
+func Unreachable(err error) (names []string) {
+	var unreachable *unreachableError
+	if !errors.As(err, &unreachable) {
+		return nil
+	}
+	for _, t := range unreachable.targets {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 // claim claims the host's folder on a destination and reads what is there.
@@ -193,7 +213,7 @@ func (t *Target) note(text string) {
 func (t *Target) Describe(ctx context.Context) report.Destination {
 	d := report.Destination{Name: t.Name, Where: t.Store.String(), TotalBytes: -1, FreeBytes: -1}
 	if err := t.Err(); err != nil {
-		d.Error = explain(err)
+		d.Error = explain(t, err)
 	}
 	if t.err != nil {
 		d.BackupBytes = -1

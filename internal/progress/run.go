@@ -54,7 +54,11 @@ func (p *Run) RunEnded(result *report.Run) {
 // to its end is better than one that goes past it.
 func (p *Run) VolumeStarted(name string, sizeBytes int64) {
 	if p.bars == nil {
-		p.log.Info(p.doing, "volume", name, "size", say.Size(sizeBytes))
+		about := []any{"volume", name}
+		if sizeBytes > 0 { // what is no volume has no size of its own
+			about = append(about, "size", say.Size(sizeBytes))
+		}
+		p.log.Info(p.doing, about...)
 		return
 	}
 	p.mu.Lock()

@@ -258,13 +258,20 @@ func (c *Checked) copy() report.Copy {
 	copied := report.Copy{Destination: c.On.Name, Path: catalog.Place(c.On.Store, c.Backup.Path())}
 	if c.Err != nil {
 		copied.Error = report.ProblemOf(fmt.Errorf("%s: %w", c.Backup.ID, c.Err))
+		var whole *store.WholeError
+		if errors.As(c.Err, &whole) {
+			copied.Error.Destinations = []string{c.On.Name}
+		}
 		return copied
 	}
 	if c.Result.Good() {
 		return copied
 	}
 	message := fmt.Sprintf("%s: %s", c.Backup.ID, c.Result.Findings[0])
-	if more := len(c.Result.Findings) - 1; more > 0 {
+	switch more := len(c.Result.Findings) - 1; {
+	case more == 1:
+		message += ", and 1 more finding"
+	case more > 1:
 		message += fmt.Sprintf(", and %d more findings", more)
 	}
 	hint := "take an older backup for what is lost here, and check the destination's disk"

@@ -48,7 +48,7 @@ func newMail(msg Message, addresses Addresses) (*mail.Msg, error) {
 	host := hostToken(msg.Run.Host)
 	m.Subject(say.Clean(msg.Subject))
 	m.SetDateWithValue(msg.Created)
-	m.SetMessageIDWithValue(hostToken(msg.ID) + "@" + host)
+	m.SetMessageIDWithValue(messageID(msg, addresses.From))
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
 	m.SetGenHeader("X-Auto-Response-Suppress", "All")
 	m.SetGenHeader("List-Id", "<"+host+".voltar>")
@@ -68,6 +68,17 @@ func newMail(msg Message, addresses Addresses) (*mail.Msg, error) {
 		}
 	}
 	return m, nil
+}
+
+// messageID gives the identity of a mail. It lasts through all attempts, so that a server drops what it has had already, and
+// never repeats: what is sent a second time on purpose is another mail. Its domain is the sender's, as servers expect.
+func messageID(msg Message, from string) string {
+	_, domain, _ := strings.Cut(bareAddress(from), "@")
+	id := hostToken(msg.ID)
+	if msg.Serial != "" { // an earlier version spooled mails without
+		id += "." + hostToken(msg.Serial)
+	}
+	return id + "@" + hostToken(domain)
 }
 
 // hostToken keeps of a name what may stand in an identifier of a header.

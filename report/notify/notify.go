@@ -5,6 +5,7 @@ package notify
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,7 +22,8 @@ const TrendCID = "trend@voltar"
 
 // Message is one report, rendered: what is sent and, where that fails, what is spooled.
 type Message struct {
-	ID      string     `json:"id"`      // the run's; a message sent twice has the same
+	ID      string     `json:"id"`      // the run's
+	Serial  string     `json:"serial"`  // of this message: one that is tried again keeps it, and no other ever has it
 	Created time.Time  `json:"created"` // when the run ended
 	Subject string     `json:"subject"`
 	Text    string     `json:"text"`
@@ -45,7 +47,7 @@ func NewMessage(run report.Run, opts report.Options) (Message, error) {
 		return Message{}, err
 	}
 	return Message{
-		ID: run.ID, Created: run.Ended, Subject: report.Subject(run), Text: report.Text(run, opts), HTML: html,
+		ID: run.ID, Serial: rand.Text(), Created: run.Ended, Subject: report.Subject(run), Text: report.Text(run, opts), HTML: html,
 		Trend: trend, Run: run,
 	}, nil
 }

@@ -305,6 +305,7 @@ func TestSMTPDelivers(t *testing.T) {
 func TestMailForm(t *testing.T) {
 	server := startMailServer(t, serverOptions{})
 	msg := testMessage(t, failedRun())
+	msg.Serial = "SERIAL"
 	if err := newSMTP(t, server.options()).Send(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +324,7 @@ func TestMailForm(t *testing.T) {
 		"Subject":          "[voltar] volume-host: FAILED 1 of 2: volume-00000002: cannot mount: wrong magic — ünïcode",
 		"From":             `"voltar" <voltar@volume-host.example>`,
 		"To":               `"Root" <root@example.org>`,
-		"Message-ID":       "<20261120T010001Z-1f2e@volume-host>",
+		"Message-ID":       "<20261120T010001Z-1f2e.SERIAL@volume-host.example>",
 		"Date":             "Fri, 20 Nov 2026 02:15:36 +0000",
 		"Auto-Submitted":   "auto-generated",
 		"List-Id":          "<volume-host.voltar>",
@@ -517,6 +518,18 @@ func TestHeaderInjection(t *testing.T) {
 		if value := parsed.Header.Get(name); strings.ContainsAny(value, " :\r\n") || !strings.HasPrefix(value, "<x--Bcc--victim") {
 			t.Errorf("%s: %q", name, value)
 		}
+	}
+}
+
+// Every message has an identity of its own, which all attempts to send it share.
+func TestMessageIDsNeverRepeat(t *testing.T) {
+	one, again := testMessage(t, failedRun()), testMessage(t, failedRun())
+	const from = "Backups <root@host.example>"
+	if messageID(one, from) == messageID(again, from) || messageID(one, from) != messageID(one, from) {
+		t.Errorf("%s and %s", messageID(one, from), messageID(again, from))
+	}
+	if got, want := messageID(Message{ID: "run"}, from), "run@host.example"; got != want {
+		t.Errorf("of a message of an earlier version: %s", got)
 	}
 }
 

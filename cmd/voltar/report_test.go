@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"voltar/report"
+)
+
+// A night whose only destination is away tells that once, however many sources it befalls, and what there was to fall back on.
+func TestDestinationThatIsAwayIsToldOnce(t *testing.T) {
+	s := newSite(t, directories(t, 3))
+	s.run(t, exitDone)
+	if err := os.RemoveAll(s.backups); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.backups, nil) // no folder
+	result := s.run(t, exitNothing)
+	text := report.Text(result, report.Options{})
+	wrong, _, _ := strings.Cut(strings.ReplaceAll(text, "  | ", ""), "DESTINATIONS")
+	for _, want := range []string{"something else of that name", "missing: 3 volumes", "(just now), by an earlier report"} {
+		if n := strings.Count(strings.Join(strings.Fields(wrong), " "), want); n != 1 {
+			t.Errorf("%q is told %d times", want, n)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
