@@ -105,8 +105,8 @@ type Volume struct {
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
 	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
-	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok: its newest good backup; zero when there is none
-	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // LastGood is of an earlier report: no destination could be asked
+	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok; zero when there is none
+	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
 }
 
 // Snapshot is the use of one LVM snapshot.

@@ -525,8 +525,9 @@ func TestHeaderInjection(t *testing.T) {
 func TestMessageIDsNeverRepeat(t *testing.T) {
 	one, again := testMessage(t, failedRun()), testMessage(t, failedRun())
 	const from = "Backups <root@host.example>"
-	if messageID(one, from) == messageID(again, from) || messageID(one, from) != messageID(one, from) {
-		t.Errorf("%s and %s", messageID(one, from), messageID(again, from))
+	first, tried, second := messageID(one, from), messageID(one, from), messageID(again, from)
+	if first == second || first != tried {
+		t.Errorf("%s, tried again as %s, and %s", first, tried, second)
 	}
 	if got, want := messageID(Message{ID: "run"}, from), "run@host.example"; got != want {
 		t.Errorf("of a message of an earlier version: %s", got)
