@@ -229,5 +229,5 @@ for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length && t
 	const a = texts[i], b = texts[j];
 	if (a.node != b.node && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1) faults.push(a.name + " and " + b.name + " overlap");
 }
-return faults.slice(0, 20);
+return faults.slice(0, 5);
 })()`

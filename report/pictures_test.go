@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // pictureFolder is where the pictures go, seen from this folder.
@@ -57,6 +58,56 @@ func TestPictures(t *testing.T) {
 			page = strings.ReplaceAll(page, "cid:trend@voltar", "data:image/png;base64,"+base64.StdEncoding.EncodeToString(trend))
 		}
 		keepPictures(t, b, "mail-"+f.name, page, looks(400, 900))
+	}
+	for name, p := range map[string]Page{"fleet-of-20-hosts": fleetPage(20, 60), "one-host": hostPage(), "hostile": hostilePage()} {
+		keepPictures(t, b, "page-"+name, statusPage(t, p), looks(400, 900, 1024, 1280, 1600))
+	}
+}
+
+// The page's own script runs under the policy that forbids all others: it finds volumes, puts all back, and tells that the page has
+// become old.
+func TestPageScript(t *testing.T) {
+	b := newBrowser(t)
+	show := func(p Page) {
+		file := filepath.Join(t.TempDir(), "page.html")
+		if err := os.WriteFile(file, []byte(statusPage(t, p)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.show(file, look{1600, false})
+	}
+	p := fleetPage(20, 60)
+	p.Made = time.Now()
+	show(p)
+	count := func() (n int) {
+		b.eval(`[...document.querySelectorAll("tbody tr")].filter(row => row.checkVisibility()).length`, &n)
+		return n
+	}
+	search := func(text string) {
+		b.eval(fmt.Sprintf(`{ const s = document.getElementById("search"); s.value = %q; s.dispatchEvent(new Event("input")) }`, text), nil)
+	}
+	before := count()
+	search("VOLUME-00000500")
+	if n := count(); n != 1 {
+		t.Errorf("%d volumes found by name", n)
+	}
+	search("host-07")
+	if n := count(); n != 60 {
+		t.Errorf("%d volumes found by host", n)
+	}
+	search("")
+	if n := count(); n != before {
+		t.Errorf("%d rows after the search, %d before", n, before)
+	}
+	old := func() (shown bool) {
+		b.eval(`!document.getElementById("old").hidden`, &shown)
+		return shown
+	}
+	if old() {
+		t.Error("a fresh page calls itself old")
+	}
+	p.Made = time.Now().Add(-27 * time.Hour)
+	if show(p); !old() {
+		t.Error("an old page does not say so")
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"voltar/internal/config"
 	"voltar/internal/say"
 	"voltar/internal/setup"
+	"voltar/internal/statuspage"
 	"voltar/report"
 )
 
@@ -28,7 +29,7 @@ const fleetAge = 26 * time.Hour
 func fleetFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "fleet", Usage: "report the volumes without a good backup, of all hosts that share the destinations"},
-		&cli.StringFlag{Name: "older-than", Usage: "with --fleet: the backup must be younger than `AGE`", DefaultText: "26h"},
+		&cli.StringFlag{Name: "older-than", Usage: "with --fleet or --html: the newest good backup must be younger than `AGE`", DefaultText: "26h"},
 		&cli.StringFlag{Name: "from", Usage: "with --fleet: look only on destination `NAME`"},
 		&cli.StringSliceFlag{Name: "except",
 			Usage: "with --fleet: leave out volumes that match `PATTERN`: HOST, or HOST/VG/LV"},
@@ -40,20 +41,23 @@ type fleetOptions struct {
 	sourceOptions
 	olderThan time.Duration
 	except    []string
+	html      string // file of the status page, "" for none
 }
 
 func readFleet(c *cli.Context) (fleetOptions, error) {
 	o := fleetOptions{
 		setupOptions:  setupOptions{commonOptions: readCommon(c), lookup: true},
-		sourceOptions: readSource(c), except: c.StringSlice("except"),
+		sourceOptions: readSource(c), except: c.StringSlice("except"), html: c.String("html"),
 	}
-	limit := config.Duration(fleetAge)
-	if text := c.String("older-than"); text != "" {
-		if err := limit.UnmarshalText([]byte(text)); err != nil {
-			return o, usageError(fmt.Errorf("--older-than: %w", err))
+	var err error
+	if o.olderThan, err = readOlderThan(c); err != nil {
+		return o, err
+	}
+	for _, name := range []string{"trend", "send", "list"} {
+		if c.IsSet(name) {
+			return o, usageError(fmt.Errorf("--%s is about the runs of this host, and does not go with --fleet", name))
 		}
 	}
-	o.olderThan = limit.Span()
 	for _, pattern := range o.except {
 		if _, err := path.Match(pattern, ""); err != nil || strings.Count(pattern, "/") == 1 {
 			return o, usageError(fmt.Errorf("--except: %q is no pattern of HOST or HOST/VG/LV", pattern))
@@ -63,6 +67,17 @@ func readFleet(c *cli.Context) (fleetOptions, error) {
 		return o, usageError(errors.New("--fleet is about all hosts: name no run"))
 	}
 	return o, nil
+}
+
+// readOlderThan reads how old the newest good backup of a volume may be.
+func readOlderThan(c *cli.Context) (time.Duration, error) {
+	limit := config.Duration(fleetAge)
+	if text := c.String("older-than"); text != "" {
+		if err := limit.UnmarshalText([]byte(text)); err != nil {
+			return 0, usageError(fmt.Errorf("--older-than: %w", err))
+		}
+	}
+	return limit.Span(), nil
 }
 
 // fleet prints which volumes of all hosts lack a good backup that is young enough, the worst first.
@@ -76,6 +91,9 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 		return err
 	}
 	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.Damage(), Now: s.Now()}
+	if o.html != "" {
+		filter.Since = statuspage.Since(a.now())
+	}
 	found, failed, err := catalog.ListFleet(ctx, setup.Named(stores), filter)
 	if err != nil {
 		return err
@@ -85,15 +103,33 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	}
 	lines := catalog.Fleet(a.now(), o.olderThan, found)
 	lines = slices.DeleteFunc(lines, func(l catalog.FleetLine) bool { return excepted(l, o.except) })
-	if o.json {
+	if o.html != "" {
+		err = a.writeFleetPage(s, o, lines, found, failed)
+	}
+	switch {
+	case err != nil:
+	case o.json:
 		err = a.printJSON(lines)
-	} else {
+	case o.html == "":
 		err = a.printFleet(lines, o.olderThan)
 	}
 	if err == nil && (len(failed) > 0 || slices.ContainsFunc(lines, func(l catalog.FleetLine) bool { return l.Late })) {
 		err = exitWith(exitAttention)
 	}
 	return err
+}
+
+// writeFleetPage writes the status page of all hosts.
+func (a *app) writeFleetPage(s *setup.Setup, o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error) error {
+	runs, err := a.delivery(s).Past().List(0)
+	if err != nil {
+		s.Log.Warn("the history cannot be read completely", "err", err)
+	}
+	page, err := report.StatusPage(statuspage.Fleet(lines, found, failed, statuspage.ProofOf(s.Host, runs), a.now(), o.olderThan, time.Local))
+	if err != nil {
+		return err
+	}
+	return a.writeReport(o.html, []byte(page), pagePerm)
 }
 
 // excepted tells whether a pattern fits the host or the volume.

@@ -106,6 +106,22 @@ func TestFleet(t *testing.T) {
 			t.Errorf("%d, no %q in\n%s", code, text, out)
 		}
 	}
+	page := filepath.Join(t.TempDir(), "page.html")
+	code, out, errs := voltarAt(t, now, "report", "--fleet", "--html", page, "--config", s.config)
+	shown, err := os.ReadFile(page)
+	info, statErr := os.Stat(page)
+	if code != exitAttention || out != "" || err != nil || statErr != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%d, %v, %v, mode %v\n%s%s", code, err, statErr, info.Mode(), out, errs)
+	}
+	for _, text := range []string{"4 of 6 volumes need attention", "3 hosts", "(no backups)", "vg/never", "NO GOOD BACKUP", "is damaged",
+		"<s class=n style=--n:28></s><s class=g style=--n:1></s><s class=d style=--n:1></s>"} {
+		if !strings.Contains(string(shown), text) {
+			t.Errorf("no %q on the page", text)
+		}
+	}
+	if code, _, errs := voltarAt(t, now, "report", "--fleet", "--send", "--config", s.config); code != exitUsage {
+		t.Errorf("--send with --fleet: %d %s", code, errs)
+	}
 	code, out, _ = voltarAt(t, now, "report", "--fleet", "--from", "far", "--older-than", "3d", "--config", s.config)
 	if code != exitDone || !strings.Contains(out, "All 2 volumes on 2 hosts have a good backup younger than 3 d 0 h.") {
 		t.Errorf("all well: %d\n%s", code, out)
@@ -116,7 +132,7 @@ func TestFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, far, nil)
-	code, lines, errs := fleet(t, "--older-than", "2d", "--except", "silent", "--except", "volume-host/vg/never")
+	code, lines, errs = fleet(t, "--older-than", "2d", "--except", "silent", "--except", "volume-host/vg/never")
 	if code != exitAttention || len(lines) != 3 || !strings.Contains(errs, "destination far") {
 		t.Errorf("with a destination away: %d, %s\n%s", code, short(lines), errs)
 	}

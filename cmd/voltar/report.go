@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -17,20 +18,26 @@ import (
 	"voltar/internal/history"
 	"voltar/internal/say"
 	"voltar/internal/setup"
+	"voltar/internal/statuspage"
 	"voltar/report"
 )
 
-// reportPerm is for reports that are written to files: they hold names of guests' files.
-const reportPerm = 0o600
+// reportPerm is for reports that are written to files: they hold names of guests' files. A status page holds names of volumes, and
+// whoever serves it reads it as the group of its folder.
+const (
+	reportPerm = 0o600
+	pagePerm   = 0o640
+)
 
 func (a *app) reportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "report", Usage: "show a run's report (default: the last)", ArgsUsage: "[RUN]",
 		Description: "RUN is the identity of a run, or \"last\", the default. Prints the report as text unless an option writes or sends it\n" +
 			"in another form. With --fleet, reports on every host that has backups on the destinations, and exits with 3 if one\n" +
-			"of their volumes has no good backup that is young enough.",
+			"of their volumes has no good backup that is young enough. --html writes a status page, of this host or with --fleet of\n" +
+			"all, that is complete in one file; of a RUN that is named it writes the report as it is mailed.",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "html", Usage: "write the report as an HTML page to `FILE` (- for standard output)"},
+			&cli.StringFlag{Name: "html", Usage: "write a status page, or the report of RUN, as HTML to `FILE` (- for standard output)"},
 			&cli.StringFlag{Name: "trend", Usage: "write a chart of the last 30 runs as PNG to `FILE` (- for standard output)"},
 			&cli.BoolFlag{Name: "send", Usage: "mail the report"},
 			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history"},
@@ -56,6 +63,8 @@ type reportOptions struct {
 	setupOptions
 	run         string // its identity, or history.Last
 	html, trend string // files
+	page        bool   // html is to be the status page of this host, not the report of one run
+	olderThan   time.Duration
 	send, list  bool
 }
 
@@ -64,10 +73,15 @@ func readReport(c *cli.Context) (reportOptions, error) {
 		setupOptions: setupOptions{commonOptions: readCommon(c), lookup: true}, run: cmp.Or(c.Args().First(), history.Last),
 		html: c.String("html"), trend: c.String("trend"), send: c.Bool("send"), list: c.Bool("list"),
 	}
+	o.page = o.html != "" && c.NArg() == 0
 	for _, name := range []string{"older-than", "from", "except"} {
-		if c.IsSet(name) {
+		if c.IsSet(name) && (name != "older-than" || !o.page) {
 			return o, usageError(fmt.Errorf("--%s goes with --fleet", name))
 		}
+	}
+	var err error
+	if o.olderThan, err = readOlderThan(c); err != nil {
+		return o, err
 	}
 	if c.NArg() > 1 {
 		return o, usageError(errors.New("name one run, or none for the last"))
@@ -145,12 +159,18 @@ func (a *app) showRun(ctx context.Context, s *setup.Setup, o reportOptions, run 
 	earlier = slices.DeleteFunc(slices.Clone(earlier), func(r report.Run) bool { return clock.IsAhead(r.Started, a.now()) })
 	opts := report.Options{Location: time.Local, History: history.Points(earlier)}
 	shown := false
-	if o.html != "" {
+	switch {
+	case o.page:
+		if err := a.writeHostPage(o, append([]report.Run{run}, earlier...)); err != nil {
+			return err
+		}
+		shown = true
+	case o.html != "":
 		page, err := report.HTML(run, opts)
 		if err != nil {
 			return err
 		}
-		if err := a.writeReport(o.html, []byte(page)); err != nil {
+		if err := a.writeReport(o.html, []byte(page), reportPerm); err != nil {
 			return err
 		}
 		shown = true
@@ -163,7 +183,7 @@ func (a *app) showRun(ctx context.Context, s *setup.Setup, o reportOptions, run 
 		if picture == nil {
 			return errors.New("there is no trend yet: it needs two runs")
 		}
-		if err := a.writeReport(o.trend, picture); err != nil {
+		if err := a.writeReport(o.trend, picture, reportPerm); err != nil {
 			return err
 		}
 		shown = true
@@ -180,7 +200,21 @@ func (a *app) showRun(ctx context.Context, s *setup.Setup, o reportOptions, run 
 	return nil
 }
 
-func (a *app) writeReport(file string, data []byte) error {
+// writeHostPage writes the status page of this host, by its runs, the newest first.
+func (a *app) writeHostPage(o reportOptions, runs []report.Run) error {
+	shown, ok := statuspage.Host(runs, a.now(), o.olderThan, time.Local)
+	if !ok {
+		return errors.New("there is nothing to show yet: no run has made backups")
+	}
+	page, err := report.StatusPage(shown)
+	if err != nil {
+		return err
+	}
+	return a.writeReport(o.html, []byte(page), pagePerm)
+}
+
+// writeReport writes a file whole or not at all, or to standard output for "-".
+func (a *app) writeReport(file string, data []byte, perm os.FileMode) error {
 	if file == "-" {
 		_, err := a.rawOut.Write(data)
 		return err
@@ -189,5 +223,5 @@ func (a *app) writeReport(file string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(path, data, reportPerm)
+	return durable.WriteFile(path, data, perm)
 }

@@ -75,6 +75,17 @@ func TestListHosts(t *testing.T) {
 	if reads[ManifestName] != 5 {
 		t.Errorf("%d manifests were read, want 5", reads[ManifestName])
 	}
+	// What is young enough comes beside the newest, and is not looked after file by file.
+	listings, err = ListHosts(context.Background(), s, Filter{Newest: 1, Good: true, Since: hour(2), Now: night.AddDate(0, 1, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	since := []string{
+		ID{VolumeRef("nova-volumes", "good"), hour(2)}.String(), ID{VolumeRef("nova-volumes", "good"), hour(3)}.String(), want[0], want[1], want[2],
+	}
+	if got := names(listings[2].Backups); !slices.Equal(got, since) || len(listings[2].Backups[0].Manifest.Files) != 0 {
+		t.Errorf("since %s: %q, want %q", hour(2), got, since)
+	}
 	// One that was found damaged since is not a good one.
 	newest := ID{VolumeRef("nova-volumes", "good"), hour(4)}
 	found := map[string]string{s.String() + "/" + newest.Path(testHost): "its sum is another"}

@@ -20,6 +20,7 @@ type Filter struct {
 	Match  func(Ref) bool // nil takes all sources
 	Newest int            // at most so many backups of each name, the newest, and those dated ahead; 0 means all
 	Good   bool           // only good ones, whose files are all there, count for Newest; those that are newer come beside them
+	Since  time.Time      // with Newest: all that are not older than this come beside them; the zero time asks for none
 	// Damage is what was found wrong with backups since they were made, by the Place of their folders.
 	Damage map[string]string
 	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
@@ -170,18 +171,19 @@ func (l *lister) unknown(folder string) {
 func (l *lister) readNewest(ctx context.Context, ids []ID) error {
 	found := 0
 	for _, id := range ids {
-		if l.filter.Newest > 0 && found == l.filter.Newest {
+		enough := l.filter.Newest > 0 && found == l.filter.Newest
+		if enough && (l.filter.Since.IsZero() || id.Time.Before(l.filter.Since)) {
 			return nil
 		}
 		backup, err := readBackup(ctx, l.store, l.listing.Host, id)
 		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
-		if err == nil && l.filter.Good && backup.IsGood() {
+		if err == nil && l.filter.Good && backup.IsGood() && !enough {
 			backup.Damage, err = backup.lacks(ctx, l.store)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err == nil && !l.listing.IsAhead(id) && (!l.filter.Good || backup.IsGood()) {
+		if err == nil && !enough && !l.listing.IsAhead(id) && (!l.filter.Good || backup.IsGood()) {
 			found++
 		}
 		l.add(backup, id, err)
