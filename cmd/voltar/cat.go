@@ -15,6 +15,8 @@ import (
 func (a *app) catCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cat", Usage: "write a file of a backup to standard output", ArgsUsage: "BACKUP pN:/PATH...",
+		UsageText: "voltar cat web p1:/etc/fstab\n" +
+			"voltar cat web p3 >p3.img # an extent that is stored as an image\n",
 		Description: "Follows links, and writes holes of sparse files as zeros. For a volume without partitions, give /PATH alone. An extent\n" +
 			"that is stored as an image is written as it was if it is named alone: `voltar cat BACKUP p3`.",
 		Flags: []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag()},

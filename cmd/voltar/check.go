@@ -13,6 +13,8 @@ import (
 func (a *app) checkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "check", Usage: "check that everything a run needs is in place",
+		UsageText: "voltar check\n" +
+			"voltar check --send-test-mail # also try whether the report arrives\n",
 		Description: "Checks the configuration, tools, kernel, privileges, volume groups, destinations and the mail server, and prints\n" +
 			"what to do about each problem. Changes nothing.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "send-test-mail", Usage: "send a test mail to the configured recipients"}},

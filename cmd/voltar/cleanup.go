@@ -14,6 +14,8 @@ import (
 func (a *app) cleanupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cleanup", Usage: "remove what an interrupted run left",
+		UsageText: "voltar cleanup\n" +
+			"voltar cleanup --forget-destination /mnt/old\n",
 		Description: "Removes the snapshots, maps and unfinished backups that a killed run has left. Touches only what that run's journal\n" +
 			"names and LVM's tags confirm. Each run does this by itself.",
 		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "forget-destination", Usage: "forget what was left in `PLACE`, which is no longer a " +

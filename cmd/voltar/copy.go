@@ -18,6 +18,8 @@ import (
 func (a *app) copyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "copy", Usage: "copy missing backups between destinations", ArgsUsage: "[VOLUME[@TIME]...]",
+		UsageText: "voltar copy --from disk --to offsite --all --dry-run\n" +
+			"voltar copy --from offsite --to disk web@2026-11-20\n",
 		Description: "Copies the backups of the named volumes, or of all volumes with --all, to a destination that lacks them: the newest\n" +
 			"first, each file with its sums checked, the manifest last. Leaves out backups that the retention of that\n" +
 			"destination would remove at once. You can interrupt it and start it again at any time; it may run at the same\n" +

@@ -17,6 +17,8 @@ import (
 func (a *app) extractCommand() *cli.Command {
 	return &cli.Command{
 		Name: "extract", Usage: "extract files from a backup into a folder", ArgsUsage: "BACKUP [pN:/PATH...] --to DIR",
+		UsageText: "voltar extract web p1:/etc --to /tmp/web\n" +
+			"voltar extract web 'p1:/home/**/*.pdf' --to /tmp/web\n",
 		Description: "Extracts each PATH with everything below it, or everything without a PATH. In a PATH, *, ? and [a-z] match part of a\n" +
 			"name, and ** matches any folders. The files of partition N go to DIR/pN, the files of a volume without partitions to\n" +
 			"DIR, each with its full path. As root, also restores owners, attributes and ACLs. DIR keeps its owner and mode. A DIR\n" +

@@ -17,6 +17,8 @@ import (
 func (a *app) initCommand() *cli.Command {
 	return &cli.Command{
 		Name: "init", Usage: "write a configuration with comments and safe defaults",
+		UsageText: "voltar init\n" +
+			"voltar init --config /etc/voltar/second.toml\n",
 		Description: "Writes " + config.DefaultPath + ", or the file of --config. Never overwrites an existing file.",
 		Action:      func(c *cli.Context) error { return a.init(cmp.Or(readCommon(c).config, config.DefaultPath)) },
 	}

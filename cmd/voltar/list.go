@@ -17,6 +17,10 @@ import (
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list backups", ArgsUsage: "[VOLUME...]",
+		UsageText: "voltar list\n" +
+			"voltar list web # the backups of one volume\n" +
+			"voltar list --from /mnt/disk/ --host vmhost3 # those of another host, on a disk\n" +
+			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
 			"backups that are dated ahead of this host's clock.",
 		Flags: []cli.Flag{

@@ -66,9 +66,12 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	program := a.program()
-	args, err := cmdline.Reorder(program, commonFlags(), args)
-	if err == nil {
-		err = program.RunContext(ctx, args)
+	line, err := program.Parse(args)
+	switch {
+	case errors.Is(err, cmdline.ErrHelp):
+		_, err = io.WriteString(a.stdout, program.Help(line.Path))
+	case err == nil:
+		err = program.RunContext(ctx, line.Words)
 	}
 	err = errors.Join(err, a.close())
 	if err != nil && !errors.Is(err, errReported) {
@@ -129,76 +132,66 @@ func (a *app) close() error {
 	return errors.Join(all...)
 }
 
-func (a *app) program() *cli.App {
-	return &cli.App{
-		Name:                   "voltar",
-		Usage:                  "back up LVM volumes as plain files, and restore them",
-		Version:                programVersion(),
-		Reader:                 a.stdin,
-		Writer:                 a.stdout,
-		ErrWriter:              a.stderr,
-		HideHelpCommand:        true,
-		UseShortOptionHandling: false,
-		EnableBashCompletion:   true,
-		ExitErrHandler:         func(*cli.Context, error) {}, // run maps errors to exit codes, nothing else exits
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
-		Commands:               a.commands(),
+func (a *app) program() *cmdline.Program {
+	p := &cmdline.Program{App: &cli.App{
+		Name:            "voltar",
+		Usage:           "back up LVM volumes as plain files, and restore them",
+		Version:         programVersion(),
+		Reader:          a.stdin,
+		Writer:          a.stdout,
+		ErrWriter:       a.stderr,
+		HideHelp:        true,
+		HideHelpCommand: true,
+		ExitErrHandler:  func(*cli.Context, error) {}, // run maps errors to exit codes, nothing else exits
+		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
 		Action: func(*cli.Context) error { // a timer without its command must not look as if it had run
-			return usageError(errors.New("name a command: see `voltar --help`"))
+			return usageError(say.WithHint(errors.New("name a command"), "`voltar --help` lists the commands"))
 		},
-	}
+	}, Common: commonFlags()}
+	p.Commands = a.commands(p)
+	return p
 }
 
-// commands lists every subcommand, in the order of the help.
-func (a *app) commands() []*cli.Command {
-	list := []*cli.Command{
-		a.runCommand(),
-		a.cancelCommand(),
-		a.volumesCommand(),
-		a.listCommand(),
-		a.restoreCommand(),
-		a.lsCommand(),
-		a.catCommand(),
-		a.extractCommand(),
-		a.verifyCommand(),
-		a.pruneCommand(),
-		a.forgetCommand(),
-		a.copyCommand(),
-		a.signCommand(),
-		a.snapshotCommand(),
-		a.streamCommand(),
-		a.reportCommand(),
-		a.checkCommand(),
-		a.cleanupCommand(),
-		a.initCommand(),
-		a.completionCommand(),
-		a.manCommand(),
-		a.reportFailureCommand(),
+// commands lists every subcommand by groups, in the order of the help.
+func (a *app) commands(p *cmdline.Program) []*cli.Command {
+	groups := []cmdline.Group{
+		{Name: "Set up", Commands: []*cli.Command{a.initCommand(), a.checkCommand(), a.volumesCommand()}},
+		{Name: "Back up", Commands: []*cli.Command{a.runCommand(), a.cancelCommand(), a.streamCommand(), a.snapshotCommand()}},
+		{Name: "Look at backups", Commands: []*cli.Command{a.listCommand(), a.lsCommand(), a.catCommand(), a.verifyCommand(), a.reportCommand()}},
+		{Name: "Restore", Commands: []*cli.Command{a.restoreCommand(), a.extractCommand()}},
+		{Name: "Look after backups", Commands: []*cli.Command{a.pruneCommand(), a.forgetCommand(), a.copyCommand(), a.signCommand(),
+			a.cleanupCommand()}},
+		{Name: "Get help", Commands: []*cli.Command{a.helpCommand(p), a.completionCommand(), a.manCommand(p), a.completeCommand(p),
+			a.reportFailureCommand()}},
 	}
-	for _, command := range list {
-		command.Flags = append(command.Flags, commonFlags()...)
-		for _, c := range append(command.Subcommands, command) {
-			for _, flag := range c.Flags {
-				if flag, ok := flag.(*cli.BoolFlag); ok {
-					flag.DisableDefaultText = true // that it is off unless it is given goes without saying
-				}
-			}
-			c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError(err) }
-			c.HideHelpCommand = true
-		}
-		if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
-			command.Before = refuseArguments
+	var list []*cli.Command
+	for _, group := range groups {
+		for _, command := range group.Commands {
+			command.Category = group.Name
+			prepare(command)
+			list = append(list, command)
 		}
 	}
 	return list
 }
 
-// refuseArguments is for commands that take none: whoever gives one means something that would not be done.
-func refuseArguments(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usageError(fmt.Errorf("%s takes no arguments: %q", c.Command.Name, c.Args().First()))
+// prepare gives a command, and those below it, what all have in common.
+func prepare(command *cli.Command) {
+	command.Flags = append(command.Flags, commonFlags()...)
+	command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usageError(err) }
+	command.HideHelp = true
+	if command.ArgsUsage == "" && len(command.Subcommands) == 0 {
+		command.Before = cmdline.RefuseArguments
 	}
-	return nil
+	if len(command.Subcommands) > 0 {
+		command.Action = func(*cli.Context) error {
+			return usageError(say.WithHint(fmt.Errorf("name a command of voltar %s", command.Name),
+				fmt.Sprintf("`voltar %s --help` lists them", command.Name)))
+		}
+	}
+	for _, sub := range command.Subcommands {
+		prepare(sub)
+	}
 }
 
 func programVersion() string {

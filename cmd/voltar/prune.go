@@ -17,6 +17,8 @@ import (
 func (a *app) pruneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prune", Usage: "apply retention to the backups there are", ArgsUsage: "[VOLUME...]",
+		UsageText: "voltar prune --dry-run # the reason for each backup\n" +
+			"voltar prune\n",
 		Description: "Removes the backups that the policy of their destination no longer keeps, as each run does by itself. Always keeps\n" +
 			"the last good backup of a volume.",
 		Flags: []cli.Flag{dryRunFlag("print the reason for each backup, and remove nothing")},
@@ -29,6 +31,8 @@ func (a *app) pruneCommand() *cli.Command {
 func (a *app) forgetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forget", Usage: "remove all backups of sources that no longer exist", ArgsUsage: "VG/LV|@KIND/NAME...",
+		UsageText: "voltar forget nova-volumes/volume-00000009 --dry-run\n" +
+			"voltar forget nova-volumes/volume-00000009\n",
 		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
 			"in the configuration. Keeps backups of sources that still exist.",
 		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing")},

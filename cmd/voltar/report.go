@@ -32,6 +32,10 @@ const (
 func (a *app) reportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "report", Usage: "show a run's report (default: the last)", ArgsUsage: "[RUN]",
+		UsageText: "voltar report # the last\n" +
+			"voltar report --list\n" +
+			"voltar report last --html /tmp/report.html\n" +
+			"voltar report --fleet --older-than 26h # of all hosts that share the store\n",
 		Description: "RUN is the identity of a run, or \"last\", the default. Prints the report as text unless an option writes or sends it\n" +
 			"in another form. With --fleet, reports on every host that has backups on the destinations, and exits with 3 if one\n" +
 			"of their volumes has no good backup that is young enough. --html writes a status page, of this host or with --fleet of\n" +

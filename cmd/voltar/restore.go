@@ -18,6 +18,11 @@ import (
 func (a *app) restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore", Usage: "restore a volume from a backup", ArgsUsage: "VOLUME[@TIME]",
+		UsageText: "voltar restore web --dry-run # every step, or what is in the way\n" +
+			"voltar restore web # the newest, to where it was\n" +
+			"voltar restore web@2026-11-20 --to-lv vg0/restored\n" +
+			"voltar restore web --to-image /var/tmp/web.img\n" +
+			"voltar restore web --from /mnt/disk/ --host vmhost3 # on any machine\n",
 		Description: "Makes the volume as it was: boot code, partition table, filesystems and files. The default target is the volume of\n" +
 			"the same name, which is created if it is missing. A target that holds anything is refused without --force; a\n" +
 			"target that is in use is always refused.",

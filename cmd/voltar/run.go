@@ -18,6 +18,10 @@ import (
 func (a *app) runCommand() *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "back up volumes", ArgsUsage: "[VOLUME...]",
+		UsageText: "voltar run --dry-run # what tonight's run would do\n" +
+			"voltar run # back up everything that the configuration selects, and mail the report\n" +
+			"voltar run nova-volumes/volume-00000001 --no-mail # one volume, without a report\n" +
+			"voltar run web --to /mnt/disk # one volume, to a disk that is plugged in\n",
 		Description: "Backs up the volumes that the configuration selects, or the volumes that are named: VG/LV, LV, or a pattern.\n" +
 			"Snapshots each volume, archives it to every destination and checks the result; then applies retention and\n" +
 			"mails the report.",

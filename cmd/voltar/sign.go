@@ -18,6 +18,8 @@ import (
 func (a *app) signCommand() *cli.Command {
 	return &cli.Command{
 		Name: "sign", Usage: "sign backups of this host that are not signed", ArgsUsage: "VOLUME[@TIME]...",
+		UsageText: "voltar sign '*' --dry-run # what has no signature\n" +
+			"voltar sign web\n",
 		Description: "Signs backups from before there was a key. Whoever signs a backup vouches for what is stored there: do it when\n" +
 			"[sign] is new. A later backup without a signature was made, or changed, by somebody else. So this signs only the\n" +
 			"backups that this host's history names as made by one of its runs, unless --force takes all that are named.",

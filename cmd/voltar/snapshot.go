@@ -28,12 +28,13 @@ func (a *app) snapshotCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "snapshot volumes, all at one moment", ArgsUsage: "[VOLUME...]",
-				Flags: append(commonFlags(),
+				UsageText: "voltar snapshot create --name nightly web db",
+				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "name", Usage: nameUsage, Value: "kept"},
 					&cli.StringFlag{Name: "size",
 						Usage: "copy-on-write space of each: `SIZE`, as 5%ORIGIN or 2G; less than the origin means until it is full"},
 					&cli.BoolFlag{Name: "must-be-quiet", Usage: "fail when something could not be frozen, instead of going on crash-consistent"},
-				),
+				},
 				Action: func(c *cli.Context) error {
 					o, err := readSnapshot(c)
 					if err != nil {
@@ -42,16 +43,17 @@ func (a *app) snapshotCommand() *cli.Command {
 					return a.snapshotCreate(c.Context, o)
 				},
 			},
-			{Name: "list", Usage: "show them, with age and fill", ArgsUsage: "[NAME]", Flags: commonFlags(),
+			{Name: "list", Usage: "show them, with age and fill", ArgsUsage: "[NAME]",
 				Action: func(c *cli.Context) error { return a.snapshotList(c.Context, readSet(c)) }},
-			{Name: "remove", Usage: "remove a set", ArgsUsage: "NAME", Flags: commonFlags(),
+			{Name: "remove", Usage: "remove a set", ArgsUsage: "NAME",
 				Action: func(c *cli.Context) error { return a.snapshotRemove(c.Context, readSet(c)) }},
 			{
 				Name: "merge", Usage: "bring volumes back to what a set holds, and end it", ArgsUsage: "NAME",
+				UsageText:   "voltar snapshot merge nightly --force",
 				Description: "EVERYTHING WRITTEN TO THE VOLUMES SINCE IS LOST: --force says that this is meant.",
-				Flags: append(commonFlags(),
+				Flags: []cli.Flag{
 					&cli.BoolFlag{Name: "force", Usage: "give up what was written to the volumes since"},
-					&cli.BoolFlag{Name: "defer", Usage: "when a volume is in use, let it go back when it is activated next"}),
+					&cli.BoolFlag{Name: "defer", Usage: "when a volume is in use, let it go back when it is activated next"}},
 				Action: func(c *cli.Context) error {
 					if !c.Bool("force") {
 						return usageError(say.WithHint(errors.New("everything written to the volumes since the snapshots were made would be lost"),

@@ -13,6 +13,7 @@ import (
 func (a *app) streamCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stream", Usage: "run one [[stream]] of the configuration", ArgsUsage: "NAME",
+		UsageText: "voltar stream binlogs",
 		Description: "Stores the output of a command as a backup of its own, @stream/NAME: for example, binary logs between nights, from\n" +
 			"a timer. It may run at the same time as `voltar run`.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "no-mail", Usage: "do not mail a report when it fails"}},

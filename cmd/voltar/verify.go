@@ -21,6 +21,9 @@ import (
 func (a *app) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "check stored backups", ArgsUsage: "[BACKUP...]",
+		UsageText: "voltar verify # the newest backup of each volume, everywhere\n" +
+			"voltar verify --all --sample 5%\n" +
+			"voltar verify web --full\n",
 		Description: "Checks the newest backup of every volume, the backups that are named, or all, on every destination: the files\n" +
 			"must be there with the sums of the manifest, archives must be whole, and index, archive and manifest must agree.\n" +
 			"Prints which files are damaged and what is lost in them, exits with 3 if there is any damage, and keeps the result\n" +

@@ -13,6 +13,8 @@ import (
 func (a *app) volumesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "volumes", Usage: "list the volumes that are backed up, and why the others are not", ArgsUsage: "[VOLUME...]",
+		UsageText: "voltar volumes # all of them, with the rule that leaves one out\n" +
+			"voltar volumes 'nova-volumes/*'\n",
 		Description: "Lists each logical volume of the host with the rule that selects or excludes it, and what is wrong with the\n" +
 			"volume groups: missing disks, duplicate names, degraded RAID.",
 		Action: func(c *cli.Context) error {

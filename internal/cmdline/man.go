@@ -52,7 +52,7 @@ func (p *manPage) item(term, text string) {
 
 func (p *manPage) flags(flags []cli.Flag, leaveOut []cli.Flag) {
 	for _, flag := range flags {
-		if _, common := flagKinds(leaveOut)[flag.Names()[0]]; common {
+		if isIn(flag, leaveOut) {
 			continue
 		}
 		docs, ok := flag.(cli.DocGenerationFlag)
@@ -76,6 +76,17 @@ func (p *manPage) flags(flags []cli.Flag, leaveOut []cli.Flag) {
 	}
 }
 
+// examples writes command lines, each with what it does.
+func (p *manPage) examples(command *cli.Command) {
+	for _, e := range Examples(command) {
+		p.line(".PP")
+		p.line(`.B ` + manText(e.Line))
+		p.line(".RS")
+		p.prose(e.Text)
+		p.line(".RE")
+	}
+}
+
 // placeholderOf takes the name of a flag's value out of its usage, where it stands between backquotes.
 func placeholderOf(usage string) (name, text string) {
 	_, rest, found := strings.Cut(usage, "`")
@@ -87,7 +98,7 @@ func placeholderOf(usage string) (name, text string) {
 }
 
 // ProgramPage is voltar(8), made from what the program knows of its subcommands.
-func ProgramPage(program *cli.App, common []cli.Flag) string {
+func ProgramPage(program *Program) string {
 	p := manPage{version: program.Version}
 	p.title("voltar", 8, "System Administration")
 	p.section("Name")
@@ -101,11 +112,13 @@ func ProgramPage(program *cli.App, common []cli.Flag) string {
 		"archives their files to disk or S3 as plain tar.gz files, with a list of checksums and a written recipe. It removes old\n" +
 		"backups by a policy, and mails a report. A VOLUME is VG/LV, or LV if that is unique.\n\n" +
 		"Results go to standard output, everything else to standard error or, under systemd, to the journal.")
-	p.section("Commands")
-	p.commands("voltar", program.Commands, common)
+	for _, group := range Groups(program.Commands) {
+		p.section(group.Name)
+		p.commands("voltar", group.Commands, program.Common)
+	}
 	p.section("Common options")
 	p.line("Each command takes these, before or after its arguments.")
-	p.flags(common, nil)
+	p.flags(program.Common, nil)
 	p.section("Exit status")
 	for _, status := range []struct {
 		code int
@@ -157,6 +170,7 @@ func (p *manPage) commands(path string, list []*cli.Command, common []cli.Flag) 
 		}
 		p.prose(text)
 		p.flags(command.Flags, common)
+		p.examples(command)
 	}
 }
 

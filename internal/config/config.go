@@ -1,6 +1,6 @@
 // Package config reads /etc/voltar/voltar.toml into checked structs. It is strict: an unknown key is an error that
-// names its line, and every problem is reported at once. Only cmd imports it; the other packages take options of their
-// own. docs/configuration.md describes each key.
+// names its line, and every problem is reported at once. Only cmd, setup, check and deliver import it; the other packages
+// take options of their own. docs/configuration.md describes each key.
 package config
 
 import (
@@ -284,29 +284,6 @@ func Parse(content []byte) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// explain turns the decoder's errors into lines that name the key and where it stands.
-func explain(err error) error {
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		var all []error
-		for _, e := range unknown.Errors {
-			row, _ := e.Position()
-			all = append(all, fmt.Errorf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
-		}
-		return errors.Join(all...)
-	case errors.As(err, &wrong):
-		row, column := wrong.Position()
-		text := strings.TrimPrefix(wrong.Error(), "toml: ")
-		if key := strings.Join(wrong.Key(), "."); key != "" {
-			return fmt.Errorf("line %d, column %d: %s: %s", row, column, key, text)
-		}
-		return fmt.Errorf("line %d, column %d: %s", row, column, text)
-	}
-	return err
 }
 
 // IsMissing tells whether Load failed because there is no such file.

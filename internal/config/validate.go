@@ -10,8 +10,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"voltar/internal/agefile"
+	"voltar/internal/say"
 )
 
 var (
@@ -29,7 +31,7 @@ func (p *problems) add(key, format string, args ...any) {
 
 func (p *problems) oneOf(key, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
-		p.add(key, "%q is none of %s", value, strings.Join(allowed, ", "))
+		p.add(key, "%q is none of %s%s", value, strings.Join(allowed, ", "), say.DidYouMean(value, allowed))
 	}
 }
 
@@ -59,9 +61,39 @@ func (p *problems) level(key, value string) {
 	}
 }
 
+// leastDuration is shorter than any that makes sense. The decoder takes a number without quotes for nanoseconds.
+const leastDuration = Duration(10 * time.Millisecond)
+
+// units finds durations that were written as a number, in a table and those below it.
+func (p *problems) units(table reflect.Value, path string) {
+	switch table.Kind() {
+	case reflect.Pointer:
+		if !table.IsNil() {
+			p.units(table.Elem(), path)
+		}
+	case reflect.Slice:
+		for i := range table.Len() {
+			p.units(table.Index(i), fmt.Sprintf("%s #%d", path, i+1))
+		}
+	case reflect.Struct:
+		for i := range table.NumField() {
+			f := table.Type().Field(i)
+			key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+			if f.Anonymous || key != "" {
+				p.units(table.Field(i), strings.Trim(path+"."+key, "."))
+			}
+		}
+	default:
+		if d, ok := table.Interface().(Duration); ok && d != 0 && d < leastDuration {
+			p.add(path, `%d has no unit: write a duration in quotes, as "2h30m" or "30d"`, int64(d))
+		}
+	}
+}
+
 // validate returns every problem at once.
 func (c *Config) validate() error {
 	var p problems
+	p.units(reflect.ValueOf(*c), "")
 	if c.Host != "" && !namePattern.MatchString(c.Host) {
 		p.add("host", "%q is no host name", c.Host)
 	}

@@ -1,0 +1,192 @@
+package config
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"voltar/internal/say"
+)
+
+// explain turns the decoder's errors into lines that name the key and where it stands.
+func explain(err error) error {
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		var all []error
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			all = append(all, fmt.Errorf("line %d: unknown key %q%s", row, strings.Join(e.Key(), "."), meant(e.Key())))
+		}
+		return errors.Join(all...)
+	case errors.As(err, &wrong):
+		row, column := wrong.Position()
+		text := strings.TrimPrefix(wrong.Error(), "toml: ")
+		key := strings.Join(wrong.Key(), ".")
+		if found, ok := typeMismatch(text); ok && key != "" {
+			if t := typeOf(reflect.TypeFor[Config](), wrong.Key()); t != nil {
+				return fmt.Errorf("line %d, column %d: %s is %s; write %s", row, column, key, found, wanted(t, wrong.Key()))
+			}
+		}
+		if key != "" {
+			text = key + ": " + text
+		}
+		return fmt.Errorf("line %d, column %d: %s", row, column, text)
+	}
+	return err
+}
+
+// meant says which key an unknown one may stand for: one of the same table that is spelled nearly so, or one that is spelled so
+// in another table.
+func meant(key []string) string {
+	table, name := key[:len(key)-1], key[len(key)-1]
+	if t := typeOf(reflect.TypeFor[Config](), table); t != nil {
+		if words := say.DidYouMean(name, keysOf(t)); words != "" {
+			return words
+		}
+	}
+	var elsewhere []string
+	walkTables(reflect.TypeFor[Config](), "", func(table string, t reflect.Type) {
+		if slices.Contains(keysOf(t), name) {
+			elsewhere = append(elsewhere, table)
+		}
+	})
+	if len(elsewhere) == 1 {
+		return fmt.Sprintf(": %s belongs in %s", name, elsewhere[0])
+	}
+	return ""
+}
+
+// walkTables calls do for each table of the file that stands below another, with its name as the file writes it.
+func walkTables(t reflect.Type, path string, do func(table string, t reflect.Type)) {
+	for _, f := range fieldsOf(t) {
+		name := strings.TrimPrefix(path+"."+f.key, ".")
+		of := f.of
+		for of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		switch {
+		case isTable(of):
+			do("["+name+"]", of)
+			walkTables(of, name, do)
+		case of.Kind() == reflect.Slice && isTable(of.Elem()):
+			do("[["+name+"]]", of.Elem())
+			walkTables(of.Elem(), name, do)
+		}
+	}
+}
+
+// typeMismatch tells whether a message of the decoder is about a value of the wrong type, and what it found, in words.
+func typeMismatch(text string) (found string, ok bool) {
+	rest, ok := strings.CutPrefix(text, "cannot decode TOML ")
+	if !ok {
+		return "", false
+	}
+	kind, _, ok := strings.Cut(rest, " into ")
+	words := map[string]string{"string": "text", "integer": "a number", "float": "a number with a fraction", "boolean": "true or false", "array": "a list"}
+	if found = words[kind]; found == "" {
+		found = "a " + kind
+	}
+	return found, ok
+}
+
+// wanted says in words what a key of a type takes, with an example.
+func wanted(t reflect.Type, key []string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case reflect.TypeFor[Size]():
+		return `a size in quotes, as "512MiB"`
+	case reflect.TypeFor[Duration]():
+		return `a duration in quotes, as "2h30m" or "30d"`
+	case reflect.TypeFor[SnapshotSize]():
+		return `a size in quotes, as "100%ORIGIN" or "10GiB"`
+	case reflect.TypeFor[Secret]():
+		return `where it lies, as { file = "/etc/voltar/secret" }`
+	}
+	name := key[len(key)-1]
+	switch {
+	case t.Kind() == reflect.String:
+		return `text in quotes, as "text"`
+	case t.Kind() == reflect.Bool:
+		return "true or false, without quotes"
+	case t.Kind() == reflect.Float64:
+		return "a number without quotes, as 7.5"
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
+		return "a whole number without quotes, as 7"
+	case t.Kind() == reflect.Slice && isTable(t.Elem()):
+		return fmt.Sprintf("tables, each below a line [[%s]]", strings.Join(key, "."))
+	case t.Kind() == reflect.Slice:
+		return `a list, as ["one", "two"]`
+	case t.Kind() == reflect.Map:
+		return fmt.Sprintf(`a table, as %s = { name = "text" }`, name)
+	}
+	return fmt.Sprintf("a table, below a line [%s]", strings.Join(key, "."))
+}
+
+// typeOf returns the type of what a key leads to from a table, or nil.
+func typeOf(t reflect.Type, key []string) reflect.Type {
+	for _, part := range key {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct {
+			return nil
+		}
+		fields := fieldsOf(t)
+		i := slices.IndexFunc(fields, func(f field) bool { return f.key == part })
+		if i < 0 {
+			return nil
+		}
+		t = fields[i].of
+	}
+	return t
+}
+
+// field is a key of a table.
+type field struct {
+	key string
+	of  reflect.Type
+}
+
+// fieldsOf lists the keys of a table, or of the tables of a list.
+func fieldsOf(t reflect.Type) []field {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	var list []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+		switch {
+		case f.Anonymous && key == "":
+			list = append(list, fieldsOf(f.Type)...)
+		case key != "" && key != "-":
+			list = append(list, field{key, f.Type})
+		}
+	}
+	return list
+}
+
+func keysOf(t reflect.Type) []string {
+	var keys []string
+	for _, f := range fieldsOf(t) {
+		keys = append(keys, f.key)
+	}
+	return keys
+}
+
+// isTable tells whether a type is a table of the file, and not one that is written as text.
+func isTable(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}

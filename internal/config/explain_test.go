@@ -1,0 +1,41 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// What a person mistypes is told in a person's words, with what was probably meant.
+func TestMistakesAreExplained(t *testing.T) {
+	for _, c := range []struct{ file, want string }{
+		{"[retention]\nday = 7\n", `line 2: unknown key "retention.day": did you mean "days"?`},
+		{"parallell = 7\n", `unknown key "parallell": did you mean "parallel"?`},
+		{"[[destination]]\nname = \"a\"\ntyp = \"disk\"\n", `unknown key "destination.typ": did you mean "type"?`},
+		{"[[destination]]\nname = \"a\"\nbuckett = \"disk\"\n", `unknown key "destination.buckett": did you mean "bucket"?`},
+		{"[retentoin]\ndays = 7\n", `unknown key "retentoin": did you mean "retention"?`},
+		{"keep_free = \"1GiB\"\n", `unknown key "keep_free": keep_free belongs in [snapshot]`},
+		{"[mail]\nto = \"a@example.org\"\n", `line 2, column 6: mail.to is text; write a list, as ["one", "two"]`},
+		{"parallel = \"2\"\n", `parallel is text; write a whole number without quotes, as 7`},
+		{"parallel = 2.5\n", `parallel is a number with a fraction; write a whole number without quotes, as 7`},
+		{"[limits]\nmax_duration = 24\n", `limits.max_duration: 24 has no unit: write a duration in quotes, as "2h30m" or "30d"`},
+		{"[limits]\nread_rate = []\n", `limits.read_rate is a list; write a size in quotes, as "512MiB"`},
+		{"[snapshot]\nsize = []\n", `snapshot.size is a list; write a size in quotes, as "100%ORIGIN" or "10GiB"`},
+		{"[[hook]]\ntimeout = 30\n", `hook #1.timeout: 30 has no unit: write a duration in quotes`},
+		{"[mail]\ntls = \"startls\"\n", `mail.tls: "startls" is none of starttls, tls, none: did you mean "starttls"?`},
+		{"[mail]\npassword = \"secret\"\n", `mail.password is text; write where it lies, as { file = "/etc/voltar/secret" }`},
+		{"[select]\nactivate_inactive = \"yes\"\n", `select.activate_inactive is text; write true or false, without quotes`},
+		{"[mail]\nserver = 1\n", `mail.server is a number; write text in quotes, as "text"`},
+		{"mail = \"a\"\n", `mail is text; write a table, below a line [mail]`},
+		{"destination = \"a\"\n", `destination is text; write tables, each below a line [[destination]]`},
+	} {
+		_, err := Parse([]byte(c.file))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v\nwant %s", c.file, err, c.want)
+		}
+		for _, go_ := range []string{"struct", "config.", "[]string", "strconv"} {
+			if err != nil && strings.Contains(err.Error(), go_) {
+				t.Errorf("%q: %v has Go's words", c.file, err)
+			}
+		}
+	}
+}
