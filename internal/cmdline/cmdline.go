@@ -137,7 +137,8 @@ func (l *Line) learn(flags []cli.Flag) {
 func (p *Program) unknownFlag(line Line, word string) error {
 	name, value, hasValue := splitFlag(word)
 	if flag := line.known[name]; flag != nil && hasValue {
-		return exitcode.UsageError(fmt.Errorf("%s: %q is neither true nor false; --%s alone says yes", word[:strings.Index(word, "=")], value, flag.Names()[0]))
+		return exitcode.UsageError(fmt.Errorf("%s: %q is neither true nor false; --%s alone says yes",
+			strings.TrimSuffix(word, "="+value), value, flag.Names()[0]))
 	}
 	of := p.Name
 	for _, c := range line.Path {

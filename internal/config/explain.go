@@ -89,7 +89,9 @@ func typeMismatch(text string) (found string, ok bool) {
 		return "", false
 	}
 	kind, _, ok := strings.Cut(rest, " into ")
-	words := map[string]string{"string": "text", "integer": "a number", "float": "a number with a fraction", "boolean": "true or false", "array": "a list"}
+	words := map[string]string{
+		"string": "text", "integer": "a number", "float": "a number with a fraction", "boolean": "true or false", "array": "a list",
+	}
 	if found = words[kind]; found == "" {
 		found = "a " + kind
 	}
