@@ -91,14 +91,6 @@ func (l *Line) name() string {
 	return strings.Join(names, " ")
 }
 
-// Operand returns an argument of the command, or "".
-func (l *Line) Operand(i int) string {
-	if i < len(l.operands) {
-		return l.operands[i]
-	}
-	return ""
-}
-
 // flagKind is what the value of a flag is.
 func (c Completion) flagKind(command string, flag cli.Flag) Kind {
 	long := "--" + flag.Names()[0]
