@@ -52,7 +52,16 @@ func (e *WholeError) Unwrap() error { return e.Err }
 type Object struct {
 	Key       string
 	SizeBytes int64
-	Modified  time.Time // UTC, as the store's clock has it
+	Modified  time.Time // UTC, as the store's clock has it; zero from a Commit of stores that would have to ask
+	// Mark comes with listings alone. It is another one when another object has taken the key, or the object was changed; ""
+	// where the store cannot tell.
+	Mark string
+}
+
+// Folder is one folder, and the objects directly in it that were asked for.
+type Folder struct {
+	Name    string
+	Objects []Object
 }
 
 // PutOptions say what is known of an object before it is written.
@@ -90,6 +99,12 @@ type Reader interface {
 	SizeBytes() int64
 }
 
+// Marked is implemented by readers that know which objects they are of.
+type Marked interface {
+	// Marks are those that listings have of what is read: of the object, and of any other without which it would not be read.
+	Marks() []string
+}
+
 // Usage is the room of a destination. Fields that the store cannot know are -1.
 type Usage struct {
 	TotalBytes int64
@@ -98,7 +113,7 @@ type Usage struct {
 
 // Store keeps objects. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
 // concurrent use; a context that ends makes each return early with its cause, writers and readers included, for which
-// the context of Create and Open holds. A call that takes many steps, as List, Sweep and Probe do, tells of each with Progress.
+// the context of Create and Open holds. A call that takes many steps, as List, Look, Sweep and Probe do, tells of each with Progress.
 type Store interface {
 	// Create begins an object. The caller must Commit or Abort it. A full store may say so here, in Write or in Commit.
 	Create(ctx context.Context, key string, opts PutOptions) (Writer, error)
@@ -112,6 +127,9 @@ type Store interface {
 	// Folders yields the names of the folders directly below a prefix, sorted. A folder without any object may be among
 	// them or not; one that others made under a name that no key can have is not.
 	Folders(ctx context.Context, prefix string) ([]string, error)
+	// Look yields the folders directly below a prefix, as Folders does, each with those of the objects directly in it that
+	// have one of some names.
+	Look(ctx context.Context, prefix string, names ...string) ([]Folder, error)
 	// Delete removes an object, durably, and the folders that it leaves empty. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
 	// Sweep removes what unfinished writers left below a prefix, and returns the bytes freed. The caller knows that

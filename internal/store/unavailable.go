@@ -16,6 +16,7 @@ func (u unavailable) Open(context.Context, string) (Reader, error)              
 func (u unavailable) Stat(context.Context, string) (Object, error)               { return Object{}, u.err }
 func (u unavailable) List(context.Context, string) ([]Object, error)             { return nil, u.err }
 func (u unavailable) Folders(context.Context, string) ([]string, error)          { return nil, u.err }
+func (u unavailable) Look(context.Context, string, ...string) ([]Folder, error)  { return nil, u.err }
 func (u unavailable) Delete(context.Context, string) error                       { return u.err }
 func (u unavailable) Sweep(context.Context, string) (int64, error)               { return 0, u.err }
 func (u unavailable) Probe(context.Context) ([]string, error)                    { return nil, u.err }

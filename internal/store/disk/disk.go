@@ -14,7 +14,9 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -201,7 +203,7 @@ func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 	if err != nil {
 		return nil, s.wrap("open", key, errors.Join(err, file.Close()))
 	}
-	return &reader{ctx: ctx, file: file, size: info.Size()}, nil
+	return &reader{ctx: ctx, file: file, size: info.Size(), mark: markOf(info)}, nil
 }
 
 // Stat describes an object; see store.Store.
@@ -254,6 +256,57 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Look yields the folders directly below a prefix, with some of their objects; see store.Store.
+func (s *Store) Look(ctx context.Context, prefix string, names ...string) ([]store.Folder, error) {
+	folders, err := s.look(ctx, prefix, names)
+	if err != nil {
+		return nil, s.wrap("look into the folders of", prefix, err)
+	}
+	return folders, nil
+}
+
+func (s *Store) look(ctx context.Context, prefix string, names []string) (folders []store.Folder, err error) {
+	if err := s.checkPrefix(ctx, prefix); err != nil {
+		return nil, err
+	}
+	if info, err := s.root.Lstat(cmp.Or(prefix, ".")); err != nil || !info.IsDir() {
+		return nil, ignoreNotExist(err)
+	}
+	above, err := s.root.OpenRoot(cmp.Or(prefix, ".")) // its folders are reached without looking up the whole path for each
+	if err != nil {
+		return nil, ignoreNotExist(err)
+	}
+	defer func() { err = errors.Join(err, above.Close()) }()
+	entries, err := readDir(above, ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		store.Progress(ctx)
+		key := path.Join(prefix, entry.Name())
+		if !entry.IsDir() || store.CheckKey(key) != nil {
+			continue
+		}
+		folder := store.Folder{Name: entry.Name()}
+		for _, name := range names {
+			info, err := above.Lstat(path.Join(entry.Name(), name))
+			switch {
+			case isNotExist(err) || err == nil && !info.Mode().IsRegular():
+			case err != nil:
+				return nil, err
+			default:
+				folder.Objects = append(folder.Objects, object(path.Join(key, name), info))
+			}
+		}
+		folders = append(folders, folder)
+	}
+	slices.SortFunc(folders, func(a, b store.Folder) int { return cmp.Compare(a.Name, b.Name) })
+	return folders, nil
 }
 
 // Delete removes an object; see store.Store.
@@ -497,7 +550,22 @@ func (s *Store) removeEmpty(folder string) error {
 }
 
 func object(key string, info fs.FileInfo) store.Object {
-	return store.Object{Key: key, SizeBytes: info.Size(), Modified: info.ModTime().UTC()}
+	return store.Object{Key: key, SizeBytes: info.Size(), Modified: info.ModTime().UTC(), Mark: markOf(info)}
+}
+
+// markOf tells a file from what else may have its path: by its inode, its size, the time of its content, and the time of its last
+// change of any kind, which nobody can set.
+func markOf(info fs.FileInfo) string {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	mark := strconv.AppendUint(make([]byte, 0, 64), stat.Ino, 36)
+	mark = strconv.AppendInt(append(mark, '-'), stat.Size, 36)
+	for _, t := range []syscall.Timespec{stat.Mtim, stat.Ctim} {
+		mark = strconv.AppendInt(append(mark, '-'), t.Nano(), 36)
+	}
+	return string(mark)
 }
 
 // isNotExist takes a file in the place of a folder for the same thing: what is below it is not there.

@@ -53,6 +53,7 @@ type reader struct {
 	ctx  context.Context // kept: an io.Reader has no other way to learn of it
 	file *os.File
 	size int64
+	mark string
 }
 
 var _ io.ReaderAt = (*reader)(nil)
@@ -74,3 +75,6 @@ func (r *reader) ReadAt(buf []byte, offset int64) (int, error) {
 func (r *reader) Close() error { return r.file.Close() }
 
 func (r *reader) SizeBytes() int64 { return r.size }
+
+// Marks is of the file as it was opened; see store.Marked.
+func (r *reader) Marks() []string { return []string{r.mark} }

@@ -109,6 +109,14 @@ type reader struct {
 
 func (r *reader) SizeBytes() int64 { return r.sizeBytes }
 
+// Marks are those of the inner reader, which has known them since it was opened; see store.Marked.
+func (r *reader) Marks() []string {
+	if m, ok := r.inner.(store.Marked); ok {
+		return m.Marks()
+	}
+	return nil
+}
+
 // Read reads into a buffer of the reader's own, as a call that is left behind may still write to it.
 func (r *reader) Read(p []byte) (int, error) {
 	buffer := r.buffer

@@ -254,6 +254,11 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	return stepwise(ctx, s, func(ctx context.Context) ([]string, error) { return s.inner.Folders(ctx, prefix) })
 }
 
+// Look yields folders; see store.Store.
+func (s *Store) Look(ctx context.Context, prefix string, names ...string) ([]store.Folder, error) {
+	return stepwise(ctx, s, func(ctx context.Context) ([]store.Folder, error) { return s.inner.Look(ctx, prefix, names...) })
+}
+
 // Delete removes an object; see store.Store.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.act(ctx, s.patience, func(ctx context.Context) error { return s.inner.Delete(ctx, key) })

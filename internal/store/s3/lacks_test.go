@@ -197,7 +197,7 @@ func TestRefusedSumsHint(t *testing.T) {
 		"large objects": {&s3test.Fault{Match: s3test.Sums, Do: refusal}, large},
 		"only HEAD": {&s3test.Fault{Match: heads, Do: func(w http.ResponseWriter, _ *http.Request, _ http.Handler, _ <-chan struct{}) {
 			w.WriteHeader(http.StatusBadRequest)
-		}}, 10},
+		}}, large},
 		"not implemented": {&s3test.Fault{Match: s3test.Sums, Do: s3test.Answer(501, "NotImplemented", "A header")}, 10},
 	} {
 		t.Run(name, func(t *testing.T) {

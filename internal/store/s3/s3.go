@@ -306,11 +306,20 @@ func (s *Store) List(ctx context.Context, prefix string) ([]store.Object, error)
 	for _, info := range infos {
 		// Others may have made objects that stand for folders.
 		if key := s.key(info.Key); store.CheckKey(key) == nil && !durable.IsTemp(path.Base(key)) {
-			objects = append(objects, store.Object{Key: key, SizeBytes: info.Size, Modified: info.LastModified.UTC()})
+			objects = append(objects, store.Object{Key: key, SizeBytes: info.Size, Modified: info.LastModified.UTC(), Mark: markOf(info, info.Size)})
 		}
 	}
 	slices.SortFunc(objects, func(a, b store.Object) int { return strings.Compare(a.Key, b.Key) })
 	return objects, nil
+}
+
+// markOf tells an object from what else may have its key. Servers whose ETags are no sums of the content may give one again:
+// hence size and time beside it, the time in whole seconds, which is all that some answers have.
+func markOf(info minio.ObjectInfo, sizeBytes int64) string {
+	if info.ETag == "" || info.LastModified.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s-%d-%d", info.ETag, sizeBytes, info.LastModified.Unix())
 }
 
 // Folders yields the names of the folders directly below a prefix; see store.Store.
@@ -329,6 +338,30 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// Look yields the folders directly below a prefix, with some of their objects; see store.Store. The listing is of all objects
+// below: S3 has no other that shows what is in several folders.
+func (s *Store) Look(ctx context.Context, prefix string, names ...string) ([]store.Folder, error) {
+	objects, err := s.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	var folders []store.Folder
+	for _, o := range objects {
+		name, rest, isBelow := strings.Cut(strings.TrimPrefix(o.Key, strings.TrimPrefix(prefix+"/", "/")), "/")
+		if !isBelow {
+			continue
+		}
+		at, known := slices.BinarySearchFunc(folders, name, func(f store.Folder, name string) int { return strings.Compare(f.Name, name) })
+		if !known {
+			folders = slices.Insert(folders, at, store.Folder{Name: name})
+		}
+		if slices.Contains(names, rest) {
+			folders[at].Objects = append(folders[at].Objects, o)
+		}
+	}
+	return folders, nil
 }
 
 // list reads a whole listing. A failure in its middle begins it again.

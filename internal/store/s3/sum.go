@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/md5"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"hash"
 	"net/http"
@@ -67,6 +68,18 @@ func (s sum) headers(value []byte) (headers http.Header, md5Base64 string) {
 		return nil, text
 	}
 	return http.Header{s.kind.KeyCapitalized(): {text}}, ""
+}
+
+// isConfirmed tells whether the answer to a request that carried data of that sum says that the server holds just these. An ETag
+// does where it is the MD5 sum; that of a server that encrypts is none.
+func (s sum) isConfirmed(answer minio.UploadInfo, value []byte) bool {
+	switch s.name {
+	case CRC64NVME:
+		return answer.ChecksumCRC64NVME == base64Of(value)
+	case CRC32C:
+		return answer.ChecksumCRC32C == base64Of(value)
+	}
+	return answer.ETag == hex.EncodeToString(value)
 }
 
 // whole is the sum of the parts in a row, for CRCs.

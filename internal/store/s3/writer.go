@@ -339,7 +339,7 @@ func (w *writer) commit() (store.Object, error) {
 		return store.Object{}, err
 	}
 	object, err := w.compare(stored)
-	if err == nil {
+	if err == nil && w.upload != "" {
 		err = w.tag(stored.version)
 	}
 	if err == nil && !w.lockUntil.IsZero() {
@@ -388,19 +388,44 @@ func (w *writer) ifNoneMatch(opts *minio.PutObjectOptions) {
 }
 
 // stored is what the server said of an object that it took, and the sum that it must have.
-type stored struct{ sum, version, etag string }
+type stored struct {
+	sum, version, etag string
+	confirmed          int64 // bytes whose sum the server has said, with its answer, to be the right one; -1 for none
+}
 
-// put sends the whole object in one request.
+// put sends the whole object in one request, with its tags. A server that refuses it so gets it without.
 func (w *writer) put() (done stored, err error) {
 	if w.part == nil {
 		w.part = newPart(w.store.memory, w.store.spoolDir(), w.store.sum.hash())
 	}
 	p := w.part
 	w.part = nil
+	defer func() { err = errors.Join(err, p.release()) }()
+	set, err := w.tagSet()
+	if err != nil || set == nil {
+		if err == nil {
+			done, err = w.putPart(p, nil)
+		}
+		return done, err
+	}
+	done, err = w.putPart(p, set.ToMap())
+	if !isUnsupported(err) && !isDenied(err) {
+		return done, err
+	}
+	tagged := err
+	if done, err = w.putPart(p, nil); err == nil {
+		w.lackTags(tagged)
+	}
+	return done, err
+}
+
+// putPart sends the whole object in one request.
+func (w *writer) putPart(p *part, set map[string]string) (done stored, err error) {
 	value := p.sum.Sum(nil)
 	headers, md5 := w.store.sum.headers(value)
 	opts := w.options()
 	opts.DisableContentSha256 = true
+	opts.UserTags = set
 	opts.UserMetadata = map[string]string{}
 	w.ifNoneMatch(&opts)
 	for name := range headers {
@@ -411,11 +436,14 @@ func (w *writer) put() (done stored, err error) {
 		err = w.store.appear(w.ctx, func(ctx context.Context) error {
 			info, err := w.store.core.PutObject(ctx, w.store.opts.Bucket, w.store.object(w.key),
 				w.store.body(ctx, p), p.size, md5, payload, opts)
-			done = stored{sum: base64Of(value), version: info.VersionID, etag: info.ETag}
+			done = stored{sum: base64Of(value), version: info.VersionID, etag: info.ETag, confirmed: -1}
+			if w.store.sum.isConfirmed(info, value) {
+				done.confirmed = p.size
+			}
 			return err
 		})
 	}
-	return done, errors.Join(w.store.withSum(err), p.release())
+	return done, w.store.withSum(err)
 }
 
 // complete waits for all parts and joins them.
@@ -445,6 +473,7 @@ func (w *writer) complete() (done stored, err error) {
 		})
 	}
 	tries := 0
+	done.confirmed = -1
 	err = w.store.appear(w.ctx, func(ctx context.Context) error {
 		tries++
 		info, err := w.store.core.CompleteMultipartUpload(ctx, w.store.opts.Bucket, w.store.object(w.key), w.upload, parts, opts)
@@ -461,8 +490,15 @@ func (w *writer) complete() (done stored, err error) {
 // piece mixes two objects when another writer puts its own in the place of this one meanwhile.
 const looksAtStored = 3
 
-// compare looks whether the server holds what was sent.
+// compare looks whether the server holds what was sent, unless its answer has said so. When an object was modified only a look
+// tells.
 func (w *writer) compare(done stored) (store.Object, error) {
+	if done.confirmed >= 0 {
+		if done.confirmed != w.size {
+			return store.Object{}, fmt.Errorf("cannot take what was sent for what was written: %d bytes of %d", done.confirmed, w.size)
+		}
+		return store.Object{Key: w.key, SizeBytes: w.size}, nil
+	}
 	var different error
 	for range looksAtStored {
 		info, err := w.store.stat(w.ctx, w.key, done.version)
@@ -500,10 +536,10 @@ func (w *writer) difference(info minio.ObjectInfo, done stored) error {
 	}
 }
 
-// tag gives the object its tags, where the server takes any: no backup needs them.
-func (w *writer) tag(version string) error {
+// tagSet are the tags of the object as S3 takes them, or nil where it gets none: no backup needs them.
+func (w *writer) tagSet() (*tags.Tags, error) {
 	if len(w.tags) == 0 || w.store.opts.NoTags || w.store.lacks.has(lacksTags) {
-		return nil
+		return nil, nil
 	}
 	clean := map[string]string{}
 	for name, value := range w.tags {
@@ -511,24 +547,38 @@ func (w *writer) tag(version string) error {
 	}
 	set, err := tags.NewTags(clean, true)
 	if err != nil {
-		return fmt.Errorf("cannot tag %s: %w", w.key, err)
+		return nil, fmt.Errorf("cannot tag %s: %w", w.key, err)
+	}
+	return set, nil
+}
+
+// tag gives an object its tags that went up in parts: the last of them are known only when all is sent.
+func (w *writer) tag(version string) error {
+	set, err := w.tagSet()
+	if err != nil || set == nil {
+		return err
 	}
 	err = w.store.try(w.ctx, w.store.opts.RetryFor, func(ctx context.Context) error {
 		return w.store.core.PutObjectTagging(ctx, w.store.opts.Bucket, w.store.object(w.key), set,
 			minio.PutObjectTaggingOptions{VersionID: version})
 	})
 	switch {
-	case isUnsupported(err):
-		w.store.lacks.add(lacksTags, "the server takes no tags: objects are stored without; tags = false does not try")
-		return nil
-	case isDenied(err):
-		w.store.lacks.add(lacksTags, "the account may not tag objects (s3:PutObjectTagging): they are stored without; "+
-			"tags = false does not try")
+	case isUnsupported(err), isDenied(err):
+		w.lackTags(err)
 		return nil
 	case err != nil:
 		return say.WithHint(fmt.Errorf("tag it: %w", err), "tags = false does without")
 	}
 	return nil
+}
+
+// lackTags notes how the server refused tags.
+func (w *writer) lackTags(err error) {
+	note := "the server takes no tags: objects are stored without; tags = false does not try"
+	if isDenied(err) {
+		note = "the account may not tag objects (s3:PutObjectTagging): they are stored without; tags = false does not try"
+	}
+	w.store.lacks.add(lacksTags, note)
 }
 
 // What S3 allows in tags.

@@ -40,6 +40,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"List", testList},
 		{"ListOfMany", testListOfMany},
 		{"Folders", testFolders},
+		{"Look", testLook},
+		{"Marks", testMarks},
 		{"Delete", testDelete},
 		{"RangedReads", testRangedReads},
 		{"Large", testLarge},
@@ -436,6 +438,76 @@ func testFolders(t *testing.T, s store.Store) {
 		if got := folders(t, s, prefix); !slices.Equal(got, want) && len(got)+len(want) > 0 {
 			t.Errorf("Folders(%q) = %q, want %q", prefix, got, want)
 		}
+	}
+}
+
+func testLook(t *testing.T, s store.Store) {
+	for _, key := range []string{
+		"h/v/b/m", "h/v/b/s", "h/v/b/x", "h/v/a/m", "h/v/a.b/x", "h/v/c/m/deeper", "h/v/d/sub/m", "h/v/m", "h/w/m", "h2/m", "top",
+	} {
+		put(t, s, key, []byte(key))
+	}
+	for prefix, want := range map[string][]string{
+		"": {"h", "h2: h2/m"}, "h": {"v: h/v/m", "w: h/w/m"}, "h/v": {"a: h/v/a/m", "a.b", "b: h/v/b/m h/v/b/s", "c", "d"},
+		"h/v/b": {}, "h/v/b/m": {}, "h/none": {},
+	} {
+		folders, err := s.Look(context.Background(), prefix, "m", "s")
+		if err != nil {
+			t.Fatalf("look into %q: %v", prefix, err)
+		}
+		var got []string
+		for _, f := range folders {
+			line := f.Name + ":"
+			for _, o := range f.Objects {
+				line += " " + o.Key
+				if o.SizeBytes != int64(len(o.Key)) || o.Mark == "" {
+					t.Errorf("Look(%q) has %+v", prefix, o)
+				}
+			}
+			got = append(got, strings.TrimSuffix(line, ":"))
+		}
+		if !slices.Equal(got, want) && len(got)+len(want) > 0 {
+			t.Errorf("Look(%q) = %q, want %q", prefix, got, want)
+		}
+	}
+	if _, err := s.Look(context.Background(), "../x", "m"); !errors.Is(err, store.ErrBadKey) {
+		t.Errorf("a prefix that climbs out: %v", err)
+	}
+}
+
+// Whoever reads an object knows it again in a listing, and takes no other for it that has its key and its size.
+func testMarks(t *testing.T, s store.Store) {
+	const key = "h/v/a/m"
+	listed := func() string {
+		objects, err := s.List(context.Background(), "h/v")
+		if err != nil || len(objects) != 1 {
+			t.Fatalf("%+v, %v", objects, err)
+		}
+		folders, err := s.Look(context.Background(), "h/v", "m")
+		if err != nil || len(folders) != 1 || len(folders[0].Objects) != 1 || folders[0].Objects[0].Mark != objects[0].Mark {
+			t.Fatalf("%+v and %+v, %v", objects, folders, err)
+		}
+		return objects[0].Mark
+	}
+	seen := map[string]bool{}
+	for _, content := range []string{"one", "two"} {
+		put(t, s, key, []byte(content))
+		mark := ""
+		for mark == "" { // of what has just been written, some stores say nothing yet
+			r, err := s.Open(context.Background(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			marks := r.(store.Marked).Marks()
+			if err := r.Close(); err != nil || len(marks) != 1 {
+				t.Fatalf("%q, %v", marks, err)
+			}
+			mark = marks[0]
+		}
+		if mark != listed() || seen[mark] {
+			t.Errorf("%q was read by the mark %q, and listed with %q; before there were %v", content, mark, listed(), seen)
+		}
+		seen[mark] = true
 	}
 }
 
