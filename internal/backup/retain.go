@@ -26,6 +26,7 @@ func (a *account) letGo(ctx context.Context) {
 // present is what the host has, and the configuration, of which no backups are forgotten.
 func (o *Options) present(plan lvm.Inventory) keep.Present {
 	p := keep.Present{Volumes: map[catalog.Identity]string{}, Groups: map[string]bool{}, Configured: map[catalog.Identity]bool{}}
+	p.Incomplete = plan.Incomplete
 	for _, vg := range plan.VGs {
 		// Not by what lvm2 says besides: there are lines that it prints every night.
 		p.Groups[vg.UUID] = vg.IsWhole() && !plan.Incomplete

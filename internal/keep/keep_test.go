@@ -412,6 +412,31 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// Of what may be there after all nothing is forgotten.
+func TestForgetInDoubt(t *testing.T) {
+	for name, test := range map[string]struct {
+		present Present
+		keep    string
+	}{
+		"lvm2 failed":                {Present{Incomplete: true}, "lvm2 could not read everything"},
+		"a disk is away":             {Present{Groups: map[string]bool{"vg-uuid": false}}, "lacks disks"},
+		"all is there":               {Present{Groups: map[string]bool{"vg-uuid": true}}, ""},
+		"another group lacks a disk": {Present{Groups: map[string]bool{"another": false}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, 1)
+			s.make(t, volume("gone"), nightAfter(1), machine)
+			lines, err := s.Forget(t.Context(), s.with(t, retention.Policy{}), test.present, func(catalog.Ref) bool { return true }, false)
+			if err != nil || len(lines) != 1 || lines[0].Keep != (test.keep != "") || !strings.Contains(lines[0].Reason, test.keep) {
+				t.Errorf("%+v, %v", lines, err)
+			}
+			if left := len(s.with(t, retention.Policy{}).Stock.Entries(nil)); (left == 1) != (test.keep != "") {
+				t.Errorf("%d backups are left", left)
+			}
+		})
+	}
+}
+
 // nights runs so many nights on each of which one volume is gone, at the times that a clock shows, and returns after how
 // many of them its backups had ended; -1 for never.
 func (s *site) nights(t *testing.T, v Vanished, present Present, clock []time.Time) int {

@@ -50,6 +50,7 @@ type Present struct {
 	Volumes    map[catalog.Identity]string // their names
 	Groups     map[string]bool             // volume groups by their UUIDs: whether nothing of them is missing
 	Configured map[catalog.Identity]bool   // directories, dumps and streams
+	Incomplete bool                        // lvm2 could not read everything: volumes may be there that are in none of these
 }
 
 // names tells whether a volume of the host has a name.
@@ -91,6 +92,12 @@ func (p Present) forgets(h catalog.History) (keep bool, reason string) {
 	}
 	if name, isLive := p.Volumes[h.Identity]; isLive {
 		return true, "its volume is on this host: " + name
+	}
+	if p.Incomplete {
+		return true, "lvm2 could not read everything, so whether its volume is gone cannot be told"
+	}
+	if whole, isHere := p.Groups[h.Identity.VGUUID()]; isHere && !whole {
+		return true, "its volume group lacks disks, so whether its volume is gone cannot be told"
 	}
 	if p.names(h.Ref.String()) {
 		return false, "its volume is gone, and another has its name"
