@@ -87,15 +87,6 @@ func (b Backup) checkHeld(objects []store.Object) error {
 	return nil
 }
 
-// lacks says what the store lacks of the files of a backup, empty for nothing.
-func (b Backup) lacks(ctx context.Context, s store.Store) (damage string, err error) {
-	objects, err := s.List(ctx, b.Path())
-	if err != nil {
-		return "", fmt.Errorf("look after the files of %s in %s: %w", b.ID, s, err)
-	}
-	return damageOf(b.checkHeld(objects)), nil
-}
-
 // CheckSize compares the size of a file as the store has it with the manifest. The error wraps ErrDamaged.
 func (b Backup) CheckSize(name string, sizeBytes int64) error {
 	file, ok := b.Manifest.File(name)
@@ -452,19 +443,30 @@ func remove(ctx context.Context, s store.Store, folder string, objects []store.O
 
 // read reads a small object whole, and says how large it is.
 func read(ctx context.Context, s store.Store, key string, maxBytes int64) (_ []byte, sizeBytes int64, err error) {
+	data, sizeBytes, _, err := readMarked(ctx, s, key, maxBytes)
+	return data, sizeBytes, err
+}
+
+// readMarked is read, and says by which marks a listing shows what was read; none where the store does not tell.
+func readMarked(
+	ctx context.Context, s store.Store, key string, maxBytes int64,
+) (data []byte, sizeBytes int64, marks []string, err error) {
 	r, err := s.Open(ctx, key)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if r.SizeBytes() > maxBytes {
-		return nil, 0, fmt.Errorf("%w: it holds %s, more than any that voltar writes", ErrDamaged, say.Size(r.SizeBytes()))
+		return nil, 0, nil, fmt.Errorf("%w: it holds %s, more than any that voltar writes", ErrDamaged, say.Size(r.SizeBytes()))
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxBytes))
+	data, err = io.ReadAll(io.LimitReader(r, maxBytes))
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
-	return data, r.SizeBytes(), nil
+	if m, ok := r.(store.Marked); ok {
+		marks = m.Marks()
+	}
+	return data, r.SizeBytes(), marks, nil
 }
 
 // write writes a small object whole.

@@ -32,7 +32,10 @@ func TestBackupAppearsWithItsManifest(t *testing.T) {
 	if len(l.Backups) != 1 || len(l.Unfinished) != 0 {
 		t.Fatalf("after Commit: %+v", l)
 	}
-	got := l.Backups[0]
+	got, err := l.Backups[0].Load(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got.ID.Compare(m.ID()) != 0 || got.SizeBytes != b.SizeBytes || got.Path() != d.Path() ||
 		!reflect.DeepEqual(got.Manifest, m) {
 		t.Errorf("listed %+v, committed %+v", got, b)

@@ -19,7 +19,12 @@ const testHost = "volume-host"
 
 func newStore(t *testing.T) *disk.Store {
 	t.Helper()
-	s, err := disk.Open(disk.Options{Path: t.TempDir()})
+	return openStoreAt(t, t.TempDir())
+}
+
+func openStoreAt(t *testing.T, dir string) *disk.Store {
+	t.Helper()
+	s, err := disk.Open(disk.Options{Path: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +69,13 @@ func (f faulty) Folders(ctx context.Context, prefix string) ([]string, error) {
 		return nil, err
 	}
 	return f.Store.Folders(ctx, prefix)
+}
+
+func (f faulty) Look(ctx context.Context, prefix string, names ...string) ([]store.Folder, error) {
+	if err := f.fail("look", prefix); err != nil {
+		return nil, err
+	}
+	return f.Store.Look(ctx, prefix, names...)
 }
 
 func (f faulty) List(ctx context.Context, prefix string) ([]store.Object, error) {
@@ -168,7 +180,7 @@ func mustList(t *testing.T, s store.Store, filter Filter) *Listing {
 	return l
 }
 
-func names(backups []Backup) []string {
+func names(backups []Entry) []string {
 	list := []string{}
 	for _, b := range backups {
 		list = append(list, b.ID.String())

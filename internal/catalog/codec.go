@@ -157,7 +157,7 @@ func (m *Manifest) Check() error {
 	if m.Host.Name == "" {
 		fail("the host has no name")
 	}
-	errs = append(errs, m.Source.check(), checkTime(m.Time))
+	errs = append(errs, m.Source.check(), checkTime(m.Time), m.checkLengths())
 	names, err := checkFiles(m.Files)
 	errs = append(errs, err)
 	for i := range m.Extents {
@@ -171,6 +171,32 @@ func (m *Manifest) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Bounds of what is kept in mind of every backup. What voltar writes is far shorter.
+const (
+	maxIDBytes         = 255 // of a run, a machine, a volume, a group
+	maxRecipientsBytes = 64 << 10
+)
+
+// checkLengths refuses what would fill the memory of whoever lists many backups.
+func (m *Manifest) checkLengths() error {
+	for _, id := range []string{m.Run, m.Host.MachineID, m.Source.VGUUID, m.Source.LVUUID} {
+		if len(id) > maxIDBytes {
+			return fmt.Errorf("%q… is longer than any name of a run, a machine, a volume or a group", id[:20])
+		}
+	}
+	if m.Encryption == nil {
+		return nil
+	}
+	bytes := len(m.Encryption.Format) + len(m.Encryption.Details)
+	for _, recipient := range m.Encryption.Recipients {
+		bytes += len(recipient)
+	}
+	if bytes > maxRecipientsBytes {
+		return fmt.Errorf("its recipients have %d bytes", bytes)
+	}
+	return nil
 }
 
 // checkStatus refuses a false success.

@@ -62,8 +62,15 @@ func Find(ctx context.Context, on []Destination, host, text string, filter Filte
 		err error
 	}
 	answers := AskAll(on, func(d Destination) (a answer) {
+		var e Entry
 		if a.listing, a.err = ListNamed(ctx, d.Store, host, text, filter); a.err == nil {
-			a.Backup, a.err = resolveIn(ctx, d.Store, a.listing, text)
+			e, a.err = resolveIn(ctx, d.Store, a.listing, text)
+		}
+		if a.err != nil {
+			return a
+		}
+		if a.Backup, a.err = e.Load(ctx, d.Store); a.err != nil {
+			a.err = unreadable(Unreadable{ID: e.ID, Err: a.err})
 		}
 		return a
 	})
@@ -116,19 +123,19 @@ func aheadOf(found ID, listings []*Listing) []ID {
 }
 
 // resolveIn finds a backup in the list of one destination.
-func resolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Backup, error) {
+func resolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Entry, error) {
 	if len(listing.Backups)+len(listing.Unreadable) > 0 {
 		return listing.Resolve(text)
 	}
 	hosts, err := Hosts(ctx, s)
 	if err != nil {
-		return Backup{}, err
+		return Entry{}, err
 	}
 	hint := "there are backups of " + strings.Join(hosts, ", ") + ": give --host NAME"
 	if len(hosts) == 0 {
 		hint = "there are none of any other host: give the folder that holds a folder for each host"
 	}
-	return Backup{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
+	return Entry{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
 }
 
 // ListNamed lists what is needed to tell which backup "VOLUME[@TIME]" means: the volumes that the name can mean; when there

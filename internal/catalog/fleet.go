@@ -14,39 +14,20 @@ import (
 
 // ListHosts lists the backups of every host that has a marker in a store, several hosts at once, in the order of their
 // names. With Newest and Good in the filter it reads little more than one manifest of each source, and lists the files of one backup.
-// Of each manifest it keeps what a line of a list shows.
 func ListHosts(ctx context.Context, s store.Store, filter Filter) ([]*Listing, error) {
 	hosts, err := Hosts(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	listings, err := gather(ctx, hosts, func(ctx context.Context, host string) ([]*Listing, error) {
-		var backups []Backup
-		l, err := list(ctx, s, host, filter, func(b Backup) {
-			b.Manifest = b.Manifest.brief()
-			backups = append(backups, b)
-		})
-		if err != nil {
-			return nil, err
-		}
-		slices.SortFunc(backups, func(a, b Backup) int { return a.ID.Compare(b.ID) })
-		l.Backups = backups
-		return []*Listing{l}, nil
+		l, err := List(ctx, s, host, filter)
+		return []*Listing{l}, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(listings, func(a, b *Listing) int { return cmp.Compare(a.Host, b.Host) })
 	return listings, nil
-}
-
-// brief is what of a manifest a line of a list shows: some hundred bytes instead of some kilobytes.
-func (m *Manifest) brief() *Manifest {
-	var entries int64
-	for _, x := range m.Extents {
-		entries += x.Entries
-	}
-	return &Manifest{Status: m.Status, Encryption: m.Encryption, Extents: []Extent{{Entries: entries}}}
 }
 
 // ListFleet lists all hosts on some destinations. failed has an error for each that does not answer; when none does, they

@@ -34,10 +34,7 @@ func (l *Listing) Lines(destination string) []Line {
 		lines = append(lines, line)
 	}
 	for _, b := range l.Backups {
-		line := Line{Path: b.Path(), Status: string(b.Manifest.Status), SizeBytes: b.SizeBytes, Encrypted: b.Manifest.Encryption != nil}
-		for _, x := range b.Manifest.Extents {
-			line.Entries += x.Entries
-		}
+		line := Line{Path: b.Path(), Status: string(b.Status), SizeBytes: b.SizeBytes, Entries: b.Entries, Encrypted: b.Encryption != nil}
 		if b.Damage != "" {
 			line.Status = string(StatusDamaged)
 			line.note(b.Damage)

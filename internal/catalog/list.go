@@ -25,6 +25,8 @@ type Filter struct {
 	Damage map[string]string
 	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
 	Now time.Time
+	// Known remembers manifests between listings; nil reads each.
+	Known *Known
 }
 
 // Unreadable is a folder whose manifest is there but cannot be used: it is damaged (ErrDamaged), of a newer voltar
@@ -44,7 +46,7 @@ type Unfinished struct {
 // Listing is what a store holds for one host. Each list is in the order of ID.Compare.
 type Listing struct {
 	Host       string
-	Backups    []Backup
+	Backups    []Entry
 	Unreadable []Unreadable
 	Unfinished []Unfinished
 	Unknown    []string  // folders where backups lie, of names that voltar does not give; sorted
@@ -60,38 +62,39 @@ const listLimit = 8
 // List lists the backups of a host. Only a store that does not answer makes it fail; a manifest that cannot be used is
 // in Unreadable. A host without a folder has no backups.
 func List(ctx context.Context, s store.Store, host string, filter Filter) (*Listing, error) {
-	var backups []Backup
-	listing, err := list(ctx, s, host, filter, func(b Backup) { backups = append(backups, b) })
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(backups, func(a, b Backup) int { return a.ID.Compare(b.ID) })
-	listing.Backups = backups
-	return listing, nil
-}
-
-// list hands each backup to take, one at a time and in any order, and returns what else there is.
-func list(ctx context.Context, s store.Store, host string, filter Filter, take func(Backup)) (*Listing, error) {
 	if err := CheckHost(host); err != nil {
 		return nil, err
 	}
 	if filter.Now.IsZero() {
 		filter.Now = time.Now()
 	}
-	l := &lister{store: s, filter: filter, listing: &Listing{Host: host, Now: filter.Now}, take: take}
+	l := &lister{
+		store: s, filter: filter, known: filter.Known.recall(s, host), listing: &Listing{Host: host, Now: filter.Now}, shared: newShared(),
+	}
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("list the backups of %s in %s: %w", host, s, err)
 	}
+	l.known.keep(filter.Match == nil)
 	l.listing.sort()
 	return l.listing, nil
 }
 
 type lister struct {
-	store   store.Store
-	filter  Filter
+	store  store.Store
+	filter Filter
+	known  *recalled // nil where nothing is remembered
+
 	mu      sync.Mutex // guards the rest
 	listing *Listing
-	take    func(Backup)
+	shared  shared
+}
+
+// candidate is the folder of what may be a backup.
+type candidate struct {
+	id    ID
+	seen  bool // the rest is known
+	marks marks
+	files []store.Object // all that is in the folder; nil where only the manifest was looked for
 }
 
 // run goes through groups, volumes and times, and reads the manifests, each step as many at once as the limit allows.
@@ -107,18 +110,18 @@ func (l *lister) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	histories, err := gather(ctx, refs, func(ctx context.Context, ref Ref) ([][]ID, error) {
-		ids, err := l.times(ctx, ref)
+	histories, err := gather(ctx, refs, func(ctx context.Context, ref Ref) ([][]candidate, error) {
+		candidates, err := l.candidates(ctx, ref)
 		if l.filter.Newest > 0 {
-			return [][]ID{ids}, err // one after the other, the newest first, until there are enough
+			return [][]candidate{candidates}, err // one after the other, the newest first, until there are enough
 		}
-		return splitEach(ids), err
+		return slices.Collect(slices.Chunk(candidates, 1)), err
 	})
 	if err != nil {
 		return err
 	}
-	_, err = gather(ctx, histories, func(ctx context.Context, ids []ID) ([]struct{}, error) {
-		return nil, l.readNewest(ctx, ids)
+	_, err = gather(ctx, histories, func(ctx context.Context, candidates []candidate) ([]struct{}, error) {
+		return nil, l.readNewest(ctx, candidates)
 	})
 	return err
 }
@@ -142,24 +145,34 @@ func (l *lister) refs(ctx context.Context, group string) ([]Ref, error) {
 	return refs, nil
 }
 
-// times returns what there may be of one source, the newest first.
-func (l *lister) times(ctx context.Context, ref Ref) ([]ID, error) {
+// candidates returns what there may be of one source, the newest first. Where all of it is wanted, one request shows the
+// manifests, too.
+func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err error) {
 	folder := path.Join(l.listing.Host, ref.String())
-	names, err := l.store.Folders(ctx, folder)
+	var folders []store.Folder
+	if l.filter.Newest > 0 {
+		var names []string
+		names, err = l.store.Folders(ctx, folder)
+		for _, name := range names {
+			folders = append(folders, store.Folder{Name: name})
+		}
+	} else {
+		folders, err = l.store.Look(ctx, folder, ManifestName, SignatureName)
+	}
 	if err != nil {
 		return nil, err
 	}
-	var ids []ID
-	for _, name := range names {
-		t, err := ParseTime(name)
+	for _, f := range folders {
+		t, err := ParseTime(f.Name)
 		if err != nil {
-			l.unknown(path.Join(folder, name))
+			l.unknown(path.Join(folder, f.Name))
 			continue
 		}
-		ids = append(ids, ID{Ref: ref, Time: t})
+		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: l.filter.Newest == 0, marks: marksAmong(f.Objects)})
 	}
-	slices.SortFunc(ids, func(a, b ID) int { return b.Compare(a) })
-	return ids, nil
+	slices.SortFunc(list, func(a, b candidate) int { return b.id.Time.Compare(a.id.Time) })
+	l.known.look(ref, list)
+	return list, nil
 }
 
 func (l *lister) unknown(folder string) {
@@ -168,41 +181,95 @@ func (l *lister) unknown(folder string) {
 	l.listing.Unknown = append(l.listing.Unknown, folder)
 }
 
-func (l *lister) readNewest(ctx context.Context, ids []ID) error {
+func (l *lister) readNewest(ctx context.Context, candidates []candidate) error {
 	found := 0
-	for _, id := range ids {
+	for _, c := range candidates {
 		enough := l.filter.Newest > 0 && found == l.filter.Newest
-		if enough && (l.filter.Since.IsZero() || id.Time.Before(l.filter.Since)) {
+		if enough && (l.filter.Since.IsZero() || c.id.Time.Before(l.filter.Since)) {
 			return nil
 		}
-		backup, err := readBackup(ctx, l.store, l.listing.Host, id)
-		backup.Damage = l.filter.Damage[Place(l.store, id.Path(l.listing.Host))]
-		if err == nil && l.filter.Good && backup.IsGood() && !enough {
-			backup.Damage, err = backup.lacks(ctx, l.store)
-		}
+		entry, err := l.read(ctx, c, l.filter.Good && !enough)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err == nil && !enough && !l.listing.IsAhead(id) && (!l.filter.Good || backup.IsGood()) {
+		if err == nil && !enough && !l.listing.IsAhead(c.id) && (!l.filter.Good || entry.IsGood()) {
 			found++
 		}
-		l.add(backup, id, err)
+		l.add(entry, c.id, err)
 	}
 	return nil
 }
 
-func (l *lister) add(backup Backup, id ID, err error) {
+// read reads one backup, or remembers it. With files, those of a good one are looked after.
+func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, err error) {
+	folder := c.id.Path(l.listing.Host)
+	if !c.seen && (files || l.known != nil) {
+		if c.files, err = l.store.List(ctx, folder); err != nil {
+			return e, fmt.Errorf("look after the files of %s in %s: %w", c.id, l.store, err)
+		}
+		c.seen, c.marks = true, marksAmong(c.files)
+	}
+	if c.seen && !c.marks.there {
+		return e, store.ErrNotExist
+	}
+	e, isKnown := l.known.entry(c.id, c.marks)
+	if !isKnown {
+		var marks []string
+		if e, marks, err = readEntry(ctx, l.store, l.listing.Host, c.id); err != nil {
+			return e, err
+		}
+		l.known.learn(e, marks)
+	}
+	e.Damage = l.filter.Damage[Place(l.store, folder)]
+	if files && e.IsGood() {
+		e.Damage, err = e.compare(ctx, l.store, c.files)
+	}
+	return e, err
+}
+
+func (l *lister) add(e Entry, id ID, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	folder := id.Path(l.listing.Host)
 	switch {
 	case err == nil:
-		l.take(backup)
+		l.listing.Backups = append(l.listing.Backups, l.shared.share(e))
 	case errors.Is(err, store.ErrNotExist):
 		l.listing.Unfinished = append(l.listing.Unfinished, Unfinished{ID: id, Path: folder})
 	default:
 		l.listing.Unreadable = append(l.listing.Unreadable, Unreadable{ID: id, Path: folder, Err: err})
 	}
+}
+
+// marks are those of a manifest and of its signature, as a listing has them.
+type marks struct {
+	there               bool // the manifest
+	manifest, signature string
+}
+
+func marksAmong(objects []store.Object) (m marks) {
+	for _, o := range objects {
+		switch path.Base(o.Key) {
+		case ManifestName:
+			m.there, m.manifest = true, o.Mark
+		case SignatureName:
+			m.signature = o.Mark
+		}
+	}
+	return m
+}
+
+// readEntry reads the manifest of one folder, and tells by which marks it will be known again; none where it cannot be.
+func readEntry(ctx context.Context, s store.Store, host string, id ID) (e Entry, known []string, err error) {
+	text, size, known, err := readMarked(ctx, s, path.Join(id.Path(host), ManifestName), MaxManifestBytes)
+	if err != nil {
+		return e, nil, err
+	}
+	b, err := parseBackup(host, id, text, size)
+	if err != nil {
+		return e, nil, err
+	}
+	return EntryOf(b), known, nil
 }
 
 // readBackup reads the manifest of one folder.
@@ -227,6 +294,7 @@ func parseBackup(host string, id ID, text []byte, size int64) (Backup, error) {
 }
 
 func (l *Listing) sort() {
+	slices.SortFunc(l.Backups, func(a, b Entry) int { return a.ID.Compare(b.ID) })
 	slices.SortFunc(l.Unreadable, func(a, b Unreadable) int { return a.ID.Compare(b.ID) })
 	slices.SortFunc(l.Unfinished, func(a, b Unfinished) int { return a.ID.Compare(b.ID) })
 	slices.Sort(l.Unknown)
@@ -248,12 +316,4 @@ func gather[In, Out any](ctx context.Context, items []In, get func(context.Conte
 		})
 	}
 	return all, group.Wait()
-}
-
-func splitEach(ids []ID) [][]ID {
-	var each [][]ID
-	for _, id := range ids {
-		each = append(each, []ID{id})
-	}
-	return each
 }

@@ -88,8 +88,8 @@ func TestListOfAStoreThatFails(t *testing.T) {
 	if len(l.Backups) != 1 || len(l.Unreadable) != 1 || !errors.Is(l.Unreadable[0].Err, errBroken) {
 		t.Errorf("one manifest that cannot be read: %+v", l)
 	}
-	for _, part := range []string{testHost, "nova-volumes", "/v1"} {
-		broken := faulty{s, failing("folders", part, errBroken)}
+	for part, op := range map[string]string{testHost: "folders", "nova-volumes": "folders", "/v1": "look"} {
+		broken := faulty{s, failing(op, part, errBroken)}
 		if _, err := List(context.Background(), broken, testHost, Filter{}); !errors.Is(err, errBroken) {
 			t.Errorf("a folder %s that cannot be listed: %v", part, err)
 		}

@@ -19,14 +19,14 @@ var ErrNotFound = errors.New("there is no such backup")
 // is not dated ahead.
 // An error that wraps ErrNotFound says what there is. When the newest cannot be read nothing older is taken in its
 // stead: that must be asked for.
-func (l *Listing) Resolve(text string) (Backup, error) {
+func (l *Listing) Resolve(text string) (Entry, error) {
 	r := resolver{bad: l.Unreadable, now: l.Now}
 	for _, b := range l.Backups {
 		r.known = append(r.known, b.ID)
 	}
 	at, err := r.resolve(text)
 	if err != nil {
-		return Backup{}, err
+		return Entry{}, err
 	}
 	return l.Backups[at], nil
 }

@@ -3,11 +3,12 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,8 @@ type Entry struct {
 	SizeBytes  int64       // of all files, the manifest included
 	Entries    int64       // files and folders in its archives
 	Encryption *Encryption // nil for a backup that everybody can read
-	files      uint64      // digest of the names and sizes of its files, without the manifest
+	files      [16]byte    // digest of the names and sizes of its files, without the manifest
+	remembered bool        // its manifest was read some other time; see Known
 }
 
 // IsGood tells whether the backup lacks nothing, as far as is known.
@@ -48,19 +50,17 @@ func (e Entry) Load(ctx context.Context, s store.Store) (Backup, error) {
 	return b, err
 }
 
-// digestSeed makes digests that nobody who writes to a store can foresee.
-var digestSeed = maphash.MakeSeed()
-
 // digest is of names and sizes, in any order of the files.
-func digest(names []string, sizeOf func(name string) int64) uint64 {
-	var h maphash.Hash
-	h.SetSeed(digestSeed)
+func digest(names []string, sizeOf func(name string) int64) (sum [16]byte) {
 	slices.Sort(names)
+	var text []byte
 	for _, name := range names {
-		_, _ = h.WriteString(name) // never fails
-		fmt.Fprintf(&h, "\x00%d\x00", sizeOf(name))
+		text = append(append(text, name...), 0)
+		text = append(strconv.AppendInt(text, sizeOf(name), 10), 0)
 	}
-	return h.Sum64()
+	whole := sha256.Sum256(text)
+	copy(sum[:], whole[:])
+	return sum
 }
 
 // EntryOf is what is kept in mind of a backup.
@@ -106,6 +106,7 @@ type Stock struct {
 	Unreadable []Unreadable
 	Unfinished []Unfinished
 	Now        time.Time // as Filter has it
+	IsPart     bool      // only some sources were looked at
 
 	mu         sync.Mutex
 	histories  map[Identity][]Entry // the newest first; replaced and never changed, so that readers need no lock
@@ -113,13 +114,16 @@ type Stock struct {
 	unreadable map[string]error // why, by ID
 }
 
-// ReadStock reads what a store holds of a host. Each manifest is read and let go of again. The filter must not choose.
+// ReadStock reads what a store holds of a host: of all sources, or of those that match. A filter may not choose otherwise.
 func ReadStock(ctx context.Context, s store.Store, host string, filter Filter) (*Stock, error) {
-	x := newStock(host)
-	shared := map[string]string{}
-	listing, err := list(ctx, s, host, filter, func(b Backup) { x.put(EntryOf(b).share(shared)) })
+	listing, err := List(ctx, s, host, filter)
 	if err != nil {
 		return nil, err
+	}
+	x := newStock(host)
+	x.IsPart = filter.Match != nil
+	for _, e := range listing.Backups {
+		x.put(e)
 	}
 	x.finish(listing)
 	return x, nil
@@ -129,19 +133,34 @@ func newStock(host string) *Stock {
 	return &Stock{Host: host, histories: map[Identity][]Entry{}, unreadable: map[string]error{}}
 }
 
-// share has entries hold the same text once.
-func (e Entry) share(texts map[string]string) Entry {
-	one := func(text string) string {
-		if known, ok := texts[text]; ok {
-			return known
-		}
-		text = strings.Clone(text) // and not the manifest that it was cut out of
-		texts[text] = text
-		return text
+// shared has entries hold the same text once, and not the manifest that it was cut out of.
+type shared struct {
+	texts       map[string]string
+	encryptions map[string]*Encryption // by all that is in them
+}
+
+func newShared() shared { return shared{map[string]string{}, map[string]*Encryption{}} }
+
+func (s shared) text(text string) string {
+	if known, ok := s.texts[text]; ok {
+		return known
 	}
-	e.Host, e.MachineID, e.Run = one(e.Host), one(e.MachineID), one(e.Run)
-	e.Identity, e.Status = Identity(one(string(e.Identity))), Status(one(string(e.Status)))
-	e.ID.Ref.VG, e.ID.Ref.Name = one(e.ID.Ref.VG), one(e.ID.Ref.Name)
+	text = strings.Clone(text)
+	s.texts[text] = text
+	return text
+}
+
+func (s shared) share(e Entry) Entry {
+	e.Host, e.MachineID, e.Run = s.text(e.Host), s.text(e.MachineID), s.text(e.Run)
+	e.Identity, e.Status = Identity(s.text(string(e.Identity))), Status(s.text(string(e.Status)))
+	e.ID.Ref.VG, e.ID.Ref.Name = s.text(e.ID.Ref.VG), s.text(e.ID.Ref.Name)
+	if e.Encryption != nil {
+		key := fmt.Sprintf("%q", *e.Encryption)
+		if s.encryptions[key] == nil {
+			s.encryptions[key] = e.Encryption
+		}
+		e.Encryption = s.encryptions[key]
+	}
 	return e
 }
 
@@ -259,11 +278,12 @@ func (x *Stock) SizeBytes() int64 {
 }
 
 // MarkLacking marks the backups of a source as damaged that count as good and whose files the store does not hold, each of
-// its size, and returns them; from then on they are not good in the stock. The store is only read: one request for each
-// name that the source had.
+// its size, and returns them; from then on they are not good in the stock. Of the newest good one the manifest is read, too, where
+// it was only remembered. The store is only read: one request for each name that the source had, and one for that manifest.
 func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
 	entries := x.History(identity)
 	listed := map[Ref]map[string][]store.Object{} // by the time in their path
+	read := false                                 // the manifest of the newest good one
 	for _, e := range entries {
 		if !e.IsGood() {
 			continue
@@ -279,6 +299,13 @@ func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identit
 		if err != nil {
 			return lacking, err
 		}
+		if damage == "" && !read && !e.IsAhead(x.Now) {
+			damage, err = e.reread(ctx, s)
+			read = damage == ""
+		}
+		if err != nil {
+			return lacking, err
+		}
 		if damage != "" {
 			x.MarkDamaged(e, damage)
 			e.Damage = damage
@@ -286,6 +313,19 @@ func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identit
 		}
 	}
 	return lacking, nil
+}
+
+// reread says what is wrong with a manifest that was read some other time: nothing older is to go on account of one that only
+// was good.
+func (e Entry) reread(ctx context.Context, s store.Store) (damage string, err error) {
+	if !e.remembered {
+		return "", nil
+	}
+	_, _, err = readEntry(ctx, s, e.Host, e.ID)
+	if err != nil && !errors.Is(err, store.ErrNotExist) && !IsVerdict(err) {
+		return "", fmt.Errorf("read the manifest of %s: %w", e.ID, err)
+	}
+	return damageOf(err), nil
 }
 
 // filesByTime lists all files of all backups of a name.
@@ -318,7 +358,7 @@ func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Objec
 		return "", nil
 	}
 	b, err := e.Load(ctx, s)
-	if err != nil && !errors.Is(err, store.ErrNotExist) && !isVerdict(err) {
+	if err != nil && !errors.Is(err, store.ErrNotExist) && !IsVerdict(err) {
 		return "", err // the store does not say what it holds
 	}
 	if err == nil {
@@ -327,8 +367,8 @@ func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Objec
 	return damageOf(err), nil
 }
 
-// isVerdict tells whether an error says something of the manifest that was read, and not of the store.
-func isVerdict(err error) bool {
+// IsVerdict tells whether an error says something of the manifest that was read, and not of the store.
+func IsVerdict(err error) bool {
 	var newer *FormatError
 	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrUntrusted) || errors.As(err, &newer)
 }

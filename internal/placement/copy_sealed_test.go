@@ -40,7 +40,10 @@ func TestCopyAcrossRecipients(t *testing.T) {
 	if err != nil || len(listing.Backups) != 1 {
 		t.Fatalf("%+v, %v", listing, err)
 	}
-	sealed := listing.Backups[0]
+	sealed, err := listing.Backups[0].Load(t.Context(), s.on("vault").Store)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range s.tree(t, "vault") {
 		if strings.Contains(text, "secret-plans") {
 			t.Errorf("%s is readable by everyone", name)

@@ -103,6 +103,15 @@ func TestCrashWhileABackupIsMade(t *testing.T) {
 	})
 }
 
+func loaded(t *testing.T, s store.Store, e catalog.Entry) catalog.Backup {
+	t.Helper()
+	b, err := e.Load(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // Whenever a host dies while it amends a backup, what stands is signed, and can be amended again.
 func TestCrashWhileABackupIsAmended(t *testing.T) {
 	deaths(t, func(t *testing.T, wrap func(store.Store) store.Store) bool {
@@ -113,7 +122,7 @@ func TestCrashWhileABackupIsAmended(t *testing.T) {
 			if err != nil || len(l.Backups) != 1 {
 				t.Fatalf("%v, %v", l, err)
 			}
-			a, err := catalog.Amend(t.Context(), in, l.Backups[0])
+			a, err := catalog.Amend(t.Context(), in, loaded(t, in, l.Backups[0]))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +184,7 @@ func TestManifestsThatCannotBeSigned(t *testing.T) {
 	if err != nil || len(l.Backups) != 1 {
 		t.Fatalf("%v, %v", l, err)
 	}
-	a, err := catalog.Amend(t.Context(), takes, l.Backups[0])
+	a, err := catalog.Amend(t.Context(), takes, loaded(t, takes, l.Backups[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +239,7 @@ func TestSignaturesAreHeldAsTheirManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := catalog.Hold(t.Context(), signed, catalog.EntryOf(l.Backups[0]), time.Now().Add(20*time.Hour)); err != nil {
+	if err := catalog.Hold(t.Context(), signed, l.Backups[0], time.Now().Add(20*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	same("held anew")
@@ -238,7 +247,7 @@ func TestSignaturesAreHeldAsTheirManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(holding.until, catalog.SignatureName)
-	if err := catalog.Hold(t.Context(), Wrap(holding, Options{TakeAll: true}), catalog.EntryOf(l.Backups[0]), time.Now().Add(40*time.Hour)); err != nil {
+	if err := catalog.Hold(t.Context(), Wrap(holding, Options{TakeAll: true}), l.Backups[0], time.Now().Add(40*time.Hour)); err != nil {
 		t.Errorf("hold one that is not signed: %v", err)
 	}
 	u, err := ReadUnsigned(t.Context(), signed, folder)

@@ -57,7 +57,7 @@ func TestSignaturesInBuckets(t *testing.T) {
 				t.Fatalf("%+v, %v", l, err)
 			}
 			for _, b := range l.Backups {
-				a, err := catalog.Amend(t.Context(), signed, b)
+				a, err := catalog.Amend(t.Context(), signed, loaded(t, signed, b))
 				if err != nil {
 					t.Fatal(err)
 				}

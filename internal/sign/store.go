@@ -3,11 +3,14 @@ package sign
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,14 +112,14 @@ func (w *writer) sign(ctx context.Context) error {
 // present returns the signature of the manifest that stands, which has to be a trusted one: nobody is to make a stranger's
 // backup his own by changing it.
 func (s *signed) present(ctx context.Context, key string) ([]byte, error) {
-	text, signature, err := s.readBoth(ctx, key)
+	text, held, err := s.readBoth(ctx, key)
 	if errors.Is(err, store.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil {
-		signature, err = s.Trusted.find(text, signature)
+	if err != nil {
+		return nil, err
 	}
-	return signature, err
+	return s.Trusted.find(text.bytes, held.bytes)
 }
 
 // put writes the signature file of a manifest. Where it is to be the first it may be there already, when the store's answer
@@ -133,7 +136,7 @@ func (s *signed) put(ctx context.Context, key string, text []byte, opts store.Pu
 	}
 	_, err = w.Commit(ctx)
 	if errors.Is(err, store.ErrExists) {
-		if held, readErr := s.read(ctx, at, maxSignatureBytes); readErr == nil && bytes.Equal(held, text) {
+		if held, readErr := s.read(ctx, at, maxSignatureBytes); readErr == nil && bytes.Equal(held.bytes, text) {
 			return nil
 		}
 	}
@@ -150,15 +153,29 @@ func (s *signed) Open(ctx context.Context, key string) (store.Reader, error) {
 	}
 	text, signature, err := s.readBoth(ctx, key)
 	if err == nil {
-		_, err = s.Trusted.find(text, signature)
+		_, err = s.Trusted.find(text.bytes, signature.bytes)
 	}
 	if err == nil {
-		err = checkHost(key, text)
+		err = checkHost(key, text.bytes)
 	}
 	if err != nil {
 		return nil, withHint(fmt.Errorf("open %s: %w", key, err))
 	}
-	return &checked{bytes.NewReader(text), int64(len(text))}, nil
+	return &checked{bytes.NewReader(text.bytes), int64(len(text.bytes)), append(text.marks, signature.marks...)}, nil
+}
+
+// Trust tells whose manifests are opened: a text that is another one when that changes, and "" for everybody's.
+func (s *signed) Trust() string {
+	if s.TakeAll {
+		return ""
+	}
+	var keys []string
+	for _, key := range s.Trusted {
+		keys = append(keys, string(key.Marshal()))
+	}
+	slices.Sort(keys)
+	sum := sha256.Sum256([]byte(strings.Join(keys, "\n")))
+	return hex.EncodeToString(sum[:])
 }
 
 // withHint says what can be done about a stranger's backup.
@@ -171,9 +188,9 @@ func withHint(err error) error {
 }
 
 // readBoth reads a manifest and its signature. The error of a manifest without one wraps catalog.ErrUntrusted.
-func (s *signed) readBoth(ctx context.Context, key string) (text, signature []byte, err error) {
+func (s *signed) readBoth(ctx context.Context, key string) (text, signature whole, err error) {
 	if text, err = s.read(ctx, key, catalog.MaxManifestBytes); err != nil {
-		return nil, nil, err
+		return text, signature, err
 	}
 	signature, err = s.read(ctx, signatureOf(key), maxSignatureBytes)
 	if errors.Is(err, store.ErrNotExist) {
@@ -200,8 +217,8 @@ func ReadUnsigned(ctx context.Context, in store.Store, folder string) (*Unsigned
 		return nil, fmt.Errorf("read %s in %s: no keys are trusted", folder, in)
 	}
 	u := &Unsigned{in: s, key: path.Join(folder, catalog.ManifestName), Signature: true}
-	var err error
-	u.text, _, err = s.readBoth(ctx, u.key)
+	text, _, err := s.readBoth(ctx, u.key)
+	u.text = text.bytes
 	if errors.Is(err, catalog.ErrUntrusted) {
 		u.Signature, err = false, nil
 	}
@@ -262,23 +279,37 @@ func checkHost(key string, text []byte) error {
 	return nil
 }
 
-func (s *signed) read(ctx context.Context, key string, maxBytes int64) (_ []byte, err error) {
+// whole is an object that was read whole, with its marks as store.Marked has them.
+type whole struct {
+	bytes []byte
+	marks []string
+}
+
+func (s *signed) read(ctx context.Context, key string, maxBytes int64) (c whole, err error) {
 	r, err := s.Store.Open(ctx, key)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if r.SizeBytes() > maxBytes {
-		return nil, fmt.Errorf("%w: %s holds %d bytes", catalog.ErrDamaged, key, r.SizeBytes())
+		return c, fmt.Errorf("%w: %s holds %d bytes", catalog.ErrDamaged, key, r.SizeBytes())
 	}
-	return io.ReadAll(io.LimitReader(r, maxBytes))
+	if m, ok := r.(store.Marked); ok {
+		c.marks = m.Marks()
+	}
+	c.bytes, err = io.ReadAll(io.LimitReader(r, maxBytes))
+	return c, err
 }
 
 // checked reads a manifest that was checked.
 type checked struct {
 	*bytes.Reader
-	size int64
+	size  int64
+	marks []string // of the manifest and of its signature
 }
 
 func (c *checked) SizeBytes() int64 { return c.size }
 func (c *checked) Close() error     { return nil }
+
+// Marks are of the manifest and of its signature; see store.Marked.
+func (c *checked) Marks() []string { return c.marks }

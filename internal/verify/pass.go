@@ -42,11 +42,18 @@ type Pass struct {
 // Checked is one backup on one destination and what was found.
 type Checked struct {
 	On       *Destination
-	Backup   catalog.Backup // without a manifest when that cannot be read
+	Backup   catalog.Backup // without a manifest when that cannot be read, or before Check
 	Repaired []string       // files that were written again
 	Result   Result
 	Err      error // why nothing is known
 	Ended    time.Time
+
+	chosen *catalog.Entry // of which Check is to read the manifest; nil for one that cannot be read
+}
+
+// chosenOn is a backup that is to be checked. Manifests are read one by one, as they are checked.
+func chosenOn(d *Destination, e catalog.Entry) Checked {
+	return Checked{On: d, Backup: catalog.Backup{Host: e.Host, ID: e.ID, SizeBytes: e.SizeBytes, Damage: e.Damage}, chosen: &e}
 }
 
 // Good reports whether the backup was checked and nothing is wrong with it.
@@ -107,7 +114,7 @@ func (p *Pass) named(ctx context.Context, d *Destination, names []string) (list 
 		u := slices.IndexFunc(listing.Unreadable, func(u catalog.Unreadable) bool { return errors.Is(err, u.Err) })
 		switch {
 		case err == nil:
-			list = append(list, Checked{On: d, Backup: b})
+			list = append(list, chosenOn(d, b))
 		case u >= 0:
 			list = append(list, unreadable(d, listing.Host, listing.Unreadable[u]))
 		default:
@@ -129,7 +136,7 @@ func (p *Pass) unnamed(ctx context.Context, d *Destination, all bool) ([]Checked
 	}
 	var list []Checked
 	for _, b := range listing.Backups {
-		list = append(list, Checked{On: d, Backup: b})
+		list = append(list, chosenOn(d, b))
 	}
 	for _, u := range listing.Unreadable {
 		list = append(list, unreadable(d, listing.Host, u))
@@ -151,10 +158,16 @@ func unreadable(d *Destination, host string, u catalog.Unreadable) Checked {
 
 // Check checks one backup, and once more after its indexes were repaired, where that is asked for and needed.
 func (p *Pass) Check(ctx context.Context, c *Checked) {
-	if c.Backup.Manifest == nil {
+	if c.chosen == nil {
 		return
 	}
 	defer func() { c.Ended = time.Now().UTC() }()
+	b, err := c.chosen.Load(ctx, c.On.Store)
+	if err != nil {
+		*c = c.unread(err)
+		return
+	}
+	c.Backup = b
 	c.Result, c.Err = Backup(ctx, c.On.Store, c.Backup, p.Options)
 	if c.Err != nil || !c.Result.Repair || !p.RepairIndex {
 		return
@@ -168,6 +181,14 @@ func (p *Pass) Check(ctx context.Context, c *Checked) {
 		c.Backup = amended
 		c.Result, c.Err = Backup(ctx, c.On.Store, amended, p.Options)
 	}
+}
+
+// unread is the result for a backup whose manifest could be read when it was listed, and no more.
+func (c *Checked) unread(err error) Checked {
+	if !catalog.IsVerdict(err) {
+		return Checked{On: c.On, Backup: c.Backup, Err: err}
+	}
+	return unreadable(c.On, c.Backup.Host, catalog.Unreadable{ID: c.Backup.ID, Path: c.Backup.Path(), Err: err})
 }
 
 // repair repairs the indexes of one backup under the locks that keep runs from removing it meanwhile.

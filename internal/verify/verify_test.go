@@ -283,7 +283,11 @@ func reread(t *testing.T, s store.Store) catalog.Backup {
 	if err != nil || len(l.Backups) != 1 || len(l.Unreadable)+len(l.Unfinished) > 0 {
 		t.Fatalf("%+v, %v", l, err)
 	}
-	return l.Backups[0]
+	b, err := l.Backups[0].Load(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestRepairMakesALostIndexAgain(t *testing.T) {
