@@ -90,7 +90,7 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.Damage(), Now: s.Now()}
+	filter := catalog.Filter{Newest: 1, Good: true, Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	if o.html != "" {
 		filter.Since = statuspage.Since(a.now())
 	}

@@ -54,7 +54,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Match: refMatcher(o.volumes), Damage: s.Damage(), Now: s.Now()}
+	filter := catalog.Filter{Match: refMatcher(o.volumes), Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	var found []catalog.Listed
 	var failed []error
 	switch {

@@ -77,7 +77,7 @@ func TestTwoWritersOfOneName(t *testing.T) {
 			}
 			for _, b := range b.Backups {
 				if b.Path() == key {
-					text = []byte(b.Manifest.Run)
+					text = []byte(b.Run)
 				}
 			}
 		} else {

@@ -61,6 +61,7 @@ type Options struct {
 
 	VanishedKeep time.Duration     // after its last backup, those of a volume that is gone end; 0 keeps them
 	Damage       map[string]string // what was found wrong with backups since, as in catalog.Filter
+	Known        *catalog.Known    // what manifests said that were read before, as in catalog.Filter
 }
 
 // Limits bound a run.
@@ -167,6 +168,10 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if r.report.PlannedVolumes == 0 {
 		return ErrNothing
 	}
+	whole := len(patterns) == 0
+	if !whole {
+		r.placing.Wanted = chosen.refs()
+	}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
@@ -180,7 +185,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	}
 	r.backUpAll(ctx, chosen)
 	r.catchUp(ctx, patterns)
-	if chosen.looked {
+	if chosen.looked && whole { // which alone knows all backups
 		r.retainGone(ctx, chosen.plan)
 	}
 	return nil

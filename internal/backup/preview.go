@@ -96,8 +96,12 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		}
 		p.Groups = append(p.Groups, g)
 	}
+	placing := e.placing()
+	if len(patterns) > 0 {
+		placing.Wanted = chosen.refs()
+	}
 	for _, d := range e.opts.Destinations {
-		p.Destinations = append(p.Destinations, previewDestination(ctx, e.placing(), d, chosen))
+		p.Destinations = append(p.Destinations, previewDestination(ctx, placing, d, chosen))
 	}
 	return p, nil
 }

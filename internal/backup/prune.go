@@ -19,7 +19,7 @@ var errNoBackups = say.WithHint(fmt.Errorf("%w: there are no backups of what is 
 // Prune applies the policy of each destination to the sources that are wanted; nil takes all. With dryRun nothing is removed.
 // What could not be removed is in the error; the lines are those that were decided on.
 func (e *Engine) Prune(ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) (lines []keep.Line, err error) {
-	lines, err = e.eachDestination(ctx, "prune", dryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
+	lines, err = e.eachDestination(ctx, "prune", wanted, dryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
 		lines, err := k.Prune(ctx, d, wanted, dryRun)
 		if errors.Is(err, retention.ErrEmptyPolicy) {
 			return nil, fmt.Errorf("%w: destination %s: %w", ErrUsage, d.Name, err)
@@ -40,7 +40,7 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 		return nil, fmt.Errorf("look whether the volume is gone: %w", err)
 	}
 	present := e.opts.present(inventory)
-	lines, err = e.eachDestination(ctx, "forget", dryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
+	lines, err = e.eachDestination(ctx, "forget", wanted, dryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
 		return k.Forget(ctx, d, present, wanted, dryRun)
 	})
 	if err == nil && len(lines) == 0 {
@@ -49,8 +49,8 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 	return lines, err
 }
 
-// eachDestination decides on the backups of every destination that answers.
-func (e *Engine) eachDestination(ctx context.Context, command string, dryRun bool,
+// eachDestination decides on the backups of what is wanted, on every destination that answers.
+func (e *Engine) eachDestination(ctx context.Context, command string, wanted func(catalog.Ref) bool, dryRun bool,
 	decide func(*keep.Keeper, keep.Destination) ([]keep.Line, error)) (lines []keep.Line, err error) {
 	placing := e.placing()
 	if !dryRun { // which neither waits for a run nor leaves a line anywhere
@@ -61,6 +61,7 @@ func (e *Engine) eachDestination(ctx context.Context, command string, dryRun boo
 		defer func() { err = errors.Join(err, r.end(ctx)) }()
 		placing = r.placing
 	}
+	placing.Wanted = wanted
 	var all []error
 	for _, d := range e.opts.Destinations {
 		t, err := placement.Look(ctx, placing, d)

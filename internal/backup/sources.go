@@ -96,6 +96,18 @@ type choice struct {
 	sources []source
 }
 
+// refs tells what it is for.
+func (c choice) refs() func(catalog.Ref) bool {
+	chosen := map[catalog.Ref]bool{}
+	for _, v := range c.plan.Selected() {
+		chosen[catalog.VolumeRef(v.VG, v.Name)] = true
+	}
+	for _, s := range c.sources {
+		chosen[s.Ref()] = true
+	}
+	return func(ref catalog.Ref) bool { return chosen[ref] }
+}
+
 // choose finds what a run is for. Patterns that begin with "@" name sources, the others volumes; without any it is all
 // that the configuration selects. A host without LVM can still have sources.
 func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) {
@@ -241,9 +253,11 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	}
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	r.report.PlannedVolumes = 1
+	chosen := choice{plan: &Plan{}, sources: []source{dumpSource(catalog.SourceStream, e.opts.Sources.Streams[i])}}
+	r.placing.Wanted = chosen.refs()
 	if err := r.open(ctx); err != nil {
 		return r.finish(ctx, err), err
 	}
-	r.backUpAll(ctx, choice{plan: &Plan{}, sources: []source{dumpSource(catalog.SourceStream, e.opts.Sources.Streams[i])}})
+	r.backUpAll(ctx, chosen)
 	return r.finish(ctx, nil), nil
 }

@@ -145,12 +145,13 @@ func (l *lister) refs(ctx context.Context, group string) ([]Ref, error) {
 	return refs, nil
 }
 
-// candidates returns what there may be of one source, the newest first. Where all of it is wanted, one request shows the
-// manifests, too.
+// candidates returns what there may be of one source, the newest first. Where more than a few are wanted, one request shows
+// the manifests, too.
 func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err error) {
 	folder := path.Join(l.listing.Host, ref.String())
 	var folders []store.Folder
-	if l.filter.Newest > 0 {
+	few := l.filter.Newest > 0 && l.filter.Since.IsZero()
+	if few {
 		var names []string
 		names, err = l.store.Folders(ctx, folder)
 		for _, name := range names {
@@ -168,7 +169,7 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 			l.unknown(path.Join(folder, f.Name))
 			continue
 		}
-		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: l.filter.Newest == 0, marks: marksAmong(f.Objects)})
+		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: !few, marks: marksAmong(f.Objects)})
 	}
 	slices.SortFunc(list, func(a, b candidate) int { return b.id.Time.Compare(a.id.Time) })
 	l.known.look(ref, list)
@@ -203,7 +204,7 @@ func (l *lister) readNewest(ctx context.Context, candidates []candidate) error {
 // read reads one backup, or remembers it. With files, those of a good one are looked after.
 func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, err error) {
 	folder := c.id.Path(l.listing.Host)
-	if !c.seen && (files || l.known != nil) {
+	if files || !c.seen && l.known != nil {
 		if c.files, err = l.store.List(ctx, folder); err != nil {
 			return e, fmt.Errorf("look after the files of %s in %s: %w", c.id, l.store, err)
 		}

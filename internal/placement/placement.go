@@ -44,6 +44,9 @@ type Run struct {
 	Log    *slog.Logger
 	Now    func() time.Time
 	Damage map[string]string // what was found wrong with backups since, as in catalog.Filter
+	Known  *catalog.Known    // what manifests said that were read before; nil reads each
+	// Wanted are the sources that it is about: of others nothing is looked at on the destinations. Nil is about all.
+	Wanted func(catalog.Ref) bool
 }
 
 // Keeper decides on backups, and removes them in the name of the run.

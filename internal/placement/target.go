@@ -76,7 +76,11 @@ func Unreachable(err error) (names []string) {
 func claim(ctx context.Context, run *Run, d Destination) *Target {
 	t := &Target{Destination: d, run: run}
 	if t.err = catalog.Claim(ctx, d.Store, run.Host, run.Now()); t.err == nil {
-		t.stock, t.err = readStock(ctx, run, d)
+		wanted := run.Wanted
+		if catalog.Locks(d.Store) { // whose locks are renewed, of all that stays
+			wanted = nil
+		}
+		t.stock, t.err = readStock(ctx, run, d, wanted)
 	}
 	return t
 }
@@ -86,12 +90,14 @@ func Look(ctx context.Context, run *Run, d Destination) (*Target, error) {
 	if err := catalog.CheckOwner(ctx, d.Store, run.Host); err != nil {
 		return nil, err
 	}
-	stock, err := readStock(ctx, run, d)
+	stock, err := readStock(ctx, run, d, run.Wanted)
 	return &Target{Destination: d, run: run, stock: stock}, err
 }
 
-func readStock(ctx context.Context, run *Run, d Destination) (*catalog.Stock, error) {
-	return catalog.ReadStock(ctx, d.Store, run.Host.Name, catalog.Filter{Damage: run.Damage, Now: run.Now()})
+func readStock(ctx context.Context, run *Run, d Destination, wanted func(catalog.Ref) bool) (*catalog.Stock, error) {
+	return catalog.ReadStock(ctx, d.Store, run.Host.Name, catalog.Filter{
+		Match: wanted, Damage: run.Damage, Now: run.Now(), Known: run.Known,
+	})
 }
 
 // Kept is the destination as package keep has it.
@@ -220,6 +226,9 @@ func (t *Target) Describe(ctx context.Context) report.Destination {
 		return d
 	}
 	d.BackupBytes = t.stock.SizeBytes()
+	if t.stock.IsPart {
+		d.BackupBytes = -1
+	}
 	for _, u := range t.stock.Unfinished {
 		d.Notes = append(d.Notes, fmt.Sprintf("%s is unfinished: no manifest; it is no backup, and no dead run of this host owns it", u.Path))
 	}

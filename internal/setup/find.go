@@ -26,7 +26,7 @@ func (s *Setup) FindBackup(ctx context.Context, from, host, text string) (Destin
 	if len(stores) == 0 {
 		return Destination{}, catalog.Backup{}, ErrNoDestination
 	}
-	filter := catalog.Filter{Damage: s.Damage(), Now: s.Now()}
+	filter := catalog.Filter{Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	found, err := catalog.Find(ctx, Named(stores), s.HostOr(host), text, filter)
 	if err != nil {
 		return Destination{}, catalog.Backup{}, err

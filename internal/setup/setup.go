@@ -305,6 +305,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 		Settings:     s.volumeSettings,
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 		Damage:       s.Damage(),
+		Known:        s.Known(),
 	}
 	for _, d := range s.Stores {
 		to := d.Store
@@ -349,6 +350,14 @@ func (s *Setup) volumeSettings(v lvm.Volume) backup.Settings {
 	settings.SnapshotSize = lvm.SizePolicy{Percent: size.Percent, Bytes: size.Bytes, FloorBytes: cfg.Snapshot.MinSize.Bytes()}
 	s.volumeQuiescing(v, freeze, &settings)
 	return settings
+}
+
+// Known is what is remembered of manifests.
+func (s *Setup) Known() *catalog.Known {
+	if s.Config.Path() == "" {
+		return nil // without a configuration there is no state either
+	}
+	return catalog.NewKnown(filepath.Join(s.Config.StateDir, "manifests"), s.Log)
 }
 
 // DamageNotes are what is known of damaged backups.

@@ -117,10 +117,10 @@ func TestNights(t *testing.T) {
 
 func TestFleet(t *testing.T) {
 	ref := catalog.VolumeRef("vg", "a")
-	backup := func(day int, status catalog.Status) catalog.Backup {
-		return catalog.Backup{Host: "one", ID: catalog.ID{Ref: ref, Time: at(day)}, SizeBytes: int64(100 - day), Manifest: &catalog.Manifest{Status: status}}
+	backup := func(day int, status catalog.Status) catalog.Entry {
+		return catalog.Entry{Host: "one", ID: catalog.ID{Ref: ref, Time: at(day)}, SizeBytes: int64(100 - day), Status: status}
 	}
-	one := &catalog.Listing{Host: "one", Now: now, Backups: []catalog.Backup{
+	one := &catalog.Listing{Host: "one", Now: now, Backups: []catalog.Entry{
 		backup(3, catalog.StatusComplete), backup(2, catalog.StatusComplete), backup(1, catalog.StatusDamaged)},
 		Unfinished: []catalog.Unfinished{{ID: catalog.ID{Ref: ref, Time: at(0)}, Path: "x"}}}
 	two := &catalog.Listing{Host: "two", Now: now}
