@@ -227,6 +227,8 @@ func volumeFailures(v Volume, run Run) []problemView {
 	}
 	switch {
 	case told || len(list) > 0:
+	case v.Status == VolumeSkipped && len(run.Errors) > 0: // which have the command
+		add("not done: the run ended before this volume began", "", "")
 	case v.Status == VolumeSkipped:
 		add("not done: the run ended before this volume began", "", again)
 	default:

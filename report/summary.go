@@ -163,7 +163,9 @@ func (r Run) because() string {
 		return text
 	}
 	for _, p := range r.Errors {
-		return ": " + firstLine(p.Message)
+		if !r.tellsOf(p.Destinations) {
+			return ": " + firstLine(p.Message)
+		}
 	}
 	for _, d := range r.Destinations {
 		if d.Error != nil {

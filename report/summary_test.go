@@ -85,6 +85,8 @@ func TestSubject(t *testing.T) {
 		{"its snapshot", ofSnapshot, "[voltar] volume-host: FAILED 1 of 12: volume-00000008: no read of nova-volumes/volume-00000008-snap; none"},
 		{"several", several, "[voltar] volume-host: FAILED 5 of 12: volume-00000008: failed (and 4 more)"},
 		{"all, for one reason", allFailed(), "[voltar] volume-host: FAILED 12 of 12: destination disk: /BACKUPS is not mounted"},
+		{"the destination, for the run and its volumes", unmounted(),
+			"[voltar] volume-host: FAILED 12 of 12: destination disk: nothing is mounted at /BACKUPS/EBS-VOL"},
 		{"same name in two groups", same, "[voltar] volume-host: FAILED 1 of 12: other/volume-00000009: failed"},
 		{"destination", destination, "[voltar] volume-host: FAILED: destination disk: bucket is gone"},
 		{"missing", missing, "[voltar] volume-host: FAILED 2 of 14"},

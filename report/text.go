@@ -163,7 +163,7 @@ func (t *textWriter) volumes(v volumesView) {
 			t.wrapped("    ", details)
 		}
 	}
-	from, lines := int64(0), shownOthers
+	from := int64(0)
 	if count > shownEach && len(v.Groups) > 0 {
 		from = v.changedMost(shownChanged)
 	}
@@ -177,7 +177,7 @@ func (t *textWriter) volumes(v volumesView) {
 				others = append(others, good.Name)
 			}
 		}
-		lines -= t.names(others, lines)
+		t.names(others, max(shownOthers/len(v.Groups), 1))
 	}
 }
 
@@ -190,10 +190,10 @@ func (t *textWriter) volume(indent string, v volumeView) {
 	t.raw(fmt.Sprintf(volumeRow, name, v.Word, v.Duration, v.Size, v.Change))
 }
 
-// names lists volumes by name alone, in so many lines at most, and returns in how many.
-func (t *textWriter) names(names []string, limit int) int {
+// names lists volumes by name alone, in so many lines at most.
+func (t *textWriter) names(names []string, limit int) {
 	if len(names) == 0 {
-		return 0
+		return
 	}
 	var all textWriter
 	all.wrapped("  ok, too: ", strings.Join(names, ", "))
@@ -205,7 +205,6 @@ func (t *textWriter) names(names []string, limit int) int {
 	if len(shown) < len(lines) {
 		t.raw("    …: `voltar report --json` names all of them")
 	}
-	return len(shown)
 }
 
 func (t *textWriter) list(title string, lines []string) {

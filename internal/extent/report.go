@@ -73,7 +73,14 @@ func damageLine(x *Extent, d catalog.Damage) string {
 	if what == "" {
 		what = fmt.Sprintf("%s at byte %d", say.Size(d.LengthBytes), d.OffsetBytes)
 	}
-	return fmt.Sprintf("%s:/%s: %s", x.Label(), strings.TrimPrefix(what, "/"), d.Reason)
+	where := "/" + strings.TrimPrefix(what, "/")
+	if d.Path == "" && len(d.PathB64) == 0 {
+		where = what
+	}
+	if x.Name != "" { // else it is the whole volume, which has no parts to name
+		where = x.Label() + ":" + where
+	}
+	return where + ": " + d.Reason
 }
 
 // addToLedger accounts for each byte of an extent that lies on the volume. What a filesystem does not use is free; its own
