@@ -282,7 +282,7 @@ func pageCounters(counts [rankUnproven + 2]int, hosts int, stored int64) []count
 
 func newRow(v PageVolume, rank int, now time.Time, loc *time.Location) rowView {
 	short := func(s string) string { return shorten(say.Clean(s), pageText) }
-	row := rowView{Host: short(v.Host), Name: short(v.Name), Good: "none", Size: "-", Proof: "-", Note: short(v.Note)}
+	row := rowView{Host: short(v.Host), Name: short(v.Name), Good: "none", Size: "-", Proof: "no", Note: short(v.Note)}
 	row.Word, row.Tone = stateWord(rank)
 	if row.Name == "" {
 		row.Name = "(no backups)"

@@ -46,7 +46,9 @@ func newVolumesView(run Run) volumesView {
 	for _, v := range run.Volumes {
 		if !v.Good() {
 			shown := newVolumeView(v, run)
-			shown.Details = details(v, run)
+			if v.Error == nil || !v.tellsOf(v.Error.Destinations) { // else all that there is to say is told with the destinations
+				shown.Details = details(v, run)
+			}
 			if v.LastGood != nil && v.LastGood.IsZero() {
 				shown.Newest, shown.None = "no good backup", true
 			} else if v.LastGood != nil {

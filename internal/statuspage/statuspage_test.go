@@ -61,7 +61,7 @@ func TestHost(t *testing.T) {
 		verify,
 		run(0, map[string]report.VolumeStatus{"vg/a": ok, "vg/b": failed, "vg/new": damaged}),
 		run(1, map[string]report.VolumeStatus{"vg/a": failed, "vg/b": ok, "vg/gone": ok}),
-		run(1, map[string]report.VolumeStatus{"vg/a": ok, "vg/b": ok}), // the first of two in that night
+		run(1, map[string]report.VolumeStatus{"vg/a": ok, "vg/b": failed}), // the first of two in that night
 		run(40, map[string]report.VolumeStatus{"vg/a": ok}),
 	}
 	page, found := Host(runs, now, limit, time.UTC)
