@@ -103,23 +103,20 @@ func (m *Mapper) create(ctx context.Context, target Target) (*Mapped, error) {
 	if err != nil {
 		return nil, err
 	}
-	maps, err := m.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, other := range maps {
-		if other.Name == target.Name || other.UUID == target.UUID {
-			return nil, fmt.Errorf("%w (%s, UUID %q)", ErrMapExists, other.Name, other.UUID)
-		}
-	}
 	// With --noudevrules, LVM's udev rules pass the map over; they would take its UUID for that of a logical volume and
-	// link /dev/VG/NAME to it. udev then makes no node either, and dmsetup leaves it to udev: await has it made.
-	args := []string{"create", target.Name, "--uuid", target.UUID, "--noudevrules"}
+	// link /dev/VG/NAME to it. udev then makes no node either; with --verifyudev dmsetup makes it.
+	args := []string{"create", target.Name, "--uuid", target.UUID, "--noudevrules", "--verifyudev"}
 	if target.ReadOnly {
 		args = append(args, "--readonly")
 	}
 	_, err = m.dmsetup(ctx, table, args...)
-	if err == nil {
+	switch {
+	case isTaken(err):
+		return nil, m.explainTaken(ctx, target, err)
+	case err == nil:
+		if mapped, stands := standing(target.Name, target.UUID); stands {
+			return mapped, nil
+		}
 		var mapped *Mapped
 		if mapped, err = m.await(ctx, target); err == nil {
 			return mapped, nil
@@ -128,6 +125,44 @@ func (m *Mapper) create(ctx context.Context, target Target) (*Mapped, error) {
 	undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	return nil, errors.Join(err, m.Unmap(undoCtx, target.Name, target.UUID))
+}
+
+// isTaken knows the kernel's refusal of a name or UUID that another map has: dmsetup has made nothing.
+func isTaken(err error) bool {
+	var failure *hostcmd.Error
+	return isBusy(err) && errors.As(err, &failure) && strings.Contains(failure.Stderr, "create ioctl")
+}
+
+// explainTaken names the map that is in the way.
+func (m *Mapper) explainTaken(ctx context.Context, target Target, err error) error {
+	maps, listErr := m.list(ctx)
+	for _, other := range maps {
+		if other.Name == target.Name || other.UUID == target.UUID {
+			return fmt.Errorf("%w (%s, UUID %q)", ErrMapExists, other.Name, other.UUID)
+		}
+	}
+	return errors.Join(err, listErr)
+}
+
+// standing returns the map of a name whose node is in place, as sysfs has it, where it has the UUID given. That costs no command. Whoever
+// gets nothing asks dmsetup.
+func standing(name, uuid string) (*Mapped, bool) {
+	m := Mapped{Name: name, UUID: uuid, Path: filepath.Join(mapperDir, name)}
+	var st unix.Stat_t
+	if err := unix.Stat(m.Path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil, false
+	}
+	m.Major, m.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	return &m, m.attribute("name") == name && m.attribute("uuid") == uuid
+}
+
+// attribute reads what the device-mapper says of the map's number; "" where there is no such map.
+func (m *Mapped) attribute(name string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/dm/%s", m.Major, m.Minor, name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // await waits for the node of a new map.
@@ -175,6 +210,9 @@ func (m *Mapped) checkNode() error {
 // Unmap removes the map of a name, as long as it has the UUID given; a map of another UUID is somebody else's and stays.
 // A map that is not there is no error. While the map is in use, it tries again for a time and then fails with a *BusyError.
 func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
+	if mapped, stands := standing(name, uuid); stands && m.removeStanding(ctx, mapped) {
+		return m.removeNode(ctx, name)
+	}
 	deadline := time.Now().Add(m.retryFor)
 	for {
 		mapped, err := m.find(ctx, name)
@@ -204,11 +242,17 @@ func (m *Mapper) Unmap(ctx context.Context, name, uuid string) error {
 	}
 }
 
+// removeStanding removes a map that nothing holds, and reports whether it is gone.
+func (m *Mapper) removeStanding(ctx context.Context, mapped *Mapped) bool {
+	_, err := m.dmsetup(ctx, "", "remove", mapped.Name, "--noudevrules", "--verifyudev")
+	return err == nil && mapped.attribute("uuid") != mapped.UUID
+}
+
 var errStillThere = errors.New("dmsetup said that it removed it, and it is still there")
 
 // remove removes a map and looks whether it is gone.
 func (m *Mapper) remove(ctx context.Context, name string) error {
-	if _, err := m.dmsetup(ctx, "", "remove", name, "--noudevrules"); err != nil {
+	if _, err := m.dmsetup(ctx, "", "remove", name, "--noudevrules", "--verifyudev"); err != nil {
 		return err
 	}
 	left, err := m.find(ctx, name)
