@@ -62,8 +62,8 @@ global { units="h" suffix=0 }`)
 		t.Errorf("extended to %d", size)
 	}
 	inv := must[Inventory](t)(c.Inventory(ctx))
-	if got := inv.ByTag("b"); len(got) != 1 || len(inv.PVs) != 1 || inv.PVs[0].Dev == (Dev{}) {
-		t.Errorf("volumes %v, disks %+v", got, inv.PVs)
+	if v, err := inv.Volume("vg0", "snap"); err != nil || !v.HasTag("b") || len(inv.PVs) != 1 || inv.PVs[0].Dev == (Dev{}) {
+		t.Errorf("volume %+v, %v, disks %+v", v, err, inv.PVs)
 	}
 	if troubles := inv.Troubles(); len(troubles) > 0 {
 		t.Errorf("troubles of a host without any: %+v", troubles)

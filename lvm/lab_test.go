@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -83,8 +82,8 @@ func TestLabClassicSnapshot(t *testing.T) {
 	if got := blockDev(snap.DMPath); got != dev {
 		t.Errorf("node %s is %s, want %s", snap.DMPath, got, dev)
 	}
-	if got := inv.ByTag("voltar.run.X-1"); len(got) != 1 || got[0].UUID != snap.UUID {
-		t.Errorf("by tag: %v", got)
+	if v := must[Volume](t)(inv.Volume("vg0", "snap-1")); v.UUID != snap.UUID || !v.HasTag("voltar.run.X-1") {
+		t.Errorf("in the inventory: %+v", v)
 	}
 	vg, _ := inv.VG("vg0")
 	if want := vg.SizeBytes - 40*mib; vg.FreeBytes != want {
@@ -222,10 +221,10 @@ func TestLabThinSnapshotAndClone(t *testing.T) {
 	if !st.Thin || st.Pool.DataPercent != 50 || st.Pool.MetadataPercent <= 0 || st.Pool.MetadataBytes != 4*mib {
 		t.Errorf("status %+v, want a pool half full", st)
 	}
-	if _, err := c.CheckThinPool(ctx, "vg0", "pool", 60, 80); err != nil {
+	if _, err := c.CheckPoolOf(ctx, thin, 60, 80); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.CheckThinPool(ctx, "vg0", "pool", 50, 80); !errors.Is(err, ErrPoolFull) || !strings.Contains(err.Error(), "50.00 %") {
+	if _, err := c.CheckPoolOf(ctx, thin, 50, 80); !errors.Is(err, ErrPoolFull) || !strings.Contains(err.Error(), "50.00 %") {
 		t.Errorf("%v, want ErrPoolFull with the number", err)
 	}
 	// The snapshot outlives its origin, and is then known by UUID and tag together alone.
@@ -438,7 +437,7 @@ func TestLabAllocatorSharesTheGroup(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer res.Release()
+			t.Cleanup(res.Release)
 			err = res.Use(ctx, func(bytes int64) error {
 				snap, err := c.CreateSnapshot(ctx, origin, SnapshotRequest{Name: "s-" + origin.Name, SizeBytes: bytes, Tags: []string{"voltar"}})
 				mu.Lock()
@@ -545,7 +544,7 @@ func TestLabKinds(t *testing.T) {
 	if inv.Warnings != "" {
 		t.Errorf("warnings %q", inv.Warnings)
 	}
-	for name, want := range map[string]Kind{"striped": KindStriped, "r1": "raid1", "segments": KindLinear} {
+	for name, want := range map[string]Kind{"striped": "striped", "r1": "raid1", "segments": KindLinear} {
 		if v := must[Volume](t)(inv.Volume("vg0", name)); v.Kind != want || v.Internal {
 			t.Errorf("%s is %s, want %s", name, v.Kind, want)
 		}
@@ -663,8 +662,8 @@ func (c *commandCounter) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A look at a snapshot costs one dmsetup and no lvm2, whose word of the same moment is the same; one that is gone is lvm2's matter.
-func TestLabALookAtASnapshotIsOneSmallProcess(t *testing.T) {
+// A look at a snapshot costs no command, and lvm2's word of the same moment is the same; one that is gone is lvm2's matter.
+func TestLabALookAtASnapshotIsNoCommand(t *testing.T) {
 	ctx, c := t.Context(), labClient(Options{})
 	lab.VG(t, "vg0", 256*mib)
 	origin := lab.LV(t, "vg0", "data", 32*mib)
@@ -678,8 +677,7 @@ func TestLabALookAtASnapshotIsOneSmallProcess(t *testing.T) {
 		counter := &commandCounter{slog.DiscardHandler, map[string]int{}}
 		counted := New(hostcmd.New(hostcmd.Options{Log: slog.New(counter)}), Options{})
 		_, w := counted.Watch(ctx, snap, WatchPolicy{Interval: time.Hour})
-		const looks = 5
-		for range looks {
+		for range 5 {
 			if err := w.look(ctx); err != nil {
 				t.Error(err)
 			}
@@ -688,8 +686,8 @@ func TestLabALookAtASnapshotIsOneSmallProcess(t *testing.T) {
 		if err != nil || result.MissedLooks > 0 || result.PeakPercent == 0 {
 			t.Errorf("%s: %+v, %v", snap, result, err)
 		}
-		if want := map[string]int{"dmsetup": looks + 1}; !maps.Equal(counter.counts, want) {
-			t.Errorf("%s: %v, want %v", snap, counter.counts, want)
+		if len(counter.counts) > 0 {
+			t.Errorf("%s: %v, want no command", snap, counter.counts)
 		}
 		kernel, lvm2 := result.Last, must[Status](t)(counted.SnapshotStatus(ctx, "vg0", snap.Name))
 		t.Logf("%s: the kernel says %+v, lvm2 %+v", snap, kernel, lvm2)
@@ -704,7 +702,7 @@ func TestLabALookAtASnapshotIsOneSmallProcess(t *testing.T) {
 		}
 	}
 	overwrite(t, origin, 20*mib)
-	if st := must[Status](t)(c.kernelStatus(ctx, snaps[0])); !st.Invalid {
+	if st := must[Status](t)(c.kernelStatus(snaps[0])); !st.Invalid {
 		t.Errorf("%+v, want an overflow", st)
 	}
 	for _, snap := range snaps {

@@ -2,6 +2,9 @@
 // JSON reports (lvmreport(7)) with columns that it names itself, in bytes, and changes things through lvcreate,
 // lvextend, lvremove, lvconvert and lvchange, never with a question that waits for a person.
 //
+// A snapshot costs two commands, lvcreate and lvremove. What becomes of it the device-mapper tells, by sysfs and one system call. lvm2
+// is asked where that does not suffice: when a command fails, and when something is to be removed that a dead run left.
+//
 // A classic snapshot has copy-on-write space of its own, taken from its volume group, and becomes invalid when that
 // is full. A thin snapshot shares its pool with everything else in it. Both are made writable and active.
 package lvm
@@ -78,6 +81,11 @@ type Client struct {
 	retryDelay     time.Duration
 	nodeWait       time.Duration
 	leftRunning    atomic.Bool
+	bounds         atomic.Pointer[map[string]string] // by UUID of the group; see noteBounds
+
+	devicesFile string
+	target      func(uuid string) (dmTarget, error) // asks the device-mapper
+	blockDev    func(path string) Dev               // of a device node; the zero Dev where there is none
 }
 
 // New returns a Client that runs its commands by r.
@@ -92,6 +100,9 @@ func New(r *hostcmd.Runner, opts Options) *Client {
 		removeAttempts: opts.RemoveAttempts,
 		retryDelay:     opts.RetryDelay,
 		nodeWait:       opts.NodeWait,
+		devicesFile:    devicesFile,
+		target:         readTarget,
+		blockDev:       blockDev,
 		// Descriptors that a parent left open are not lvm2's business, and its warnings about them hide real errors.
 		env: []string{"LVM_SUPPRESS_FD_WARNINGS=1"},
 	}
@@ -142,7 +153,10 @@ const unmonitored = "activation{retry_deactivation=1 monitoring=0}"
 // /etc/lvm/archive, for thirty days by default: with 70 volumes a night's snapshots alone make 8,000 files of it, which
 // every command of lvm2 then reads through. What is of a run does not outlive it, so no state between is one to go back to.
 // The state after each change is kept all the same, in /etc/lvm/backup, and other changes are archived as ever.
-const unarchived = " backup{archive=0}"
+const unarchived = "backup{archive=0}"
+
+// settings joins settings for --config.
+func settings(list ...string) string { return strings.TrimSpace(strings.Join(list, " ")) }
 
 // change runs a command of lvm2 that alters something. Once begun it runs to its end or to its time limit, whatever becomes
 // of ctx. One that is in the middle of a change then is left to itself, and not ended.

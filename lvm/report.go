@@ -24,7 +24,7 @@ const (
 	pvColumns = "pv_name,pv_uuid,vg_uuid,pv_major,pv_minor,pv_missing,pv_duplicate"
 	lvColumns = "lv_uuid,lv_name,vg_name,vg_uuid,lv_size,lv_attr,lv_layout,lv_role,lv_device_open,lv_tags,origin," +
 		"origin_uuid,origin_size,pool_lv,pool_lv_uuid,lv_skip_activation,lv_kernel_major,lv_kernel_minor,lv_path,lv_dm_path," +
-		"lv_parent,lv_merging,lv_merge_failed,lv_converting,lv_health_status,lv_snapshot_invalid,data_percent,metadata_percent," +
+		"lv_parent,lv_merging,lv_converting,lv_health_status,lv_snapshot_invalid,data_percent,metadata_percent," +
 		"lv_metadata_size,lv_suspended,lv_when_full,lv_permissions,lv_check_needed"
 
 	// messageMark stands before each message, and each line of a report. What lvm2 says before it has read our settings, or when it
@@ -38,7 +38,7 @@ const (
 		`log{prefix="` + messageMark + `" command_names=0 indent=0 verbose=0 report_command_log=0} backup{archive=0 backup=0}`
 )
 
-// reportEnv has lvm2 write the report alone to standard output, and all it has to say besides to standard error.
+// reportEnv has lvm2 write the report alone to standard output, and everything else to standard error.
 var reportEnv = []string{"LVM_REPORT_FD=1", "LVM_OUT_FD=2", "LVM_ERR_FD=2", "LVM_COMMAND_PROFILE="}
 
 func reportArgs(more ...string) []string {
@@ -61,6 +61,7 @@ func (c *Client) Inventory(ctx context.Context) (Inventory, error) {
 	if err := c.markForeign(ctx, inv.VGs); err != nil {
 		return Inventory{}, fmt.Errorf("read the volumes of this host: %w", err)
 	}
+	c.noteBounds(inv)
 	return inv, nil
 }
 
@@ -334,7 +335,6 @@ func parseVolume(cells map[string]cell) (Volume, error) {
 		Suspended:       r.flag("lv_suspended"),
 		ActivationSkip:  r.flag("lv_skip_activation"),
 		Merging:         r.flag("lv_merging"),
-		MergeFailed:     r.flag("lv_merge_failed"),
 		Converting:      r.flag("lv_converting"),
 		Origin:          strings.Trim(r.text("origin"), "[]"),
 		OriginUUID:      r.text("origin_uuid"),

@@ -172,7 +172,7 @@ func TestKinds(t *testing.T) {
 		{"linear", "public", KindLinear, false},
 		{"linear", "public,origin,thickorigin", KindLinear, false},
 		{"linear", "public,snapshot,thicksnapshot", KindSnapshot, false},
-		{"striped", "public", KindStriped, false},
+		{"striped", "public", "striped", false},
 		{"thin,sparse", "public,snapshot,thinsnapshot", KindThin, false},
 		{"thin,pool", "private", KindThinPool, false},
 		{"linear", "private,thin,pool,metadata", KindLinear, true},

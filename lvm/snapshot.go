@@ -1,10 +1,12 @@
 package lvm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,7 +61,7 @@ func (e Expect) check(v Volume) error {
 // CreateSnapshot makes a snapshot of origin: a thin one of a thin volume, a classic one of any other. When it returns
 // an error it has removed what it made, or says in the error that it could not; where that wraps hostcmd.ErrLeftRunning the
 // snapshot may still come into being. The errors that callers may decide on
-// are ErrExists, ErrInactive and ErrNoSpace.
+// are ErrExists, ErrInactive, ErrNoSpace and ErrNotOurs: that another volume has taken the origin's name meanwhile.
 func (c *Client) CreateSnapshot(ctx context.Context, origin Volume, req SnapshotRequest) (Snapshot, error) {
 	fail := func(err error) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("snapshot %s as %s: %w", origin, req.Name, err)
@@ -68,28 +70,96 @@ func (c *Client) CreateSnapshot(ctx context.Context, origin Volume, req Snapshot
 	if err != nil {
 		return fail(err)
 	}
-	switch _, err := c.Lookup(ctx, origin.VG, req.Name); {
-	case err == nil:
-		return fail(ErrExists)
-	case !errors.Is(err, ErrNotFound):
-		return fail(err)
+	err = c.lvcreate(ctx, origin, args)
+	if said(err, "already exists in volume group") {
+		return fail(errors.Join(ErrExists, err)) // it is another's
 	}
-	_, err = c.change(ctx, "lvcreate", args...)
 	if err != nil && noSpace(err) {
 		err = errors.Join(ErrNoSpace, err)
 	}
 	err = c.resumeAfter(ctx, err, origin.VG, origin.Name)
-	var v Volume
+	var snap Snapshot
 	if err == nil {
-		v, err = c.ready(ctx, origin.VG, req.Name)
+		snap, err = c.awaitSnapshot(ctx, origin, req)
 	}
-	if err == nil && v.OriginUUID != "" && origin.UUID != "" && v.OriginUUID != origin.UUID {
-		err = fmt.Errorf("%w: %s was replaced by a volume with the UUID %s meanwhile", ErrNotOurs, origin, v.OriginUUID)
+	if err == nil {
+		err = c.checkOrigin(origin, snap)
 	}
 	if err != nil {
 		return fail(errors.Join(err, c.undoCreate(ctx, err, origin.VG, req.Name, req.Tags)))
 	}
-	return Snapshot{Volume: v}, nil
+	return snap, nil
+}
+
+// lvcreate runs lvcreate, kept to the disks of the origin's group as long as it sees all of that so.
+func (c *Client) lvcreate(ctx context.Context, origin Volume, args []string) error {
+	bound := c.bound(origin.VGUUID)
+	_, err := c.change(ctx, "lvcreate", append([]string{"--config", settings(unarchived, bound)}, args...)...)
+	if bound != "" && isOutOfSight(err) {
+		_, err = c.change(ctx, "lvcreate", append([]string{"--config", unarchived}, args...)...)
+	}
+	return err
+}
+
+// awaitSnapshot returns the snapshot that lvcreate has just made, as the device-mapper has it, once its device node is there.
+func (c *Client) awaitSnapshot(ctx context.Context, origin Volume, req SnapshotRequest) (Snapshot, error) {
+	snap := Snapshot{Volume{
+		VG: origin.VG, VGUUID: origin.VGUUID, Name: req.Name, Tags: req.Tags, Kind: KindSnapshot, SizeBytes: req.SizeBytes,
+		Origin: origin.Name, OriginUUID: origin.UUID, OriginBytes: origin.SizeBytes, DataPercent: Unknown, MetadataPercent: Unknown,
+		Path: "/dev/" + origin.VG + "/" + req.Name, DMPath: dmPath(origin.VG, req.Name),
+	}}
+	if origin.IsThin() {
+		snap.Kind, snap.Pool, snap.PoolUUID, snap.SizeBytes = KindThin, origin.Pool, origin.PoolUUID, origin.SizeBytes
+	}
+	if c.look(&snap) == nil {
+		return snap, nil
+	}
+	// udev is late, or lvcreate did not do what it said.
+	if _, err := c.ready(ctx, origin.VG, req.Name); err != nil {
+		return snap, err
+	}
+	return snap, c.look(&snap)
+}
+
+func dmPath(vg, name string) string { return "/dev/mapper/" + DMName(vg, name) }
+
+// look fills in what only the device-mapper knows of a new snapshot: UUID, number and size.
+func (c *Client) look(snap *Snapshot) error {
+	dev, name, uuid, err := c.deviceOf(snap.DMPath)
+	if err != nil {
+		return fmt.Errorf("%w of %s", err, snap)
+	}
+	snap.UUID = uuidOfDM(uuid)
+	if name != DMName(snap.VG, snap.Name) || snap.UUID == "" || uuid != dmUUID(snap.VGUUID, snap.UUID) {
+		return fmt.Errorf("cannot use %s for %s: it is the device %s, %q with the UUID %q", snap.DMPath, snap, dev, name, uuid)
+	}
+	snap.Active, snap.KernelMajor, snap.KernelMinor = true, dev.Major, dev.Minor
+	if snap.IsThin() {
+		snap.SizeBytes, err = c.deviceBytes(dev) // the origin may have been extended
+		return err
+	}
+	if st, statusErr := c.kernelStatus(*snap); statusErr == nil && !st.Invalid {
+		snap.SizeBytes = st.SizeBytes // otherwise it is what was asked for, and the watch says what is wrong
+	}
+	return nil
+}
+
+// checkOrigin makes sure that a new snapshot is one of the very volume that was meant: its name may have become another's since the
+// inventory. A classic snapshot lies on its origin. A thin one does not tell, and the name is looked at again instead.
+func (c *Client) checkOrigin(origin Volume, snap Snapshot) error {
+	if snap.IsThin() {
+		dev, name, uuid, err := c.deviceOf(dmPath(origin.VG, origin.Name))
+		if err == nil && (name != DMName(origin.VG, origin.Name) || uuid != dmUUID(origin.VGUUID, origin.UUID)) {
+			err = fmt.Errorf("%w: %s is now the device %s, %q with the UUID %q", ErrNotOurs, origin, dev, name, uuid)
+		}
+		return err
+	}
+	dev, _ := snap.Dev()
+	under, err := readDevs(filepath.Join(c.sysDir(dev), "slaves"))
+	if err == nil && !slices.ContainsFunc(under, func(d Dev) bool { return c.lvUUID(d) == origin.UUID }) {
+		err = fmt.Errorf("%w: %s was replaced by another volume meanwhile", ErrNotOurs, origin)
+	}
+	return err
 }
 
 func snapshotArgs(origin Volume, req SnapshotRequest) ([]string, error) {
@@ -106,7 +176,7 @@ func snapshotArgs(origin Volume, req SnapshotRequest) ([]string, error) {
 	if origin.IsClassicSnapshot() || origin.IsPool() || origin.Internal {
 		return nil, fmt.Errorf("cannot snapshot a volume of the kind %s (%s)", origin.Kind, origin.Attr)
 	}
-	args := []string{"-y", "-s", "-n", req.Name, "-p", "rw", "--config", strings.TrimSpace(unarchived)}
+	args := []string{"-y", "-s", "-n", req.Name, "-p", "rw"}
 	if origin.IsThin() {
 		// Thin snapshots have the activation-skip flag by default and would not be active.
 		args = append(args, "-kn", "-ay")
@@ -142,10 +212,7 @@ func tagArgs(flag string, tags []string) ([]string, error) {
 
 // noSpace knows lvm2's words for a full volume group, in the C locale; there is no exit status for it.
 func noSpace(err error) bool {
-	var failure *hostcmd.Error
-	return errors.As(err, &failure) && (strings.Contains(failure.Stderr, "insufficient free space") ||
-		strings.Contains(failure.Stderr, "Insufficient free space") ||
-		strings.Contains(failure.Stderr, "Insufficient suitable"))
+	return said(err, "insufficient free space") || said(err, "Insufficient free space") || said(err, "Insufficient suitable")
 }
 
 // ready looks a new volume up and waits for its device node.
@@ -280,7 +347,7 @@ func (c *Client) ExtendSnapshot(ctx context.Context, vg, name string, addBytes i
 	if !v.IsClassicSnapshot() {
 		return fail(fmt.Errorf("%w: it is no classic snapshot but %s", ErrNotOurs, v.Kind))
 	}
-	if _, err := c.change(ctx, "lvextend", "-y", "--config", unmonitored+unarchived, "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
+	if _, err := c.change(ctx, "lvextend", "-y", "--config", settings(unmonitored, unarchived), "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
 		if noSpace(err) {
 			err = errors.Join(ErrNoSpace, err)
 		}
@@ -319,6 +386,31 @@ func (c *Client) RemoveSnapshot(ctx context.Context, vg, name string, expect Exp
 	return nil
 }
 
+// RemoveOwn removes a snapshot that CreateSnapshot returned. It takes one command where nothing is in the way; otherwise it is
+// RemoveSnapshot, with UUID and a tag to know the snapshot by.
+func (c *Client) RemoveOwn(ctx context.Context, snap Snapshot) error {
+	tag := snap.Tags[len(snap.Tags)-1]
+	// The selection makes lvm2 compare UUID and tag under its own lock, and remove nothing while it does not see all of the group.
+	selection := fmt.Sprintf(`lv_uuid=%s && lv_tags={"%s"} && vg_missing_pv_count=0`, snap.UUID, tag)
+	res, err := c.change(ctx, "lvremove", "-f", "-y", "--config", settings(unmonitored, unarchived, c.bound(snap.VGUUID)), "-S", selection, snap.String())
+	if err != nil && hostcmd.ExitCode(err) < 0 {
+		// Not run, or still at it: another try would wait behind it.
+		return fmt.Errorf("remove snapshot %s: %w", snap, c.explainBusy(ctx, snap.Volume, c.resumeAfter(ctx, err, snap.VG, snap.Origin)))
+	}
+	// lvremove succeeds as well when nothing was selected.
+	if err == nil && bytes.Contains(res.Stdout, []byte("successfully removed")) && !c.hasDevice(snap.Volume) {
+		return nil
+	}
+	return c.RemoveSnapshot(ctx, snap.VG, snap.Name, Expect{UUID: snap.UUID, Tag: tag})
+}
+
+// hasDevice tells whether a volume still has the device that it had.
+func (c *Client) hasDevice(v Volume) bool {
+	dev, active := v.Dev()
+	uuid, err := c.dmAttribute(dev, "uuid")
+	return active && err == nil && uuid == dmUUID(v.VGUUID, v.UUID)
+}
+
 // RemoveVolume removes a volume that CreateVolume made, known by its UUID; one that is gone already is a success. It
 // refuses the origin of a classic snapshot, which lvm2 would remove with it.
 func (c *Client) RemoveVolume(ctx context.Context, vg, name, uuid string) error {
@@ -347,7 +439,7 @@ func (c *Client) remove(ctx context.Context, v Volume) error {
 	delay := c.retryDelay
 	for attempt := 1; ; attempt++ {
 		// The selection makes lvm2 compare the UUID under its own lock: a name that changed hands meanwhile is left alone.
-		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", unmonitored+unarchived,
+		_, err := c.change(ctx, "lvremove", "-f", "-y", "--config", settings(unmonitored, unarchived),
 			"-S", "lv_uuid="+v.UUID, v.String())
 		if err != nil && hostcmd.ExitCode(err) < 0 {
 			// Not run, or still at it: another try would wait behind it.

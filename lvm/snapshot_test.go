@@ -18,8 +18,9 @@ import (
 // fakeHost is a folder of shell scripts that stand for lvm2's commands. Each notes its arguments in `log`. `lvs` shows
 // lvs.json, or fails as it does for a volume that is not there; `lvm` shows all.json.
 type fakeHost struct {
-	t   *testing.T
-	dir string
+	t     *testing.T
+	dir   string
+	nodes map[string]Dev // device nodes
 	*Client
 }
 
@@ -43,11 +44,15 @@ func newFakeHost(t *testing.T) *fakeHost {
 		h.script(name, "exit 0")
 	}
 	h.write("all.json", lvs())
+	h.nodes = map[string]Dev{}
 	runner := hostcmd.New(hostcmd.Options{SearchPath: append([]string{h.dir}, hostcmd.DefaultSearchPath...)})
 	h.Client = New(runner, Options{
 		SysRoot: filepath.Join(h.dir, "sys"), ProcRoot: filepath.Join(h.dir, "proc"), RunRoot: h.dir,
 		RemoveAttempts: 3, RetryDelay: time.Millisecond, NodeWait: time.Millisecond,
 	})
+	h.devicesFile = filepath.Join(h.dir, "system.devices")
+	h.blockDev = func(path string) Dev { return h.nodes[path] }
+	h.target = func(uuid string) (dmTarget, error) { return dmTarget{}, errKernelUnknown }
 	return h
 }
 
@@ -67,7 +72,7 @@ func (h *fakeHost) script(name, body string) {
 	h.write(name, "#!/bin/sh\ncd '"+h.dir+"' || exit 99\necho \""+name+" $*\" >>log\n"+body+"\n")
 }
 
-// calls returns the noted calls of one command.
+// calls returns the noted calls of one command, or of all.
 func (h *fakeHost) calls(name string) []string {
 	h.t.Helper()
 	data, err := os.ReadFile(filepath.Join(h.dir, "log"))
@@ -76,7 +81,7 @@ func (h *fakeHost) calls(name string) []string {
 	}
 	var calls []string
 	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, name+" ") {
+		if name == "" || strings.HasPrefix(line, name+" ") {
 			calls = append(calls, strings.TrimSpace(line))
 		}
 	}
@@ -97,11 +102,11 @@ func TestCreateSnapshotArguments(t *testing.T) {
 		want   string
 	}{
 		"classic": {origin, SnapshotRequest{Name: "s", SizeBytes: 513, Tags: []string{"a", "b"}},
-			"-y -s -n s -p rw --config backup{archive=0} -L 1024b --ignoremonitoring --addtag a --addtag b vg0/data"},
+			"-y -s -n s -p rw -L 1024b --ignoremonitoring --addtag a --addtag b vg0/data"},
 		"classic for dmeventd": {origin, SnapshotRequest{Name: "s", SizeBytes: 512, Tags: []string{"a"}, Monitor: true},
-			"-y -s -n s -p rw --config backup{archive=0} -L 512b --addtag a vg0/data"},
+			"-y -s -n s -p rw -L 512b --addtag a vg0/data"},
 		"thin": {Volume{VG: "v", Name: "d", Kind: KindThin, Active: true}, SnapshotRequest{Name: "s", SizeBytes: 512, Tags: []string{"a"}},
-			"-y -s -n s -p rw --config backup{archive=0} -kn -ay --ignoremonitoring --addtag a v/d"},
+			"-y -s -n s -p rw -kn -ay --ignoremonitoring --addtag a v/d"},
 	} {
 		got, err := snapshotArgs(tt.origin, tt.req)
 		if err != nil || strings.Join(got, " ") != tt.want {

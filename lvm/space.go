@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"voltar/internal/say"
 )
@@ -36,7 +37,7 @@ func roundUp(n, to int64) int64 {
 type SizePolicy struct {
 	Percent    float64 // of the origin
 	Bytes      int64
-	FloorBytes int64 // where the group has less room, never go below this; 0 means one extent
+	FloorBytes int64 // where the group has less space, never go below this; 0 means one extent
 }
 
 // Bounds returns the size wanted and the least to accept for an origin, in whole extents.
@@ -81,9 +82,10 @@ func grant(want, floor, free, extent int64) (int64, error) {
 	return min(want, free), nil
 }
 
-// Allocator shares out the free space of volume groups among volumes that are worked on in parallel: space that was
-// granted and not yet used counts as gone. It knows only what goes through it; space that others take meanwhile makes
-// lvcreate fail, and nothing worse. It is safe for concurrent use.
+// Allocator shares out the free space of volume groups among volumes that are worked on in parallel. It knows the groups from an
+// inventory, and keeps count itself: of what was granted and not yet used, and of the snapshots that were made and removed through it.
+// It asks lvm2 again when what it knows is older than trustFor, when something has failed for want of space, and after a snapshot was
+// extended. Space that others take meanwhile makes lvcreate fail; it then gets what there is. It is safe for concurrent use.
 type Allocator struct {
 	query   func(ctx context.Context, vg string) (VG, error)
 	reserve func(VG) int64
@@ -92,9 +94,15 @@ type Allocator struct {
 	groups map[string]*groupSpace
 }
 
+// trustFor is how long a count of free space is believed: whoever works on the host during a run changes it, too.
+const trustFor = 5 * time.Minute
+
 type groupSpace struct {
-	turn     chan struct{} // holds a token while nobody looks at or changes the group's free space
-	reserved int64         // guarded by the token
+	token    chan struct{} // holds one while nobody looks at or changes what follows
+	reserved int64
+	vg       VG        // its FreeBytes are less what snapshots took that were made since
+	asked    time.Time // when vg was; zero when it must be again
+	extended bool      // a snapshot was: nobody counts what goes with it
 }
 
 // NewAllocator returns an Allocator. keepFree returns how much of a volume group's space to leave free always; nil
@@ -110,6 +118,18 @@ func newAllocator(query func(context.Context, string) (VG, error), keepFree func
 	return &Allocator{query: query, reserve: keepFree, groups: map[string]*groupSpace{}}
 }
 
+// Note takes over what an inventory tells of the groups. It is called before anything is reserved.
+func (a *Allocator) Note(inv Inventory) {
+	for _, vg := range inv.VGs {
+		if vg.ExtentBytes > 0 && len(filter(inv.VGs, func(other VG) bool { return other.Name == vg.Name })) == 1 {
+			g := a.groupOf(vg.Name)
+			<-g.token
+			g.vg, g.asked = vg, time.Now()
+			g.unlock()
+		}
+	}
+}
+
 // group reports one volume group.
 func (c *Client) group(ctx context.Context, name string) (VG, error) {
 	inv, err := c.report(ctx, "vgs", append(reportArgs("-o", vgColumns)[1:], name))
@@ -123,43 +143,63 @@ func (c *Client) group(ctx context.Context, name string) (VG, error) {
 	return vg, nil
 }
 
-// lock takes the group's turn.
-func (a *Allocator) lock(ctx context.Context, vg string) (*groupSpace, error) {
+func (a *Allocator) groupOf(vg string) *groupSpace {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	g := a.groups[vg]
 	if g == nil {
-		g = &groupSpace{turn: make(chan struct{}, 1)}
-		g.turn <- struct{}{}
+		g = &groupSpace{token: make(chan struct{}, 1)}
+		g.token <- struct{}{}
 		a.groups[vg] = g
 	}
-	a.mu.Unlock()
+	return g
+}
+
+// lock waits until nobody else looks at or changes the group's space.
+func (a *Allocator) lock(ctx context.Context, vg string) (*groupSpace, error) {
+	g := a.groupOf(vg)
 	select {
-	case <-g.turn:
+	case <-g.token:
 		return g, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-func (g *groupSpace) unlock() { g.turn <- struct{}{} }
+func (g *groupSpace) unlock() { g.token <- struct{}{} }
 
-// Reservation is granted space. It ends with Use or Release, whichever comes first.
+// free returns how much of a group could be reserved now, and its extent. The caller has the group locked.
+func (a *Allocator) free(ctx context.Context, name string, g *groupSpace) (freeBytes, extentBytes int64, err error) {
+	if g.asked.IsZero() || time.Since(g.asked) > trustFor {
+		vg, err := a.query(ctx, name)
+		if err != nil {
+			return 0, 0, err
+		}
+		g.vg, g.asked = vg, time.Now()
+	}
+	return g.vg.FreeBytes - g.reserved - a.reserve(g.vg), g.vg.ExtentBytes, nil
+}
+
+// Reservation is granted space. Use turns it into a snapshot, and Release gives it back, before Use or when the snapshot is gone.
 type Reservation struct {
-	VG          string
-	Bytes       int64
-	WantedBytes int64
+	VG    string
+	Bytes int64
 
-	alloc *Allocator
-	once  sync.Once
+	floorBytes int64
+	alloc      *Allocator
+	state      reservationState // guarded by the group's token
 }
 
-// Reduced tells whether less was granted than wanted.
-func (r *Reservation) Reduced() SizeReduced {
-	return SizeReduced{WantedBytes: r.WantedBytes, GrantedBytes: r.Bytes}
-}
+type reservationState int
+
+const (
+	stateReserved reservationState = iota
+	stateUsed                      // a snapshot has the space
+	stateOver
+)
 
 // Reserve grants want bytes of a volume group's free space, or less down to floor, in whole extents. With less free
-// the error wraps ErrNoSpace. The caller owns the Reservation and ends it.
+// the error wraps ErrNoSpace. The caller owns the Reservation and releases it.
 func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (*Reservation, error) {
 	fail := func(err error) (*Reservation, error) {
 		return nil, fmt.Errorf("reserve %s in %s: %w", say.Size(want), vg, err)
@@ -172,12 +212,12 @@ func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (
 		return fail(err)
 	}
 	defer g.unlock()
-	group, err := a.query(ctx, vg)
+	free, extent, err := a.free(ctx, vg, g)
 	if err != nil {
 		return fail(err)
 	}
-	want, floor = roundUp(want, group.ExtentBytes), roundUp(floor, group.ExtentBytes)
-	granted, err := grant(want, floor, group.FreeBytes-g.reserved-a.reserve(group), group.ExtentBytes)
+	want, floor = roundUp(want, extent), roundUp(floor, extent)
+	granted, err := grant(want, floor, free, extent)
 	if err != nil {
 		if g.reserved > 0 {
 			err = fmt.Errorf("%w (%s more are reserved for other snapshots of this run)", err, say.Size(g.reserved))
@@ -185,7 +225,16 @@ func (a *Allocator) Reserve(ctx context.Context, vg string, want, floor int64) (
 		return fail(err)
 	}
 	g.reserved += granted
-	return &Reservation{VG: vg, Bytes: granted, WantedBytes: want, alloc: a}, nil
+	return &Reservation{VG: vg, Bytes: granted, floorBytes: floor, alloc: a}, nil
+}
+
+// ReserveExactly grants so many bytes or none. Where the snapshot does not get them after all, it may have less, down to floor.
+func (a *Allocator) ReserveExactly(ctx context.Context, vg string, bytes, floor int64) (*Reservation, error) {
+	r, err := a.Reserve(ctx, vg, bytes, bytes)
+	if err == nil {
+		r.floorBytes = min(floor, r.Bytes)
+	}
+	return r, err
 }
 
 // Free tells how much of a volume group's space could be reserved now, and its extent.
@@ -195,36 +244,78 @@ func (a *Allocator) Free(ctx context.Context, vg string) (freeBytes, extentBytes
 		return 0, 0, err
 	}
 	defer g.unlock()
-	group, err := a.query(ctx, vg)
-	return group.FreeBytes - g.reserved - a.reserve(group), group.ExtentBytes, err
+	return a.free(ctx, vg, g)
 }
 
-// Use ends the reservation by running create, which makes the volume that it was for. Nobody is granted space of the
-// group meanwhile, so that the volume's extents are never counted twice nor forgotten.
+// Use runs create, which makes the volume that the reservation was for, once. Nobody is granted space of the
+// group meanwhile, so that the volume's extents are never counted twice nor forgotten. Where others have taken space that
+// lvm2 had reported free, create is run again with what is left, if that is no less than the floor; Bytes tells.
 func (r *Reservation) Use(ctx context.Context, create func(bytes int64) error) error {
-	err := errors.New("cannot use a reservation that has ended")
-	r.once.Do(func() {
-		var g *groupSpace
-		if g, err = r.alloc.lock(ctx, r.VG); err != nil {
-			r.end(context.WithoutCancel(ctx))
-			return
-		}
-		defer g.unlock()
-		defer func() { g.reserved -= r.Bytes }()
-		err = create(r.Bytes)
-	})
-	return err
-}
-
-// Release gives the space back. After Use, or a second time, it does nothing.
-func (r *Reservation) Release() {
-	r.once.Do(func() { r.end(context.Background()) })
-}
-
-// end cannot fail: ctx does not end, and whoever has the turn gives it back.
-func (r *Reservation) end(ctx context.Context) {
-	if g, err := r.alloc.lock(ctx, r.VG); err == nil {
-		g.reserved -= r.Bytes
-		g.unlock()
+	g, err := r.alloc.lock(ctx, r.VG)
+	if err != nil {
+		return err
 	}
+	defer g.unlock()
+	if r.state != stateReserved {
+		return errors.New("cannot use a reservation that has ended")
+	}
+	err = create(r.Bytes)
+	if errors.Is(err, ErrNoSpace) && r.shrink(ctx, g) {
+		err = create(r.Bytes)
+	}
+	g.reserved -= r.Bytes
+	if err != nil {
+		r.state, g.asked = stateOver, time.Time{}
+		return err
+	}
+	r.state = stateUsed
+	g.vg.FreeBytes -= r.Bytes
+	return nil
+}
+
+// shrink asks lvm2 what is free, and reports whether the reservation can do with less.
+func (r *Reservation) shrink(ctx context.Context, g *groupSpace) bool {
+	g.asked = time.Time{}
+	free, extent, err := r.alloc.free(ctx, r.VG, g)
+	if err != nil {
+		return false
+	}
+	granted, err := grant(r.Bytes, r.floorBytes, free+r.Bytes, extent)
+	if err != nil || granted == r.Bytes {
+		return false
+	}
+	g.reserved -= r.Bytes - granted
+	r.Bytes = granted
+	return true
+}
+
+// Release gives the space back, of a reservation that was not used or whose snapshot is gone. A second time it does nothing.
+func (r *Reservation) Release() {
+	g := r.alloc.groupOf(r.VG)
+	<-g.token // whoever has it gives it back
+	defer g.unlock()
+	switch r.state {
+	case stateReserved:
+		g.reserved -= r.Bytes
+	case stateUsed:
+		g.vg.FreeBytes += r.Bytes
+		if g.extended {
+			g.asked = time.Time{}
+		}
+	}
+	r.state = stateOver
+}
+
+// Extend takes up to bytes of a volume group's space for a snapshot that stands, by extend. It goes with the snapshot.
+func (a *Allocator) Extend(ctx context.Context, vg string, bytes int64, extend func(bytes int64) error) error {
+	r, err := a.Reserve(ctx, vg, bytes, 1)
+	if err != nil {
+		return err
+	}
+	err = r.Use(ctx, extend)
+	g := a.groupOf(vg)
+	<-g.token
+	defer g.unlock()
+	g.extended, g.asked, r.state = true, time.Time{}, stateOver
+	return err
 }

@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,22 +50,26 @@ func TestSnapshotsGetWhatTheGroupHas(t *testing.T) {
 
 // fakeGroup is a volume group whose free space a test sets.
 type fakeGroup struct {
-	vg  VG
-	err error
+	vg    VG
+	err   error
+	asked int
 }
 
-func (f *fakeGroup) query(context.Context, string) (VG, error) { return f.vg, f.err }
+func (f *fakeGroup) query(context.Context, string) (VG, error) {
+	f.asked++
+	return f.vg, f.err
+}
 
 func TestAllocatorCountsWhatIsNotUsedYet(t *testing.T) {
 	ctx := t.Context()
 	group := &fakeGroup{vg: VG{FreeBytes: 100 * mib, ExtentBytes: 4 * mib}}
 	a := newAllocator(group.query, func(VG) int64 { return 20 * mib })
 	first, err := a.Reserve(ctx, "vg0", 50*mib, 4*mib)
-	if err != nil || first.Bytes != 52*mib || first.Reduced().String() != "" {
+	if err != nil || first.Bytes != 52*mib {
 		t.Fatalf("first: %+v, %v", first, err)
 	}
 	second, err := a.Reserve(ctx, "vg0", 52*mib, 4*mib)
-	if err != nil || second.Bytes != 28*mib || second.Reduced().String() == "" {
+	if err != nil || second.Bytes != 28*mib {
 		t.Fatalf("second: %+v, %v, want the rest but the reserve", second, err)
 	}
 	if _, err := a.Reserve(ctx, "vg0", 4*mib, 4*mib); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "reserved for other") {
@@ -91,7 +96,114 @@ func TestAllocatorCountsWhatIsNotUsedYet(t *testing.T) {
 	}
 }
 
-func TestAllocatorWaitsForItsTurn(t *testing.T) {
+// A run counts for itself what its snapshots take and give back: lvm2 is not asked once a volume.
+func TestAllocatorKeepsCount(t *testing.T) {
+	ctx := t.Context()
+	group := &fakeGroup{err: errors.New("asked")}
+	a := newAllocator(group.query, nil)
+	a.Note(Inventory{VGs: []VG{{Name: "vg0", FreeBytes: 100 * mib, ExtentBytes: 4 * mib}, {Name: "twins", ExtentBytes: 1}, {Name: "twins", ExtentBytes: 1}}})
+	free := func() int64 {
+		t.Helper()
+		free, _, err := a.Free(ctx, "vg0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return free
+	}
+	for range 3 {
+		r, err := a.Reserve(ctx, "vg0", 60*mib, 60*mib)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Use(ctx, func(int64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if got := free(); got != 40*mib {
+			t.Errorf("%d free while the snapshot stands", got)
+		}
+		r.Release()
+		r.Release()
+		if got := free(); got != 100*mib {
+			t.Errorf("%d free when it is gone", got)
+		}
+	}
+	if _, _, err := a.Free(ctx, "twins"); group.asked != 1 || err == nil {
+		t.Errorf("two groups of one name: %v, asked %d times", err, group.asked)
+	}
+}
+
+// What others take meanwhile shows when lvcreate fails: the snapshot gets what there is, if that is enough.
+func TestAllocatorLearnsWhatOthersTook(t *testing.T) {
+	for name, tt := range map[string]struct {
+		left, floor int64
+		want        []int64 // that creation was tried with
+		err         error
+	}{
+		"enough is left":    {left: 32 * mib, floor: 16 * mib, want: []int64{80 * mib, 32 * mib}},
+		"too little":        {left: 12 * mib, floor: 16 * mib, want: []int64{80 * mib}, err: ErrNoSpace},
+		"all is there":      {left: 100 * mib, floor: 16 * mib, want: []int64{80 * mib}, err: ErrNoSpace},
+		"nobody took less":  {left: 32 * mib, floor: 80 * mib, want: []int64{80 * mib}, err: ErrNoSpace},
+		"it cannot be read": {left: -1, floor: 16 * mib, want: []int64{80 * mib}, err: ErrNoSpace},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			group := &fakeGroup{vg: VG{FreeBytes: tt.left, ExtentBytes: 4 * mib}}
+			if tt.left < 0 {
+				group.err = errors.New("no answer")
+			}
+			a := newAllocator(group.query, nil)
+			a.Note(Inventory{VGs: []VG{{Name: "vg0", FreeBytes: 100 * mib, ExtentBytes: 4 * mib}}})
+			r, err := a.ReserveExactly(ctx, "vg0", 80*mib, tt.floor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var tried []int64
+			err = r.Use(ctx, func(bytes int64) error {
+				if tried = append(tried, bytes); len(tried) == 1 {
+					return ErrNoSpace
+				}
+				return nil
+			})
+			if !errors.Is(err, tt.err) || !slices.Equal(tried, tt.want) {
+				t.Errorf("tried %v, %v, want %v, %v", tried, err, tt.want, tt.err)
+			}
+			group.err = nil
+			want := max(tt.left, 0)
+			if err == nil {
+				want = 0
+			}
+			group.vg.FreeBytes = want
+			if free, _, err := a.Free(ctx, "vg0"); err != nil || free != want {
+				t.Errorf("then %d are free, %v, want %d", free, err, want)
+			}
+		})
+	}
+}
+
+// Nobody counts what an extended snapshot gives back: lvm2 is asked.
+func TestAllocatorAsksAfterAnExtension(t *testing.T) {
+	ctx := t.Context()
+	group := &fakeGroup{vg: VG{FreeBytes: 100 * mib, ExtentBytes: 4 * mib}}
+	a := newAllocator(group.query, nil)
+	r, err := a.Reserve(ctx, "vg0", 40*mib, 40*mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(bytes int64) error { group.vg.FreeBytes -= bytes; return nil }
+	if err := errors.Join(r.Use(ctx, take), a.Extend(ctx, "vg0", 8*mib, take)); err != nil {
+		t.Fatal(err)
+	}
+	if free, _, err := a.Free(ctx, "vg0"); err != nil || free != 52*mib {
+		t.Errorf("%d free with the extended snapshot, %v", free, err)
+	}
+	group.vg.FreeBytes = 100 * mib
+	r.Release()
+	if free, _, err := a.Free(ctx, "vg0"); err != nil || free != 100*mib {
+		t.Errorf("%d free without it, %v", free, err)
+	}
+}
+
+func TestAllocatorWaitsForOthers(t *testing.T) {
 	group := &fakeGroup{vg: VG{FreeBytes: 100 * mib, ExtentBytes: 4 * mib}}
 	a := newAllocator(group.query, nil)
 	res, err := a.Reserve(t.Context(), "vg0", 4*mib, 4*mib)

@@ -177,6 +177,19 @@ func readDevs(dir string) ([]Dev, error) {
 	return devs, nil
 }
 
+// deviceBytes is the size of a block device.
+func (c *Client) deviceBytes(dev Dev) (int64, error) {
+	text, err := os.ReadFile(filepath.Join(c.sysDir(dev), "size"))
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the size of device %s: %w", dev, err)
+	}
+	sectors, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || sectors <= 0 || sectors > maxSectors {
+		return 0, fmt.Errorf("cannot read the size of device %s: %.40q sectors", dev, text)
+	}
+	return sectors * sectorBytes, nil
+}
+
 // lvUUID returns the UUID of the logical volume that a device-mapper device is, or is a layer of; empty for others.
 func (c *Client) lvUUID(dev Dev) string {
 	data, err := os.ReadFile(filepath.Join(c.sysDir(dev), "dm/uuid"))

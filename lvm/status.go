@@ -7,12 +7,10 @@ import (
 	"math"
 	"strconv"
 	"strings"
-
-	"voltar/internal/hostcmd"
 )
 
 // The state of snapshots and thin pools as the kernel has it (Documentation/admin-guide/device-mapper/snapshot.rst and
-// thin-provisioning.rst). dmsetup(8) asks for it without lvm2's locks, and reads no disk for that.
+// thin-provisioning.rst). It takes none of lvm2's locks, and reads no disk for that.
 
 // errKernelUnknown says that the device-mapper cannot tell the state of a snapshot.
 var errKernelUnknown = errors.New("the device-mapper does not tell the state")
@@ -20,7 +18,7 @@ var errKernelUnknown = errors.New("the device-mapper does not tell the state")
 // watchedStatus reads the state of a snapshot that a run has made: from the device-mapper, or from lvm2 where that cannot tell, as
 // of a snapshot that is gone.
 func (c *Client) watchedStatus(ctx context.Context, snap Snapshot) (Status, error) {
-	st, err := c.kernelStatus(ctx, snap)
+	st, err := c.kernelStatus(snap)
 	if err != nil && ctx.Err() == nil {
 		return c.SnapshotStatus(ctx, snap.VG, snap.Name)
 	}
@@ -28,10 +26,10 @@ func (c *Client) watchedStatus(ctx context.Context, snap Snapshot) (Status, erro
 }
 
 // kernelStatus knows devices by the UUIDs that lvm2 gives them: another volume that came under an old name has another one.
-func (c *Client) kernelStatus(ctx context.Context, snap Snapshot) (Status, error) {
+func (c *Client) kernelStatus(snap Snapshot) (Status, error) {
 	st := Status{VG: snap.VG, Name: snap.Name, UUID: snap.UUID, Thin: snap.IsThin()}
 	if !st.Thin {
-		target, err := c.targetStatus(ctx, dmUUID(snap.VGUUID, snap.UUID), "snapshot")
+		target, err := c.targetStatus(dmUUID(snap.VGUUID, snap.UUID), "snapshot")
 		if err == nil {
 			err = st.setSnapshot(target)
 		}
@@ -41,15 +39,23 @@ func (c *Client) kernelStatus(ctx context.Context, snap Snapshot) (Status, error
 	if !active {
 		return st, fmt.Errorf("%w: %s is not active", errKernelUnknown, snap)
 	}
-	if uuid, err := c.dmAttribute(dev, "uuid"); err != nil || uuid != dmUUID(snap.VGUUID, snap.UUID) {
+	uuid, err := c.dmAttribute(dev, "uuid")
+	if err != nil || uuid != dmUUID(snap.VGUUID, snap.UUID) {
 		return st, fmt.Errorf("%w: device %s is not of %s: %q, %w", errKernelUnknown, dev, snap, uuid, err)
 	}
-	target, err := c.targetStatus(ctx, dmUUID(snap.VGUUID, snap.PoolUUID)+"-tpool", "thin-pool")
-	if err == nil {
-		st.Pool, err = target.thinPool()
-	}
-	st.Pool.VG, st.Pool.Name, st.Pool.UUID = snap.VG, snap.Pool, snap.PoolUUID
+	st.Pool, err = c.kernelPool(snap.Volume)
 	return st, err
+}
+
+// kernelPool is the state of the pool that a thin volume lives in.
+func (c *Client) kernelPool(v Volume) (ThinPool, error) {
+	var p ThinPool
+	target, err := c.targetStatus(dmUUID(v.VGUUID, v.PoolUUID)+"-tpool", "thin-pool")
+	if err == nil {
+		p, err = target.thinPool()
+	}
+	p.VG, p.Name, p.UUID = v.VG, v.Pool, v.PoolUUID
+	return p, err
 }
 
 // dmUUID is the UUID of a logical volume's device.
@@ -57,33 +63,13 @@ func dmUUID(vgUUID, uuid string) string { return "LVM-" + strings.ReplaceAll(vgU
 
 // dmTarget is the target of a device that has one.
 type dmTarget struct {
+	kind      string
 	sizeBytes int64
 	status    []string // its words
 }
 
-func (c *Client) targetStatus(ctx context.Context, uuid, kind string) (dmTarget, error) {
-	// Without --noflush a pool would first write its metadata.
-	cmd := hostcmd.Cmd{Name: "dmsetup", Args: []string{"status", "--noflush", "--uuid", uuid}, Env: c.env, Timeout: settleTimeout}
-	res, err := c.run.Run(ctx, cmd)
-	if err != nil {
-		return dmTarget{}, err
-	}
-	return parseTarget(string(res.Stdout), kind)
-}
-
-// parseTarget reads a whole line of `dmsetup status`: START SECTORS KIND STATUS.
-func parseTarget(text, kind string) (dmTarget, error) {
-	line, whole := strings.CutSuffix(text, "\n")
-	fields := strings.Fields(line)
-	if !whole || strings.Contains(line, "\n") || len(fields) < 4 || fields[0] != "0" || fields[2] != kind {
-		return dmTarget{}, fmt.Errorf("%w: %.200q is not the status of a %s", errKernelUnknown, text, kind)
-	}
-	sectors, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil || sectors <= 0 || sectors > math.MaxInt64/sectorBytes {
-		return dmTarget{}, fmt.Errorf("%w: %.200q", errKernelUnknown, text)
-	}
-	return dmTarget{sizeBytes: sectors * sectorBytes, status: fields[3:]}, nil
-}
+// maxSectors is what a size in bytes can tell.
+const maxSectors = math.MaxInt64 / sectorBytes
 
 // setSnapshot takes the status of a classic snapshot: USED/TOTAL METADATA, in sectors, or a word for what it is instead. Of one that has
 // overflowed the kernel tells no sizes.

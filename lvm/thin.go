@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"voltar/internal/say"
@@ -67,13 +68,24 @@ func (p ThinPool) Check(limitData, limitMetadata float64) error {
 		"extend it with lvextend (--poolmetadatasize for its metadata), or remove what is no longer needed")
 }
 
-// CheckThinPool reads a thin pool and checks it against both limits, in percent.
-func (c *Client) CheckThinPool(
-	ctx context.Context, vg, name string, limitData, limitMetadata float64,
-) (ThinPool, error) {
-	p, err := c.ThinPool(ctx, vg, name)
+// CheckPoolOf reads the state of the pool that a thin volume lives in, from the device-mapper or, where that cannot tell, from lvm2,
+// and checks it against both limits, in percent.
+func (c *Client) CheckPoolOf(ctx context.Context, v Volume, limitData, limitMetadata float64) (ThinPool, error) {
+	p, err := c.kernelPool(v)
+	if err != nil {
+		p, err = c.ThinPool(ctx, v.VG, v.Pool)
+	}
 	if err != nil {
 		return p, err
 	}
 	return p, p.Check(limitData, limitMetadata)
+}
+
+// PoolOf returns the pool that a thin volume lives in, as the report had it.
+func (inv Inventory) PoolOf(v Volume) (ThinPool, error) {
+	i := slices.IndexFunc(inv.Volumes, func(pool Volume) bool { return pool.UUID == v.PoolUUID && pool.Kind == KindThinPool })
+	if i < 0 {
+		return ThinPool{}, fmt.Errorf("find the thin pool %s/%s: %w", v.VG, v.Pool, ErrNotFound)
+	}
+	return poolOf(inv.Volumes[i]), nil
 }

@@ -16,7 +16,7 @@ type Trouble struct {
 const maxNamed = 10
 
 // Troubles returns what lvm2 reports of groups that lack physical volumes, groups of one name and RAID that has lost a part,
-// and what it said besides.
+// and what else it said.
 func (inv Inventory) Troubles() []Trouble {
 	var troubles []Trouble
 	for _, vg := range inv.VGs {

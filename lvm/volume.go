@@ -12,7 +12,6 @@ type Kind string
 // raid10, cache, writecache, vdo, error, …
 const (
 	KindLinear    Kind = "linear"
-	KindStriped   Kind = "striped"
 	KindSnapshot  Kind = "snapshot" // classic, with copy-on-write space of its own
 	KindThin      Kind = "thin"     // a thin volume or a thin snapshot: see Volume.IsThinSnapshot
 	KindThinPool  Kind = "thin-pool"
@@ -42,7 +41,6 @@ type Volume struct {
 	ReadOnly       bool
 	ActivationSkip bool // the flag k: vgchange and lvchange pass it over
 	Merging        bool // a snapshot on its way back into its origin, or the origin
-	MergeFailed    bool
 	Converting     bool
 
 	Origin, OriginUUID string // of snapshots, and of thin volumes made from another one
@@ -123,7 +121,7 @@ type PV struct {
 	VGUUID    string // empty for one in no group
 	Dev       Dev    // -1:-1 when its device is not there
 	Missing   bool
-	Duplicate bool // another device carries the same UUID
+	Duplicate bool // another device carries the same UUID, and lvm2 uses that one
 }
 
 // Inventory is what one report told. Order is lvm2's.
@@ -168,19 +166,14 @@ func (inv Inventory) Volume(vg, name string) (Volume, error) {
 	return Volume{}, fmt.Errorf("find %s/%s: %w", vg, name, ErrNotFound)
 }
 
-// ByTag returns the volumes that carry tag.
-func (inv Inventory) ByTag(tag string) []Volume {
-	return filter(inv.Volumes, func(v Volume) bool { return v.HasTag(tag) })
-}
-
 // SnapshotsOf returns the snapshots of origin, classic and thin.
 func (inv Inventory) SnapshotsOf(origin Volume) []Volume {
 	return filter(inv.Volumes, func(v Volume) bool { return v.OriginUUID != "" && v.OriginUUID == origin.UUID })
 }
 
-func filter(volumes []Volume, keep func(Volume) bool) []Volume {
-	var kept []Volume
-	for _, v := range volumes {
+func filter[T any](all []T, keep func(T) bool) []T {
+	var kept []T
+	for _, v := range all {
 		if keep(v) {
 			kept = append(kept, v)
 		}

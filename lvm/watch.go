@@ -76,13 +76,8 @@ func (c *Client) Watch(ctx context.Context, snap Snapshot, policy WatchPolicy) (
 		status: func(ctx context.Context) (Status, error) { return c.watchedStatus(ctx, snap) },
 	}
 	w.extend = func(ctx context.Context, bytes int64) (int64, error) {
-		res, err := policy.Alloc.Reserve(ctx, snap.VG, bytes, 1)
-		if err != nil {
-			return 0, err
-		}
-		defer res.Release()
 		var size int64
-		err = res.Use(ctx, func(bytes int64) error {
+		err := policy.Alloc.Extend(ctx, snap.VG, bytes, func(bytes int64) (err error) {
 			size, err = c.ExtendSnapshot(ctx, snap.VG, snap.Name, bytes)
 			return err
 		})

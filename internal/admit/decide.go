@@ -1,22 +1,18 @@
-// Package admit decides when volumes may begin: so many at a time in all, and each when the room that its snapshot needs is
-// free in its volume group. Who comes first is served first; who waits for the room of one group holds up nobody that needs
-// no room there. Only what does not fit while nothing else of the run holds room of the group fails.
+// Package admit decides when volumes may begin: so many at a time in all, and each when the space that its snapshot needs is
+// free in its volume group. Who comes first is served first; who waits for space in one group holds up nobody that needs
+// none there. Only what does not fit while nothing else of the run holds space in the group fails.
 //
 // Pass decides, and is pure: the queue of a run and the preview of one both ask it.
 package admit
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
 	"voltar/internal/say"
 )
 
-// ErrNoRoom says that a snapshot does not fit into its volume group, whoever else would go.
-var ErrNoRoom = errors.New("too little free space in the volume group")
-
-// Want is what one volume needs: room in a group for its snapshot, or none for a thin one (WantBytes 0).
+// Want is what one volume needs: space in a group for its snapshot, or none for a thin one (WantBytes 0).
 type Want struct {
 	Group                 string
 	WantBytes, FloorBytes int64 // whole extents
@@ -28,7 +24,7 @@ type Request []Want
 // Room is the free space of one volume group.
 type Room struct {
 	FreeBytes, ExtentBytes int64
-	Holders                int // volumes of this run that hold room in the group
+	Holders                int // volumes of this run that hold space in the group
 }
 
 // State is what there is to give.
@@ -36,7 +32,7 @@ type State struct {
 	Parallel int // volumes at a time
 	Busy     int // volumes at work, at most Parallel of a unit
 	Rooms    map[string]Room
-	// SpareFraction of what members of a unit get, when they must share less than they want, is left for whichever of their
+	// SpareFraction of what volumes of a unit get, when they must share less than they want, is left for whichever of their
 	// snapshots has to be extended.
 	SpareFraction float64
 }
@@ -44,23 +40,23 @@ type State struct {
 // Decision is what a request is told.
 type Decision struct {
 	Admitted bool
-	WaitsFor string // the group whose room is waited for, "" for a turn
+	WaitsFor string // the group whose space is waited for; "" when it is for other volumes to end
 	Bytes    []int64
-	Errs     []error // of members that can never fit; the others begin without them
+	Errs     []error // of volumes that can never fit; the others begin without them
 }
 
-// slots is how many volumes at a time a request counts for. A unit of more than Parallel members takes its snapshots at one
-// moment all the same, and has every place: its members are then read so many at a time.
+// slots is how many volumes at a time a request counts for. A unit of more than Parallel volumes takes its snapshots at one
+// moment all the same, and has every place: its volumes are then read so many at a time.
 func (s *State) slots(r Request) int { return min(len(r), s.Parallel) }
 
 // Pass decides on requests in the order of their arrival, and takes what it gives from s. Requests are admitted whole, so
 // that no two of them can each hold what the other waits for.
 func (s *State) Pass(requests []Request) []Decision {
 	decisions := make([]Decision, len(requests))
-	closed := map[string]bool{} // groups whose room an earlier request waits for
+	closed := map[string]bool{} // groups whose space an earlier request waits for
 	for i, r := range requests {
 		if s.Busy+s.slots(r) > s.Parallel {
-			break // and nobody overtakes, so that a large unit gets its turn
+			break // and nobody overtakes, so that a large unit begins at last
 		}
 		d := s.decide(r, closed)
 		decisions[i] = d
@@ -98,7 +94,7 @@ func (s *State) decide(r Request, closed map[string]bool) Decision {
 	return d
 }
 
-// divide shares out the room of one group among the members of a request. It reports false where they should wait for more:
+// divide shares out the space of one group among the volumes of a request. It reports false where they should wait for more:
 // while others hold room there and not everybody gets what is wanted.
 func (s *State) divide(group string, r Request, d Decision) bool {
 	room := s.Rooms[group]
@@ -126,7 +122,7 @@ func (s *State) divide(group string, r Request, d Decision) bool {
 	for _, i := range members {
 		floor := max(r[i].FloorBytes, room.ExtentBytes, 1)
 		if floors+floor > free {
-			d.Errs[i] = say.WithHint(fmt.Errorf("%w %s: %s are free, at least %s are needed", ErrNoRoom, group,
+			d.Errs[i] = say.WithHint(fmt.Errorf("too little free space in the volume group %s: %s are free, at least %s are needed", group,
 				say.Size(free-floors), say.Size(floor)), "extend the volume group, or lower the size or floor of snapshots")
 			continue
 		}
@@ -141,7 +137,7 @@ func (s *State) divide(group string, r Request, d Decision) bool {
 	return true
 }
 
-// share adds to what members have what they want beyond it, in proportion and in whole extents.
+// share adds to what volumes have what they want beyond it, in proportion and in whole extents.
 func share(rest, extent int64, r Request, members []int, bytes []int64) {
 	var missing int64
 	for _, i := range members {

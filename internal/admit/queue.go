@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// Space is where room comes from.
+// Space is what volume groups have free.
 type Space interface {
 	// Room tells what is free in a group; Holders is left 0.
 	Room(ctx context.Context, group string) (Room, error)
-	// Take reserves exactly so many bytes, and returns how to use them.
-	Take(ctx context.Context, group string, bytes int64) (Taken, error)
+	// Take reserves exactly so many bytes, and returns how to use them. Should they be gone then, floorBytes of them do.
+	Take(ctx context.Context, group string, bytes, floorBytes int64) (Taken, error)
 }
 
-// Taken is room that was reserved. Release gives back what was not used.
+// Taken is space that was reserved. Release gives it back, when the snapshot in it is gone.
 type Taken interface{ Release() }
 
 // Queue admits the volumes of one run. It is safe for concurrent use.
@@ -50,14 +50,14 @@ type Grant []*Share
 // Share is one volume's part of a grant. The caller releases it when the volume's snapshot is gone.
 type Share struct {
 	Bytes int64
-	Taken Taken // nil without room
+	Taken Taken // nil without space
 	Err   error // why this volume can never fit
 
 	release func()
 	once    sync.Once
 }
 
-// Release gives place and room back.
+// Release gives place and space back.
 func (s *Share) Release() { s.once.Do(s.release) }
 
 // Release gives back all shares.
@@ -100,7 +100,7 @@ func (t *Ticket) Wait() (Grant, error) {
 }
 
 // decide looks, in a goroutine of its own, who may begin now. There is one at a time, which goes on for as long as something
-// changes: it asks lvm2, and nobody who gives room back waits for that.
+// changes: it may have to ask lvm2, and nobody who gives space back waits for that.
 func (q *Queue) decide() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -146,7 +146,7 @@ func (q *Queue) pass() bool {
 	return true
 }
 
-// ask fills in the room of the groups that are waited for, and fails the requests for those that cannot be read.
+// ask fills in the free space of the groups that are waited for, and fails the requests for those that cannot be read.
 func (q *Queue) ask(waiting []*Ticket, state *State, holders map[string]int) (rest []*Ticket) {
 	failed := map[string]error{}
 	for _, t := range waiting {
@@ -177,7 +177,7 @@ func (q *Queue) ask(waiting []*Ticket, state *State, holders map[string]int) (re
 	return rest
 }
 
-// give takes the room that was decided on and admits a request. Room that went meanwhile, as to a snapshot that was
+// give takes the space that was decided on and admits a request. Space that went meanwhile, as to a snapshot that was
 // extended, leaves it waiting; where nobody of this run has it, it is an error.
 func (q *Queue) give(t *Ticket, d Decision) {
 	q.mu.Lock()
@@ -196,7 +196,7 @@ func (q *Queue) give(t *Ticket, d Decision) {
 			continue
 		}
 		var err error
-		if taken[i], err = q.space.Take(t.ctx, w.Group, d.Bytes[i]); err != nil {
+		if taken[i], err = q.space.Take(t.ctx, w.Group, d.Bytes[i], w.FloorBytes); err != nil {
 			for _, room := range taken[:i] {
 				if room != nil {
 					room.Release()

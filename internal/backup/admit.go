@@ -15,11 +15,19 @@ type admitted struct {
 	*candidate
 	volume  lvm.Volume // active
 	exclude *archive.Matcher
-	room    *lvm.Reservation // for the snapshot; nil for thin volumes, which need none
-	reduced lvm.SizeReduced  // what of the room it wanted it did not get
+	space   *lvm.Reservation // for the snapshot; nil for thin volumes, which need none
 }
 
-// space is the room of volume groups as an admit.Queue asks for it.
+// reduced says what the snapshot wanted of space and did not get; nothing where it has all.
+func (a *admitted) reduced() string {
+	if a.space == nil {
+		return ""
+	}
+	want, _ := a.settings.SnapshotSize.Bounds(a.volume.SizeBytes, a.vg.ExtentBytes)
+	return lvm.SizeReduced{WantedBytes: want, GrantedBytes: a.space.Bytes}.String()
+}
+
+// space is the free space of volume groups as an admit.Queue asks for it.
 type space struct{ alloc *lvm.Allocator }
 
 func (s space) Room(ctx context.Context, group string) (admit.Room, error) {
@@ -27,8 +35,8 @@ func (s space) Room(ctx context.Context, group string) (admit.Room, error) {
 	return admit.Room{FreeBytes: free, ExtentBytes: extent}, err
 }
 
-func (s space) Take(ctx context.Context, group string, bytes int64) (admit.Taken, error) {
-	return s.alloc.Reserve(ctx, group, bytes, bytes)
+func (s space) Take(ctx context.Context, group string, bytes, floorBytes int64) (admit.Taken, error) {
+	return s.alloc.ReserveExactly(ctx, group, bytes, floorBytes)
 }
 
 // spareFraction is the part of a snapshot that it is extended by.
@@ -81,7 +89,7 @@ func (u unit) admit(ticket *admit.Ticket) (ready []*admitted) {
 	return ready
 }
 
-// admit gets a volume ready for the snapshot that it is backed up from, in the room that it was given.
+// admit gets a volume ready for the snapshot that it is backed up from, in the space that it was given.
 func (c *candidate) admit(ctx context.Context, share *admit.Share) (*admitted, error) {
 	if err := c.begin(ctx); err != nil {
 		return nil, err
@@ -90,12 +98,12 @@ func (c *candidate) admit(ctx context.Context, share *admit.Share) (*admitted, e
 		return nil, err
 	}
 	return c.ready(ctx, func() (*lvm.Reservation, error) {
-		room, _ := share.Taken.(*lvm.Reservation)
-		return room, nil
+		space, _ := share.Taken.(*lvm.Reservation)
+		return space, nil
 	})
 }
 
-// ready makes a volume active, runs its hooks and takes the room for its snapshot, where it needs any.
+// ready makes a volume active, runs its hooks and takes the space for its snapshot, where it needs any.
 func (c *candidate) ready(ctx context.Context, take func() (*lvm.Reservation, error)) (*admitted, error) {
 	exclude, err := archive.NewMatcher(c.settings.Exclude)
 	if err != nil {
@@ -116,12 +124,9 @@ func (c *candidate) ready(ctx context.Context, take func() (*lvm.Reservation, er
 	}
 	if c.volume.IsThin() {
 		limits := c.run.opts.Snapshot
-		_, err := c.run.LVM.CheckThinPool(ctx, c.volume.VG, c.volume.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+		_, err := c.run.LVM.CheckPoolOf(ctx, c.volume, limits.ThinDataPercent, limits.ThinMetadataPercent)
 		return a, err
 	}
-	if a.room, err = take(); err == nil {
-		want, _ := c.settings.SnapshotSize.Bounds(c.volume.SizeBytes, c.vg.ExtentBytes)
-		a.reduced = lvm.SizeReduced{WantedBytes: want, GrantedBytes: a.room.Bytes}
-	}
+	a.space, err = take()
 	return a, err
 }

@@ -53,8 +53,8 @@ func TestUnitsTakeTurns(t *testing.T) {
 		return m, ready[0]
 	}
 	first, a := begin(0)
-	if first.failure != nil || a.room.Bytes != 310378496 || a.reduced.String() == "" {
-		t.Fatalf("first: %v, room %+v, reduced %q", first.failure, a.room, a.reduced)
+	if first.failure != nil || a.space.Bytes != 310378496 || a.reduced() == "" {
+		t.Fatalf("first: %v, space %+v, reduced %q", first.failure, a.space, a.reduced())
 	}
 	units[1].volumes[0].scope.cancel(errCancelled)
 	if second, a := begin(1); a != nil || !errors.Is(second.failure, errCancelled) {
@@ -63,7 +63,7 @@ func TestUnitsTakeTurns(t *testing.T) {
 	if err := first.held.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if third, a := begin(2); third.failure != nil || a.room.Bytes != 310378496 {
+	if third, a := begin(2); third.failure != nil || a.space.Bytes != 310378496 {
 		t.Errorf("third: %v, %+v", third.failure, a)
 	}
 }

@@ -94,8 +94,7 @@ func (u unit) keep(ctx context.Context, name string) (made []Kept, err error) {
 	all := []error{u.failure()}
 	for _, s := range taken {
 		if all[0] != nil {
-			all = append(all, u.run.LVM.RemoveSnapshot(context.WithoutCancel(ctx), s.snapshot.VG, s.snapshot.Name,
-				lvm.Expect{UUID: s.snapshot.UUID, Tag: TagKept + name}))
+			all = append(all, u.run.LVM.RemoveOwn(context.WithoutCancel(ctx), s.snapshot))
 			continue
 		}
 		k := keptOf(s.snapshot.Volume)
@@ -116,11 +115,11 @@ func (c *candidate) readyToKeep(ctx context.Context) (*admitted, error) {
 	}
 	return c.ready(ctx, func() (*lvm.Reservation, error) {
 		want, floor := c.settings.SnapshotSize.Bounds(c.volume.SizeBytes, c.vg.ExtentBytes)
-		room, err := c.run.space.Reserve(ctx, c.volume.VG, want, floor)
+		space, err := c.run.space.Reserve(ctx, c.volume.VG, want, floor)
 		if err == nil {
-			c.held.Push(func(context.Context) error { room.Release(); return nil })
+			c.held.Push(func(context.Context) error { space.Release(); return nil })
 		}
-		return room, err
+		return space, err
 	})
 }
 
@@ -139,7 +138,7 @@ func (u unit) failure() error {
 func keptAs(name string) maker {
 	return func(ctx context.Context, a *admitted, request lvm.SnapshotRequest) (lvm.Snapshot, error) {
 		request.Name, request.Monitor = a.volume.Name+"-"+name, true
-		request.Tags = []string{TagKept + name, tagMadeAt + a.run.Now().UTC().Format(keptTimeLayout)}
+		request.Tags = []string{tagMadeAt + a.run.Now().UTC().Format(keptTimeLayout), TagKept + name}
 		return a.run.LVM.CreateSnapshot(ctx, a.volume, request)
 	}
 }

@@ -72,6 +72,7 @@ func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list volumes: %w", err)
 	}
+	e.space.Note(inventory)
 	used, err := e.hostUses(inventory)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ type PreviewVolume struct {
 	SizeBytes     int64  `json:"size"`
 	SnapshotBytes int64  `json:"snapshot"` // copy-on-write space; 0 for thin
 	Problem       string `json:"problem,omitempty"`
-	WaitsFor      string `json:"waits_for,omitempty"` // the volume group in which it waits for room that others take first
+	WaitsFor      string `json:"waits_for,omitempty"` // the volume group in which it waits for space that others take first
 }
 
 // PreviewSource is one source that is no volume.
@@ -45,7 +45,7 @@ type PreviewSource struct {
 	Problem string   `json:"problem,omitempty"`
 }
 
-// PreviewGroup is the room for snapshots in one volume group.
+// PreviewGroup is the space for snapshots in one volume group.
 type PreviewGroup struct {
 	Name        string `json:"name"`
 	FreeBytes   int64  `json:"free"`
@@ -78,7 +78,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		}
 	}
 	wanted := map[string][]int64{}
-	p.Volumes = e.previewVolumes(ctx, plan)
+	p.Volumes = e.previewVolumes(plan)
 	for _, line := range p.Volumes {
 		vg, _, _ := strings.Cut(line.Name, "/")
 		wanted[vg] = append(wanted[vg], line.SnapshotBytes)
@@ -107,8 +107,8 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 }
 
 // previewVolumes says what snapshot each volume would get, as the queue of a run decides it. What has to wait is shown with
-// what it may have when nothing else of the run holds room.
-func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume {
+// what it may have when nothing else of the run holds space.
+func (e *Engine) previewVolumes(plan *Plan) []PreviewVolume {
 	rooms := func() map[string]admit.Room {
 		free := map[string]admit.Room{}
 		for _, vg := range plan.VGs {
@@ -135,8 +135,7 @@ func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume
 			line := PreviewVolume{Name: v.String(), SizeBytes: v.SizeBytes, SnapshotBytes: d.Bytes[j]}
 			err := d.Errs[j]
 			if v.IsThin() {
-				limits := e.opts.Snapshot
-				_, err = e.LVM.CheckThinPool(ctx, v.VG, v.Pool, limits.ThinDataPercent, limits.ThinMetadataPercent)
+				err = e.opts.checkPool(plan, v)
 			}
 			if err != nil {
 				line.Problem = report.ProblemOf(err).Message
@@ -149,6 +148,15 @@ func (e *Engine) previewVolumes(ctx context.Context, plan *Plan) []PreviewVolume
 	}
 	slices.SortFunc(lines, func(a, b PreviewVolume) int { return strings.Compare(a.Name, b.Name) })
 	return lines
+}
+
+// checkPool looks whether the pool of a thin volume is below its limits, as the inventory has it.
+func (o *Options) checkPool(plan *Plan, v lvm.Volume) error {
+	pool, err := plan.PoolOf(v)
+	if err != nil {
+		return err
+	}
+	return pool.Check(o.Snapshot.ThinDataPercent, o.Snapshot.ThinMetadataPercent)
 }
 
 // volumeUnits returns the selected volumes as a run takes them together.

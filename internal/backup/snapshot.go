@@ -50,13 +50,13 @@ func (u unit) snapshot(ctx context.Context, ready []*admitted, make maker) (take
 	return taken
 }
 
-// take makes a snapshot in the room that there is for it.
+// take makes a snapshot in the space that there is for it.
 func (a *admitted) take(make maker) (snapshot lvm.Snapshot, err error) {
 	ctx := a.scope.ctx
-	if a.room == nil {
+	if a.space == nil {
 		return make(ctx, a, lvm.SnapshotRequest{})
 	}
-	err = a.room.Use(ctx, func(bytes int64) error {
+	err = a.space.Use(ctx, func(bytes int64) error {
 		snapshot, err = make(ctx, a, lvm.SnapshotRequest{SizeBytes: bytes})
 		return err
 	})

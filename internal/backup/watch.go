@@ -70,7 +70,7 @@ func (r *reading) end(err error) (*catalog.Snapshot, error) {
 		kind = "thin"
 	}
 	r.line.Snapshot = &report.Snapshot{
-		Kind: kind, PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, SizeBytes: seen.Last.SizeBytes, Note: r.reduced.String(),
+		Kind: kind, PeakBytes: seen.PeakBytes, PeakPercent: seen.PeakPercent, SizeBytes: seen.Last.SizeBytes, Note: r.reduced(),
 	}
 	if !seen.Last.Thin {
 		r.line.Snapshot.SuggestedBytes = suggestedBytes(seen.PeakBytes, r.vg.ExtentBytes)

@@ -29,12 +29,7 @@ func (o *Owner) Snapshot(ctx context.Context, origin lvm.Volume, request lvm.Sna
 		return lvm.Snapshot{}, nil, err // what could not be taken back stays in the journal, for recovery
 	}
 	undo := o.gone(record, func(ctx context.Context) error {
-		// By UUID and tag: a thin snapshot whose origin is gone by now is no longer one to LVM.
-		expect := lvm.Expect{UUID: snapshot.UUID, Tag: TagRun + o.Run}
-		if err := o.LVM.RemoveSnapshot(ctx, snapshot.VG, snapshot.Name, expect); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", snapshot, err)
-		}
-		return nil
+		return o.LVM.RemoveOwn(ctx, snapshot)
 	})
 	return snapshot, undo, o.Journal.Made(record, journal.Facts{LVUUID: snapshot.UUID})
 }
