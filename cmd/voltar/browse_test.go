@@ -381,7 +381,7 @@ func TestReportCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSite(t, "[mail]\nto = [\"operator@localhost\"]\nsendmail = \""+sendmail+"\"\n")
-	if code, _, errs := voltar(t, "report", "--config", s.config); code != 1 || !strings.Contains(errs, "the history is empty") {
+	if code, _, errs := voltar(t, "report", "--config", s.config); code != 1 || !strings.Contains(errs, "the history is empty\nhint: `voltar run` makes") {
 		t.Errorf("%d %s", code, errs)
 	}
 	past := history.New(filepath.Join(s.dir, "state/history"), durable.Host(nil), time.Now)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -48,11 +49,13 @@ func (a *app) check(ctx context.Context, o setupOptions, sendTestMail bool) erro
 
 func (a *app) printFindings(findings []check.Finding) error {
 	for _, f := range findings {
-		mark := "ok  "
+		mark, color := "ok  ", say.Green
 		if !f.OK {
-			mark = "FAIL"
+			mark, color = "FAIL", say.Red
 		}
-		say.Printf(a.stdout, "%s  %-14s %s\n", mark, f.Check, f.Detail)
+		if _, err := say.Painted(a.stdout, "", color, mark, fmt.Sprintf("  %-14s %s\n", f.Check, say.Clean(f.Detail))); err != nil {
+			return err
+		}
 		if f.Hint != "" {
 			for hint := range strings.Lines(f.Hint) {
 				say.Printf(a.stdout, "      %-14s %s%s\n", "", say.HintLabel, strings.TrimSuffix(hint, "\n"))

@@ -108,7 +108,7 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 		return nil
 	}
 	if kind == ofHost {
-		return hostCandidates(ctx, stores)
+		return words(hostsOn(ctx, stores), "host")
 	}
 	return backupCandidates(ctx, s, stores, s.HostOr(line.Value("host")), kind, beginning)
 }
@@ -133,9 +133,12 @@ func names[T any](list []T, name func(T) string) []string {
 // their short ones where a person has begun one.
 func volumeCandidates(ctx context.Context, s *setup.Setup, beginning string) []cmdline.Candidate {
 	var list []cmdline.Candidate
+	for _, d := range s.Config.Directories {
+		list = append(list, cmdline.Candidate{Word: "@directory/" + d.Name, Text: d.Path})
+	}
 	engine, err := s.Engine(nil)
 	if err != nil {
-		return nil
+		return list
 	}
 	if plan, err := engine.Plan(ctx, nil); err == nil {
 		for _, c := range plan.Choices {
@@ -148,9 +151,6 @@ func volumeCandidates(ctx context.Context, s *setup.Setup, beginning string) []c
 				list = append(list, cmdline.Candidate{Word: c.Volume.Name, Text: text})
 			}
 		}
-	}
-	for _, d := range s.Config.Directories {
-		list = append(list, cmdline.Candidate{Word: "@directory/" + d.Name, Text: d.Path})
 	}
 	return list
 }
@@ -183,17 +183,6 @@ func setCandidates(ctx context.Context, s *setup.Setup) []cmdline.Candidate {
 	}
 	slices.Sort(sets)
 	return words(slices.Compact(sets), "snapshots")
-}
-
-func hostCandidates(ctx context.Context, stores []setup.Destination) []cmdline.Candidate {
-	var hosts []string
-	for _, d := range stores {
-		if of, err := catalog.Hosts(ctx, d.Store); err == nil {
-			hosts = append(hosts, of...)
-		}
-	}
-	slices.Sort(hosts)
-	return words(slices.Compact(hosts), "host")
 }
 
 // backupCandidates are the sources that have backups; where a person has chosen one, and "@", its backups.

@@ -67,7 +67,7 @@ func (a *app) copy(ctx context.Context, o copyOptions) error {
 		return err
 	}
 	s.GiveWay()
-	bars := progress.NewRun(a.rawErr, s.Log, "copying")
+	bars := progress.NewRun(a.screen, s.Log, "copying", "comparing "+o.from+" with "+o.to, true)
 	engine, err := s.Engine(bars)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,8 +19,15 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 	if err != nil {
 		return err
 	}
+	if len(preview.Known) > 0 {
+		preview.Unmatched = s.Unmatched(preview.Known)
+	}
 	if o.json {
 		return a.printJSON(preview)
+	}
+	if len(preview.Volumes)+len(preview.Sources) == 0 {
+		return say.WithHint(errors.New("nothing is selected: a run would back up nothing"),
+			"`voltar volumes` says which rule leaves each volume out")
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	say.Printf(table, "VOLUME\tSIZE\tSNAPSHOT\tNOTE\n")
@@ -39,6 +47,9 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 	}
 	if err := a.printSources(preview.Sources); err != nil {
 		return err
+	}
+	for _, pattern := range preview.Unmatched {
+		say.Printf(a.stdout, "\nThe configuration's %s matches no volume of this host.\n", pattern)
 	}
 	for _, g := range preview.Groups {
 		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/archive"
 	"voltar/internal/browse"
+	"voltar/internal/catalog"
+	"voltar/internal/progress"
 	"voltar/internal/safedir"
 	"voltar/internal/say"
 )
@@ -100,13 +103,35 @@ func (a *app) extract(ctx context.Context, o extractOptions) error {
 		return err
 	}
 	defer root.Close()
+	work := progress.NewWork(a.screen, slog.New(slog.DiscardHandler), "extracting", "")
+	work.Started(contentBytes(meta, places))
+	read := map[string]int64{}
 	done, err := b.Extract(ctx, root, places, browse.ExtractOptions{
+		OnProgress: func(extent string, stats archive.ExtractStats) {
+			work.Done(stats.Bytes - read[extent])
+			read[extent] = stats.Bytes
+		},
 		KeepGoing: o.keepGoing, Overwrite: o.overwrite, Devices: o.devices, Privileges: o.privileges, NoOwner: os.Geteuid() != 0,
 	})
+	work.Close()
 	if err != nil && !o.keepGoing {
 		return hinted(err, meta)
 	}
 	return a.printExtracted(done, err, o.json)
+}
+
+// contentBytes is how much data an extraction writes: of all that the extents of the places hold, or 0 where it is a part of that,
+// which only the index tells.
+func contentBytes(b catalog.Backup, places []browse.Place) (total int64) {
+	if len(places) > 0 {
+		return 0
+	}
+	for _, x := range b.Manifest.Extents {
+		if x.State == catalog.StateFiles {
+			total += x.ContentBytes
+		}
+	}
+	return total
 }
 
 func parseOverwrite(word string) (archive.Overwrite, error) {

@@ -65,7 +65,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		}
 		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
 	case len(stores) == 0:
-		return setup.ErrNoDestination
+		return s.NoDestination("--from DIR/")
 	default:
 		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
 			if l.Err != nil {
@@ -92,7 +92,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	} else {
 		err = a.printBackups(lines, o.allHosts)
 		if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
-			a.printError(noBackups(s.HostOr(o.host), o.volumes))
+			a.printError(noBackups(s.HostOr(o.host), o.volumes, hostsOn(ctx, stores)))
 		}
 	}
 	if err == nil && len(failed) > 0 {
@@ -101,12 +101,34 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	return err
 }
 
-func noBackups(host string, volumes []string) error {
-	of := ""
-	if len(volumes) > 0 {
-		of = " for " + strings.Join(volumes, ", ")
+// noBackups is what there is to say of an empty list.
+func noBackups(host string, volumes, hosts []string) error {
+	if len(volumes) > 0 && slices.Contains(hosts, host) {
+		return say.WithHint(fmt.Errorf("there is no backup of %s of host %s", strings.Join(volumes, ", "), host),
+			"`voltar list` without a name shows what there is")
 	}
-	return say.WithHint(fmt.Errorf("there is no backup of host %s%s", host, of), "`voltar list --all-hosts` also looks at other hosts")
+	hosts = slices.DeleteFunc(hosts, func(other string) bool { return other == host })
+	hint := "nor is there one of any other host; a folder with backups holds a folder for each host"
+	if len(hosts) > 0 {
+		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", strings.Join(hosts, ", "))
+	}
+	return say.WithHint(fmt.Errorf("there is no backup of host %s", host), hint)
+}
+
+// hostsOn lists the hosts that have backups on some destinations. One that does not answer was told already.
+func hostsOn(ctx context.Context, stores []setup.Destination) []string {
+	var hosts []string
+	for _, of := range catalog.AskAll(stores, func(d setup.Destination) []string {
+		found, err := catalog.Hosts(ctx, d.Store)
+		if err != nil {
+			return nil
+		}
+		return found
+	}) {
+		hosts = append(hosts, of...)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
 
 func (a *app) printBackups(lines []catalog.Line, withHost bool) error {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -16,11 +17,15 @@ import (
 	"net"
 	netmail "net/mail"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"voltar/internal/check"
+
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
@@ -31,9 +36,10 @@ type mailServer struct {
 	tls     *tls.Config
 	address string
 
-	mu     sync.Mutex
-	server *smtp.Server
-	mails  [][]byte
+	mu       sync.Mutex
+	server   *smtp.Server
+	password string // of the user "voltar", for who must log in; "" asks for none
+	mails    [][]byte
 }
 
 func startMail(t *testing.T) *mailServer {
@@ -129,6 +135,64 @@ func (m *mailServer) last() string {
 		m.t.Fatal(err)
 	}
 	return strings.Join(strings.Fields(string(text)), " ")
+}
+
+// expect sets the password of those who log in.
+func (m *mailServer) expect(password string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.password = password
+}
+
+func (m *mailServer) expects() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.password
+}
+
+func (s session) AuthMechanisms() []string {
+	if s.expects() == "" {
+		return nil
+	}
+	return []string{sasl.Plain}
+}
+
+func (s session) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, username, password string) error {
+		if username != "voltar" || password != s.expects() {
+			return smtp.ErrAuthFailed
+		}
+		return nil
+	}), nil
+}
+
+// check logs in, as a run does when it sends its report, and sends nothing.
+func TestCheckLogsInToTheMailServer(t *testing.T) {
+	m := startMail(t)
+	m.expect("right")
+	secret := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, secret, []byte("right\n"))
+	s := newSite(t, m.config()+"username = \"voltar\"\npassword = { file = \""+secret+"\" }\n")
+	want := func(ok bool, text string) {
+		t.Helper()
+		_, out, errs := voltar(t, "check", "--json", "--config", s.config)
+		var findings []check.Finding
+		if err := json.Unmarshal([]byte(out), &findings); err != nil {
+			t.Fatalf("%v in %s %s", err, out, errs)
+		}
+		i := slices.IndexFunc(findings, func(f check.Finding) bool { return f.Check == "mail" })
+		if i < 0 || findings[i].OK != ok || !strings.Contains(findings[i].Detail, text) || strings.Contains(findings[i].Detail, "\n") {
+			t.Errorf("%+v, want mail to be %v, with %q on one line", findings, ok, text)
+		}
+	}
+	want(true, "takes the login of voltar")
+	m.expect("other")
+	want(false, "Authentication failed")
+	m.stop()
+	want(false, "connection refused")
+	if len(m.mails) > 0 {
+		t.Errorf("it sent %d mails", len(m.mails))
+	}
 }
 
 // session takes every mail.

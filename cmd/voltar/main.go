@@ -19,6 +19,7 @@ import (
 
 	"voltar/internal/cmdline"
 	"voltar/internal/mount"
+	"voltar/internal/progress"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
 )
@@ -81,7 +82,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 }
 
 // printError says what went wrong, each cause with what can be done about it.
-func (a *app) printError(err error) { _, _ = io.WriteString(a.stderr, "voltar: "+say.Text(err)+"\n") }
+func (a *app) printError(err error) {
+	_, _ = say.Painted(a.stderr, "", say.Red, "voltar:", " "+say.Text(err)+"\n")
+}
 
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
@@ -110,13 +113,18 @@ func interruptible(parent context.Context) (context.Context, func()) {
 type app struct {
 	stdin          io.Reader
 	stdout, stderr *say.Writer // clean whatever is printed
-	rawOut, rawErr io.Writer   // for what is no text: contents of files, documents, progress bars
+	rawOut, rawErr io.Writer   // for what is no text: contents of files, documents
+	screen         *progress.Screen
 	now            func() time.Time
 	closers        []func() error
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, now func() time.Time) *app {
-	a := &app{stdin: stdin, stdout: say.NewWriter(stdout), stderr: say.NewWriter(stderr), rawOut: stdout, rawErr: stderr, now: now}
+	screen := progress.NewScreen(stderr)
+	a := &app{stdin: stdin, stdout: say.NewWriter(stdout), stderr: say.NewWriter(screen),
+		rawOut: stdout, rawErr: stderr, screen: screen, now: now}
+	a.stdout.UseColors(progress.Colors(stdout))
+	a.stderr.UseColors(progress.Colors(stderr))
 	a.atEnd(a.stdout.Close)
 	return a
 }

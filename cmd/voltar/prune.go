@@ -11,6 +11,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/config"
 	"voltar/internal/keep"
+	"voltar/internal/progress"
 	"voltar/internal/say"
 )
 
@@ -64,7 +65,11 @@ func (a *app) remove(
 	if err != nil {
 		return err
 	}
+	work := progress.NewWork(a.screen, s.Log, "pruning", "sources")
+	work.Started(0)
+	engine.OnPruned = work.Reached
 	lines, err := do(engine, ctx, refMatcher(o.sources), o.dryRun)
+	work.Close()
 	if err != nil && lines == nil {
 		return err
 	}
@@ -87,6 +92,7 @@ func (a *app) remove(
 
 func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	removed := 0
 	for _, line := range lines {
 		verdict := "removed"
 		switch {
@@ -95,9 +101,16 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 		case dryRun:
 			verdict = "would remove"
 		}
+		if !line.Keep {
+			removed++
+		}
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, say.Size(line.SizeBytes), verdict, line.Reason)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || removed > 0 {
+		return err
+	}
+	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", counted(len(lines), "backup"))
+	return err
 }
 
 // refMatcher tells whether a source is one of those that patterns name; without patterns all are.

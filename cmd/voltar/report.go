@@ -152,7 +152,8 @@ func pickRun(runs []report.Run, id string) (report.Run, []report.Run, error) {
 		}
 	}
 	if id == history.Last {
-		return report.Run{}, nil, fmt.Errorf("%w: the history is empty", history.ErrNotFound)
+		return report.Run{}, nil, say.WithHint(errors.New("no run has been reported yet: the history is empty"),
+			"`voltar run` makes the first report")
 	}
 	return report.Run{}, nil, say.WithHint(fmt.Errorf("%w: %q", history.ErrNotFound, id),
 		"`voltar report --list` shows what there is")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,7 +19,7 @@ import (
 func (a *app) restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore", Usage: "restore a volume from a backup", ArgsUsage: "VOLUME[@TIME]",
-		UsageText: "voltar restore web --dry-run # every step, or what is in the way\n" +
+		UsageText: "voltar restore web --dry-run # every step, and what is in the way\n" +
 			"voltar restore web # the newest, to where it was\n" +
 			"voltar restore web@2026-11-20 --to-lv vg0/restored\n" +
 			"voltar restore web --to-image /var/tmp/web.img\n" +
@@ -78,18 +79,26 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		return err
 	}
 	req.Backup, req.Store, req.Destination = found, d.Store, d.Name
-	bars := progress.NewRestore(a.rawErr, s.Log)
+	bars := progress.NewWork(a.screen, s.Log, "restoring", "")
 	host := s.OwnedHost()
 	engine := s.RestoreEngine(host, bars)
 	if !o.dryRun {
 		s.Recover(ctx, host)
+	}
+	if o.dryRun {
+		req.Force = true // to show the steps; what is in the way is told behind them
 	}
 	plan, err := engine.Plan(ctx, req)
 	if err != nil {
 		return err
 	}
 	if o.dryRun {
-		return errors.Join(a.printRestorePlan(plan, o.json), plan.Close())
+		err := errors.Join(a.printRestorePlan(plan, o.json), plan.Close())
+		if err == nil && len(plan.Holds) > 0 && !o.request.Force {
+			err = say.WithHint(fmt.Errorf("without --force this is refused: %s holds %s", plan.Target, strings.Join(plan.Holds, " and ")),
+				"--force overwrites it")
+		}
+		return err
 	}
 	result, err := engine.Run(ctx, plan)
 	bars.Close()

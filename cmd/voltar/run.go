@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -51,13 +52,14 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		return err
 	}
 	if s.Config.Path() == "" && len(o.volumes) == 0 {
-		return usageError(errors.New("there is no configuration: name volumes, or write one with `voltar init`"))
+		return usageError(say.WithHint(errors.New("there is no configuration"),
+			"`voltar init` writes one; without one, name volumes and give --to DIR"))
 	}
 	if len(s.Stores) == 0 {
-		return usageError(errors.New("there is no destination: add one to the configuration, or give --to DIR"))
+		return s.NoDestination("--to DIR")
 	}
 	s.GiveWay()
-	bars := progress.NewRun(a.rawErr, s.Log, "backing up")
+	bars := progress.NewRun(a.screen, s.Log, "backing up", "looking at volumes and destinations", false)
 	delivery := a.delivery(s)
 	watched := delivery.StillRunning(bars)
 	engine, err := s.Engine(watched)
@@ -78,8 +80,8 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	result, err := engine.Run(ctx, o.volumes)
 	endWatch()
 	bars.Close()
-	if result == nil {
-		return err
+	if result == nil || errors.Is(err, backup.ErrUsage) && a.isTyped() {
+		return err // who typed a wrong name reads it here: nobody else needs to hear of it
 	}
 	result.ExitCode = runExitCode(ctx, result, err)
 	undelivered := delivery.Run(ctx, result, deliver.Options{NoMail: o.noMail, Whole: whole})
@@ -94,6 +96,12 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		return err
 	}
 	return exitWith(result.ExitCode)
+}
+
+// isTyped tells whether a person gave the command at a terminal, and not a timer or a script.
+func (a *app) isTyped() bool {
+	stdin, ok := a.stdin.(*os.File)
+	return ok && progress.IsTerminal(stdin)
 }
 
 // printRun prints what a run came to.

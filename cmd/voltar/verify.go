@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/journal"
+	"voltar/internal/progress"
 	"voltar/internal/say"
 	"voltar/internal/verify"
 	"voltar/report"
@@ -118,9 +119,13 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	if list, run.Destinations, err = pass.Choose(ctx, o.backups, o.all); err != nil {
 		return err
 	}
+	work := progress.NewWork(a.screen, s.Log, "verifying", "")
+	pass.Options.OnRead = work.Done
+	work.Started(pass.SizeBytes(list))
 	for i := range list {
 		pass.Check(ctx, &list[i])
 	}
+	work.Close()
 	if s.Config.Path() != "" { // without a configuration there is no state either
 		if err := pass.Remember(ctx, s.DamageNotes(), list); err != nil {
 			s.Log.Warn("what is known of damaged backups is not up to date", "err", err)
@@ -130,7 +135,7 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	verify.Describe(&run, list)
 	run.ExitCode = verifyExitCode(ctx, run, list)
 	a.delivery(s).Verification(ctx, &run, o.mail)
-	if err := a.printVerification(list, run, o.json); err != nil {
+	if err := a.printVerification(list, run, o.check.Level, o.json); err != nil {
 		return err
 	}
 	return exitWith(run.ExitCode)
@@ -166,6 +171,7 @@ func verifyExitCode(ctx context.Context, run report.Run, list []verify.Checked) 
 type verifiedLine struct {
 	Backup      string        `json:"backup"`
 	Destination string        `json:"destination"`
+	Level       verify.Level  `json:"level"`
 	Good        bool          `json:"good"`
 	Error       string        `json:"error,omitempty"`
 	Hint        string        `json:"hint,omitempty"` // what to do about the error, a line for each thing
@@ -182,9 +188,9 @@ type findingLine struct {
 	Message string `json:"message"`
 }
 
-func newVerifiedLine(c verify.Checked) verifiedLine {
+func newVerifiedLine(c verify.Checked, level verify.Level) verifiedLine {
 	line := verifiedLine{
-		Backup: c.Backup.ID.String(), Destination: c.On.Name, Good: c.Good(), Findings: []findingLine{}, Lost: []lostLine{},
+		Backup: c.Backup.ID.String(), Destination: c.On.Name, Level: level, Good: c.Good(), Findings: []findingLine{}, Lost: []lostLine{},
 		LostOmitted: c.Result.Omitted, Repaired: c.Repaired, Notes: c.Result.Notes, ReadBytes: c.Result.ReadBytes,
 	}
 	if c.Err != nil {
@@ -200,10 +206,10 @@ func newVerifiedLine(c verify.Checked) verifiedLine {
 	return line
 }
 
-func (a *app) printVerification(list []verify.Checked, run report.Run, asJSON bool) error {
+func (a *app) printVerification(list []verify.Checked, run report.Run, level verify.Level, asJSON bool) error {
 	lines := []verifiedLine{}
 	for _, c := range list {
-		lines = append(lines, newVerifiedLine(c))
+		lines = append(lines, newVerifiedLine(c, level))
 	}
 	if asJSON {
 		return a.printJSON(lines)
@@ -224,12 +230,19 @@ func (a *app) printVerification(list []verify.Checked, run report.Run, asJSON bo
 	return nil
 }
 
+// levelWords say what a level has looked at.
+var levelWords = map[verify.Level]string{
+	verify.Quick: "indexes and headers", verify.Sample: "headers, and a sample of the data", verify.Sums: "the sums of all files",
+	verify.Full: "all data, against sums and index",
+}
+
 func (a *app) printVerified(line verifiedLine) {
-	verdict := "good"
+	verdict, color := "good", say.Green
 	if !line.Good {
-		verdict = "NOT GOOD"
+		verdict, color = "NOT GOOD", say.Red
 	}
-	say.Printf(a.stdout, "%s on %s: %s, %s read\n", line.Backup, line.Destination, verdict, say.Size(line.ReadBytes))
+	_, _ = say.Painted(a.stdout, say.Clean(line.Backup)+" on "+say.Clean(line.Destination)+": ", color, verdict,
+		fmt.Sprintf(" (%s), %s read\n", levelWords[line.Level], say.Size(line.ReadBytes)))
 	if line.Error != "" {
 		say.Println(a.stdout, "  "+line.Error)
 	}

@@ -3,20 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
+	"voltar/internal/backup"
 	"voltar/internal/say"
 )
 
 func (a *app) volumesCommand() *cli.Command {
 	return &cli.Command{
-		Name: "volumes", Usage: "list the volumes that are backed up, and why the others are not", ArgsUsage: "[VOLUME...]",
+		Name: "volumes", Usage: "list what is backed up, and why the other volumes are not", ArgsUsage: "[VOLUME...]",
 		UsageText: "voltar volumes # all of them, with the rule that leaves one out\n" +
 			"voltar volumes 'nova-volumes/*'\n",
-		Description: "Lists each logical volume of the host with the rule that selects or excludes it, and what is wrong with the\n" +
-			"volume groups: missing disks, duplicate names, degraded RAID.",
+		Description: "Lists each logical volume of the host with the rule that excludes it, the directories and dumps of the configuration,\n" +
+			"and what is wrong with the volume groups: missing disks, duplicate names, degraded RAID.",
 		Action: func(c *cli.Context) error {
 			return a.volumes(c.Context, setupOptions{commonOptions: readCommon(c)}, c.Args().Slice())
 		},
@@ -25,10 +27,10 @@ func (a *app) volumesCommand() *cli.Command {
 
 // volumeLine is one volume in the output of `voltar volumes`.
 type volumeLine struct {
-	Name      string `json:"name"`
-	UUID      string `json:"uuid"`
-	Kind      string `json:"kind"`
-	SizeBytes int64  `json:"size"`
+	Name      string `json:"name"`           // VG/LV, or @KIND/NAME
+	UUID      string `json:"uuid,omitempty"` // of a volume
+	Kind      string `json:"kind"`           // of a volume, or directory, dump
+	SizeBytes int64  `json:"size"`           // -1 for what is no volume
 	Selected  bool   `json:"selected"`
 	Rule      string `json:"rule,omitempty"`
 	Reason    string `json:"reason,omitempty"`
@@ -39,7 +41,7 @@ func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error
 	if err != nil {
 		return err
 	}
-	plan, err := engine.Plan(ctx, names)
+	plan, sources, err := engine.Look(ctx, names)
 	if err != nil {
 		return err
 	}
@@ -51,17 +53,32 @@ func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error
 		v := choice.Volume
 		lines = append(lines, volumeLine{choice.Name(), v.UUID, string(v.Kind), v.SizeBytes, choice.Rule == "", choice.Rule, choice.Reason})
 	}
+	for _, s := range sources {
+		lines = append(lines, volumeLine{Name: s.Name, Kind: kindOf(s), SizeBytes: -1, Selected: true, Reason: s.Problem})
+	}
 	if o.json {
 		return a.printJSON(lines)
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	say.Printf(table, "VOLUME\tSIZE\tKIND\tBACKED UP\n")
 	for _, line := range lines {
-		verdict := "yes"
-		if !line.Selected {
+		verdict, size := "yes", "-"
+		switch {
+		case !line.Selected:
 			verdict = fmt.Sprintf("no: %s (%s)", line.Reason, line.Rule)
+		case line.Reason != "":
+			verdict = "yes, but now: " + line.Reason
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Name, say.Size(line.SizeBytes), line.Kind, verdict)
+		if line.SizeBytes >= 0 {
+			size = say.Size(line.SizeBytes)
+		}
+		say.Printf(table, "%s\t%s\t%s\t%s\n", line.Name, size, line.Kind, verdict)
 	}
 	return table.Flush()
+}
+
+// kindOf is what a source is that is no volume: "directory" or "dump".
+func kindOf(s backup.PreviewSource) string {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(s.Name, "@"), "/")
+	return kind
 }

@@ -32,6 +32,7 @@ import (
 	"voltar/internal/placement"
 	"voltar/internal/probe"
 	"voltar/internal/quiesce"
+	"voltar/internal/say"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -42,6 +43,9 @@ var (
 	// ErrNothing is returned by a run for which no volume was selected.
 	ErrNothing = errors.New("no volume is selected")
 )
+
+// nothingHint is what to do when nothing is selected.
+const nothingHint = "`voltar volumes` says which rule leaves each out"
 
 // Options of an Engine.
 type Options struct {
@@ -110,6 +114,7 @@ type Deps struct {
 	Quieter  *quiesce.Quieter
 	Pool     *archive.Pool
 	Progress Progress
+	OnPruned func(done, of int) // how many sources of a destination Prune is through with; nil for nobody
 	Now      func() time.Time
 }
 
@@ -166,7 +171,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	r.note(chosen.plan)
 	r.report.PlannedVolumes += len(chosen.sources)
 	if r.report.PlannedVolumes == 0 {
-		return ErrNothing
+		return say.WithHint(ErrNothing, nothingHint)
 	}
 	whole := len(patterns) == 0
 	if !whole {

@@ -193,7 +193,7 @@ func (s Select) checkPatterns(plan *Plan, patterns []string) error {
 		isGlob := strings.ContainsAny(pattern, `*?[\`)
 		switch {
 		case len(found) == 0:
-			return say.WithHint(fmt.Errorf("%w: there is no volume %q", ErrUsage, pattern),
+			return say.WithHint(fmt.Errorf("%w: there is no volume %q%s", ErrUsage, pattern, meant(plan, pattern)),
 				"`voltar volumes` lists what there is")
 		case !isGlob && len(found) > 1:
 			return say.WithHint(fmt.Errorf("%w: %q is in several volume groups: %s", ErrUsage, pattern, namesOf(found)),
@@ -203,6 +203,19 @@ func (s Select) checkPatterns(plan *Plan, patterns []string) error {
 		}
 	}
 	return nil
+}
+
+// meant says which volume a mistyped name may stand for.
+func meant(plan *Plan, pattern string) string {
+	var names []string
+	for _, c := range plan.Choices {
+		if strings.Contains(pattern, "/") {
+			names = append(names, c.Name())
+		} else {
+			names = append(names, c.Volume.Name)
+		}
+	}
+	return say.DidYouMean(pattern, names)
 }
 
 func namesOf(choices []Choice) string {

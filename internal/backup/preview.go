@@ -24,6 +24,8 @@ type Preview struct {
 	Sources      []PreviewSource      `json:"sources"` // dumps and directories; streams too, which runs of their own take
 	Groups       []PreviewGroup       `json:"volume_groups"`
 	Destinations []PreviewDestination `json:"destinations"`
+	Unmatched    []string             `json:"unmatched,omitempty"` // patterns of the configuration that match no volume; the caller's to fill
+	Known        []lvm.Volume         `json:"-"`                   // all volumes of the host, where it was looked at
 }
 
 // PreviewVolume is one volume that would be backed up.
@@ -69,6 +71,9 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 	}
 	plan := chosen.plan
 	p := &Preview{Sources: []PreviewSource{}}
+	if chosen.looked {
+		p.Known = plan.Inventory.Volumes
+	}
 	for _, s := range chosen.sources {
 		p.Sources = append(p.Sources, previewSource(s))
 	}

@@ -69,7 +69,9 @@ func (e *Engine) eachDestination(ctx context.Context, command string, wanted fun
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
 			continue
 		}
-		some, err := decide(placing.Keeper(), t.Kept())
+		keeper := placing.Keeper()
+		keeper.OnSource = e.OnPruned
+		some, err := decide(keeper, t.Kept())
 		if errors.Is(err, ErrUsage) {
 			return nil, err
 		}

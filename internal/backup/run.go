@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/admit"
 	"voltar/internal/catalog"
@@ -17,6 +18,7 @@ import (
 	"voltar/internal/keep"
 	"voltar/internal/owned"
 	"voltar/internal/placement"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -58,7 +60,7 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 		Run: r.id, Host: e.opts.Host.Name, Command: "voltar " + command, Config: e.opts.ConfigPath, Started: started,
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.lock.Unlock())
+		return nil, errors.Join(e.stateHint(err), r.lock.Unlock())
 	}
 	r.owner = &owned.Owner{Host: e.Host, Run: r.id, Journal: ledger}
 	r.placing = e.placing()
@@ -67,6 +69,15 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 		e.Progress.RunStarted(r.id)
 	}
 	return r, nil
+}
+
+// stateHint says what to do when the filesystem of the journal and the history is full.
+func (e *Engine) stateHint(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return say.WithHint(err, fmt.Sprintf("make room on the filesystem of %s (state_dir), where journals, reports and temporary files lie",
+			e.StateDir))
+	}
+	return err
 }
 
 // policyInWords names the policy of each destination, once where they share it.

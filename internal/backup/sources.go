@@ -17,6 +17,7 @@ import (
 	"voltar/internal/extent"
 	"voltar/internal/hostcmd"
 	"voltar/internal/say"
+	"voltar/lvm"
 	"voltar/report"
 )
 
@@ -82,7 +83,12 @@ func (all Sources) named(names []string) ([]source, error) {
 			}
 		}
 		if len(named) == at {
-			return nil, fmt.Errorf("%w: the configuration has no %q", ErrUsage, name)
+			var names []string
+			for _, s := range list {
+				names = append(names, s.name())
+			}
+			return nil, say.WithHint(fmt.Errorf("%w: the configuration has no %q%s", ErrUsage, name, say.DidYouMean(name, names)),
+				"`voltar volumes` lists what there is")
 		}
 	}
 	return named, nil
@@ -111,12 +117,15 @@ func (c choice) refs() func(catalog.Ref) bool {
 // choose finds what a run is for. Patterns that begin with "@" name sources, the others volumes; without any it is all
 // that the configuration selects. A host without LVM can still have sources.
 func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) {
+	patterns, err := e.fullNames(ctx, patterns)
+	if err != nil {
+		return choice{}, err
+	}
 	isSource := func(pattern string) bool { return strings.HasPrefix(pattern, "@") }
 	volumes := slices.DeleteFunc(slices.Clone(patterns), isSource)
 	named := slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !isSource(p) })
 	sources := e.opts.Sources.configured()
 	if len(patterns) > 0 {
-		var err error
 		if sources, err = e.opts.Sources.named(named); err != nil {
 			return choice{}, err
 		}
@@ -132,6 +141,50 @@ func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) 
 	}
 	c.plan, c.looked = plan, err == nil
 	return c, err
+}
+
+// fullNames gives directories and dumps that are named by their short names their full ones, "@directory/NAME". A name that is
+// a volume's, too, is refused.
+func (e *Engine) fullNames(ctx context.Context, patterns []string) ([]string, error) {
+	full := slices.Clone(patterns)
+	var inventory lvm.Inventory
+	looked := false
+	for i, name := range patterns {
+		for _, s := range e.opts.Sources.configured() {
+			if s.Name != name {
+				continue
+			}
+			if !looked {
+				var err error
+				if inventory, err = e.LVM.Inventory(ctx); err != nil && !errors.Is(err, hostcmd.ErrNotFound) {
+					e.Log.Warn("cannot tell whether a volume has the name, too: the source of the configuration is taken", "source", s.name(), "err", err)
+				}
+				looked = true
+			}
+			if v := slices.IndexFunc(inventory.Volumes, func(v lvm.Volume) bool { return v.Name == name && !v.Internal }); v >= 0 {
+				return nil, say.WithHint(fmt.Errorf("%w: %q is a volume, and %s", ErrUsage, name, s.name()),
+					fmt.Sprintf("name it as %s or %s", inventory.Volumes[v], s.name()))
+			}
+			if full[i] != name {
+				return nil, say.WithHint(fmt.Errorf("%w: %q is %s, and %s", ErrUsage, name, full[i], s.name()), "name it in full")
+			}
+			full[i] = s.name()
+		}
+	}
+	return full, nil
+}
+
+// Look says which volumes and other sources a run would take. Names and patterns are as in Run. A host without LVM has no volumes.
+func (e *Engine) Look(ctx context.Context, patterns []string) (*Plan, []PreviewSource, error) {
+	chosen, err := e.choose(ctx, patterns)
+	if err != nil {
+		return nil, nil, err
+	}
+	sources := []PreviewSource{}
+	for _, s := range chosen.sources {
+		sources = append(sources, previewSource(s))
+	}
+	return chosen.plan, sources, nil
 }
 
 // backUpSources works through the sources, so many at a time. What is done for one of them ends with bounded.
@@ -245,7 +298,11 @@ func checkMounted(point string) error {
 func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err error) {
 	i := slices.IndexFunc(e.opts.Sources.Streams, func(d Dump) bool { return d.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q", ErrUsage, name)
+		var names []string
+		for _, d := range e.opts.Sources.Streams {
+			names = append(names, d.Name)
+		}
+		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q%s", ErrUsage, name, say.DidYouMean(name, names))
 	}
 	r, err := e.begin(ctx, "stream", "stream "+name+" of "+e.opts.ConfigPath)
 	if err != nil {

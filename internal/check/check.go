@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/deliver"
 	"voltar/internal/say"
@@ -38,14 +37,19 @@ func failed(check string, err error, hint string) Finding {
 	return Finding{Check: check, Detail: problem.Message, Hint: problem.Hint}
 }
 
+type tool struct{ name, pkg, use string }
+
 // tools are the commands of the host that voltar runs, with the Debian package that has each.
-var tools = []struct{ name, pkg, use string }{
+var tools = []tool{
 	{"lvs", "lvm2", "volumes"}, {"vgs", "lvm2", "volumes"}, {"lvcreate", "lvm2", "snapshots"}, {"lvremove", "lvm2", "snapshots"},
 	{"lvextend", "lvm2", "snapshots"}, {"lvchange", "lvm2", "snapshots"}, {"dmsetup", "dmsetup", "partitions"},
 	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk", "restoring partition tables"}, {"mke2fs", "e2fsprogs", "restoring ext4"},
 	{"tune2fs", "e2fsprogs", "restoring ext4"}, {"mkfs.xfs", "xfsprogs", "restoring xfs"}, {"mkfs.fat", "dosfstools", "restoring vfat"},
 	{"mkswap", "util-linux", "restoring swap"},
 }
+
+// forVolumes tells whether a host without LVM does without a tool.
+func (t tool) forVolumes() bool { return t.pkg == "lvm2" || t.pkg == "dmsetup" }
 
 // All checks everything. A test mail is sent if that is asked for.
 func All(ctx context.Context, s *setup.Setup, mail *deliver.Delivery, sendTestMail bool) []Finding {
@@ -71,8 +75,12 @@ func (c *checker) host() []Finding {
 	}
 	list = append(list, privileges, checkKernel())
 	missing := map[string][]string{}
+	directoriesAlone := len(c.Config.Directories) > 0 && !c.hasTool("lvs")
+	if directoriesAlone {
+		list = append(list, Finding{"tools", true, "no lvm2: only directories and dumps are backed up", ""})
+	}
 	for _, tool := range tools {
-		if !c.hasTool(tool.name) {
+		if !c.hasTool(tool.name) && !(directoriesAlone && tool.forVolumes()) {
 			missing[tool.pkg] = append(missing[tool.pkg], tool.name+" ("+tool.use+")")
 		}
 	}
@@ -114,23 +122,44 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 	if err != nil {
 		return []Finding{failed("volumes", err, "")}
 	}
-	plan, err := engine.Plan(ctx, nil)
+	plan, sources, err := engine.Look(ctx, nil)
 	if err != nil {
 		return []Finding{failed("volumes", err, "")}
 	}
 	selected := len(plan.Selected())
-	f := Finding{"volumes", selected > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
-	switch {
-	case len(plan.Choices) == 0:
-		f.Detail, f.Hint = "there is no logical volume on this host", "`lvs` lists those that LVM sees"
-	case selected == 0:
-		f.Hint = "`voltar volumes` says which rule leaves each out"
+	f := Finding{"volumes", selected+len(sources) > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
+	if len(plan.Choices) == 0 {
+		f.Detail = "there is no logical volume on this host"
+	}
+	if !f.OK {
+		f.Hint = "`voltar volumes` says which rule leaves each out; `lvs` lists those that LVM sees"
 	}
 	list := []Finding{f}
+	for _, source := range sources {
+		list = append(list, checkSource(source))
+	}
+	if len(plan.Choices) == 0 {
+		return list
+	}
+	for _, pattern := range c.Unmatched(plan.Inventory.Volumes) {
+		list = append(list, Finding{"volumes", false, "the configuration's " + pattern + " matches no volume of this host",
+			"correct the pattern: `voltar volumes` lists the volumes"})
+	}
 	for _, trouble := range plan.Troubles() {
 		list = append(list, Finding{"volumes", false, trouble.What, trouble.Hint})
 	}
 	return list
+}
+
+// checkSource looks whether a directory can be read.
+func checkSource(s backup.PreviewSource) Finding {
+	if s.Problem != "" {
+		return Finding{"source", false, s.Name + ": " + s.Problem, "correct it in the configuration, or make or mount it"}
+	}
+	if s.Path != "" {
+		return Finding{"source", true, s.Name + " reads " + s.Path, ""}
+	}
+	return Finding{"source", true, s.Name + " is made by a command, which is not tried", ""}
 }
 
 // destinations looks whether each can be written to and how much room it has.
@@ -156,13 +185,36 @@ func checkDestination(ctx context.Context, d setup.Destination) (list []Finding)
 		list = append(list, Finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.Name, d.Store,
 			say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
 	}
+	if f, found := checkInodes(d); found {
+		list = append(list, f)
+	}
 	for _, note := range notes {
 		list = append(list, Finding{check, true, d.Name + ": " + note, ""})
 	}
 	return list
 }
 
-// mailServer looks whether the mail server answers, or whether sendmail is there.
+// leastInodesPercent is how many of its inodes a destination should have free: each file of a backup takes one.
+const leastInodesPercent = 1
+
+// checkInodes finds a filesystem that has room and can take no file. Those without a fixed number of inodes have none to tell.
+func checkInodes(d setup.Destination) (f Finding, found bool) {
+	if d.Folder == "" {
+		return Finding{}, false
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.Folder, &fs); err != nil || fs.Files == 0 || fs.Ffree*100 >= fs.Files*leastInodesPercent {
+		return Finding{}, false // that it cannot be reached is told of the destination
+	}
+	return Finding{"destination", false, fmt.Sprintf("%s (%s) has %s of %s inodes free: it cannot take many more files, however large it is",
+		d.Name, d.Folder, say.Count(int64(fs.Ffree)), say.Count(int64(fs.Files))),
+		"remove files there, or make its filesystem with more inodes (`mkfs.ext4 -i`)"}, true
+}
+
+// mailTimeout bounds logging in to the mail server.
+const mailTimeout = 30 * time.Second
+
+// mailServer logs in to the mail server without sending anything, or looks whether sendmail is there.
 func (c *checker) mailServer(ctx context.Context, sendTestMail bool) []Finding {
 	m := c.Config.Mail
 	if len(m.To) == 0 {
@@ -180,15 +232,16 @@ func (c *checker) mailServer(ctx context.Context, sendTestMail bool) []Finding {
 		}
 		return []Finding{{"mail", true, "through " + m.Sendmail, ""}}
 	}
-	address := net.JoinHostPort(m.Server, strconv.Itoa(deliver.SMTPPort(m)))
-	connection, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return []Finding{failed("mail", err, "look at mail.server and mail.port")}
+	ctx, cancel := context.WithTimeout(ctx, mailTimeout)
+	defer cancel()
+	if err := c.delivery.CheckMail(ctx); err != nil {
+		return []Finding{failed("mail", err, "look at [mail] in the configuration")}
 	}
-	if err := connection.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return []Finding{failed("mail", err, "")}
+	how := "answers"
+	if m.Username != "" {
+		how = "takes the login of " + m.Username
 	}
-	return []Finding{{"mail", true, address + " answers; --send-test-mail sends one", ""}}
+	return []Finding{{"mail", true, fmt.Sprintf("%s:%d %s; --send-test-mail sends one", m.Server, deliver.SMTPPort(m), how), ""}}
 }
 
 // tryStore tries what a backup does to a store, as far as nothing is left, and asks for the room there is.

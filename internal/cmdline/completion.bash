@@ -1,11 +1,10 @@
 # bash completion for voltar: the program itself says what may stand at the cursor.
 _voltar() {
-    local line=${COMP_LINE:0:COMP_POINT} typed=${COMP_WORDS[COMP_CWORD]} cut candidate
+    local line=${COMP_LINE:0:COMP_POINT} typed=$2 cut candidate
     local -a words candidates
     read -ra words <<<"$line"
     [[ $line != *[[:space:]] ]] || words+=("")
-    # bash ends words at "@", "=" and ":", and the program does not.
-    [[ $typed != [@=:] ]] || typed=
+    # bash ends words at "@", "=" and ":", and the program does not: bash replaces only $2.
     cut=${words[-1]%"$typed"}
     mapfile -t candidates < <("${words[0]}" complete -- "${words[@]:1}" 2>/dev/null)
     COMPREPLY=()

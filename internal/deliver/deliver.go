@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"voltar/internal/config"
@@ -91,7 +92,7 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 		}
 	}
 	if err := past.Save(*result); err != nil {
-		d.Log.Warn("the report cannot be kept in the history", "err", err)
+		d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
 	}
 	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
 		d.Log.Warn("the history cannot be pruned", "err", err)
@@ -105,6 +106,14 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 // undelivered says in the history why a report did not reach everybody.
 func undelivered(err error) []report.Problem {
 	return report.ProblemsOf(say.WithHint(err, "`voltar check` tries the mail server, `voltar check --send-test-mail` the recipients"))
+}
+
+// stateHint says what to do when the filesystem of the history is full.
+func (d *Delivery) stateHint(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return say.WithHint(err, fmt.Sprintf("make room on the filesystem of %s (state_dir)", d.Config.StateDir))
+	}
+	return err
 }
 
 // send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or
@@ -199,6 +208,20 @@ func (d *Delivery) runSendmail(ctx context.Context, args []string, message []byt
 		Name: d.Config.Mail.Sendmail, Args: args, Stdin: bytes.NewReader(message), Timeout: d.Config.Mail.Timeout.Span(),
 	})
 	return err
+}
+
+// CheckMail logs in to the mail server, with encryption and password, and sends nothing.
+func (d *Delivery) CheckMail(ctx context.Context) error {
+	channel, err := d.mailChannel()
+	if err != nil {
+		return err
+	}
+	if server, ok := channel.(interface {
+		Check(ctx context.Context) error
+	}); ok {
+		return server.Check(ctx)
+	}
+	return nil
 }
 
 // TestMail sends a report of a run that did nothing.

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"voltar/internal/config"
 	"voltar/internal/deadunit"
 	"voltar/internal/exitcode"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -170,5 +173,15 @@ func TestGoodRunsLeaveNoFailureMarker(t *testing.T) {
 	}
 	if marker, err := deadunit.TakeMarker("0123abcd"); err != nil || marker != (deadunit.Marker{Run: "bad", Told: true}) {
 		t.Errorf("took %+v, %v", marker, err)
+	}
+}
+
+func TestFullStateFolderIsToldWithWhatToDo(t *testing.T) {
+	d := testDelivery(t, "")
+	if got := say.Text(d.stateHint(&fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC})); !strings.Contains(got, d.Config.StateDir+" (state_dir)") {
+		t.Errorf("a full disk is told as %q", got)
+	}
+	if got := say.Text(d.stateHint(fs.ErrPermission)); strings.Contains(got, "state_dir") {
+		t.Errorf("another error is told as %q", got)
 	}
 }

@@ -40,6 +40,7 @@ type Keeper struct {
 	Now       func() time.Time
 	Locks     *journal.Locks // these two are for removing; where nothing is, they may be nil
 	Owner     *owned.Owner
+	OnSource  func(done, of int) // told how many sources Prune is through with; nil for nobody
 }
 
 // Verdict is what becomes of one backup, and why.

@@ -26,7 +26,9 @@ type Line struct {
 // it from the others; an empty policy does, and a store that is given up.
 func (k *Keeper) Prune(ctx context.Context, d Destination, wanted func(catalog.Ref) bool, dryRun bool) (lines []Line, err error) {
 	var all []error
-	for _, h := range d.Stock.Histories(wanted) {
+	histories := d.Stock.Histories(wanted)
+	for i, h := range histories {
+		k.tell(i, len(histories))
 		verdicts, err := k.Decide(ctx, d, h.Identity)
 		for _, e := range verdicts.Lacking {
 			warning := warnLacking(d, e)
@@ -42,7 +44,15 @@ func (k *Keeper) Prune(ctx context.Context, d Destination, wanted func(catalog.R
 		some, err := k.carryOut(ctx, d, verdicts.List, dryRun)
 		lines, all = append(lines, some...), append(all, err)
 	}
+	k.tell(len(histories), len(histories))
 	return lines, errors.Join(all...)
+}
+
+// tell says how many sources are done.
+func (k *Keeper) tell(done, of int) {
+	if k.OnSource != nil {
+		k.OnSource(done, of)
+	}
 }
 
 // Present is what the host has, and the configuration: backups of it are not forgotten.

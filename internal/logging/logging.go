@@ -59,17 +59,24 @@ func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return
 
 func (h *lineHandler) Handle(_ context.Context, record slog.Record) error {
 	message, attrs, below := words(h.attrs, record)
-	line := "voltar: "
-	if record.Level != slog.LevelInfo {
-		line += strings.ToLower(record.Level.String()) + ": "
-	}
-	line += message
+	line := message
 	for _, a := range attrs {
 		line += fmt.Sprintf(" %s=%s", a.Key, say.Clean(a.Value.String()))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err := io.WriteString(h.out, line+below+"\n")
+	line += below + "\n"
+	var err error
+	switch word := strings.ToLower(record.Level.String()) + ":"; {
+	case record.Level >= slog.LevelError:
+		_, err = say.Painted(h.out, "voltar: ", say.Red, word, " "+line)
+	case record.Level >= slog.LevelWarn:
+		_, err = say.Painted(h.out, "voltar: ", say.Yellow, word, " "+line)
+	case record.Level == slog.LevelInfo:
+		_, err = io.WriteString(h.out, "voltar: "+line)
+	default:
+		_, err = io.WriteString(h.out, "voltar: "+word+" "+line)
+	}
 	return err
 }
 

@@ -59,3 +59,18 @@ func TestLibrariesLogLikeTheProgram(t *testing.T) {
 		}
 	}
 }
+
+func TestColours(t *testing.T) {
+	for level, want := range map[slog.Level]string{
+		slog.LevelError: "voltar: \x1b[31merror:\x1b[0m it \\x1b[2Jfailed\n", slog.LevelWarn: "voltar: \x1b[33mwarn:\x1b[0m it \\x1b[2Jfailed\n",
+		slog.LevelInfo: "voltar: it \\x1b[2Jfailed\n",
+	} {
+		var out bytes.Buffer
+		clean := say.NewWriter(&out)
+		clean.UseColors(true)
+		slog.New(newLineHandler(clean, slog.LevelInfo)).Log(t.Context(), level, "it \x1b[2Jfailed")
+		if out.String() != want {
+			t.Errorf("%s: %q, want %q", level, out.String(), want)
+		}
+	}
+}

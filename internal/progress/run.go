@@ -1,36 +1,40 @@
-// Package progress shows how long work goes on: bars on a terminal, lines of the log elsewhere.
 package progress
 
 import (
-	"io"
 	"log/slog"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"voltar/internal/say"
 	"voltar/report"
 )
 
-// Run shows how a run goes on: bars on a terminal, a line for each volume's start and end elsewhere.
+// Run shows how work on volumes goes on: a bar for each that is worked on, which goes when that is done, and a line for each volume's
+// end; elsewhere than on a terminal also one for its start.
 type Run struct {
-	log   *slog.Logger
-	bars  *mpb.Progress // nil where no person watches
-	doing string        // what is done to a volume
+	log    *slog.Logger
+	screen *Screen
+	bars   *mpb.Progress // nil where no person watches
+	doing  string        // what is done to a volume
+	exact  bool          // whether the size of a volume is what will be read of it
 
 	mu    sync.Mutex
 	byVol map[string]*mpb.Bar
+	first *mpb.Bar // what is done before the first volume
 }
 
-// NewRun returns the progress of a run on out. doing is what is done to each volume, for the log: "backing up".
-func NewRun(out io.Writer, log *slog.Logger, doing string) *Run {
-	p := &Run{log: log, doing: doing, byVol: map[string]*mpb.Bar{}}
-	if IsTerminal(out) {
-		p.bars = mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond))
+// NewRun returns the progress of work on volumes. doing is what is done to each, for the log: "backing up"; before is what is done
+// first, "" for nothing to speak of. exact says that all of a volume's size will be read, so that the time left can be told.
+func NewRun(screen *Screen, log *slog.Logger, doing, before string, exact bool) *Run {
+	p := &Run{log: log, screen: screen, bars: screen.begin(), doing: doing, exact: exact, byVol: map[string]*mpb.Bar{}}
+	switch {
+	case before == "":
+	case p.bars == nil:
+		log.Info(before)
+	default:
+		p.first = p.bars.AddSpinner(0, mpb.AppendDecorators(decor.Name(" "+before), decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8})))
 	}
 	return p
 }
@@ -38,9 +42,7 @@ func NewRun(out io.Writer, log *slog.Logger, doing string) *Run {
 // RunStarted names the run in every line that follows.
 func (p *Run) RunStarted(id string) {
 	p.log = p.log.With("run", id)
-	if p.bars == nil {
-		p.log.Info("the run begins")
-	}
+	p.log.Info("the run begins")
 }
 
 // RunEnded logs what the run came to, where no report on the terminal says so.
@@ -63,10 +65,32 @@ func (p *Run) VolumeStarted(name string, sizeBytes int64) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.byVol[name] = p.bars.AddBar(sizeBytes,
-		mpb.PrependDecorators(decor.Name(say.Clean(name), decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)),
-		mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8})),
-	)
+	p.dropFirst()
+	last := []decor.Decorator{decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 14})}
+	if p.exact {
+		last = append(last, decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left"))
+	} else {
+		last = append(last, decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8}))
+	}
+	p.byVol[name] = newBar(p.bars, sizeBytes, say.Clean(name), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth), last)
+}
+
+// newBar adds a bar, or a count of bytes alone where nobody knows how much there is.
+func newBar(bars *mpb.Progress, total int64, name string, counters decor.Decorator, last []decor.Decorator) *mpb.Bar {
+	label := decor.Name(name, decor.WCSyncSpaceR)
+	if total <= 0 {
+		return bars.AddSpinner(0, mpb.PrependDecorators(label, decor.CurrentKibiByte("% .1f", decor.WCSyncWidth)),
+			mpb.AppendDecorators(last[0]), mpb.BarRemoveOnComplete())
+	}
+	return bars.AddBar(total, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...), mpb.BarRemoveOnComplete())
+}
+
+// dropFirst ends what was done before the first volume. The caller holds mu.
+func (p *Run) dropFirst() {
+	if p.first != nil {
+		p.first.Abort(true)
+		p.first = nil
+	}
 }
 
 // VolumeRead moves a bar on.
@@ -78,14 +102,15 @@ func (p *Run) VolumeRead(name string, bytes int64) {
 	}
 }
 
-// VolumeEnded closes a bar and logs what became of the volume.
+// VolumeEnded takes the bar away and logs what became of the volume.
 func (p *Run) VolumeEnded(result report.Volume) {
 	p.mu.Lock()
+	p.dropFirst()
 	bar := p.byVol[result.Name]
 	delete(p.byVol, result.Name)
 	p.mu.Unlock()
 	if bar != nil {
-		bar.Abort(false)
+		bar.Abort(true)
 	}
 	switch {
 	case result.Error != nil:
@@ -98,13 +123,11 @@ func (p *Run) VolumeEnded(result report.Volume) {
 
 // Close leaves the terminal as it was found.
 func (p *Run) Close() {
-	if p.bars != nil {
-		p.bars.Wait()
+	p.mu.Lock()
+	p.dropFirst()
+	for _, bar := range p.byVol {
+		bar.Abort(true)
 	}
-}
-
-// IsTerminal tells whether a stream is one that a person watches.
-func IsTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	p.mu.Unlock()
+	p.screen.end(p.bars)
 }

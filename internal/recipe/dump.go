@@ -77,7 +77,8 @@ func (v view) FolderNotes() (notes []string) {
 // FillFolder are the commands that unpack a directory.
 func (v view) FillFolder() []string {
 	before, folder := shellWord("FOLDER", v.Source.Path)
-	commands := append(before, `TARGET=${TARGET:-`+folder+`}`, `mkdir -p "$TARGET"`)
+	commands := append(before,
+		`[ -n "${TARGET-}" ] || { echo "set TARGET to the folder to fill; the files were in" `+folder+` >&2; exit 1; }`, `mkdir -p "$TARGET"`)
 	for _, e := range v.Extents {
 		if e.State == catalog.StateFiles {
 			commands = append(commands, unpackInto(`"$TARGET"`, allAttributes, e)...)

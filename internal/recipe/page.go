@@ -173,7 +173,7 @@ sparse files wrongly. Use a UTF-8 locale.
     {{.}}
 {{- end}}
 {{end}}{{else}}
-2. Choose the folder, and fill it. Files of the same names are replaced; what else it holds stays.
+2. Set TARGET to the folder to fill. Files of the same names are replaced; what else it holds stays.
 {{- range .FolderNotes}}
    Note: {{.}}
 {{- end}}

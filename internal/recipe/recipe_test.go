@@ -190,8 +190,7 @@ func samples() map[string]*catalog.Manifest {
 func TestPageBringsSourcesBack(t *testing.T) {
 	const rows = "INSERT INTO book\n"
 	dir, bin := t.TempDir(), t.TempDir()
-	run := func(m *catalog.Manifest, env ...string) string {
-		t.Helper()
+	try := func(m *catalog.Manifest, env ...string) (string, error) {
 		var script []string
 		for _, line := range strings.Split(string(Text(m, Options{})), "\n") {
 			if command, found := strings.CutPrefix(line, "    "); found {
@@ -201,10 +200,23 @@ func TestPageBringsSourcesBack(t *testing.T) {
 		cmd := exec.Command("/bin/sh", "-c", strings.Join(script, "\n"))
 		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")), env...)
 		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	run := func(m *catalog.Manifest, env ...string) string {
+		t.Helper()
+		out, err := try(m, env...)
 		if err != nil {
-			t.Fatalf("%v\n%s\n%s", err, strings.Join(script, "\n"), out)
+			t.Fatalf("%v\n%s\n%s", err, Text(m, Options{}), out)
 		}
-		return string(out)
+		return out
+	}
+	fails := func(m *catalog.Manifest) string {
+		t.Helper()
+		out, err := try(m)
+		if err == nil {
+			t.Errorf("it goes well:\n%s", out)
+		}
+		return out
 	}
 	shell := func(script string) {
 		t.Helper()
@@ -240,11 +252,18 @@ func TestPageBringsSourcesBack(t *testing.T) {
 	}
 
 	shell("mkdir tree; echo hello >tree/file; tar -czf web.tar.gz -C tree .; sha1sum web.tar.gz >web.checksum")
-	target := filepath.Join(t.TempDir(), "it's $(here)")
-	run(&catalog.Manifest{
-		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: target},
+	live, target := filepath.Join(t.TempDir(), "it's $(here)"), filepath.Join(t.TempDir(), "target")
+	folder := &catalog.Manifest{
+		Source:  catalog.Source{Kind: catalog.SourceDirectory, Name: "web", Path: live},
 		Extents: []catalog.Extent{{State: catalog.StateFiles, Archive: "web.tar.gz"}},
-	})
+	}
+	if out := fails(folder); !strings.Contains(out, "set TARGET to the folder to fill; the files were in "+live) {
+		t.Errorf("without a target it says %q", out)
+	}
+	if _, err := os.Lstat(live); err == nil {
+		t.Error("without a target it fills the live tree")
+	}
+	run(folder, "TARGET="+target)
 	if data, err := os.ReadFile(filepath.Join(target, "file")); err != nil || string(data) != "hello\n" {
 		t.Errorf("unpacked is %q, %v", data, err)
 	}
@@ -290,7 +309,7 @@ func TestPageLeavesOutWhatTarCannotUnpack(t *testing.T) {
 		}
 	}
 	cmd := exec.Command("/bin/sh", "-c", script)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "TARGET="+target)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

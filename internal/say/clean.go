@@ -77,6 +77,8 @@ func JSON(value any, indent string) ([]byte, error) {
 type Writer struct {
 	to   io.Writer
 	rest []byte // the beginning of a character whose end is yet to come
+
+	colors bool // as UseColors says
 }
 
 // NewWriter returns a Writer in front of another.

@@ -13,8 +13,14 @@ import (
 	"voltar/internal/say"
 )
 
-// ErrNoDestination is for commands that have nowhere to look.
-var ErrNoDestination = exitcode.UsageError(errors.New("there is no destination: add one to the configuration, or give --from DIR/"))
+// NoDestination is the error of commands that have nowhere to look or to write to. flag is what may name a folder instead.
+func (s *Setup) NoDestination(flag string) error {
+	err, hint := errors.New("there is no destination"), "add a [[destination]] to the configuration, or give "+flag
+	if s.Config.Path() == "" {
+		err, hint = errors.New("there is no configuration"), "`voltar init` writes one; without one, give "+flag
+	}
+	return exitcode.UsageError(say.WithHint(err, hint))
+}
 
 // FindBackup finds what "VOLUME[@TIME]" means on the destinations of --from. One that does not answer is passed over with a
 // warning when another has the backup.
@@ -24,7 +30,7 @@ func (s *Setup) FindBackup(ctx context.Context, from, host, text string) (Destin
 		return Destination{}, catalog.Backup{}, err
 	}
 	if len(stores) == 0 {
-		return Destination{}, catalog.Backup{}, ErrNoDestination
+		return Destination{}, catalog.Backup{}, s.NoDestination("--from DIR/")
 	}
 	filter := catalog.Filter{Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	found, err := catalog.Find(ctx, Named(stores), s.HostOr(host), text, filter)
@@ -78,5 +84,11 @@ func (s *Setup) StoresFrom(name string) ([]Destination, error) {
 			return []Destination{d}, nil
 		}
 	}
-	return nil, exitcode.UsageError(fmt.Errorf("there is no destination %q in the configuration", name))
+	var names []string
+	for _, d := range s.Stores {
+		names = append(names, d.Name)
+	}
+	return nil, exitcode.UsageError(say.WithHint(
+		fmt.Errorf("there is no destination %q in the configuration%s", name, say.DidYouMean(name, names)),
+		"a folder ends in a slash: --from "+name+"/"))
 }

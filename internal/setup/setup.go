@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"voltar/archive"
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
@@ -74,6 +76,7 @@ type Setup struct {
 // Destination is a destination that is open, with what the configuration says of it.
 type Destination struct {
 	verify.Destination
+	Folder  string // of a disk; "" for a bucket
 	keep    config.Retention
 	catchUp bool
 }
@@ -81,8 +84,11 @@ type Destination struct {
 // New reads the configuration and opens the destinations. logLevel is that of the configuration if it is "".
 func New(logLevel string, o Options) (*Setup, error) {
 	cfg, err := LoadConfig(o.Config)
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		err = say.WithHint(err, "run it as root")
+	case config.IsMissing(err):
+		err = say.WithHint(err, fmt.Sprintf("`voltar init --config %s` writes one", o.Config))
 	}
 	if err != nil {
 		return nil, exitcode.UsageError(err)
@@ -178,6 +184,8 @@ func (s *Setup) openStores(folder string) error {
 		if err != nil {
 			return exitcode.UsageError(fmt.Errorf("--to %s: %w", folder, err))
 		}
+		missing := missingFolders(path)
+		s.opts.AtEnd(func() error { return removeEmpty(missing) })
 		s.Config.Destinations = []config.Destination{
 			{Name: "folder", Type: "disk", Path: path, RequireMount: cmp.Or(mount, "none"), Retention: &config.Retention{}},
 		}
@@ -198,10 +206,35 @@ func (s *Setup) openStores(folder string) error {
 			Destination: verify.Destination{
 				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients, Unfit: errors.Join(err, noKey),
 			},
-			keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
+			Folder: d.Path, keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
 		if closer, ok := store.As[io.Closer](opened); ok {
 			s.opts.AtEnd(closer.Close)
+		}
+	}
+	return nil
+}
+
+// missingFolders lists the folders of a path that are not there, the deepest first. Opening a destination makes them.
+func missingFolders(path string) (missing []string) {
+	for {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return missing
+		}
+		missing = append(missing, path)
+		path = filepath.Dir(path)
+	}
+}
+
+// removeEmpty removes folders that were made for a destination to which nothing was written.
+func removeEmpty(folders []string) error {
+	for _, folder := range folders {
+		err := os.Remove(folder)
+		switch {
+		case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
 		}
 	}
 	return nil

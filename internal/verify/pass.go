@@ -156,6 +156,20 @@ func unreadable(d *Destination, host string, u catalog.Unreadable) Checked {
 	return c
 }
 
+// SizeBytes is about how much Check will read of some backups: less where a level reads only parts.
+func (p *Pass) SizeBytes(list []Checked) (total int64) {
+	for _, c := range list {
+		total += c.Backup.SizeBytes
+	}
+	switch p.Options.Level {
+	case Quick:
+		return 0
+	case Sample:
+		return total * int64(p.Options.SamplePercent) / 100
+	}
+	return total
+}
+
 // Check checks one backup, and once more after its indexes were repaired, where that is asked for and needed.
 func (p *Pass) Check(ctx context.Context, c *Checked) {
 	if c.chosen == nil {

@@ -151,3 +151,8 @@ echo "volume-00000003 is what it was: $(wc -l </run/after) lines of names, owner
 say "Nothing is left on the host but the volumes"
 lvs -o vg_name,lv_name,lv_size,data_percent
 dmsetup ls
+
+say "That was the demo. It leaves in demo/, to look at:"
+echo "backups/volume-host/    the backups on disk: .tar.gz files, checksums, and RESTORE.txt, which says how to restore without voltar
+mail.eml                the mail of the second night, for a mail program
+mail.txt                the same as text"

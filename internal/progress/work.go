@@ -1,0 +1,127 @@
+package progress
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"voltar/internal/say"
+	"voltar/report"
+)
+
+// lineEvery is how often work that nobody watches on a terminal says how far it is.
+const lineEvery = 30 * time.Second
+
+// Work shows how one piece of work goes on, of which is known how much it is: one bar on a terminal, lines elsewhere. It is safe for
+// concurrent use.
+type Work struct {
+	log    *slog.Logger
+	screen *Screen
+	doing  string // "verifying"; may be ""
+	things string // what is counted; "" for bytes
+
+	mu          sync.Mutex
+	bars        *mpb.Progress // nil before Started, and where no person watches
+	bar         *mpb.Bar
+	began, told time.Time
+	done, total int64
+}
+
+// NewWork returns the progress of work that is measured in bytes, or in things: "sources".
+func NewWork(screen *Screen, log *slog.Logger, doing, things string) *Work {
+	return &Work{log: log, screen: screen, doing: doing, things: things}
+}
+
+// Started opens the bar.
+func (p *Work) Started(total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total, p.began, p.told = total, time.Now(), time.Now()
+	if p.bars = p.screen.begin(); p.bars == nil {
+		return
+	}
+	counters := decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)
+	speed := decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 14})
+	if p.things != "" {
+		counters = decor.CountersNoUnit("%d / %d "+p.things, decor.WCSyncWidth)
+		speed = decor.AverageSpeed(0, "%.1f/s", decor.WC{W: 10})
+	}
+	last := []decor.Decorator{speed, decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")}
+	if p.things != "" {
+		total = max(total, 1) // it is known by and by
+	}
+	p.bar = newBar(p.bars, total, p.doing, counters, last)
+}
+
+// Step logs what is done next.
+func (p *Work) Step(text string) { p.log.Info(text) }
+
+// Done moves on, by what was done since it was last called.
+func (p *Work) Done(more int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += more
+	if p.bar != nil {
+		p.bar.IncrInt64(more)
+		return
+	}
+	now := time.Now()
+	if p.began.IsZero() || now.Sub(p.told) < lineEvery {
+		return
+	}
+	p.told = now
+	p.log.Info(p.line(now.Sub(p.began)))
+}
+
+// line says how far the work is after a time: "1.2 GiB of 4.0 GiB, 120 MiB/s, 24 s left".
+func (p *Work) line(took time.Duration) string {
+	amount := say.Size
+	if p.things != "" {
+		amount = func(n int64) string { return fmt.Sprint(n) }
+	}
+	line := amount(p.done)
+	if p.total > 0 {
+		line += " of " + amount(p.total)
+	}
+	if p.things != "" {
+		line += " " + p.things
+	}
+	if took <= 0 || p.done <= 0 {
+		return line
+	}
+	rate := float64(p.done) / took.Seconds()
+	if p.things == "" {
+		line += ", " + say.Size(int64(rate)) + "/s"
+	}
+	if left := p.total - p.done; left > 0 {
+		line += ", " + report.FormatDuration(time.Duration(float64(left)/rate*float64(time.Second))) + " left"
+	}
+	return line
+}
+
+// Reached moves on to how much is done of how much, where the latter is known only by and by.
+func (p *Work) Reached(done, of int) {
+	p.mu.Lock()
+	p.total = int64(of)
+	if p.bar != nil {
+		p.bar.SetTotal(max(p.total, 1), false)
+	}
+	more := int64(done) - p.done
+	p.mu.Unlock()
+	p.Done(more)
+}
+
+// Close leaves the terminal as it was found.
+func (p *Work) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		p.bar.Abort(true)
+	}
+	p.screen.end(p.bars)
+	p.bars, p.bar = nil, nil
+}

@@ -1,0 +1,53 @@
+package progress
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLinesOfWork(t *testing.T) {
+	for _, c := range []struct {
+		things      string
+		done, total int64
+		took        time.Duration
+		want        string
+	}{
+		{"", 1 << 30, 4 << 30, 16 * time.Second, "1.0 GiB of 4.0 GiB, 64.0 MiB/s, 48.0 s left"},
+		{"", 0, 4 << 30, 16 * time.Second, "0 B of 4.0 GiB"},
+		{"", 4 << 30, 4 << 30, 64 * time.Second, "4.0 GiB of 4.0 GiB, 64.0 MiB/s"},
+		{"", 5 << 20, 0, 5 * time.Second, "5.0 MiB, 1.0 MiB/s"}, // nobody knows how much there is
+		{"sources", 10, 40, 20 * time.Second, "10 of 40 sources, 1 m 0 s left"},
+	} {
+		p := &Work{things: c.things, done: c.done, total: c.total}
+		if got := p.line(c.took); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
+// Where nobody watches there are neither bars nor what moves the cursor.
+func TestNoBarsElsewhereThanOnATerminal(t *testing.T) {
+	var out bytes.Buffer
+	screen := NewScreen(&out)
+	log := slog.New(slog.NewTextHandler(screen, nil))
+	run := NewRun(screen, log, "copying", "comparing", true)
+	run.RunStarted("r1")
+	run.VolumeStarted("vg/a", 10)
+	run.VolumeRead("vg/a", 5)
+	run.Close()
+	work := NewWork(screen, log, "verifying", "")
+	work.Started(10)
+	work.Done(5)
+	work.Close()
+	for _, want := range []string{"comparing", "the run begins", "volume=vg/a"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not said in\n%s", want, out.String())
+		}
+	}
+	if strings.ContainsAny(out.String(), "\x1b\r") {
+		t.Errorf("there are escapes in %q", out.String())
+	}
+}
