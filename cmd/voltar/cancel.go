@@ -16,6 +16,11 @@ import (
 // cancelTimeout is more than all that a run may take to let go of a volume.
 const cancelTimeout = 15 * time.Minute
 
+// cancelLine is the output of `voltar cancel --json`.
+type cancelLine struct {
+	Done string `json:"done"` // what was done, in words
+}
+
 func (a *app) cancelCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cancel", Usage: "take a volume out of the current run", ArgsUsage: "VOLUME",
@@ -39,7 +44,7 @@ func (a *app) cancelCommand() *cli.Command {
 				return err
 			}
 			if c.Bool("json") {
-				return a.printJSON(map[string]string{"done": done})
+				return a.printJSON(cancelLine{done})
 			}
 			say.Println(a.stdout, done)
 			return nil

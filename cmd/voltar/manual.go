@@ -19,10 +19,39 @@ func (a *app) helpCommand(p *cmdline.Program) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if readCommon(c).json {
+				return a.printJSON(describe(p))
+			}
 			_, err = io.WriteString(a.stdout, p.Help(path))
 			return err
 		},
 	}
+}
+
+// jsonSchema is that of docs/json.md. Within one, fields may be added; none goes or changes its meaning.
+const jsonSchema = 1
+
+// helpDocument is the output of `voltar help --json`: by what a program tells what it talks to.
+type helpDocument struct {
+	Schema   int           `json:"schema"` // of the JSON of all commands
+	Version  string        `json:"version"`
+	Commands []helpCommand `json:"commands"`
+}
+
+type helpCommand struct {
+	Name  string `json:"name"`
+	Group string `json:"group"`
+	Usage string `json:"usage"`
+}
+
+func describe(p *cmdline.Program) helpDocument {
+	d := helpDocument{Schema: jsonSchema, Version: p.Version}
+	for _, group := range cmdline.Groups(p.Commands) {
+		for _, c := range group.Commands {
+			d.Commands = append(d.Commands, helpCommand{c.Name, group.Name, c.Usage})
+		}
+	}
+	return d
 }
 
 func (a *app) completionCommand() *cli.Command {
