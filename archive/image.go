@@ -27,6 +27,9 @@ type Range struct {
 type ImageOptions struct {
 	Level      Level          // 0 means LevelDefault
 	Pool       *Pool          // nil starts one for this image
+	Carrier    Carrier        // nil carries nothing over
+	Made       Day            // of the image, for the list of its members
+	Members    io.Writer      // takes the list of the members; nil makes none
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 
 	// Allocated yields the ranges that are in use, in ascending order and without overlap; all others are stored as
@@ -40,6 +43,8 @@ type ImageStats struct {
 	ReadBytes    int64 // of it that were read, or tried
 	ZeroBytes    int64 // in members of nothing but zeros
 	ArchiveBytes int64
+	Members      int64
+	Carried      Carried  // of Members and ArchiveBytes
 	Damaged      []Damage // the first 1,000 unreadable ranges, adjoining ones as one
 	DamagedCount int64
 	DamagedBytes int64
@@ -61,23 +66,28 @@ func WriteImage(
 		opts.Pool = NewPool(0)
 		defer opts.Pool.Close()
 	}
-	w := &imageWriter{src: src, members: newMemberWriter(opts.Pool, opts.Level)}
+	w := &imageWriter{src: src, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Carrier, opts.Made})}
 	w.stats.SizeBytes = sizeBytes
-	var archiveBytes int64 // of the writing goroutine until the end
+	list := newMemberList(opts.Members, opts.Level) // of the writing goroutine until the end
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.collect(ctx, opts.Allocated) })
 	g.Go(func() error {
-		return w.members.writeMembers(ctx, out, func(m Member, _ []Entry) error {
-			archiveBytes = m.Offset + m.LengthBytes
+		return w.members.writeMembers(ctx, out, func(m summedMember, _ []Entry) error {
+			if err := list.add(m); err != nil {
+				return err
+			}
 			if opts.OnProgress != nil {
-				opts.OnProgress(Progress{ContentBytes: m.TarOffset + m.TarBytes, ArchiveBytes: archiveBytes})
+				opts.OnProgress(Progress{ContentBytes: m.TarOffset + m.TarBytes, ArchiveBytes: list.total.ArchiveBytes})
 			}
 			return nil
 		})
 	})
 	err := g.Wait()
-	w.stats.ArchiveBytes = archiveBytes
+	w.stats.ArchiveBytes, w.stats.Members, w.stats.Carried = list.total.ArchiveBytes, list.total.Members, w.members.carried
+	if err == nil {
+		err = list.finish()
+	}
 	if err != nil {
 		return w.stats, fmt.Errorf("write image: %w", err)
 	}

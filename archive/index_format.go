@@ -182,13 +182,20 @@ func appendEntry(dst []byte, e *Entry) []byte {
 	return append(dst, '}', '\n')
 }
 
+// summedMember is a member as an index has it.
+type summedMember struct {
+	Member
+	sums MemberSums
+}
+
 // appendMember appends the line of a member.
-func appendMember(dst []byte, m Member) []byte {
+func appendMember(dst []byte, m summedMember) []byte {
 	dst = append(dst, `{"member":{"offset":`...)
 	dst = strconv.AppendInt(dst, m.Offset, 10)
 	dst = appendInt(dst, "length", m.LengthBytes)
 	dst = appendInt(dst, "tar_offset", m.TarOffset)
 	dst = appendInt(dst, "tar_length", m.TarBytes)
+	dst = appendSums(dst, m.sums)
 	return append(dst, '}', '}', '\n')
 }
 

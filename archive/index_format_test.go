@@ -61,7 +61,7 @@ func TestOtherLinesRoundTrip(t *testing.T) {
 		line []byte
 		want indexLine
 	}{
-		{appendMember(nil, m), indexLine{Kind: lineMember, Member: m}},
+		{appendMember(nil, summedMember{Member: m}), indexLine{Kind: lineMember, Member: m}},
 		{appendBlock(nil, b), indexLine{Kind: lineBlock, Block: b}},
 		{appendTotal(nil, total), indexLine{Kind: lineTotal, Total: total}},
 		{appendFormat(nil), indexLine{Kind: lineFormat, Format: IndexFormat}},
@@ -106,7 +106,7 @@ func FuzzParseLine(f *testing.F) {
 	for _, e := range sampleEntries() {
 		f.Add(appendEntry(nil, &e))
 	}
-	f.Add(appendMember(nil, Member{LengthBytes: 1}))
+	f.Add(appendMember(nil, summedMember{Member: Member{LengthBytes: 1}}))
 	f.Add(appendBlock(nil, Block{LengthBytes: 1}))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		got, err := parseLine(line)

@@ -97,7 +97,7 @@ func bigIndex(tb testing.TB, n int) (data []byte, blocksOffset int64) {
 	var blocks []Block
 	member := Member{LengthBytes: 1 << 20, TarBytes: int64(n)*1024 + 1024}
 	for begin := 0; begin < n; begin += BlockEntries {
-		lines := appendMember(nil, member)
+		lines := appendMember(nil, summedMember{Member: member})
 		first := ""
 		for i := begin; i < min(begin+BlockEntries, n); i++ {
 			e := Entry{Path: fmt.Sprintf("d%06d/f%02d", i/100, i%100), Type: TypeFile, SizeBytes: 300, StoredBytes: 300,
@@ -154,7 +154,7 @@ func TestListSkipsWhatIsDeeper(t *testing.T) {
 	var blocks []Block
 	var n int64
 	block := func(paths ...string) {
-		lines := appendMember(nil, Member{LengthBytes: 1, TarBytes: 1 << 20})
+		lines := appendMember(nil, summedMember{Member: Member{LengthBytes: 1, TarBytes: 1 << 20}})
 		for _, p := range paths {
 			lines = appendEntry(lines, &Entry{Path: p, Type: TypeDir, TarOffset: n * 512, TarBytes: 512})
 			n++

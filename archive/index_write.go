@@ -21,9 +21,9 @@ type indexWriter struct {
 	block   Block
 	lines   []byte // of the block
 	packed  []byte
-	blocks  []byte   // lines of the blocks so far
-	pending []Member // not yet in any block
-	last    Member   // the last one in any block
+	blocks  []byte         // lines of the blocks so far
+	pending []summedMember // not yet in any block
+	last    summedMember   // the last one in any block
 	total   indexTotal
 }
 
@@ -31,8 +31,11 @@ func newIndexWriter(out io.Writer, limits *Limits) *indexWriter {
 	return &indexWriter{out: out, limits: limits, lines: appendFormat(nil)}
 }
 
+// encoder says how the members are compressed; it comes first.
+func (w *indexWriter) encoder(level Level) { w.lines = appendEncoder(w.lines, level) }
+
 // member adds a member, and the entries that end in it. One of no bytes is none: its entries are not in the stream.
-func (w *indexWriter) member(m Member, entries []Entry) error {
+func (w *indexWriter) member(m summedMember, entries []Entry) error {
 	if m.TarBytes > 0 {
 		w.pending = append(w.pending, m)
 		w.total.Members++

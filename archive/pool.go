@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"runtime"
@@ -18,9 +19,15 @@ type Pool struct {
 	limit   *readLimit // of what is read for all archives together; nil for none
 
 	mu    sync.Mutex
-	plain [][]byte       // free buffers for tar stream
-	small [][]byte       // free buffers for what is compressed
-	zeros map[int][]byte // whole members of nothing but zeros, by how many
+	plain [][]byte      // free buffers for tar stream
+	small [][]byte      // free buffers for what is compressed
+	zeros map[int]zeros // whole members of nothing but zeros, by how many
+}
+
+// zeros is a member of nothing but zeros.
+type zeros struct {
+	packed []byte // nobody may write to it
+	sums   MemberSums
 }
 
 // zeroLevel is that at which zeros become the least. They are compressed once, whatever the level of the rest.
@@ -29,8 +36,12 @@ const zeroLevel = LevelBest
 // job is one member on its way. Who makes it waits for done before reading packed and err, or using plain again.
 type job struct {
 	level   Level
-	plain   []byte // what the member inflates to; the worker gives it back to the pool
-	packed  []byte // the member
+	carrier Carrier // nil carries nothing over
+	made    Day     // of what is compressed
+	plain   []byte  // what the member inflates to; the worker gives it back to the pool
+	packed  []byte  // the member
+	sums    MemberSums
+	carried bool // packed is of an earlier archive
 	err     error
 	done    chan struct{}
 	isZero  bool  // plain is nil and stands for length zeros
@@ -49,7 +60,7 @@ func NewPool(workers int) *Pool {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{workers: workers, jobs: make(chan *job), zeros: make(map[int][]byte)}
+	p := &Pool{workers: workers, jobs: make(chan *job), zeros: make(map[int]zeros)}
 	for range workers {
 		p.running.Go(p.work)
 	}
@@ -70,11 +81,12 @@ func (p *Pool) Close() {
 
 func (p *Pool) work() {
 	var enc memberEncoder
+	var carry carrier
 	for j := range p.jobs {
 		if j.isZero {
-			j.packed, j.err = p.zeroMember(&enc, j.length)
+			j.err = p.zeroMember(&enc, j)
 		} else {
-			j.packed, j.err = enc.encode(p.smallBuffer(), j.plain, j.level)
+			j.err = p.member(&enc, &carry, j)
 			p.freePlain(j.plain)
 			j.plain = nil
 		}
@@ -82,23 +94,39 @@ func (p *Pool) work() {
 	}
 }
 
-// zeroMember returns a member of zeros, compressed once for each length. Nobody may write to it.
-func (p *Pool) zeroMember(enc *memberEncoder, length int) ([]byte, error) {
+// member makes the member of a job: that of an earlier archive where there is an equal one, a new one otherwise.
+func (p *Pool) member(enc *memberEncoder, carry *carrier, j *job) (err error) {
+	j.sums.Plain = sha256.Sum256(j.plain)
+	if j.packed, j.carried = carry.carry(p.smallBuffer(), j); j.carried {
+		return nil
+	}
+	if j.packed, err = enc.encode(j.packed, j.plain, j.level); err != nil {
+		return err
+	}
+	j.sums.Stored, j.sums.Made = storedSum(j.packed), j.made
+	return nil
+}
+
+// zeroMember makes a member of zeros, compressed once for each length.
+func (p *Pool) zeroMember(enc *memberEncoder, j *job) error {
 	p.mu.Lock()
-	member, ok := p.zeros[length]
+	member, ok := p.zeros[j.length]
 	p.mu.Unlock()
-	if ok {
-		return member, nil
+	if !ok {
+		plain := make([]byte, j.length)
+		packed, err := enc.encode(nil, plain, zeroLevel)
+		if err != nil {
+			return err
+		}
+		packed = bytes.Clone(packed) // without the room to grow
+		member = zeros{packed, MemberSums{Plain: sha256.Sum256(plain), Stored: storedSum(packed)}}
+		p.mu.Lock()
+		p.zeros[j.length] = member
+		p.mu.Unlock()
 	}
-	packed, err := enc.encode(nil, make([]byte, length), zeroLevel)
-	if err != nil {
-		return nil, err
-	}
-	packed = bytes.Clone(packed) // without the room to grow
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.zeros[length] = packed
-	return packed, nil
+	j.packed, j.sums = member.packed, member.sums
+	j.sums.Made = j.made
+	return nil
 }
 
 func (p *Pool) plainBuffer() []byte {
@@ -139,17 +167,30 @@ func (p *Pool) inFlight() int { return p.workers + 2 }
 // memberWriter cuts a stream into members, has them compressed and writes them in order. All but writeMembers is for
 // one goroutine, which calls finish at the end; writeMembers runs in another.
 type memberWriter struct {
-	pool  *Pool
-	level Level
-	slots chan struct{} // taken for each member in flight
-	queue chan *job     // in order
-	cur   *job          // being filled; nil between members
-	pos   int64         // bytes of stream so far
+	pool    *Pool
+	opts    memberOptions
+	slots   chan struct{} // taken for each member in flight
+	queue   chan *job     // in order
+	cur     *job          // being filled; nil between members
+	pos     int64         // bytes of stream so far
+	carried Carried       // of what is written
 }
 
-func newMemberWriter(pool *Pool, level Level) *memberWriter {
+// memberOptions say how members are made.
+type memberOptions struct {
+	level   Level
+	carrier Carrier // nil carries nothing over
+	made    Day
+}
+
+func newMemberWriter(pool *Pool, opts memberOptions) *memberWriter {
 	n := pool.inFlight()
-	return &memberWriter{pool: pool, level: level, slots: make(chan struct{}, n), queue: make(chan *job, n)}
+	return &memberWriter{pool: pool, opts: opts, slots: make(chan struct{}, n), queue: make(chan *job, n)}
+}
+
+// newJob is a member that begins where the stream is.
+func (w *memberWriter) newJob() *job {
+	return &job{level: w.opts.level, carrier: w.opts.carrier, made: w.opts.made, done: make(chan struct{}), offset: w.pos}
 }
 
 // begin starts a member, after any that is open has ended.
@@ -162,7 +203,8 @@ func (w *memberWriter) begin(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	w.cur = &job{level: w.level, plain: w.pool.plainBuffer(), done: make(chan struct{}), offset: w.pos}
+	w.cur = w.newJob()
+	w.cur.plain = w.pool.plainBuffer()
 	return nil
 }
 
@@ -236,7 +278,8 @@ func (w *memberWriter) allZeros(ctx context.Context, n int) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	w.cur = &job{level: w.level, isZero: true, length: n, done: make(chan struct{}), offset: w.pos}
+	w.cur = w.newJob()
+	w.cur.isZero, w.cur.length = true, n
 	w.pos += int64(n)
 	return w.end(ctx)
 }
@@ -258,7 +301,7 @@ func (w *memberWriter) finish(ctx context.Context) error {
 
 // writeMembers writes members to out in order until the queue ends, and tells written of each. It returns at the first
 // error, or when ctx ends.
-func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written func(Member, []Entry) error) error {
+func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written func(summedMember, []Entry) error) error {
 	var offset int64
 	for {
 		var j *job
@@ -280,7 +323,7 @@ func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written 
 			return fmt.Errorf("compress: %w", j.err)
 		}
 		if j.isBare() {
-			if err := written(Member{Offset: offset}, j.entries); err != nil {
+			if err := written(summedMember{Member: Member{Offset: offset}}, j.entries); err != nil {
 				return err
 			}
 			<-w.slots
@@ -289,8 +332,14 @@ func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written 
 		if err := writeAll(out, j.packed); err != nil {
 			return fmt.Errorf("write archive: %w", err)
 		}
-		m := Member{Offset: offset, LengthBytes: int64(len(j.packed)), TarOffset: j.offset, TarBytes: int64(j.length)}
+		m := summedMember{
+			Member{Offset: offset, LengthBytes: int64(len(j.packed)), TarOffset: j.offset, TarBytes: int64(j.length)}, j.sums,
+		}
 		offset += m.LengthBytes
+		if j.carried {
+			w.carried.Members++
+			w.carried.Bytes += m.LengthBytes
+		}
 		if !j.isZero {
 			w.pool.freeSmall(j.packed)
 		}

@@ -145,14 +145,14 @@ func (s *sample) packIndex() {
 		next := first
 		for _, e := range part {
 			for next < len(s.members) && s.members[next].TarOffset < e.TarOffset+e.TarBytes {
-				lines.Write(appendMember(nil, s.members[next]))
+				lines.Write(appendMember(nil, summedMember{Member: s.members[next]}))
 				next++
 			}
 			lines.Write(appendEntry(nil, &e))
 		}
 		if begin+4 >= len(s.entries) {
 			for _, m := range s.members[next:] {
-				lines.Write(appendMember(nil, m))
+				lines.Write(appendMember(nil, summedMember{Member: m}))
 			}
 		}
 		stored := packMember(lines.Bytes(), 1)

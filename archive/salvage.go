@@ -109,7 +109,7 @@ func (b *rebuilder) write(offset int64) error {
 		for n < len(b.entries) && b.entries[n].TarOffset+b.entries[n].TarBytes <= end {
 			n++
 		}
-		if err := b.out.member(m, b.entries[:n]); err != nil {
+		if err := b.out.member(summedMember{Member: m}, b.entries[:n]); err != nil {
 			return err
 		}
 		b.entries, b.members = b.entries[n:], b.members[1:]

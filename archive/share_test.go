@@ -243,7 +243,7 @@ func TestClaimsOfSharingAreHeldAgainstTheData(t *testing.T) {
 				for len(all) > 0 && (i == len(members)-1 || all[0].TarOffset+all[0].TarBytes <= member.TarOffset+member.TarBytes) {
 					in, all = append(in, all[0]), all[1:]
 				}
-				must(t, w.member(member, in))
+				must(t, w.member(summedMember{Member: member}, in))
 			}
 			at, err := w.finish()
 			must(t, err)

@@ -31,6 +31,8 @@ const (
 type TreeOptions struct {
 	Level      Level          // 0 means LevelDefault
 	Pool       *Pool          // nil starts one for this archive
+	Carrier    Carrier        // nil carries nothing over
+	Made       Day            // of the archive, for its index
 	Exclude    *Matcher       // nil leaves out nothing
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 	Log        *slog.Logger   // nil discards
@@ -70,6 +72,8 @@ type TreeStats struct {
 	TarBytes     int64 // of the tar stream
 	ArchiveBytes int64 // of the archive
 	IndexBytes   int64
+	Members      int64
+	Carried      Carried // of Members and ArchiveBytes
 
 	IndexBlocksOffset int64 // of the index's last gzip member, which lists its blocks
 
@@ -145,11 +149,12 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		w.free <- it
 	}
 	t := &treeWriter{
-		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, opts.Level),
+		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Carrier, opts.Made}),
 		links: newLinkTable(temp, opts.Limits.LinkBytes), live: opts.Live,
 		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}
 	defer t.links.close()
+	t.indexWriter.encoder(opts.Level)
 	t.stats.NotStored = make(map[string]int64)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -174,6 +179,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	}
 	t.stats.TarBytes = t.indexWriter.total.TarBytes
 	t.stats.ArchiveBytes = t.indexWriter.total.ArchiveBytes
+	t.stats.Members, t.stats.Carried = t.indexWriter.total.Members, t.members.carried
 	t.stats.IndexBlocksOffset, t.stats.IndexBytes = blocksOffset, t.indexWriter.offset
 	t.stats.ExcludedEntries, t.stats.ExcludedBytes = w.excludedEntries, w.excludedBytes
 	return t.stats, nil
@@ -475,7 +481,7 @@ func (t *treeWriter) streamData(ctx context.Context, it *item) error {
 }
 
 // written is told of each member that is in the archive.
-func (t *treeWriter) written(m Member, entries []Entry) error {
+func (t *treeWriter) written(m summedMember, entries []Entry) error {
 	if err := t.indexWriter.member(m, entries); err != nil {
 		return err
 	}

@@ -74,6 +74,11 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		m.gauge("voltar_volume_stored_bytes", "Size of the volume's last backup on one destination.", float64(v.StoredBytes), volume)
 		m.gauge("voltar_volume_entries", "Files and folders in the volume's last backup.", float64(v.Entries), volume)
 	}
+	if c := v.Carried; c != nil {
+		m.gauge("voltar_volume_carried_bytes", "Data of the volume's last backup that were taken over, compressed, from an earlier one.",
+			float64(c.Bytes), volume)
+		m.gauge("voltar_volume_new_bytes", "Data of the volume's last backup that were compressed anew.", float64(c.NewBytes), volume)
+	}
 	if v.Snapshot != nil {
 		m.gauge("voltar_volume_snapshot_peak_ratio", "Highest use of the volume's snapshot in the last run.",
 			v.Snapshot.PeakPercent/100, volume)

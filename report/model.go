@@ -101,12 +101,23 @@ type Volume struct {
 	Quiesce             string       `json:"quiesce,omitempty"` // crash-consistent; frozen 0.4 s; …
 	Extents             []Extent     `json:"extents,omitempty"`
 	Ledger              Ledger       `json:"ledger"`
-	Copies              []Copy       `json:"copies,omitempty"` // one for each destination
+	Carried             *Carried     `json:"carried,omitempty"` // nil when there was no backup to carry over from
+	Copies              []Copy       `json:"copies,omitempty"`  // one for each destination
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
 	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
 	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok; zero when there is none
 	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
+}
+
+// Carried says what of a volume's archives was taken over, compressed, from an earlier backup, and what was compressed anew.
+// Bytes are as they are stored, on one destination.
+type Carried struct {
+	From       string `json:"from"` // identity of the earlier backup
+	Bytes      int64  `json:"bytes"`
+	Members    int64  `json:"members"`
+	NewBytes   int64  `json:"new_bytes"`
+	NewMembers int64  `json:"new_members"`
 }
 
 // Snapshot is the use of one LVM snapshot.

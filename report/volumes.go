@@ -77,9 +77,14 @@ func newVolumesView(run Run) volumesView {
 // groupSummary counts the volumes, what was stored of them, and when they were proven.
 func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 	var stored, unproven int64
+	var carried Carried
 	var oldest time.Time
 	for _, v := range volumes {
 		stored += v.StoredBytes
+		if v.Carried != nil {
+			carried.Bytes += v.Carried.Bytes
+			carried.NewBytes += v.Carried.NewBytes
+		}
 		proven := latestOf(v.LastVerified, v.LastRestored)
 		switch {
 		case proven.IsZero():
@@ -89,6 +94,9 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 		}
 	}
 	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good volume"), say.Size(stored))
+	if carried.Bytes > 0 {
+		text += fmt.Sprintf(", %s of %s compressed anew", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
+	}
 	if !justMade {
 		return text
 	}

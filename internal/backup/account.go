@@ -107,10 +107,18 @@ func (a *account) prepare(ctx context.Context) error {
 func (a *account) files(ctx context.Context, at time.Time, level archive.Level, exclude *archive.Matcher) (*extent.Files, error) {
 	out, err := a.placed.Begin(ctx, at)
 	a.held.Push(out.Close)
+	made := archive.DayOf(out.ID.Time)
 	return &extent.Files{
 		Out: out, Names: catalog.NamesOf(a.source.Ref(), false), Level: level, Exclude: exclude, Pool: a.run.Pool,
-		OnProgress: a.progress(), TempDir: a.run.StateDir,
+		OnProgress: a.progress(), TempDir: a.run.StateDir, Made: made, Carry: a.placed.Carry(made, placement.DaysOf(a.run.opts.Fresh)),
 	}, err
+}
+
+// warnOfCarried tells what could not be carried over, once the files of a backup are written.
+func (a *account) warnOfCarried(files *extent.Files) {
+	if files.Carry != nil {
+		a.warnAll(files.Carry.Problems())
+	}
 }
 
 // progress passes on how much was read since the last call.

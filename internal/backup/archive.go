@@ -25,7 +25,9 @@ func (s *surveyed) archive() (archived, error) {
 	if err != nil {
 		return archived{}, err
 	}
-	if err := s.reader.Archive(s.ctx, files, s.layout); err != nil {
+	err = s.reader.Archive(s.ctx, files, s.layout)
+	s.warnOfCarried(files)
+	if err != nil {
 		return archived{}, err
 	}
 	a := archived{account: s.account, out: files.Out, source: s.source, layout: s.layout, quiesce: s.quiet.Facts()}

@@ -250,6 +250,7 @@ func (a *account) storeDirectory(ctx context.Context, d Directory, files *extent
 	}
 	defer root.Close()
 	x, stats, err := files.LiveTree(ctx, root)
+	a.warnOfCarried(files)
 	a.warnOfChanges(stats)
 	if err != nil {
 		return nil, err

@@ -272,7 +272,7 @@ func (e *Extent) check(files map[string]bool) error {
 	if e.OffsetBytes < 0 || e.SizeBytes < 0 || e.OffsetBytes > math.MaxInt64-e.SizeBytes {
 		errs = append(errs, fmt.Errorf("it lies out of range: %d bytes at %d", e.SizeBytes, e.OffsetBytes))
 	}
-	named := []string{e.Archive, e.BootArea}
+	named := []string{e.Archive, e.Members, e.BootArea}
 	if e.PV != nil {
 		named = append(named, e.PV.Tail)
 	}

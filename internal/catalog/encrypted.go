@@ -27,7 +27,7 @@ func (m *Manifest) Encrypted(format string, recipients []string) *Manifest {
 	sealed.Extents = slices.Clone(m.Extents)
 	for i := range sealed.Extents {
 		x := &sealed.Extents[i]
-		x.Archive, x.BootArea = sealedName(x.Archive), sealedName(x.BootArea)
+		x.Archive, x.Members, x.BootArea = sealedName(x.Archive), sealedName(x.Members), sealedName(x.BootArea)
 		if x.Index != nil {
 			index := *x.Index
 			index.Name = sealedName(index.Name)

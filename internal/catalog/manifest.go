@@ -144,6 +144,8 @@ type Extent struct {
 	Filesystem *Filesystem `json:"filesystem,omitempty"`
 	Archive    string      `json:"archive,omitempty"` // name of the file that holds it
 	Index      *Index      `json:"index,omitempty"`
+	Members    string      `json:"members,omitempty"`   // of an image: name of the file that lists its members
+	Carried    *Carried    `json:"carried,omitempty"`   // what of Archive was taken over from an earlier backup; nil when there was none
 	BootArea   string      `json:"boot_area,omitempty"` // name of the file that holds the first sectors of the filesystem
 
 	PV *GuestPV `json:"guest_pv,omitempty"` // of StateLVM
@@ -159,6 +161,16 @@ type Extent struct {
 	NotStored       map[string]int64 `json:"not_stored,omitempty"` // what tar cannot express, counted by kind; it is in the index
 	Damaged         []Damage         `json:"damaged,omitempty"`
 	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000 at most
+}
+
+// Carried says what of an archive was taken over, compressed, from the same extent of an earlier backup.
+type Carried struct {
+	From    string `json:"from"`    // ID of that backup
+	Members int64  `json:"members"` // of the archive
+	Bytes   int64  `json:"bytes"`   // of the archive, as they are stored
+
+	NewMembers int64 `json:"new_members"`
+	NewBytes   int64 `json:"new_bytes"`
 }
 
 // GuestPV is a physical volume of the guest's LVM. Archive is the image of its first HeadBytes: label and metadata of the

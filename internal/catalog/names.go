@@ -33,6 +33,9 @@ func (n Names) Index(extent string) string { return n.of(extent, "index.gz") }
 // Image is of an extent that is stored as an image: "volume-00000001.p3.img.gz".
 func (n Names) Image(extent string) string { return n.of(extent, "img.gz") }
 
+// Members is of the list of an image's members: "volume-00000001.p3.members.gz".
+func (n Names) Members(extent string) string { return n.of(extent, "members.gz") }
+
 // Boot is of the boot code and everything before the first partition: "volume-00000001.boot.gz".
 func (n Names) Boot() string { return n.of("", "boot.gz") }
 

@@ -96,7 +96,7 @@ type Archive struct {
 	Level   string   `toml:"level"`   // fast, default, best, 1 to 9
 	Workers int      `toml:"workers"` // compression workers, shared by all volumes; 0 means one for each CPU
 	Exclude []string `toml:"exclude"` // anchored patterns
-
+	Fresh   Duration `toml:"fresh"`   // age at which unchanged data are compressed anew, in whole days; 0 for each night
 }
 
 // Limits say how a run gives way to whatever else the host does.
@@ -238,7 +238,7 @@ func Default() *Config {
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),
 			ThinDataPercent: 95, ThinMetadataPercent: 90,
 		},
-		Archive: Archive{Level: "default", Exclude: []string{"/lost+found/*"}},
+		Archive: Archive{Level: "default", Exclude: []string{"/lost+found/*"}, Fresh: Duration(30 * 24 * time.Hour)},
 		Limits: Limits{
 			Nice: 10, IONice: "best-effort", MaxDuration: Duration(24 * time.Hour), TellAfter: Duration(12 * time.Hour),
 		},

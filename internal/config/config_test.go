@@ -78,6 +78,8 @@ func TestParseRefuses(t *testing.T) {
 		{"not toml", "[select\n", []string{"line 1"}},
 		{"all problems at once", "parallel = 0\n[archive]\nlevel = \"11\"\nexclude = [\"tmp\"]\n[mail]\nto = [\"nobody at all\"]\n",
 			[]string{"parallel", "archive.level", "archive.exclude", "mail.to"}},
+		{"half a day", "[archive]\nfresh = \"36h\"\n", []string{"archive.fresh", "whole days"}},
+		{"an age", "[archive]\nfresh = \"4000d\"\n", []string{"archive.fresh"}},
 		{"bad size", "[snapshot]\nsize = \"lots\"\n", []string{`cannot read "lots"`, "line 2"}},
 		{"size of nothing", "[snapshot]\nsize = \"0\"\n", []string{"more than 0 bytes"}},
 		{"bad glob", "[select]\ninclude = [\"vol[\"]\n", []string{"select.include"}},

@@ -22,6 +22,9 @@ var (
 	heloPattern  = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|\[[0-9A-Za-z.:]+\])$`) // RFC 5321, 4.1.1.1
 )
 
+// maxFresh bounds archive.fresh: ten years.
+const maxFresh = 3650 * 24 * time.Hour
+
 // problems collects what is wrong with a configuration.
 type problems struct{ list []error }
 
@@ -109,6 +112,9 @@ func (c *Config) validate() error {
 		p.add("archive.workers", "%d is not between 0 and 256", c.Archive.Workers)
 	}
 	validateExcludes(&p, "archive.exclude", c.Archive.Exclude)
+	if fresh := c.Archive.Fresh.Span(); fresh%(24*time.Hour) != 0 || fresh > maxFresh {
+		p.add("archive.fresh", "%v is not a number of whole days up to %d", fresh, maxFresh/(24*time.Hour))
+	}
 	c.Limits.validate(&p)
 	c.Retention.validate(&p, "retention")
 	c.Mail.validate(&p)

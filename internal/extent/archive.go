@@ -177,7 +177,7 @@ func (a *archiver) storeBootArea(ctx context.Context, x *Extent) error {
 		return nil
 	}
 	name := a.Names.BootArea(x.Name)
-	_, stats, err := a.writeImage(ctx, x, imageRange{name, 0, x.bootBytes, false})
+	_, stats, err := a.writeImage(ctx, x, imageRange{name: name, sizeBytes: x.bootBytes})
 	if err != nil {
 		return fmt.Errorf("boot area of %s: %w", x.Label(), err)
 	}
@@ -190,7 +190,12 @@ func (a *archiver) storeBootArea(ctx context.Context, x *Extent) error {
 func (a *archiver) storeImage(ctx context.Context, x *Extent, reason string) error {
 	x.Archive = a.imageName(x)
 	x.Index, x.UsedBytes = nil, 0
-	file, stats, err := a.writeImage(ctx, x, imageRange{x.Archive, 0, x.SizeBytes, true})
+	part := imageRange{name: x.Archive, sizeBytes: x.SizeBytes, filesystem: true}
+	write := a.writeImage
+	if x.SizeBytes > archive.ImageMemberBytes {
+		write = a.writeLargeImage
+	}
+	file, stats, err := write(ctx, x, part)
 	if err != nil {
 		return fmt.Errorf("image of %s: %w", x.Label(), err)
 	}
@@ -198,6 +203,29 @@ func (a *archiver) storeImage(ctx context.Context, x *Extent, reason string) err
 	x.noteImage(stats)
 	x.StoredBytes = file.SizeBytes
 	return nil
+}
+
+// writeLargeImage is writeImage for an image of many members. Those that did not change are carried over, and a list of all goes
+// beside the image.
+func (a *archiver) writeLargeImage(
+	ctx context.Context, x *Extent, part imageRange,
+) (_ catalog.File, stats archive.ImageStats, err error) {
+	x.Members = a.Names.Members(x.Name)
+	list, err := a.Out.Create(ctx, x.Members, 0)
+	if err != nil {
+		return catalog.File{}, stats, err
+	}
+	defer list.Abort()
+	earlier := a.openEarlier(ctx, x, catalog.StateImage)
+	defer func() { err = errors.Join(err, earlier.Close()) }()
+	part.members, part.carrier = list, earlier.Carrier()
+	file, stats, err := a.writeImage(ctx, x, part)
+	if err != nil {
+		return file, stats, err
+	}
+	x.Carried = a.carried(earlier, stats.Carried, stats.Members, stats.ArchiveBytes)
+	_, err = list.Commit(ctx)
+	return file, stats, err
 }
 
 // imageName is that of an extent's image; boot code has a name of its own.
@@ -213,7 +241,9 @@ type imageRange struct {
 	name       string // of the file
 	offset     int64  // within the extent
 	sizeBytes  int64
-	filesystem bool // it is the whole extent, with whatever filesystem lies there
+	filesystem bool            // it is the whole extent, with whatever filesystem lies there
+	members    io.Writer       // takes the list of its members; nil makes none
+	carrier    archive.Carrier // nil carries nothing over
 }
 
 // writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
@@ -242,7 +272,7 @@ func (a *archiver) writeImage(
 	file, err := a.Out.Write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
 			Level: a.Level, Pool: a.Pool, OnProgress: a.OnProgress,
-			Allocated: allocated,
+			Allocated: allocated, Carrier: part.carrier, Members: part.members, Made: a.Made,
 		})
 		return err
 	})
@@ -262,7 +292,7 @@ func (x *Extent) noteImage(stats archive.ImageStats) {
 // back the volume group and its logical volumes with their names and UUIDs.
 func (a *archiver) storePV(ctx context.Context, x *Extent) error {
 	x.Archive = a.Names.Image(partName(x, "pv"))
-	file, stats, err := a.writeImage(ctx, x, imageRange{x.Archive, 0, x.pv.HeadBytes, false})
+	file, stats, err := a.writeImage(ctx, x, imageRange{name: x.Archive, sizeBytes: x.pv.HeadBytes})
 	if err != nil {
 		return fmt.Errorf("head of %s: %w", x.Label(), err)
 	}
@@ -270,7 +300,7 @@ func (a *archiver) storePV(ctx context.Context, x *Extent) error {
 	x.StoredBytes = file.SizeBytes
 	if x.pv.TailBytes > 0 {
 		x.pv.Tail = a.Names.Image(partName(x, "pvtail"))
-		file, stats, err := a.writeImage(ctx, x, imageRange{x.pv.Tail, x.pv.tailOffset, x.pv.TailBytes, false})
+		file, stats, err := a.writeImage(ctx, x, imageRange{name: x.pv.Tail, offset: x.pv.tailOffset, sizeBytes: x.pv.TailBytes})
 		if err != nil {
 			return fmt.Errorf("tail of %s: %w", x.Label(), err)
 		}

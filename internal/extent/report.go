@@ -15,7 +15,7 @@ const shownDamaged = 20
 
 // Describe makes a volume's part of the report from its extents.
 func Describe(line *report.Volume, extents []*Extent) {
-	line.Extents, line.Ledger = nil, report.Ledger{}
+	line.Extents, line.Ledger, line.Carried = nil, report.Ledger{}, nil
 	for _, x := range extents {
 		line.Extents = append(line.Extents, report.Extent{
 			Name: x.Label(), What: x.what(), State: string(x.State), Reason: x.Reason, SizeBytes: x.SizeBytes,
@@ -29,8 +29,23 @@ func Describe(line *report.Volume, extents []*Extent) {
 				line.DamagedFiles = append(line.DamagedFiles, damageLine(x, d))
 			}
 		}
+		addCarried(line, x.Carried)
 		addToLedger(&line.Ledger, x)
 	}
+}
+
+// addCarried adds what of one archive was carried over to what the volume's line says.
+func addCarried(line *report.Volume, c *catalog.Carried) {
+	if c == nil {
+		return
+	}
+	if line.Carried == nil {
+		line.Carried = &report.Carried{From: c.From}
+	}
+	line.Carried.Bytes += c.Bytes
+	line.Carried.Members += c.Members
+	line.Carried.NewBytes += c.NewBytes
+	line.Carried.NewMembers += c.NewMembers
 }
 
 // Whole is a volume that nobody has looked at yet.

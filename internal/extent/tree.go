@@ -23,6 +23,8 @@ type Files struct {
 	Pool       *archive.Pool
 	OnProgress func(archive.Progress)
 	TempDir    string
+	Made       archive.Day      // of the backup
+	Carry      *placement.Carry // nil carries nothing over
 }
 
 // LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds.
@@ -62,7 +64,7 @@ func (f *Files) Stream(ctx context.Context, name string, source io.Reader) (read
 // count. The options say what is special about the tree; the rest of them are the volume's.
 func (f *Files) writeTree(
 	ctx context.Context, x *Extent, root *os.File, maxBytes int64, opts archive.TreeOptions, check func(archive.TreeStats) error,
-) error {
+) (err error) {
 	x.Archive = f.Names.Archive(x.Name)
 	x.Index = &catalog.Index{Name: f.Names.Index(x.Name)}
 	index, err := f.Out.Create(ctx, x.Index.Name, 0)
@@ -71,7 +73,10 @@ func (f *Files) writeTree(
 	}
 	defer index.Abort()
 	opts.Level, opts.Pool, opts.Exclude, opts.OnProgress = f.Level, f.Pool, f.Exclude, f.OnProgress
-	opts.TempDir = f.TempDir
+	opts.TempDir, opts.Made = f.TempDir, f.Made
+	earlier := f.openEarlier(ctx, x, catalog.StateFiles)
+	defer func() { err = errors.Join(err, earlier.Close()) }()
+	opts.Carrier = earlier.Carrier()
 	var stats archive.TreeStats
 	file, err := f.Out.Write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, opts)
@@ -90,6 +95,7 @@ func (f *Files) writeTree(
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
 	x.StoredBytes = file.SizeBytes
+	x.Carried = f.carried(earlier, stats.Carried, stats.Members, stats.ArchiveBytes)
 	return nil
 }
 

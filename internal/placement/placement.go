@@ -5,6 +5,7 @@
 //	prepare.go   room on every destination for one backup, and at its end the policy of each
 //	output.go    every file to every destination, summed on the way
 //	seal.go      what is encrypted on its way to one of them
+//	carry.go     what unchanged members are carried over from
 //	copy.go      a backup that stands on one destination to another
 //	catchup.go   what each destination lacks of the others, after a run
 //
@@ -47,6 +48,8 @@ type Run struct {
 	Known  *catalog.Known    // what manifests said that were read before; nil reads each
 	// Wanted are the sources that it is about: of others nothing is looked at on the destinations. Nil is about all.
 	Wanted func(catalog.Ref) bool
+	// MarkDamaged remembers for later runs what was found wrong with a backup, which has the place; nil where nothing is remembered.
+	MarkDamaged func(place, what string) error
 }
 
 // Keeper decides on backups, and removes them in the name of the run.

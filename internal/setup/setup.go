@@ -339,6 +339,8 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 		Damage:       s.Damage(),
 		Known:        s.Known(),
+		MarkDamaged:  s.markDamaged,
+		Fresh:        cfg.Archive.Fresh.Span(),
 	}
 	for _, d := range s.Stores {
 		to := d.Store
@@ -412,6 +414,14 @@ func (s *Setup) Damage() map[string]string {
 		damage[backup] = "verify found " + note.String()
 	}
 	return damage
+}
+
+// markDamaged remembers what a run found wrong with a backup, as if verify had found it by its sums.
+func (s *Setup) markDamaged(place, what string) error {
+	if s.Config.Path() == "" {
+		return nil
+	}
+	return s.DamageNotes().Enter(verify.Note{Backup: place, Found: s.Now().UTC(), Level: verify.Sums, What: what})
 }
 
 // GiveWay makes a run as gentle as the configuration says. A host that does not let it is told so, and backed up.

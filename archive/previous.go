@@ -1,0 +1,184 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
+)
+
+// PreviousMembers is how many members of one archive can be carried over: 4 TiB of an image. What comes behind them in the
+// archive is compressed anew.
+const PreviousMembers = 1 << 20
+
+// proveEvery is how often a carried member is inflated and compared: once in so many days.
+const proveEvery = 16
+
+// PreviousOptions say what of an earlier archive is carried over.
+type PreviousOptions struct {
+	Level Level // of the archive that is written
+	// Today is the day of the archive that is written, and FreshDays how old a compressed member may be.
+	Today     Day
+	FreshDays int
+	Failed    func(err error) // of Carrier, with the member's place in the error; from several goroutines
+}
+
+// Previous is an earlier archive or image, of which unchanged members are carried over. It holds 64 bytes for each of them in
+// memory, 64 MiB at most. It is a Carrier.
+type Previous struct {
+	src     io.ReaderAt
+	opts    PreviousOptions
+	members []previousMember // by their plain sums
+	ended   atomic.Bool      // it cannot be read any more
+}
+
+type previousMember struct {
+	plain  [sha256.Size]byte
+	stored [storedSumBytes]byte
+	offset int64
+	length uint32
+	made   Day
+}
+
+// ReadPrevious reads the index of an archive, or the list of an image's members, to its end. src is the archive, of sizeBytes;
+// the caller closes it when the new archive is written. Members of another encoder or level, and those that are to be made anew,
+// are left out.
+func ReadPrevious(ctx context.Context, index io.Reader, src io.ReaderAt, sizeBytes int64, opts PreviousOptions) (*Previous, error) {
+	p := &Previous{src: src, opts: opts}
+	if err := p.read(ctx, index, sizeBytes); err != nil {
+		return nil, fmt.Errorf("read the sums of members: %w", err)
+	}
+	slices.SortFunc(p.members, func(a, b previousMember) int { return bytes.Compare(a.plain[:], b.plain[:]) })
+	return p, nil
+}
+
+// previousLine is what matters of a line.
+type previousLine struct {
+	Member *struct {
+		Member
+		sumsJSON
+	}
+	Encoder *struct {
+		Name  string
+		Level Level
+	}
+	Total *indexTotal
+}
+
+func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) error {
+	const lineMaxBytes = 64 << 10 // of those that matter
+	inflated, err := gzip.NewReader(bufio.NewReaderSize(index, 256<<10))
+	if err != nil {
+		return err
+	}
+	lines := bufio.NewReaderSize(inflated, lineMaxBytes)
+	known, ended := false, false
+	for {
+		line, err := readLine(lines)
+		if err == io.EOF { //nolint:errorlint // an end is io.EOF itself
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if bytes.HasPrefix(line, []byte(`{"path`)) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		var l previousLine
+		if err := json.Unmarshal(line, &l); err != nil {
+			return fmt.Errorf("cannot read a line: %w", err)
+		}
+		switch {
+		case l.Encoder != nil:
+			known = l.Encoder.Name == Encoder && l.Encoder.Level == p.opts.Level.orDefault()
+		case l.Member != nil && known && l.Member.SHA256 != "":
+			sums, err := l.Member.sums()
+			if err != nil {
+				return err
+			}
+			if err := p.add(l.Member.Member, sums, sizeBytes); err != nil {
+				return err
+			}
+		case l.Total != nil:
+			if ended = l.Total.ArchiveBytes == sizeBytes; !ended {
+				return fmt.Errorf("they are of an archive of %d bytes, and it has %d", l.Total.ArchiveBytes, sizeBytes)
+			}
+		}
+	}
+	if !ended {
+		return errors.New("their end is missing")
+	}
+	return nil
+}
+
+// readLine reads a line and passes over what of it is too long for the buffer. The line is good until the next call.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, err
+	}
+	if !bytes.HasPrefix(line, []byte(`{"path`)) {
+		return nil, errors.New("a line is too long")
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = r.ReadSlice('\n')
+	}
+	return []byte(`{"path"`), err
+}
+
+// add takes a member into the table, unless it is time to make it anew.
+func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
+	if m.LengthBytes <= 0 || m.LengthBytes > memberLimitBytes || m.Offset < 0 || m.Offset > sizeBytes-m.LengthBytes {
+		return fmt.Errorf("a member of %d bytes at %d is out of range", m.LengthBytes, m.Offset)
+	}
+	age := int(p.opts.Today - sums.Made)
+	if len(p.members) == PreviousMembers || sums.Made == 0 || age < 0 || age >= keptDays(sums.Plain, p.opts.FreshDays) {
+		return nil
+	}
+	if n := len(p.members); n > 0 && p.members[n-1].offset == m.Offset { // repeated at the beginning of a block
+		return nil
+	}
+	p.members = append(p.members, previousMember{sums.Plain, sums.Stored, m.Offset, uint32(m.LengthBytes), sums.Made})
+	return nil
+}
+
+// keptDays is at which age a member is made anew: from half of freshDays on, by its sum, so that not all are at once.
+func keptDays(plain [sha256.Size]byte, freshDays int) int {
+	return freshDays - int(binary.LittleEndian.Uint32(plain[:])%uint32(freshDays/2+1))
+}
+
+// Find implements Carrier.
+func (p *Previous) Find(plain [sha256.Size]byte) (Found, bool) {
+	i, ok := slices.BinarySearchFunc(p.members, plain, func(m previousMember, plain [sha256.Size]byte) int {
+		return bytes.Compare(m.plain[:], plain[:])
+	})
+	if !ok || p.ended.Load() {
+		return Found{}, false
+	}
+	m := &p.members[i]
+	return Found{
+		Src: p.src, Offset: m.offset, LengthBytes: int64(m.length), Sums: MemberSums{m.plain, m.stored, m.made},
+		Prove: (int(p.opts.Today)+int(plain[4]))%proveEvery == 0,
+	}, true
+}
+
+// Failed implements Carrier. When the archive cannot be read, nothing more of it is carried over.
+func (p *Previous) Failed(f Found, err error) {
+	if !errors.Is(err, ErrRotten) && !errors.Is(err, unix.EIO) {
+		p.ended.Store(true)
+	}
+	p.opts.Failed(fmt.Errorf("the member at byte %d: %w", f.Offset, err))
+}
