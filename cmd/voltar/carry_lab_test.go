@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/catalog"
+	"voltar/internal/lab"
+	"voltar/report"
+)
+
+// racingDisk makes a filesystem on a volume and mounts it over a mapping of its own, so that LVM freezes nothing when it makes a
+// snapshot: as with a guest.
+func racingDisk(t *testing.T, name, options string, mkfs ...string) (dir string) {
+	t.Helper()
+	device := lab.LV(t, "races", name, 320*mib)
+	lab.Do(t, mkfs[0], append(mkfs[1:], device)...)
+	lab.Do(t, "dmsetup", "create", "guest-"+name, "--table", fmt.Sprintf("0 %d linear %s 0", 320*mib/512, device))
+	t.Cleanup(func() { lab.Do(t, "dmsetup", "remove", "--retry", "guest-"+name) })
+	return lab.Mount(t, "/dev/mapper/guest-"+name, options)
+}
+
+const racing = 256 << 10 // bytes of the file that changes
+
+func racingContent(c byte) []byte { return bytes.Repeat([]byte{c}, racing) }
+
+// overwrite writes the file that changes in place, without waiting for the disk.
+func overwrite(t *testing.T, dir string, c byte) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "file"), os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt(racingContent(c), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// commitTimes has the filesystem write what it knows of its files, their times among it, by way of another one.
+func commitTimes(t *testing.T, dir string) {
+	t.Helper()
+	shell(t, `echo more >> "$1/other"; sync "$1/other"`, dir)
+}
+
+// Times on a snapshot of a running guest prove nothing: what changed without them is in the backup all the same.
+func TestLabCarryFindsWhatChangesWithoutItsTimes(t *testing.T) {
+	lab.VG(t, "races", 2600*mib)
+	races := map[string]struct {
+		dir           string
+		first, second func(t *testing.T, dir string) // before each of the two nights
+	}{
+		"overwritten": {racingDisk(t, "overwritten", "defaults", "mkfs.ext4", "-q"),
+			func(t *testing.T, dir string) { overwrite(t, dir, 'b'); commitTimes(t, dir) },
+			func(*testing.T, string) {}},
+		"xfs": {racingDisk(t, "xfs", "defaults", "mkfs.xfs", "-q"),
+			func(t *testing.T, dir string) { overwrite(t, dir, 'b'); commitTimes(t, dir) },
+			func(*testing.T, string) {}},
+		"lazytime": {racingDisk(t, "lazytime", "lazytime", "mkfs.ext4", "-q"),
+			func(*testing.T, string) {},
+			func(t *testing.T, dir string) {
+				if err := unix.Fdatasync(int(overwrite(t, dir, 'b').Fd())); err != nil {
+					t.Fatal(err)
+				}
+			}},
+	}
+	var mapped []byte
+	races["mapped"] = struct {
+		dir           string
+		first, second func(t *testing.T, dir string)
+	}{racingDisk(t, "mapped", "defaults", "mkfs.ext4", "-q"),
+		func(t *testing.T, dir string) {
+			var err error
+			mapped, err = unix.Mmap(int(overwrite(t, dir, 'a').Fd()), 0, racing, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(mapped, racingContent('x'))
+			commitTimes(t, dir)
+		},
+		func(*testing.T, string) { copy(mapped, racingContent('b')) }}
+	still := make([]byte, 24*mib)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(still)
+	for _, r := range races {
+		writeFile(t, filepath.Join(r.dir, "file"), racingContent('a'))
+		writeFile(t, filepath.Join(r.dir, "still"), still)
+	}
+	unix.Sync()
+	for _, r := range races {
+		r.first(t, r.dir)
+	}
+	s := newSite(t, "[select]\nvolume_groups = [\"races\"]\n")
+	s.run(t, exitDone)
+	for _, r := range races {
+		r.second(t, r.dir)
+	}
+	unix.Sync()
+	if err := unix.Munmap(mapped); err != nil {
+		t.Fatal(err)
+	}
+	result := s.run(t, exitDone)
+	for name := range races {
+		v := wantStatus(t, result, "races/"+name, report.VolumeOK)
+		if v.Carried == nil || v.Carried.Bytes < 20*mib || v.Carried.NewBytes > 4*mib {
+			t.Errorf("%s: %+v was carried over", name, v.Carried)
+		}
+		folders := s.backupsOf(t, "races/"+name)
+		last := folders[len(folders)-1]
+		got := shell(t, `tar -xzOf "$1"/*.tar.gz ./file`, last)
+		if got != string(racingContent('b')) {
+			t.Errorf("%s: the archive does not have what the snapshot has, but %d bytes that begin %.10q", name, len(got), got)
+		}
+	}
+	checkSums(t, s.backupsOf(t, "races/xfs")...)
+	if code, out, errs := voltar(t, "verify", "--full", "--all", "--config", s.config); code != 0 {
+		t.Errorf("verify ends with %d: %s %s", code, out, errs)
+	}
+}
+
+// Of an image, what did not change is carried over, and what it holds is what the volume held.
+func TestLabCarryOfAnImage(t *testing.T) {
+	lab.VG(t, "images", 200*mib)
+	device := lab.LV(t, "images", "raw", 64*mib)
+	shell(t, `dd if=/dev/urandom of="$1" bs=1M count=40 conv=fsync status=none`, device)
+	s := newSite(t, "[select]\nvolume_groups = [\"images\"]\n")
+	s.run(t, exitDone)
+	shell(t, `printf changed | dd of="$1" bs=1 seek=9000000 conv=notrunc,fsync status=none`, device)
+	v := wantStatus(t, s.run(t, exitDone), "images/raw", report.VolumeOK)
+	if c := v.Carried; c == nil || c.Members != 9 || c.NewMembers != 7 { // of the new ones, six are zeros
+		t.Errorf("%+v was carried over", c)
+	}
+	folders := s.backupsOf(t, "images/raw")
+	last := folders[len(folders)-1]
+	shell(t, `gunzip -c "$1"/*.img.gz | cmp - "$2"`, last, device)
+	if x := manifest(t, last).Extents[0]; x.State != catalog.StateImage || x.Members == "" || x.Carried == nil || !strings.HasPrefix(x.Carried.From, "images/raw@") {
+		t.Errorf("%+v", x)
+	}
+	checkSums(t, folders...)
+	if code, out, errs := voltar(t, "verify", "--full", "--all", "--config", s.config); code != 0 {
+		t.Errorf("verify ends with %d: %s %s", code, out, errs)
+	}
+}
