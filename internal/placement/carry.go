@@ -40,7 +40,7 @@ func (b *Backup) Carry(today archive.Day, freshDays int) *Carry {
 	}
 	for _, at := range b.places {
 		t := at.target
-		if _, isFolder := store.As[interface{ Folder() string }](t.Store); !at.alive() || !isFolder || t.Recipients != nil {
+		if _, isFolder := store.As[interface{ Folder() string }](t.Store); !at.alive() || !isFolder {
 			continue
 		}
 		for _, e := range t.stock.History(b.identity) {
