@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -459,14 +460,14 @@ func readMarked(
 	if r.SizeBytes() > maxBytes {
 		return nil, 0, nil, fmt.Errorf("%w: it holds %s, more than any that voltar writes", ErrDamaged, say.Size(r.SizeBytes()))
 	}
-	data, err = io.ReadAll(io.LimitReader(r, maxBytes))
-	if err != nil {
+	text := bytes.NewBuffer(make([]byte, 0, r.SizeBytes()+bytes.MinRead))
+	if _, err := text.ReadFrom(io.LimitReader(r, maxBytes)); err != nil {
 		return nil, 0, nil, err
 	}
 	if m, ok := r.(store.Marked); ok {
 		marks = m.Marks()
 	}
-	return data, r.SizeBytes(), marks, nil
+	return text.Bytes(), r.SizeBytes(), marks, nil
 }
 
 // write writes a small object whole.

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -96,7 +95,12 @@ func (id ID) Path(host string) string {
 
 // Compare orders by source, then by time, the oldest first.
 func (id ID) Compare(other ID) int {
-	return cmp.Or(strings.Compare(id.Ref.String(), other.Ref.String()), id.Time.Compare(other.Time))
+	if id.Ref != other.Ref {
+		if order := strings.Compare(id.Ref.String(), other.Ref.String()); order != 0 {
+			return order
+		}
+	}
+	return id.Time.Compare(other.Time)
 }
 
 // FormatTime writes the TIME of a backup.

@@ -237,6 +237,14 @@ func (r *recalled) learn(e Entry, by []string) {
 	r.entries[k.Folder], r.changed = k, true
 }
 
+// names are of the files by whose marks a manifest is known.
+func (r *recalled) names() []string {
+	if r == nil || r.head.Trust == "" {
+		return []string{ManifestName}
+	}
+	return []string{ManifestName, SignatureName}
+}
+
 // look notes which backups there are of a source.
 func (r *recalled) look(ref Ref, there []candidate) {
 	if r == nil {

@@ -59,6 +59,9 @@ func (l *Listing) IsAhead(id ID) bool { return clock.IsAhead(id.Time, l.Now) }
 // listLimit is how many requests go to the store at once.
 const listLimit = 8
 
+// readInRow is how many manifests are read one after the other, as starting to read costs something, too.
+const readInRow = 4
+
 // List lists the backups of a host. Only a store that does not answer makes it fail; a manifest that cannot be used is
 // in Unreadable. A host without a folder has no backups.
 func List(ctx context.Context, s store.Store, host string, filter Filter) (*Listing, error) {
@@ -115,7 +118,7 @@ func (l *lister) run(ctx context.Context) error {
 		if l.filter.Newest > 0 {
 			return [][]candidate{candidates}, err // one after the other, the newest first, until there are enough
 		}
-		return slices.Collect(slices.Chunk(candidates, 1)), err
+		return slices.Collect(slices.Chunk(candidates, readInRow)), err
 	})
 	if err != nil {
 		return err
@@ -158,7 +161,7 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 			folders = append(folders, store.Folder{Name: name})
 		}
 	} else {
-		folders, err = l.store.Look(ctx, folder, ManifestName, SignatureName)
+		folders, err = l.store.Look(ctx, folder, l.known.names()...)
 	}
 	if err != nil {
 		return nil, err

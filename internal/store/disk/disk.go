@@ -192,10 +192,10 @@ func (s *Store) create(key string, ifAbsent bool) (*durable.File, error) {
 
 // Open opens an object for reading; see store.Store.
 func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
-	if _, err := s.Stat(ctx, key); err != nil { // a FIFO would block in open(2)
-		return nil, err
+	if err := s.check(ctx, key); err != nil {
+		return nil, s.wrap("open", key, err)
 	}
-	file, err := s.root.Open(key)
+	file, err := s.open(key)
 	if err != nil {
 		return nil, s.wrap("open", key, err)
 	}
@@ -204,6 +204,24 @@ func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 		return nil, s.wrap("open", key, errors.Join(err, file.Close()))
 	}
 	return &reader{ctx: ctx, file: file, size: info.Size(), mark: markOf(info)}, nil
+}
+
+// open opens a file in its folder, which is looked up once.
+func (s *Store) open(key string) (_ *os.File, err error) {
+	folder, err := s.root.OpenRoot(path.Dir(key))
+	if err != nil {
+		_, why := s.root.Lstat(key) // which tells a file in the place of a folder
+		return nil, cmp.Or(why, err)
+	}
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	info, err := folder.Lstat(path.Base(key))
+	if err == nil && !info.Mode().IsRegular() { // a FIFO would block in open(2)
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	return folder.Open(path.Base(key))
 }
 
 // Stat describes an object; see store.Store.
