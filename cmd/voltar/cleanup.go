@@ -59,9 +59,6 @@ func (a *app) cleanup(ctx context.Context, o cleanupOptions) error {
 		}
 	}
 	if o.json {
-		if removed == nil {
-			removed = []string{}
-		}
 		if err := a.printJSON(removed); err != nil {
 			return err
 		}

@@ -150,9 +150,6 @@ func copyExitCode(ctx context.Context, lines []placement.CopyLine, named map[str
 // printCopies prints what became of each backup, but for those that were there already: how many these are.
 func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 	if o.json {
-		if lines == nil {
-			lines = []placement.CopyLine{}
-		}
 		return a.printJSON(lines)
 	}
 	words := map[placement.CopyState]string{placement.CopyMissing: "would copy", placement.CopyLeft: "left"}

@@ -176,6 +176,9 @@ func TestJSONParses(t *testing.T) {
 		}
 		parses(t, command, out)
 	}
+	for _, command := range []string{"prune", "list", "cleanup"} { // of nothing
+		run("voltar "+command, command)
+	}
 	s.run(t, 0, "@directory/tree")
 	backups := t.TempDir()
 	run("voltar check", "check")

@@ -2,13 +2,17 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 
 	"voltar/internal/say"
 )
 
-// printJSON writes a result for programs.
+// printJSON writes a result for programs. A list without entries is [], and never null.
 func (a *app) printJSON(value any) error {
+	if v := reflect.ValueOf(value); v.Kind() == reflect.Slice && v.IsNil() {
+		value = reflect.MakeSlice(v.Type(), 0, 0).Interface()
+	}
 	data, err := say.JSON(value, "  ")
 	if err != nil {
 		return err

@@ -74,9 +74,6 @@ func (a *app) remove(
 		return err
 	}
 	if o.json {
-		if lines == nil {
-			lines = []keep.Line{}
-		}
 		if err := a.printJSON(lines); err != nil {
 			return err
 		}
