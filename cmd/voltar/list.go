@@ -103,16 +103,20 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 
 // noBackups is what there is to say of an empty list.
 func noBackups(host string, volumes, hosts []string) error {
+	of := host
+	if len(volumes) > 0 {
+		of += " for " + strings.Join(volumes, ", ")
+	}
+	err := fmt.Errorf("there is no backup of host %s", of)
 	if len(volumes) > 0 && slices.Contains(hosts, host) {
-		return say.WithHint(fmt.Errorf("there is no backup of %s of host %s", strings.Join(volumes, ", "), host),
-			"`voltar list` without a name shows what there is")
+		return say.WithHint(err, "`voltar list` without a name shows what there is")
 	}
 	hosts = slices.DeleteFunc(hosts, func(other string) bool { return other == host })
-	hint := "nor is there one of any other host; a folder with backups holds a folder for each host"
+	hint := "there is none of any other host: give the folder that holds a folder for each host"
 	if len(hosts) > 0 {
 		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", strings.Join(hosts, ", "))
 	}
-	return say.WithHint(fmt.Errorf("there is no backup of host %s", host), hint)
+	return say.WithHint(err, hint)
 }
 
 // hostsOn lists the hosts that have backups on some destinations. One that does not answer was told already.
