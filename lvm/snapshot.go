@@ -347,7 +347,8 @@ func (c *Client) ExtendSnapshot(ctx context.Context, vg, name string, addBytes i
 	if !v.IsClassicSnapshot() {
 		return fail(fmt.Errorf("%w: it is no classic snapshot but %s", ErrNotOurs, v.Kind))
 	}
-	if _, err := c.change(ctx, "lvextend", "-y", "--config", settings(unmonitored, unarchived), "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
+	config := settings(unmonitored, unarchived)
+	if _, err := c.change(ctx, "lvextend", "-y", "--config", config, "-L", "+"+bytesArg(addBytes), v.String()); err != nil {
 		if noSpace(err) {
 			err = errors.Join(ErrNoSpace, err)
 		}
@@ -392,7 +393,8 @@ func (c *Client) RemoveOwn(ctx context.Context, snap Snapshot) error {
 	tag := snap.Tags[len(snap.Tags)-1]
 	// The selection makes lvm2 compare UUID and tag under its own lock, and remove nothing while it does not see all of the group.
 	selection := fmt.Sprintf(`lv_uuid=%s && lv_tags={"%s"} && vg_missing_pv_count=0`, snap.UUID, tag)
-	res, err := c.change(ctx, "lvremove", "-f", "-y", "--config", settings(unmonitored, unarchived, c.bound(snap.VGUUID)), "-S", selection, snap.String())
+	config := settings(unmonitored, unarchived, c.bound(snap.VGUUID))
+	res, err := c.change(ctx, "lvremove", "-f", "-y", "--config", config, "-S", selection, snap.String())
 	if err != nil && hostcmd.ExitCode(err) < 0 {
 		// Not run, or still at it: another try would wait behind it.
 		return fmt.Errorf("remove snapshot %s: %w", snap, c.explainBusy(ctx, snap.Volume, c.resumeAfter(ctx, err, snap.VG, snap.Origin)))
