@@ -24,7 +24,7 @@ DEMO_SERVER := $(filter .cache/bin/versitygw-%,$(S3_SERVERS))
 # Where build puts the program.
 PROGRAM := voltar
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell packaging/version)
 
 # Tests that boot a machine. They run apart, without the race detector, which does not start there.
 MACHINE_TESTS := ^Test(Lab|Boot)
@@ -39,7 +39,7 @@ ROUNDS := 5
 SIZE := 4096
 ONLY :=
 
-.PHONY: help setup packages kernel build deb lint-deb lab demo fmt lint test test-host test-lab test-slow test-boot \
+.PHONY: help setup packages kernel build deb dist lint-dist lab demo fmt lint test test-host test-lab test-slow test-boot \
 	test-faults test-mutations fuzz fuzz-long pictures clean \
 	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
 
@@ -89,11 +89,24 @@ $(DEADCODE):
 	GOBIN=$(CURDIR)/$(@D) go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
 	mv $(@D)/deadcode $@
 
-deb: ## build the Debian package into dist/
-	@packaging/build-deb '$(VERSION)' dist
+deb: ## build the Debian package for this machine into dist/
+	@packaging/build '$(VERSION)' dist "$$(go env GOARCH)" deb
 
-lint-deb: deb ## check the package with lintian
-	lintian --fail-on error,warning --tag-display-limit 0 dist/voltar_*.deb
+# What dist and lint-dist take beyond Go; apt-get installs it as root.
+dist: PACKAGES := rpm xz-utils
+lint-dist: PACKAGES := rpm xz-utils lintian rpmlint
+
+dist: packages ## build deb, rpm and tarball for amd64 and arm64 into dist/, with SHA256SUMS
+	@rm -rf dist
+	for arch in amd64 arm64; do
+		packaging/build '$(VERSION)' dist $$arch deb rpm tarball
+	done
+	cd dist
+	sha256sum -- *.deb *.rpm *.tar.gz >SHA256SUMS
+
+lint-dist: dist ## check the packages with lintian and rpmlint
+	lintian --fail-on error,warning --tag-display-limit 0 dist/*.deb
+	rpmlint --strict --config packaging/rpm/rpmlint.toml dist/*.rpm
 
 # Where build puts what runs scripts in machines.
 MACHINE := .cache/bin/machine

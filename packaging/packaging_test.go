@@ -68,7 +68,7 @@ func testOnHost(m *testing.M) int {
 func prepare(ctx context.Context, folder string) error {
 	// The second version differs by its number alone, and is not compressed, to be there sooner.
 	const script = `set -eu
-packaging/build-deb v` + firstVersion + ` "$1"
+packaging/build ` + firstVersion + ` "$1" "$(go env GOARCH)" deb
 dpkg-deb -R "$1"/voltar_` + firstVersion + `_*.deb "$1/unpacked"
 sed -i 's/^Version: .*/Version: ` + secondVersion + `/' "$1/unpacked/DEBIAN/control"
 dpkg-deb --root-owner-group -Znone --build "$1/unpacked" "$1/voltar_` + secondVersion + `_test.deb"
