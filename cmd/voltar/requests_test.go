@@ -62,10 +62,10 @@ func TestRequestsToABucketOfManyBackups(t *testing.T) {
 
 	command(sources+sources*nights+20, "list")
 	command(sources+20, "list")
-	command(50, "prune", "--dry-run", "@directory/tree01")
+	command(20, "prune", "--dry-run", "@directory/tree01")
 	command(4*sources+10, "report", "--fleet", "--older-than", "900d")
-	command(60, "run", "--no-mail", "@directory/tree01")
-	command(60, "run", "--no-mail", "@directory/tree02")
+	command(45, "run", "--no-mail", "@directory/tree01")
+	command(45, "run", "--no-mail", "@directory/tree02")
 	command(10, "list", "@directory/tree03")
 }
 
