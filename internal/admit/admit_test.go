@@ -185,6 +185,32 @@ func TestQueueWaitsForRoom(t *testing.T) {
 	}
 }
 
+// Who needs no space begins, however many wait for some before it.
+func TestQueueLooksBehindThoseWhoWait(t *testing.T) {
+	q := New(&fakeSpace{free: 100}, 4, 0)
+	first, err := q.Join(t.Context(), Request{{"vg", 80, 4}}).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waiting []*Ticket
+	for range 3 * lookAhead {
+		waiting = append(waiting, q.Join(t.Context(), Request{{"vg", 80, 4}}))
+	}
+	thin, err := q.Join(t.Context(), Request{{}}).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	thin.Release()
+	first.Release()
+	for _, ticket := range waiting {
+		grant, err := ticket.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		grant.Release()
+	}
+}
+
 // Who gives up makes way for those behind.
 func TestQueueLetsGo(t *testing.T) {
 	q := New(&fakeSpace{free: 100}, 4, 0)
