@@ -29,7 +29,8 @@ const fleetAge = 26 * time.Hour
 func fleetFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "fleet", Usage: "report the volumes without a good backup, of all hosts that share the destinations"},
-		&cli.StringFlag{Name: "older-than", Usage: "with --fleet or --html: the newest good backup must be younger than `AGE`", DefaultText: "26h"},
+		&cli.StringFlag{Name: "older-than", DefaultText: "26h",
+			Usage: "with --fleet or --html: the newest good backup must be younger than `AGE`"},
 		&cli.StringFlag{Name: "from", Usage: "with --fleet: look only on destination `NAME`"},
 		&cli.StringSliceFlag{Name: "except",
 			Usage: "with --fleet: leave out volumes that match `PATTERN`: HOST, or HOST/VG/LV"},

@@ -80,7 +80,7 @@ func (c *checker) host() []Finding {
 		list = append(list, Finding{"tools", true, "no lvm2: only directories and dumps are backed up", ""})
 	}
 	for _, tool := range tools {
-		if !c.hasTool(tool.name) && !(directoriesAlone && tool.forVolumes()) {
+		if !c.hasTool(tool.name) && (!directoriesAlone || !tool.forVolumes()) {
 			missing[tool.pkg] = append(missing[tool.pkg], tool.name+" ("+tool.use+")")
 		}
 	}
@@ -141,7 +141,7 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 	if len(plan.Choices) == 0 {
 		return list
 	}
-	for _, pattern := range c.Unmatched(plan.Inventory.Volumes) {
+	for _, pattern := range c.Unmatched(plan.Volumes) {
 		list = append(list, Finding{"volumes", false, "the configuration's " + pattern + " matches no volume of this host",
 			"correct the pattern: `voltar volumes` lists the volumes"})
 	}
