@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"voltar/internal/store"
@@ -134,13 +135,21 @@ func use(ctx context.Context, s store.Store) error {
 	return errors.Join(err, r.Close())
 }
 
+// timeless runs a subtest whose clock stands still while anything works: a slow machine changes nothing.
+func timeless(t *testing.T, name string, test func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, test)
+	})
+}
+
 // TestAStoreThatHangsIsDown hangs each kind of call: it ends, and no later call reaches the store.
 func TestAStoreThatHangsIsDown(t *testing.T) {
 	for _, call := range []string{"usage", "create", "write", "commit", "list", "open", "read"} {
-		t.Run(call, func(t *testing.T) {
-			t.Parallel()
+		timeless(t, call, func(t *testing.T) {
 			inner := newStuck(t, call)
-			s := patient.Wrap(inner, 50*time.Millisecond)
+			s := patient.Wrap(inner, time.Minute)
 			if err := use(t.Context(), s); !errors.Is(err, store.ErrDown) {
 				t.Fatalf("a %s that hangs ended with %v", call, err)
 			}
@@ -277,10 +286,12 @@ func TestNoCallBeginsWhenItsContextIsOver(t *testing.T) {
 
 // A call of many steps has no more patience than others while it is silent: people wait for it.
 func TestASilentListingHasThePatienceOnce(t *testing.T) {
-	_, err := patient.Wrap(newStuck(t, "list"), 50*time.Millisecond).List(t.Context(), "")
-	if !errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), "does not answer for 50ms") {
-		t.Errorf("it ended with %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := patient.Wrap(newStuck(t, "list"), 50*time.Millisecond).List(t.Context(), "")
+		if !errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), "does not answer for 50ms") {
+			t.Errorf("it ended with %v", err)
+		}
+	})
 }
 
 // endless is a store whose listings go on, a step at a time, until they are given up or have so many.
@@ -312,8 +323,7 @@ func TestAListingThatGoesOnHasMore(t *testing.T) {
 		{"longer than the patience", time.Second, 50 * time.Millisecond, 40, ""},
 		{"for ever", time.Second, time.Millisecond, math.MaxInt, "not done after 5s"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
+		timeless(t, test.name, func(t *testing.T) {
 			_, err := patient.Wrap(endless{onDisk(t), test.steps, test.step}, test.patience).List(t.Context(), "")
 			if test.want == "" && err != nil ||
 				test.want != "" && (!errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), test.want)) {
@@ -461,8 +471,7 @@ func TestAStoreToWhichDataMovesIsNotDown(t *testing.T) {
 		{"hangs", 0, true},
 		{"drips", 1, true},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
+		timeless(t, test.name, func(t *testing.T) {
 			inner := &slow{Store: onDisk(t), pace: test.pace, steps: 40, step: 50 * time.Millisecond}
 			s := patient.Wrap(inner, time.Second)
 			w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
@@ -482,26 +491,28 @@ func TestAStoreToWhichDataMovesIsNotDown(t *testing.T) {
 
 // A store that gives a byte now and then answers every call in time, and would take days for a file.
 func TestAStoreThatDripsIsDown(t *testing.T) {
-	inner := &slow{Store: onDisk(t), step: 5 * time.Millisecond}
-	w, err := inner.Store.Create(t.Context(), "a/b", store.PutOptions{})
-	if err == nil {
-		_, err = w.Write(make([]byte, 64<<10))
-	}
-	if err == nil {
-		_, err = w.Commit(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := patient.Wrap(inner, 200*time.Millisecond)
-	r, err := s.Open(t.Context(), "a/b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(r); !errors.Is(err, store.ErrDown) {
-		t.Errorf("reading ended with %v", err)
-	}
-	if _, err := s.Usage(t.Context()); !errors.Is(err, store.ErrDown) {
-		t.Errorf("the next call ended with %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		inner := &slow{Store: onDisk(t), step: 5 * time.Millisecond}
+		w, err := inner.Store.Create(t.Context(), "a/b", store.PutOptions{})
+		if err == nil {
+			_, err = w.Write(make([]byte, 64<<10))
+		}
+		if err == nil {
+			_, err = w.Commit(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := patient.Wrap(inner, 200*time.Millisecond)
+		r, err := s.Open(t.Context(), "a/b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(r); !errors.Is(err, store.ErrDown) {
+			t.Errorf("reading ended with %v", err)
+		}
+		if _, err := s.Usage(t.Context()); !errors.Is(err, store.ErrDown) {
+			t.Errorf("the next call ended with %v", err)
+		}
+	})
 }
