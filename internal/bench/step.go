@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"voltar/archive"
 )
@@ -27,7 +28,7 @@ const (
 // step does one of voltar's works, as the measured process.
 func step(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) < 2 {
-		return errors.New("usage: bench step archive|two|extract|verify|list|one FOLDER [ARG...]")
+		return errors.New("usage: bench step archive|again|two|extract|verify|list|one FOLDER [ARG...]")
 	}
 	if file := os.Getenv("CPUPROFILE"); file != "" {
 		profile, err := os.Create(file)
@@ -47,6 +48,14 @@ func step(ctx context.Context, args []string, stdout io.Writer) error {
 	switch name {
 	case "archive":
 		return stepArchive(ctx, dir, rest[0], rest[1])
+	case "again":
+		return stepAgain(ctx, dir, rest[0], rest[1])
+	case "change":
+		return changeSome(dir)
+	case "change-place":
+		return changePlace(filepath.Join(dir, "file"))
+	case "join":
+		return joinFiles(dir, rest[0])
 	case "extract":
 		return stepExtract(ctx, dir, rest[0])
 	case "verify":
@@ -92,6 +101,7 @@ func archiveTo(ctx context.Context, dir, tree string, opts archive.TreeOptions) 
 	if err != nil {
 		return errors.Join(err, out.close())
 	}
+	opts.Made = archive.DayOf(time.Now())
 	stats, err := archive.WriteTree(ctx, root, out, index, opts)
 	if err := errors.Join(err, out.close(), index.close()); err != nil {
 		return err

@@ -33,7 +33,7 @@ func (b *bench) tasks() []*task {
 	tree, sample := quote(b.tree), quote(b.sample)
 	tarOne := quote("./" + b.sample)
 	tarAlone := shell("tar -C %s -cf - . | cat >/dev/null", tree)
-	return []*task{
+	return append([]*task{
 		{group: "archive", name: "tar alone (into a pipe)", before: [][]string{tarAlone}, argv: tarAlone}, // the first to read it
 		{group: "archive", name: "voltar default", base: true, before: [][]string{fresh("v")}, result: "v",
 			argv: b.step("archive", "v", b.tree, "default")},
@@ -81,7 +81,7 @@ func (b *bench) tasks() []*task {
 		{group: "one file", name: "restic dump", needs: "restic",
 			argv: shell("restic dump -q -r restic latest %s", quote(filepath.Join("/", b.sample)))},
 		{group: "one file", name: "borg extract", needs: "borg", argv: shell("borg extract --stdout borg::a %s", sample)},
-	}
+	}, b.secondNights()...)
 }
 
 // levelTasks archives at every level.

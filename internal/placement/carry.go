@@ -21,7 +21,7 @@ import (
 )
 
 // Carry is the earlier backup of a source of which unchanged members are carried over into the one that is being made: the
-// newest good one on the first destination that is a folder and is not encrypted. All destinations get the same bytes.
+// newest good one that is not encrypted, on the first destination that is a folder and has one. All destinations get the same bytes.
 type Carry struct {
 	target    *Target
 	entry     catalog.Entry
