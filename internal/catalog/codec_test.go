@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -23,7 +24,7 @@ func full() *Manifest {
 	m.Table = &Table{Label: "gpt", ID: "6D3D1F2C-0000-4000-8000-000000000001", SectorBytes: 512}
 	sums := m.Files[0]
 	m.Files = nil
-	for _, name := range []string{"v.p1.tar.gz", "v.p1.index.gz", "v.p1.boot.gz", "v.boot.gz", "v.sfdisk", "v.checksum",
+	for _, name := range []string{"v.p1.tar.gz", "v.p1.index.gz", "v.p1.boot.gz", "v.boot.gz", "v.p3.img.gz", "v.p3.members.gz", "v.sfdisk", "v.checksum",
 		RecipeName} {
 		sums.Name = name
 		m.Files = append(m.Files, sums)
@@ -41,9 +42,21 @@ func full() *Manifest {
 			Filesystem: &Filesystem{Type: "ext4", UUID: "f", Label: "l", BlockBytes: 4096, Mkfs: [][]string{{"mke2fs", "DEVICE"}},
 				MkfsEnv: []string{"MKE2FS_CONFIG=/dev/null"}, Params: map[string]string{"Inode count": "16"}}},
 		{Name: "p2", Number: 2, OffsetBytes: 1<<20 + 1<<29, SizeBytes: 1 << 20, State: StateExcluded, Reason: "rule"},
+		{Name: "p3", Number: 3, OffsetBytes: 1 << 30, SizeBytes: 1 << 20, State: StateImage, Archive: "v.p3.img.gz", Members: "v.p3.members.gz",
+			Carried: &Carried{From: "vg/v@2026-11-19T010001Z", Members: 3, Bytes: 30, NewMembers: 1, NewBytes: 10}},
 	}
 	m.Warnings = []string{"w"}
 	return m
+}
+
+// Every file that a manifest names has the name of an encrypted one where the backup is encrypted.
+func TestEncryptedManifestNamesEncryptedFiles(t *testing.T) {
+	m := full()
+	m.Files = nil
+	text, err := json.Marshal(m.Encrypted("age-encryption.org/v1", []string{"age1one"}))
+	if err != nil || bytes.Contains(text, []byte(`.gz"`)) || !bytes.Contains(text, []byte(`"v.p3.members.gz.age"`)) {
+		t.Errorf("%s, %v", text, err)
+	}
 }
 
 func TestGoldenManifest(t *testing.T) {

@@ -12,7 +12,7 @@ func TestNames(t *testing.T) {
 	plain, secret := NamesOf(VolumeRef("vg", "v"), false), NamesOf(VolumeRef("vg", "v"), true)
 	for got, want := range map[string]string{
 		plain.Archive("p1"): "v.p1.tar.gz", plain.Archive(""): "v.tar.gz", plain.Index("p1"): "v.p1.index.gz",
-		plain.Image("p3"): "v.p3.img.gz", plain.Boot(): "v.boot.gz", plain.BootArea("p1"): "v.p1.boot.gz",
+		plain.Image("p3"): "v.p3.img.gz", plain.Members("p3"): "v.p3.members.gz", plain.Boot(): "v.boot.gz", plain.BootArea("p1"): "v.p1.boot.gz",
 		plain.Table(): "v.sfdisk", plain.Dump("mysql"): "v.mysql.dump.gz", plain.Dump(""): "v.dump.gz",
 		plain.Checksum(): "v.checksum", secret.Archive("p1"): "v.p1.tar.gz.age", secret.Checksum(): "v.checksum",
 	} {
