@@ -41,7 +41,7 @@ ONLY :=
 
 .PHONY: help setup packages kernel build deb dist lint-dist lab demo fmt lint test test-host test-lab test-slow test-boot \
 	test-faults test-mutations fuzz fuzz-long pictures clean \
-	bench bench-peers bench-levels bench-scale bench-s3 bench-origin profile FORCE
+	bench bench-peers bench-levels bench-scale bench-s3 bench-night bench-origin profile FORCE
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -168,6 +168,12 @@ bench-s3: build $(S3_SERVERS) .cache/bin/bench ## upload a stream to S3 servers 
 			echo 'bench-s3: rclone cannot be installed, and is left out' >&2
 	fi
 	.cache/bin/bench -rounds '$(ROUNDS)' -s3 '$(SIZE)' -only '$(ONLY)'
+
+# For bench-night: how many volumes, night after night.
+VOLUMES := 60 240 1000
+
+bench-night: build $(MACHINE) ## nights of more and more volumes, with an lvm2 that costs nothing, in a throw-away machine (VOLUMES="60 240 1000")
+	@$(MACHINE) -disk 64MiB -memory 3GiB internal/bench/night.sh '/host$(CURDIR)/$(PROGRAM)' $(VOLUMES)
 
 bench-origin: .cache/bin/bench ## measure what snapshots cost whoever writes to a volume, in a throw-away machine
 	.cache/bin/bench -origin

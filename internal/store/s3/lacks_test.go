@@ -332,7 +332,7 @@ func TestAServerThatHangsIsAskedOnce(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(ended) })
-	const patience = 300 * time.Millisecond
+	const patience = 3 * time.Second
 	s := openStore(t, Options{Endpoint: server.URL, Bucket: "bucket", PathStyle: true, Credentials: Credentials{AccessKey: "k", SecretKey: "s"},
 		Timeout: patience, RetryFor: patience})
 	if _, err := s.Folders(t.Context(), "h"); !errors.Is(err, store.ErrUnreachable) {
