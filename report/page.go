@@ -176,7 +176,8 @@ func newPageView(p Page) pageView {
 		Several: len(hosts) > 1, Legend: fmt.Sprintf("the %d nights to %s", PageNights, p.Made.In(loc).Format("2006-01-02")),
 	}
 	sum := sha256.Sum256([]byte(pageScript))
-	v.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	v.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; " +
+		"script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	shown := volumes[:min(len(volumes), pageRows)]
 	if more := len(volumes) - len(shown); more > 0 {
 		v.More = plural(int64(more), "more volume") + ", none of them worse than those that are shown"

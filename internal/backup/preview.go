@@ -72,7 +72,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 	plan := chosen.plan
 	p := &Preview{Sources: []PreviewSource{}}
 	if chosen.looked {
-		p.Known = plan.Inventory.Volumes
+		p.Known = plan.Volumes
 	}
 	for _, s := range chosen.sources {
 		p.Sources = append(p.Sources, previewSource(s))
