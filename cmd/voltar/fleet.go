@@ -15,6 +15,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/history"
 	"voltar/internal/say"
 	"voltar/internal/setup"
 	"voltar/internal/statuspage"
@@ -99,13 +100,25 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	if err != nil {
 		return err
 	}
+	runs, err := s.Past().List(0)
+	if err != nil {
+		s.Log.Warn("the history cannot be read completely", "err", err)
+	}
+	lines := catalog.Fleet(a.now(), o.olderThan, found)
+	empty, without := absences(s.Host, stores, runs, found, failed)
+	failed = append(failed, empty...)
+	if here := (catalog.FleetLine{Host: s.Host, AgeSeconds: -1, Late: true}); len(without) > 0 && !excepted(here, o.except) {
+		failed = append(failed, without...)
+		if !slices.ContainsFunc(lines, func(l catalog.FleetLine) bool { return l.Host == s.Host }) {
+			lines = slices.Insert(lines, 0, here)
+		}
+	}
 	for _, err := range failed {
 		say.Log(s.Log.Error, err)
 	}
-	lines := catalog.Fleet(a.now(), o.olderThan, found)
 	lines = slices.DeleteFunc(lines, func(l catalog.FleetLine) bool { return excepted(l, o.except) })
 	if o.html != "" {
-		err = a.writeFleetPage(s, o, lines, found, failed)
+		err = a.writeFleetPage(s, o, lines, found, failed, runs)
 	}
 	switch {
 	case err != nil:
@@ -114,18 +127,44 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	case o.html == "":
 		err = a.printFleet(lines, o.olderThan)
 	}
-	if err == nil && (len(failed) > 0 || slices.ContainsFunc(lines, func(l catalog.FleetLine) bool { return l.Late })) {
+	if err == nil && (len(failed) > 0 || len(lines) == 0 || slices.ContainsFunc(lines, func(l catalog.FleetLine) bool { return l.Late })) {
 		err = exitWith(exitAttention)
 	}
 	return err
 }
 
-// writeFleetPage writes the status page of all hosts.
-func (a *app) writeFleetPage(s *setup.Setup, o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error) error {
-	runs, err := a.delivery(s).Past().List(0)
-	if err != nil {
-		s.Log.Warn("the history cannot be read completely", "err", err)
+// absences says of each destination that answers whether it holds no host at all, and whether it is without this host,
+// which has made backups there. An empty disk in place of the right one has nothing that is late.
+func absences(host string, stores []setup.Destination, runs []report.Run, found []catalog.Listed, failed []error) (empty, without []error) {
+	for _, d := range setup.Named(stores) {
+		silent := slices.ContainsFunc(failed, func(err error) bool {
+			var e *catalog.NoAnswerError
+			return errors.As(err, &e) && e.Destination == d.Name
+		})
+		if silent {
+			continue
+		}
+		var hosts []string
+		for _, l := range found {
+			if l.Destination == d.Name {
+				hosts = append(hosts, l.Host)
+			}
+		}
+		if len(hosts) == 0 {
+			empty = append(empty, say.WithHint(fmt.Errorf("destination %s: there is no host on it: %s", d.Name, d.Store),
+				"is the right disk mounted there, or the right bucket named?"))
+		}
+		if last, ok := history.LastAt(runs, host, d.Store.String()); ok && !slices.Contains(hosts, host) {
+			without = append(without, fmt.Errorf("destination %s: the backups of %s are missing: its run of %s made some there",
+				d.Name, host, shortTime(last)))
+		}
 	}
+	return empty, without
+}
+
+// writeFleetPage writes the status page of all hosts.
+func (a *app) writeFleetPage(s *setup.Setup, o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error,
+	runs []report.Run) error {
 	page, err := report.StatusPage(statuspage.Fleet(lines, found, failed, statuspage.ProofOf(s.Host, runs), a.now(), o.olderThan, time.Local))
 	if err != nil {
 		return err
@@ -166,6 +205,10 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, cmp.Or(l.Volume, "-"), good, age, on, fleetNote(l))
 	}
 	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(lines) == 0 {
+		_, err := say.Printf(a.stdout, "There is no volume to tell of.\n")
 		return err
 	}
 	if late == 0 {

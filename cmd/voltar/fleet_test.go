@@ -10,6 +10,9 @@ import (
 
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
+	"voltar/internal/durable"
+	"voltar/internal/history"
+	"voltar/report"
 )
 
 // newFleet returns a site whose two destinations hold the backups of three hosts.
@@ -138,6 +141,46 @@ func TestFleet(t *testing.T) {
 	}
 	if code, _, errs := fleet(t, "--from", "far"); code != exitNothing || !strings.Contains(errs, "destination far") {
 		t.Errorf("with nothing to ask: %d %s", code, errs)
+	}
+}
+
+// An empty disk in place of the right one is no fleet that is well.
+func TestFleetOnEmptyDisk(t *testing.T) {
+	s := newSite(t, "")
+	if err := os.MkdirAll(s.backups, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	fleet := func(want string, args ...string) {
+		t.Helper()
+		code, out, errs := voltarAt(t, browsetest.Night.Add(30*time.Hour), append([]string{"report", "--fleet", "--config", s.config}, args...)...)
+		if code != exitAttention || !strings.Contains(errs, "destination disk: there is no host on it: "+s.backups) || strings.Contains(out, "All 0") {
+			t.Errorf("%q: %d\n%s\n%s", args, code, out, errs)
+		}
+		if !strings.Contains(out+errs, want) {
+			t.Errorf("%q: no %q in\n%s\n%s", args, want, out, errs)
+		}
+	}
+	fleet("There is no volume to tell of.")
+	fleet("There is no volume to tell of.", "--except", "another")
+
+	past := report.Run{ID: "past", Host: browsetest.Host, Command: "run", Started: browsetest.Night, Ended: browsetest.Night,
+		Destinations: []report.Destination{{Name: "disk", Where: s.backups}},
+		Volumes:      []report.Volume{{Name: "vg/lv", Status: report.VolumeOK, Copies: []report.Copy{{Destination: "disk", Path: "vg/lv"}}}}}
+	if err := history.New(filepath.Join(s.dir, "state", "history"), durable.Host(nil), time.Now).Save(past); err != nil {
+		t.Fatal(err)
+	}
+	missing := "the backups of volume-host are missing: its run of " + shortTime(browsetest.Night)
+	fleet(missing)
+	fleet("volume-host  -       none")
+	fleet("There is no volume to tell of.", "--except", browsetest.Host)
+
+	// Another host's backups there hide nothing.
+	if err := catalog.Claim(t.Context(), browsetest.Open(t, s.backups), catalog.Host{Name: "another", MachineID: "other"}, browsetest.Night); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := voltarAt(t, browsetest.Night, "report", "--fleet", "--except", "another", "--config", s.config)
+	if code != exitAttention || !strings.Contains(errs, missing) || strings.Contains(errs, "no host") || !strings.Contains(out, "1 of 1 volume, on 1 of 1 host") {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
 	}
 }
 

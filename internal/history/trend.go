@@ -58,6 +58,30 @@ func OfCommand(runs []report.Run, command string) []report.Run {
 	return same
 }
 
+// LastAt tells when the latest run of a host began that made a backup at a place, which is what Where of a destination says.
+func LastAt(runs []report.Run, host, where string) (began time.Time, ok bool) {
+	for _, run := range OfCommand(runs, backupCommand) {
+		if run.Host == host && run.Started.After(began) && madeAt(run, where) {
+			began, ok = run.Started, true
+		}
+	}
+	return began, ok
+}
+
+// madeAt says that a run made a backup at a place.
+func madeAt(run report.Run, where string) bool {
+	for _, v := range run.Volumes {
+		for _, c := range v.Copies {
+			if c.Error == nil && c.Path != "" && slices.ContainsFunc(run.Destinations, func(d report.Destination) bool {
+				return d.Name == c.Destination && d.Where == where
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // NoteProofs enters into a report what earlier runs know of its volumes: when a backup of each was last verified, restored and
 // found damaged, on one of the destinations that the run wrote to; and of one that is not good, where no destination could be
 // asked, when it last had a good backup.
