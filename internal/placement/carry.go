@@ -70,7 +70,9 @@ func (e *Earlier) Close() error { return e.file.Close() }
 func (c *Carry) Open(ctx context.Context, extent string, state catalog.State, level archive.Level) *Earlier {
 	earlier, err := c.open(ctx, extent, state, level)
 	if err != nil {
-		c.failed(err)
+		if ctx.Err() == nil { // whoever ended the backup knows why
+			c.failed(err)
+		}
 		return nil
 	}
 	return earlier
@@ -131,8 +133,7 @@ func (c *Carry) read(
 	return previous, nil
 }
 
-// failed notes why something could not be carried over. What rotted makes the earlier backup a damaged one, from the first
-// find on.
+// failed notes why a member, or a whole archive, was not carried over. The first rotten member marks the earlier backup damaged.
 func (c *Carry) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,8 +144,8 @@ func (c *Carry) failed(err error) {
 		c.markDamaged(err)
 	case !rotten && len(c.problems) == 0:
 		c.problems = append(c.problems, *report.ProblemOf(say.WithHint(
-			fmt.Errorf("nothing could be taken over from %s on %s, all was compressed anew: %w", c.From(), c.target.Name, err),
-			"the backup is as good as any; this one took longer")))
+			fmt.Errorf("not all that is unchanged could be taken over from %s on %s: %w", c.From(), c.target.Name, err),
+			"this backup is complete; it only took longer")))
 	}
 }
 
@@ -155,7 +156,7 @@ func (c *Carry) markDamaged(found error) {
 	c.problems = append(c.problems, report.Problem{
 		Message: fmt.Sprintf("%s on %s is damaged: %v. It does not count as good any more; tonight's backup has that part anew, from the source",
 			c.From(), t.Name, found),
-		Hint: fmt.Sprintf("look after the destination's disk; `voltar verify %s` says what is lost", c.From()),
+		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", c.From()),
 	})
 	if t.run.MarkDamaged == nil {
 		return
