@@ -193,7 +193,7 @@ func TestWhatCannotBeReadIsNotCarried(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := s.night(t, 1)
-	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "all was compressed anew") || len(s.marked) != 0 || v.Carried != nil {
+	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "could be taken over from") || len(s.marked) != 0 || v.Carried != nil {
 		t.Errorf("%+v; %+v; marked %q", v.Warnings, v.Carried, s.marked)
 	}
 }
