@@ -24,7 +24,12 @@ func newStore(t *testing.T) *disk.Store {
 
 func openStoreAt(t *testing.T, dir string) *disk.Store {
 	t.Helper()
-	s, err := disk.Open(disk.Options{Path: dir})
+	return openStoreWhen(t, dir, func() time.Time { return time.Now().Add(time.Hour) }) // what was just written has stood for long
+}
+
+func openStoreWhen(t *testing.T, dir string, now func() time.Time) *disk.Store {
+	t.Helper()
+	s, err := disk.Open(disk.Options{Path: dir, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

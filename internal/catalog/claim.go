@@ -48,7 +48,7 @@ func (d *Draft) claim(ctx context.Context, run string) (err error) {
 		return err
 	}
 	err = writeFirst(ctx, d.store, d.key(ClaimName), d.mark, store.PutOptions{Tags: d.tags})
-	// Whoever gives the folder up at that moment sweeps it, and what is being written there goes with the rest.
+	// Whoever gives the folder up now sweeps it, and our unfinished claim goes with it.
 	if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotExist) {
 		return ErrTaken
 	}

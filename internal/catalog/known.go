@@ -27,11 +27,11 @@ import (
 
 // Known remembers what manifests said, in a folder of this host that may be removed at any time. A manifest is taken for the
 // one that was read while the listing of its folder shows it, and the signature without which it would not have been read, by
-// the same marks. Of what cannot be used nothing is remembered: it is read again.
+// the same marks. Whatever the memory cannot use is read again.
 //
 // There is a file for each host in each store, and for whose signatures count: a line that says so, a line for each backup in
-// JSON, and a line with the SHA-256 of all before. It appears whole or not at all; of two who write, the last one's stays. What
-// cannot be read or written costs requests and nothing else.
+// JSON, and a line with the SHA-256 of all before. It appears whole or not at all. If two processes write it, the later file
+// stays. A file that cannot be read or written costs requests, nothing else.
 type Known struct {
 	dir string
 	log *slog.Logger
@@ -114,7 +114,7 @@ func (k *Known) recall(s store.Store, host string) *recalled {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		clear(r.entries)
-		k.tell("what is remembered of manifests cannot be used: they are read again", err)
+		k.tell("cannot use the remembered manifests, reading them again", err)
 	}
 	return r
 }
@@ -145,12 +145,10 @@ func (r *recalled) readFile() (_ []byte, err error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKnownBytes {
-		return nil, fmt.Errorf("%s is no file of at most %s", r.path(), say.Size(maxKnownBytes))
+		return nil, fmt.Errorf("%s is not a regular file of at most %s", r.path(), say.Size(maxKnownBytes))
 	}
 	if now := time.Now(); now.Sub(info.ModTime()) > usedAfter {
-		if err := os.Chtimes(r.path(), now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
+		_ = os.Chtimes(r.path(), now, now) // another's file, or a read-only filesystem: only which files go first hangs on it
 	}
 	return io.ReadAll(io.LimitReader(file, maxKnownBytes))
 }
@@ -258,8 +256,8 @@ func (r *recalled) look(ref Ref, there []candidate) {
 	}
 }
 
-// keep writes what is to be remembered where that has changed. What is no longer there is forgotten: of the sources that were
-// looked at, and when all were, of the others, too.
+// keep writes the memory if it changed. It drops backups that are gone from the sources listed; with all, also sources that are
+// gone.
 func (r *recalled) keep(all bool) {
 	if r == nil {
 		return
@@ -275,7 +273,7 @@ func (r *recalled) keep(all bool) {
 		return
 	}
 	if err := r.write(); err != nil {
-		r.known.tell("what manifests say is not remembered", err)
+		r.known.tell("cannot remember the manifests", err)
 	}
 }
 

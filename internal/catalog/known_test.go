@@ -141,6 +141,9 @@ func TestAnotherManifestIsReadAgain(t *testing.T) {
 		if err := os.Rename(to, name); err != nil {
 			t.Fatal(err)
 		}
+		for changedAt(t, name) == info.Sys().(*syscall.Stat_t).Ctim { // all was within one tick of the filesystem's clock
+			check(t, os.Chtimes(name, info.ModTime(), info.ModTime()))
+		}
 	}
 	changed := func(text []byte) []byte {
 		return bytes.Replace(text, []byte(testRun), []byte("20991231T010001Z-ffffff"), 1)
@@ -164,6 +167,74 @@ func TestAnotherManifestIsReadAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// changedAt is the time of the last change of any kind.
+func changedAt(t *testing.T, name string) syscall.Timespec {
+	t.Helper()
+	var stat syscall.Stat_t
+	check(t, syscall.Stat(name, &stat))
+	return stat.Ctim
+}
+
+// A young manifest has no mark: what is written in its place within a tick of the clock is read all the same.
+func TestYoungManifestsAreReadAgain(t *testing.T) {
+	s := newReadCounter(openStoreWhen(t, t.TempDir(), func() time.Time { return time.Unix(0, 0) }))
+	add(t, s, volume("v"), night)
+	k, log := knownIn(t, t.TempDir())
+	for round := range 2 {
+		s.taken()
+		listWith(t, s, k, Filter{})
+		if got := s.taken(); len(got) != 1 {
+			t.Errorf("round %d: read %q", round, got)
+		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("it logs %s", log)
+	}
+}
+
+// A backup whose folder cannot be looked into is one that cannot be read. The others are listed, and what is known stays known.
+func TestAFolderThatCannotBeLookedIntoIsOneUnreadable(t *testing.T) {
+	s := newStore(t)
+	for n := range 3 {
+		add(t, s, volume("v"), night.Add(time.Duration(n)*time.Hour))
+	}
+	broken := FormatTime(night.Add(time.Hour))
+	k, _ := knownIn(t, t.TempDir())
+	for _, known := range []*Known{nil, k} {
+		listWith(t, s, known, Filter{})
+		blind := blindTo{faulty{s, func(op, key string) error {
+			if (op == "open" || op == "list") && strings.Contains(key, broken) {
+				return errBroken
+			}
+			return nil
+		}}, broken}
+		l := listWith(t, blind, known, Filter{})
+		if len(l.Backups) != 2 || len(l.Unreadable) != 1 || !errors.Is(l.Unreadable[0].Err, errBroken) || len(l.Unfinished) > 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+	counted := newReadCounter(s)
+	if listWith(t, counted, k, Filter{}); len(counted.taken()) > 0 {
+		t.Error("what was known is read again")
+	}
+}
+
+// blindTo is a store that cannot look into a folder.
+type blindTo struct {
+	faulty
+	folder string
+}
+
+func (b blindTo) Look(ctx context.Context, prefix string, names ...string) ([]store.Folder, error) {
+	folders, err := b.faulty.Look(ctx, prefix, names...)
+	for i := range folders {
+		if folders[i].Name == b.folder {
+			folders[i] = store.Folder{Name: b.folder, Err: errBroken}
+		}
+	}
+	return folders, err
 }
 
 func readFile(t *testing.T, name string) string {

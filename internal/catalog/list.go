@@ -172,7 +172,7 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 			l.unknown(path.Join(folder, f.Name))
 			continue
 		}
-		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: !few, marks: marksAmong(f.Objects)})
+		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: !few && f.Err == nil, marks: marksAmong(f.Objects)})
 	}
 	slices.SortFunc(list, func(a, b candidate) int { return b.id.Time.Compare(a.id.Time) })
 	l.known.look(ref, list)
@@ -204,12 +204,12 @@ func (l *lister) readNewest(ctx context.Context, candidates []candidate) error {
 	return nil
 }
 
-// read reads one backup, or remembers it. With files, those of a good one are looked after.
+// read reads one backup or takes it from memory. With files, it also compares the files of a good one.
 func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, err error) {
 	folder := c.id.Path(l.listing.Host)
 	if files || !c.seen && l.known != nil {
 		if c.files, err = l.store.List(ctx, folder); err != nil {
-			return e, fmt.Errorf("look after the files of %s in %s: %w", c.id, l.store, err)
+			return e, fmt.Errorf("compare the files of %s in %s: %w", c.id, l.store, err)
 		}
 		c.seen, c.marks = true, marksAmong(c.files)
 	}

@@ -278,8 +278,8 @@ func (x *Stock) SizeBytes() int64 {
 }
 
 // MarkLacking marks the backups of a source as damaged that count as good and whose files the store does not hold, each of
-// its size, and returns them; from then on they are not good in the stock. Of the newest good one the manifest is read, too, where
-// it was only remembered. The store is only read: one request for each name that the source had, and one for that manifest.
+// its size, and returns them; from then on they are not good in the stock. It also reads the manifest of the newest good backup,
+// if that was only remembered. The store is only read: one request for each name that the source had, and one for that manifest.
 func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
 	entries := x.History(identity)
 	listed := map[Ref]map[string][]store.Object{} // by the time in their path
@@ -291,7 +291,7 @@ func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identit
 		byTime, isListed := listed[e.ID.Ref]
 		if !isListed {
 			if byTime, err = filesByTime(ctx, s, x.Host, e.ID.Ref); err != nil {
-				return lacking, fmt.Errorf("look after the files of %s in %s: %w", e.ID.Ref, s, err)
+				return lacking, fmt.Errorf("compare the files of %s in %s: %w", e.ID.Ref, s, err)
 			}
 			listed[e.ID.Ref] = byTime
 		}

@@ -412,7 +412,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// Of what may be there after all nothing is forgotten.
+// Nothing is forgotten while its volume may still exist.
 func TestForgetInDoubt(t *testing.T) {
 	for name, test := range map[string]struct {
 		present Present

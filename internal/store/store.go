@@ -62,6 +62,7 @@ type Object struct {
 type Folder struct {
 	Name    string
 	Objects []Object
+	Err     error // why there may be more objects: the store could not look at one of them
 }
 
 // PutOptions say what is known of an object before it is written.
@@ -128,7 +129,7 @@ type Store interface {
 	// them or not; one that others made under a name that no key can have is not.
 	Folders(ctx context.Context, prefix string) ([]string, error)
 	// Look yields the folders directly below a prefix, as Folders does, each with those of the objects directly in it that
-	// have one of some names.
+	// have one of some names. A folder that cannot be looked into says so itself; the others are there.
 	Look(ctx context.Context, prefix string, names ...string) ([]Folder, error)
 	// Delete removes an object, durably, and the folders that it leaves empty. One that is not there is no error.
 	Delete(ctx context.Context, key string) error

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -43,6 +44,9 @@ type Options struct {
 	RequireMount string
 	Run          string        // becomes part of temporary names; may be ""
 	Fault        durable.Fault // of tests; nil in production
+	// Now is the clock of the host, by which files are young; nil is time.Now. Tests set it ahead where they need marks of files
+	// that they have just written.
+	Now func() time.Time
 }
 
 // Store is a folder. It implements store.Store.
@@ -53,6 +57,7 @@ type Store struct {
 	root         *os.Root
 	files        *durable.FS
 	mounted      func(path string) (bool, error)
+	now          func() time.Time
 }
 
 var _ store.Store = (*Store)(nil)
@@ -66,7 +71,10 @@ func open(opts Options, mounted func(path string) (bool, error)) (*Store, error)
 	if !filepath.IsAbs(opts.Path) {
 		return nil, fmt.Errorf("open destination %q: its path must be absolute", opts.Path)
 	}
-	s := &Store{path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, mounted: mounted}
+	s := &Store{path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, mounted: mounted, now: opts.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	if err := s.openRoot(opts.Fault); err != nil {
 		return nil, fmt.Errorf("open destination %s: %w", s.path, err)
 	}
@@ -190,6 +198,10 @@ func (s *Store) create(key string, ifAbsent bool) (*durable.File, error) {
 	return s.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true, Exclusive: ifAbsent})
 }
 
+// settled is for how long a file must have stood before it is known again by its times: the clocks of filesystems move in ticks of up
+// to 10 ms, and what is written into it within one tick leaves its times as they are.
+const settled = 2 * time.Second
+
 // Open opens an object for reading; see store.Store.
 func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 	if err := s.check(ctx, key); err != nil {
@@ -199,11 +211,12 @@ func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 	if err != nil {
 		return nil, s.wrap("open", key, err)
 	}
+	now := s.now()
 	info, err := file.Stat()
 	if err != nil {
 		return nil, s.wrap("open", key, errors.Join(err, file.Close()))
 	}
-	return &reader{ctx: ctx, file: file, size: info.Size(), mark: markOf(info)}, nil
+	return &reader{ctx: ctx, file: file, size: info.Size(), mark: settledMark(info, now)}, nil
 }
 
 // open opens a file in its folder, which is looked up once.
@@ -310,21 +323,26 @@ func (s *Store) look(ctx context.Context, prefix string, names []string) (folder
 		if !entry.IsDir() || store.CheckKey(key) != nil {
 			continue
 		}
-		folder := store.Folder{Name: entry.Name()}
-		for _, name := range names {
-			info, err := above.Lstat(path.Join(entry.Name(), name))
-			switch {
-			case isNotExist(err) || err == nil && !info.Mode().IsRegular():
-			case err != nil:
-				return nil, err
-			default:
-				folder.Objects = append(folder.Objects, object(path.Join(key, name), info))
-			}
-		}
-		folders = append(folders, folder)
+		folders = append(folders, s.lookInto(above, key, names))
 	}
 	slices.SortFunc(folders, func(a, b store.Folder) int { return cmp.Compare(a.Name, b.Name) })
 	return folders, nil
+}
+
+// lookInto looks at some objects of the folder of a key.
+func (s *Store) lookInto(above *os.Root, key string, names []string) store.Folder {
+	folder := store.Folder{Name: path.Base(key)}
+	for _, name := range names {
+		info, err := above.Lstat(path.Join(folder.Name, name))
+		switch {
+		case isNotExist(err) || err == nil && !info.Mode().IsRegular():
+		case err != nil: // of a bad sector, say: the other folders are as good as ever
+			folder.Err = errors.Join(folder.Err, s.wrap("look at", path.Join(key, name), err))
+		default:
+			folder.Objects = append(folder.Objects, object(path.Join(key, name), info))
+		}
+	}
+	return folder
 }
 
 // Delete removes an object; see store.Store.
@@ -584,6 +602,15 @@ func markOf(info fs.FileInfo) string {
 		mark = strconv.AppendInt(append(mark, '-'), t.Nano(), 36)
 	}
 	return string(mark)
+}
+
+// settledMark is the mark of a file by which it is known again, or "" of one that was changed just now, or in the future.
+func settledMark(info fs.FileInfo, now time.Time) string {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || now.Sub(time.Unix(stat.Ctim.Unix())) < settled {
+		return ""
+	}
+	return markOf(info)
 }
 
 // isNotExist takes a file in the place of a folder for the same thing: what is below it is not there.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"voltar/internal/durable"
 	"voltar/internal/say"
@@ -34,8 +35,58 @@ func mustOpen(t *testing.T, opts Options) *Store {
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
-		return mustOpen(t, Options{Path: filepath.Join(t.TempDir(), "backups"), Run: "20261120T010001Z-3f9a0c"})
+		later := func() time.Time { return time.Now().Add(time.Hour) } // what was just written has stood for long
+		return mustOpen(t, Options{Path: filepath.Join(t.TempDir(), "backups"), Run: "20261120T010001Z-3f9a0c", Now: later})
 	})
+}
+
+// A file whose last change may be of the same tick as the next one has no mark, so its successor is never mistaken for it.
+func TestYoungFilesHaveNoMark(t *testing.T) {
+	var now time.Time
+	s := mustOpen(t, Options{Path: t.TempDir(), Now: func() time.Time { return now }})
+	if err := put(s, "h/a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(s.String(), "h/a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix())
+	for age, young := range map[time.Duration]bool{-time.Hour: true, -1: true, 0: true, settled - 1: true, settled: false, time.Hour: false} {
+		now = changed.Add(age)
+		r, err := s.Open(t.Context(), "h/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if marks := r.(store.Marked).Marks(); len(marks) != 1 || (marks[0] == "") != young {
+			t.Errorf("at the age of %v it has the marks %q", age, marks)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A folder that cannot be looked into hides no other.
+func TestLookIntoAFolderThatCannotBeRead(t *testing.T) {
+	s := mustOpen(t, Options{Path: t.TempDir()})
+	for _, key := range []string{"h/a/m", "h/b/m", "h/c/m"} {
+		if err := put(s, key, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("loop", filepath.Join(s.String(), "h/b/loop")); err != nil {
+		t.Fatal(err)
+	}
+	folders, err := s.Look(t.Context(), "h", "m", "loop/m")
+	if err != nil || len(folders) != 3 {
+		t.Fatalf("%+v, %v", folders, err)
+	}
+	for _, f := range folders {
+		if broken := f.Name == "b"; errors.Is(f.Err, syscall.ELOOP) != broken || (f.Err != nil) != broken || len(f.Objects) != 1 {
+			t.Errorf("%+v", f)
+		}
+	}
 }
 
 // put writes one object.

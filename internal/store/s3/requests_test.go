@@ -114,7 +114,7 @@ func TestAnAnswerWithoutASumIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Of an object that has just been written, nothing is known by which it could be taken for the one that follows.
+// A young object has no mark, so its successor is never mistaken for it.
 func TestYoungObjectsHaveNoMark(t *testing.T) {
 	server := s3test.Start(t, s3test.MinIO)
 	server.Make(t, "bucket", s3test.Bucket{})
