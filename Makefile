@@ -47,7 +47,7 @@ help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## build the static program ./voltar
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(PROGRAM) ./cmd/voltar
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(PROGRAM) ./cmd/voltar
 
 test: setup lint test-host test-lab ## set up and check everything that is quick to check, the demo too
 
@@ -122,14 +122,14 @@ SYSTEMD :=
 
 $(MACHINE): FORCE
 	@mkdir -p $(@D)
-	CGO_ENABLED=0 go build -trimpath -o $@ ./internal/lab/machine
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $@ ./internal/lab/machine
 
 lab: kernel $(MACHINE) ## run a shell script as root in a throw-away machine (SCRIPT=file ARGS= DISK=2GiB MODULES= SHARE=folder SYSTEMD=1)
 	@$(MACHINE) $(if $(DISK),-disk '$(DISK)') $(if $(MEMORY),-memory '$(MEMORY)') $(if $(MODULES),-modules '$(MODULES)') \
 		$(if $(SHARE),-share '$(SHARE)') $(if $(SYSTEMD),-systemd) '$(or $(SCRIPT),$(error which script? make lab SCRIPT=file))' $(ARGS)
 
 demo: kernel build $(DEMO_SERVER) $(MACHINE) ## two nights on real volumes in a throw-away machine; leaves demo/
-	CGO_ENABLED=0 go build -trimpath -o .cache/bin/demo-mail ./internal/lab/demo
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o .cache/bin/demo-mail ./internal/lab/demo
 	rm -rf demo
 	$(MACHINE) -disk 3GiB -memory 3GiB -share demo internal/lab/demo/demo.sh \
 		'/host$(CURDIR)/$(PROGRAM)' '/host$(CURDIR)/$(DEMO_SERVER)' '/host$(CURDIR)/.cache/bin/demo-mail'
@@ -142,7 +142,7 @@ $(S3_SERVERS):
 
 .cache/bin/bench: FORCE
 	@mkdir -p $(@D)
-	CGO_ENABLED=0 go build -trimpath -o $@ ./internal/bench
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $@ ./internal/bench
 FORCE:
 
 bench: bench-peers .cache/bin/bench ## measure voltar beside others (TREE=folder ROUNDS=5 ONLY='extract: .*')

@@ -57,7 +57,7 @@ func describe(p *cmdline.Program) helpDocument {
 func (a *app) completionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "completion", Usage: "print the completion of a shell", ArgsUsage: "bash|zsh|fish",
-		Description: "Completes commands, flags, volumes, backups, destinations and more. The Debian package installs it.",
+		Description: "Completes commands, flags, volumes, backups, destinations and more. The packages install it.",
 		UsageText: "source <(voltar completion bash) # for this shell alone\n" +
 			"voltar completion fish >~/.config/fish/completions/voltar.fish # for each fish from now on",
 		Action: func(c *cli.Context) error {

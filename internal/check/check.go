@@ -39,17 +39,23 @@ func failed(check string, err error, hint string) Finding {
 
 type tool struct{ name, pkg, use string }
 
-// tools are the commands of the host that voltar runs, with the Debian package that has each.
+// tools are the commands of the host that voltar runs, with the package that has each, by all of its names where distributions differ.
 var tools = []tool{
 	{"lvs", "lvm2", "volumes"}, {"vgs", "lvm2", "volumes"}, {"lvcreate", "lvm2", "snapshots"}, {"lvremove", "lvm2", "snapshots"},
-	{"lvextend", "lvm2", "snapshots"}, {"lvchange", "lvm2", "snapshots"}, {"dmsetup", "dmsetup", "partitions"},
-	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk", "restoring partition tables"}, {"mke2fs", "e2fsprogs", "restoring ext4"},
+	{"lvextend", "lvm2", "snapshots"}, {"lvchange", "lvm2", "snapshots"}, {"dmsetup", "dmsetup or device-mapper", "partitions"},
+	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk or util-linux", "restoring partition tables"}, {"mke2fs", "e2fsprogs", "restoring ext4"},
 	{"tune2fs", "e2fsprogs", "restoring ext4"}, {"mkfs.xfs", "xfsprogs", "restoring xfs"}, {"mkfs.fat", "dosfstools", "restoring vfat"},
 	{"mkswap", "util-linux", "restoring swap"},
 }
 
+// spared are commands that a host can do without, and some distributions lack; use is what there is instead.
+var spared = []tool{
+	{"mkfs.btrfs", "btrfs-progs or btrfsprogs", "a btrfs cannot be restored on this host"},
+	{"thin_dump", "thin-provisioning-tools or device-mapper-persistent-data", "images of thin volumes read all of the volume"},
+}
+
 // forVolumes tells whether a host without LVM does without a tool.
-func (t tool) forVolumes() bool { return t.pkg == "lvm2" || t.pkg == "dmsetup" }
+func (t tool) forVolumes() bool { return t.pkg == "lvm2" || t.name == "dmsetup" }
 
 // All checks everything. A test mail is sent if that is asked for.
 func All(ctx context.Context, s *setup.Setup, mail *deliver.Delivery, sendTestMail bool) []Finding {
@@ -79,6 +85,11 @@ func (c *checker) host() []Finding {
 	if directoriesAlone {
 		list = append(list, Finding{"tools", true, "no lvm2: only directories and dumps are backed up", ""})
 	}
+	for _, tool := range spared {
+		if !c.hasTool(tool.name) {
+			list = append(list, Finding{"tools", true, fmt.Sprintf("no %s (%s): %s", tool.name, tool.pkg, tool.use), ""})
+		}
+	}
 	for _, tool := range tools {
 		if !c.hasTool(tool.name) && (!directoriesAlone || !tool.forVolumes()) {
 			missing[tool.pkg] = append(missing[tool.pkg], tool.name+" ("+tool.use+")")
@@ -89,7 +100,7 @@ func (c *checker) host() []Finding {
 	}
 	for _, pkg := range slices.Sorted(maps.Keys(missing)) {
 		names := missing[pkg]
-		list = append(list, Finding{"tools", false, "missing: " + strings.Join(names, ", "), "apt-get install " + pkg})
+		list = append(list, Finding{"tools", false, "missing: " + strings.Join(names, ", "), "install the package " + pkg})
 	}
 	return list
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,6 +46,8 @@ type Delivery struct {
 	Runner  *hostcmd.Runner
 	Log     *slog.Logger
 	Now     func() time.Time
+
+	nameLookup
 }
 
 // Past is the history of this host's runs.
@@ -119,7 +122,7 @@ func (d *Delivery) stateHint(err error) error {
 // send delivers a report over all routes, after what earlier runs could not send. told is whether somebody has it, or
 // wants none of this kind.
 func (d *Delivery) send(ctx context.Context, result *report.Run, earlier []report.Run) (told bool, err error) {
-	routes, routesErr := d.routes()
+	routes, routesErr := d.routes(ctx)
 	if len(routes) == 0 {
 		return false, routesErr
 	}
@@ -147,9 +150,9 @@ func sendKept(ctx context.Context, notifier *notify.Notifier) []report.Problem {
 }
 
 // mailChannel is the mail server of the configuration, or the host's sendmail.
-func (d *Delivery) mailChannel() (notify.Channel, error) {
+func (d *Delivery) mailChannel(ctx context.Context) (notify.Channel, error) {
 	m := d.Config.Mail
-	addresses := notify.Addresses{From: d.mailSender(), To: m.To}
+	addresses := notify.Addresses{From: d.mailSender(ctx), To: m.To}
 	if m.Server == "" {
 		return notify.NewSendmail(addresses, d.runSendmail)
 	}
@@ -162,17 +165,35 @@ func (d *Delivery) mailChannel() (notify.Channel, error) {
 	}
 	return notify.NewSMTP(notify.SMTPOptions{
 		Addresses: addresses, Host: m.Server, Port: m.Port, Encryption: notify.Encryption(m.TLS),
-		Username: m.Username, Password: password, CAFile: m.CAFile, Helo: d.mailHelo(), Timeout: m.Timeout.Span(),
+		Username: m.Username, Password: password, CAFile: m.CAFile, Helo: d.mailHelo(ctx), Timeout: m.Timeout.Span(),
 	})
 }
 
 // nameTimeout bounds how long the full name of this host is looked for.
 const nameTimeout = 5 * time.Second
 
-// fullName is this host's name with its domain, or "".
-func fullName() string {
-	ctx, cancel := context.WithTimeout(context.Background(), nameTimeout)
-	defer cancel()
+// nameLookup looks up the full name of this host once: without DNS that takes all of nameTimeout.
+type nameLookup struct {
+	once   sync.Once
+	name   string
+	lookUp func(ctx context.Context) string // nil: hostName
+}
+
+// fullName is this host's name with its domain, or "". The first caller's ctx bounds the lookup.
+func (l *nameLookup) fullName(ctx context.Context) string {
+	l.once.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+		defer cancel()
+		if l.lookUp == nil {
+			l.lookUp = hostName
+		}
+		l.name = l.lookUp(ctx)
+	})
+	return l.name
+}
+
+// hostName asks /etc/hosts and DNS for this host's name with its domain, or returns "".
+func hostName(ctx context.Context) string {
 	name, err := os.Hostname()
 	if err != nil {
 		return ""
@@ -181,19 +202,19 @@ func fullName() string {
 }
 
 // mailSender is the address of which mails come, and to which mail servers send what they cannot deliver.
-func (d *Delivery) mailSender() string {
+func (d *Delivery) mailSender(ctx context.Context) string {
 	if d.Config.Mail.From != "" {
 		return d.Config.Mail.From
 	}
-	return "root@" + cmp.Or(fullName(), d.Host)
+	return "root@" + cmp.Or(d.fullName(ctx), d.Host)
 }
 
 // mailHelo is how the mail server is greeted: many refuse a name without a domain.
-func (d *Delivery) mailHelo() string {
+func (d *Delivery) mailHelo(ctx context.Context) string {
 	if d.Config.Mail.Helo != "" {
 		return d.Config.Mail.Helo
 	}
-	if name := fullName(); name != "" {
+	if name := d.fullName(ctx); name != "" {
 		return name
 	}
 	addresses, err := net.InterfaceAddrs()
@@ -212,7 +233,7 @@ func (d *Delivery) runSendmail(ctx context.Context, args []string, message []byt
 
 // CheckMail logs in to the mail server, with encryption and password, and sends nothing.
 func (d *Delivery) CheckMail(ctx context.Context) error {
-	channel, err := d.mailChannel()
+	channel, err := d.mailChannel(ctx)
 	if err != nil {
 		return err
 	}
@@ -226,7 +247,7 @@ func (d *Delivery) CheckMail(ctx context.Context) error {
 
 // TestMail sends a report of a run that did nothing.
 func (d *Delivery) TestMail(ctx context.Context) error {
-	channel, err := d.mailChannel()
+	channel, err := d.mailChannel(ctx)
 	if err != nil {
 		return err
 	}
@@ -291,7 +312,7 @@ func (d *Delivery) Again(ctx context.Context, run report.Run, opts report.Option
 	if len(d.Config.Mail.To) == 0 {
 		return exitcode.UsageError(errors.New("there are no recipients of mail: add [mail] to the configuration"))
 	}
-	channel, err := d.mailChannel()
+	channel, err := d.mailChannel(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package deliver
 
 import (
+	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -62,6 +64,26 @@ func finishedRun(id string, status report.VolumeStatus) *report.Run {
 	return &report.Run{
 		Schema: report.Schema, ID: id, Host: "host", Command: "run", Started: ended, Ended: ended, PlannedVolumes: 1,
 		Volumes: []report.Volume{{Name: "vg/a", Status: status, Started: ended, Ended: ended}},
+	}
+}
+
+// A host whose DNS is dead waits for its name once, and no longer than the delivery may take.
+func TestNameIsLookedUpOnceWithinTheDelivery(t *testing.T) {
+	d := testDelivery(t, "[mail]\nto = [\"a@example.org\"]\nserver = \"mail.example.org\"\n")
+	var within []error
+	d.lookUp = func(ctx context.Context) string {
+		within = append(within, ctx.Err())
+		return ""
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 2 {
+		if _, err := d.routes(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(within) != 1 || !errors.Is(within[0], context.Canceled) {
+		t.Errorf("it was looked up with contexts that say %v", within)
 	}
 }
 

@@ -78,7 +78,7 @@ func (d *Delivery) tellFailure(ctx context.Context, run report.Run, dead deaduni
 			d.Log.Warn("the report cannot be kept in the history", "err", err)
 		}
 	}
-	routes, err := d.routes()
+	routes, err := d.routes(ctx)
 	for i := range routes {
 		routes[i].When = notify.Always // a death is told to all
 	}
@@ -96,7 +96,7 @@ func (d *Delivery) tellFailure(ctx context.Context, run report.Run, dead deaduni
 	if err != nil {
 		d.Log.Warn("the failure is mailed to root", "because", err)
 	}
-	root, err := notify.NewSendmail(notify.Addresses{From: d.mailSender(), To: []string{"root@localhost"}}, d.runSendmail)
+	root, err := notify.NewSendmail(notify.Addresses{From: d.mailSender(ctx), To: []string{"root@localhost"}}, d.runSendmail)
 	if err == nil {
 		err = root.Send(ctx, message)
 	}

@@ -24,11 +24,11 @@ const metricsPerm = 0o644
 
 // routes are the ways for reports that the configuration gives. One that cannot be used is in the error, beside which the
 // others are returned.
-func (d *Delivery) routes() ([]notify.Route, error) {
+func (d *Delivery) routes(ctx context.Context) ([]notify.Route, error) {
 	var routes []notify.Route
 	var all []error
 	if len(d.Config.Mail.To) > 0 {
-		channel, err := d.mailChannel()
+		channel, err := d.mailChannel(ctx)
 		if err == nil {
 			routes = append(routes, notify.Route{Channel: channel, When: notify.When(d.Config.Mail.Notify)})
 		}

@@ -91,7 +91,7 @@ func (w *StillRunning) Watch(ctx context.Context, span time.Duration) (end func(
 
 // tell sends what is known of the run so far over every channel.
 func (w *StillRunning) tell(ctx context.Context, times int, after time.Duration) error {
-	routes, routesErr := w.to.routes()
+	routes, routesErr := w.to.routes(ctx)
 	message, err := notify.NewMessage(w.report(times, after), report.Options{Location: time.Local})
 	if err != nil {
 		return errors.Join(err, routesErr)

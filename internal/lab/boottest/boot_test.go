@@ -61,7 +61,7 @@ func TestBootRestoredGuests(t *testing.T) {
 func restoreGuests(t *testing.T, share string) {
 	t.Helper()
 	program, disk := filepath.Join(t.TempDir(), "voltar"), filepath.Join(t.TempDir(), "disk.img")
-	command(t, hostcmd.Cmd{Name: goProgram(t), Args: []string{"build", "-trimpath", "-o", program, "../../../cmd/voltar"},
+	command(t, hostcmd.Cmd{Name: goProgram(t), Args: []string{"build", "-trimpath", "-buildvcs=false", "-o", program, "../../../cmd/voltar"},
 		Env: []string{"CGO_ENABLED=0"}, Timeout: installTimeLimit})
 	if err := lab.NewDisk(disk, diskBytes); err != nil {
 		t.Fatal(err)

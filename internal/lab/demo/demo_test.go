@@ -19,7 +19,8 @@ var script string
 func TestBootDemo(t *testing.T) {
 	dir := t.TempDir()
 	for name, pkg := range map[string]string{"voltar": "voltar/cmd/voltar", "demo-mail": "voltar/internal/lab/demo"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(dir, name), pkg)
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o",
+			filepath.Join(dir, name), pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
