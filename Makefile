@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PACKAGES := user-mode-linux lvm2 kpartx dmsetup fdisk dosfstools xfsprogs btrfs-progs e2fsprogs openssh-client thin-provisioning-tools \
 	exfatprogs ntfs-3g \
 	patchelf busybox-static kmod iproute2 attr acl libarchive-tools gdisk parted pigz gcc libc6-dev \
-	systemd udev dbus
+	systemd udev dbus git
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .cache/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -188,10 +188,12 @@ profile: .cache/bin/bench ## where the time goes: archive, verify and extract, a
 	rm -rf x-profile
 
 fmt: ## format the source
-	gofmt -w $$(git ls-files '*.go')
+	gofmt -w $$(git ls-files '*.go') </dev/null
 
 lint: $(GOLANGCI_LINT) $(DEADCODE) ## check format, style, the import rules, and that every function is used
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go'))
+	@sources=$$(git ls-files '*.go') || :
+	if [ -z "$$sources" ]; then echo 'make lint: git lists no source here: run it in a clone of your own' >&2; exit 1; fi
+	unformatted=$$(gofmt -l $$sources </dev/null)
 	if [ -n "$$unformatted" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$unformatted" >&2; exit 1; fi
 	$(GOLANGCI_LINT) run --allow-parallel-runners
 	unused=$$($(DEADCODE) ./cmd/voltar && $(DEADCODE) -test -tags slow,boot,pictures ./...) # what the program never calls, and what tests do not
