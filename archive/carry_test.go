@@ -214,14 +214,21 @@ func TestProvedMemberMustHoldTheContent(t *testing.T) {
 	}
 }
 
-// Every member is proved once in so many days.
+// Every member is proved once in so many days, and each time where its sums may be anybody's.
 func TestEveryMemberIsProvedInTime(t *testing.T) {
 	for first := range 256 {
 		proved := 0
 		for day := range proveEvery {
-			p := &Previous{opts: PreviousOptions{Today: testDay + Day(day)}, members: []previousMember{{plain: [32]byte{4: byte(first)}}}}
+			p := &Previous{
+				opts:    PreviousOptions{Today: testDay + Day(day), Trusted: true},
+				members: []previousMember{{plain: [32]byte{4: byte(first)}}},
+			}
 			if f, ok := p.Find(p.members[0].plain); ok && f.Prove {
 				proved++
+			}
+			p.opts.Trusted = false
+			if f, ok := p.Find(p.members[0].plain); !ok || !f.Prove {
+				t.Errorf("%d: not proved on day %d, though anybody may have written its sums", first, day)
 			}
 		}
 		if proved != 1 {

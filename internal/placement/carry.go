@@ -115,10 +115,14 @@ func (c *Carry) read(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	trusted := false
+	if signed, ok := store.As[interface{ Trust() string }](c.target.Store); ok {
+		trusted = signed.Trust() != ""
+	}
 	whole := sha256.New()
 	text := io.TeeReader(r, whole)
 	previous, readErr := archive.ReadPrevious(ctx, text, file, file.SizeBytes(), archive.PreviousOptions{
-		Level: level, Today: c.today, FreshDays: c.freshDays,
+		Level: level, Today: c.today, FreshDays: c.freshDays, Trusted: trusted,
 		Failed: func(err error) { c.failed(fmt.Errorf("%s: %w", archived, err)) },
 	})
 	if _, err := io.Copy(io.Discard, text); err != nil {
