@@ -190,10 +190,11 @@ func backupCandidates(
 	ctx context.Context, s *setup.Setup, stores []setup.Destination, host string, kind cmdline.Kind, beginning string,
 ) []cmdline.Candidate {
 	at := strings.LastIndexByte(beginning, '@')
-	filter := catalog.Filter{Newest: 1, Now: s.Now()}
+	filter := catalog.Filter{Newest: 1, Now: s.Now(), Known: s.Known()}
 	if withTime := kind == ofBackup && at > 0; withTime {
 		source := beginning[:at]
-		filter = catalog.Filter{Now: s.Now(), Match: func(ref catalog.Ref) bool { return ref.String() == source || ref.Name == source }}
+		filter.Newest = 0
+		filter.Match = func(ref catalog.Ref) bool { return ref.String() == source || ref.Name == source }
 	}
 	var list []cmdline.Candidate
 	for _, l := range catalog.ListEach(ctx, setup.Named(stores), host, filter) {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +28,7 @@ func TestRequestsToABucketOfManyBackups(t *testing.T) {
 	var count atomic.Int64
 	proxy := s3test.StartProxy(t, server)
 	proxy.Fail(&s3test.Fault{Match: func(*http.Request) bool { count.Add(1); return false }})
+	proxy.Fail(&s3test.Fault{Match: s3test.Reading, Do: anHourLater})
 	t.Setenv("VOLTAR_TEST_S3_SECRET", s3test.SecretKey)
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "tree"), 0o700); err != nil {
@@ -67,10 +71,24 @@ func TestRequestsToABucketOfManyBackups(t *testing.T) {
 	command(45, "run", "--no-mail", "@directory/tree01")
 	command(45, "run", "--no-mail", "@directory/tree02")
 	command(10, "list", "@directory/tree03")
+	count.Store(0)
+	code, out, errs := voltarAt(t, now, "complete", "--", "--config", config, "ls", "@directory/tree03@")
+	if made := count.Load(); code != 0 || strings.Count(out, "@directory/tree03@") != nights || made > 5 {
+		t.Errorf("to complete a time took %d requests, and ended with %d: %s%s", made, code, out, errs)
+	}
 }
 
-// fillBucket stores backups of two files each, of some nights before a time, and waits until they are old enough to be
-// known again.
+// anHourLater answers by a clock that is ahead: what was just written has stood for long enough to be known again.
+func anHourLater(w http.ResponseWriter, r *http.Request, forward http.Handler, _ <-chan struct{}) {
+	answer := httptest.NewRecorder()
+	forward.ServeHTTP(answer, r)
+	maps.Copy(w.Header(), answer.Header())
+	w.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+	w.WriteHeader(answer.Code)
+	_, _ = io.Copy(w, answer.Body)
+}
+
+// fillBucket stores backups of two files each, of some nights before a time.
 func fillBucket(t *testing.T, server *s3test.Server, sources, nights int, before time.Time) {
 	t.Helper()
 	machineID, err := os.ReadFile("/etc/machine-id")
@@ -118,5 +136,4 @@ func fillBucket(t *testing.T, server *s3test.Server, sources, nights int, before
 			put(m.ID().Path("volume-host")+"/"+catalog.ManifestName, data)
 		}
 	}
-	time.Sleep(3 * time.Second)
 }
