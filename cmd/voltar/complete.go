@@ -18,7 +18,7 @@ import (
 )
 
 // completeTimeout bounds how long a person at a prompt waits for what a word can be. What is not known by then is not shown.
-const completeTimeout = 3 * time.Second
+const completeTimeout = 10 * time.Second
 
 // Kinds of words that this program completes.
 const (
