@@ -34,7 +34,7 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 	}
 	out.Lines = append(out.Lines, removed(run, d.Name)...)
 	if folder := commonFolder(run, d.Name); folder != "" && strings.HasPrefix(folder, d.Where+"/") {
-		out.Lines = append(out.Lines, "Tonight's backups: "+folder)
+		out.Lines = append(out.Lines, "Newest backups: "+folder)
 	}
 	out.Lines = append(out.Lines, caughtUp(d.CaughtUp)...)
 	for i, note := range d.Notes {

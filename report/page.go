@@ -277,8 +277,15 @@ func pageCounters(counts [rankUnproven + 2]int, hosts int, stored int64) []count
 	return []counter{
 		of(counts[0]+counts[1], "late or without any", toneBad), of(counts[2], "failed", toneBad), of(counts[rankDamaged], "damaged", toneWarn),
 		of(counts[rankUnproven], "unproven", ""), of(counts[rankUnproven+1], "good and proven", toneGood),
-		of(hosts, "hosts", ""), {say.Size(stored), "newest good backups", ""},
+		of(hosts, hostsWord(hosts), ""), {say.Size(stored), "newest good backups", ""},
 	}
+}
+
+func hostsWord(n int) string {
+	if n == 1 {
+		return "host"
+	}
+	return "hosts"
 }
 
 func newRow(v PageVolume, rank int, now time.Time, loc *time.Location) rowView {

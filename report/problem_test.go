@@ -82,3 +82,37 @@ func TestCommands(t *testing.T) {
 		}
 	}
 }
+
+// What ended a volume ended its copies, too: it is told once, and no backup that is gone was verified.
+func TestCancelledVolumeIsToldOnce(t *testing.T) {
+	run := goodRun()
+	v := &run.Volumes[0]
+	v.Status, v.Error, v.LastGood = VolumeFailed, &Problem{Message: "cancelled by a person", Hint: "`voltar run` backs it up"}, &time.Time{}
+	v.Copies = []Copy{{Destination: "disk", Error: &Problem{Message: "p1.tar.gz: cancelled by a person"}}}
+	v.LastVerified = run.Ended
+	shown := newView(run, Options{})
+	if len(shown.Failures) != 1 || shown.Failures[0].NoGood() == "" {
+		t.Errorf("%+v", shown.Failures)
+	}
+	if text := strings.Join(shown.Volumes.NotGood[0].Details, "; "); strings.Contains(text, "verified") {
+		t.Error(text)
+	}
+}
+
+// Only where no destination could be asked does a report say so.
+func TestEarlierReportSaysWhy(t *testing.T) {
+	stopped, good := interrupted(), lastNight
+	stopped.Volumes, stopped.LastGood = stopped.Volumes[:2], &good
+	stopped.ExitCode = 1
+	away := unmounted()
+	away.Volumes, away.LastGood = nil, &good
+	for want, run := range map[string]Run{"this run did not look for it": stopped, "no destination could be asked": away} {
+		text := ""
+		for _, p := range newView(run, Options{}).Failures {
+			text += p.Good + "\n"
+		}
+		if strings.Count(text, want) != 1 || strings.Count(text, "by an earlier report") != 1 {
+			t.Errorf("no %q in %q", want, text)
+		}
+	}
+}

@@ -213,6 +213,7 @@ func volumeFailures(v Volume, run Run) []problemView {
 	for _, c := range v.Copies {
 		switch {
 		case c.Error == nil:
+		case v.Error != nil && strings.Contains(c.Error.Message, v.Error.Message): // what ended the volume ended the copy
 		case run.tellsOf(c.Error.Destinations):
 			told = true
 		case run.makesBackups():
@@ -318,13 +319,16 @@ func (p *problemView) finish(run Run, loc *time.Location) {
 	case len(p.newest) > 1:
 		label = "newest good backups: "
 	}
-	p.Good = label + goodWords(oldest, run.Ended, loc)
+	p.Good = label + goodWords(oldest, run, loc)
 }
 
-func goodWords(g newestGood, now time.Time, loc *time.Location) string {
-	text := fmt.Sprintf("%s (%s)", g.at.In(loc).Format("2006-01-02 15:04"), formatAge(now, g.at))
-	if g.unseen {
+func goodWords(g newestGood, run Run, loc *time.Location) string {
+	text := fmt.Sprintf("%s (%s)", g.at.In(loc).Format("2006-01-02 15:04"), formatAge(run.Ended, g.at))
+	switch {
+	case g.unseen && run.hasNowhere():
 		text += ", by an earlier report: no destination could be asked"
+	case g.unseen:
+		text += ", by an earlier report: this run did not look for it"
 	}
 	return text
 }

@@ -27,7 +27,7 @@ func volumesRun(count int) Run {
 			Snapshot: &Snapshot{Kind: "classic", SizeBytes: 10 * gib, PeakBytes: 320 * mib, PeakPercent: 3.2, SuggestedBytes: gib},
 			Extents: []Extent{
 				{Name: "p1", What: "ext4", State: "files", SizeBytes: 98 * gib, StoredBytes: 700 * mib, Entries: 12345},
-				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "a swap area: its UUID and label"},
+				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "its UUID and label alone"},
 			},
 			LastVerified: night.Add(-time.Duration(i%9+1) * 24 * time.Hour),
 		}

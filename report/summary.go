@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"voltar/internal/say"
 )
@@ -111,7 +112,7 @@ const (
 
 // Subject gives the run in one line, status first, as mails and lists of runs show it:
 // "[voltar] host: FAILED 1 of 12: volume-00000019: cannot create …". The size is that of tonight's backups. Long names are
-// cut in their middle before the cause is cut.
+// cut in their middle before the cause is cut; of a long cause, the innermost stays.
 func Subject(run Run) string {
 	run = cleaned(run)
 	host := run.Host
@@ -122,28 +123,59 @@ func Subject(run Run) string {
 	if run.Command != "" && run.Command != "run" {
 		command = run.Command + " "
 	}
-	return shorten(fmt.Sprintf("[voltar] %s: %s%s", squeeze(host, hostLimit), command, run.status()), subjectLimit)
+	status, why := run.status()
+	subject := fmt.Sprintf("[voltar] %s: %s%s", squeeze(host, hostLimit), command, status)
+	if why != "" {
+		subject += ": " + fitCause(why, subjectLimit-utf8.RuneCountInString(subject+": "))
+	}
+	return shorten(subject, subjectLimit)
 }
 
-// status is the part of the subject after the host. The run is clean.
-func (r Run) status() string {
+// fitCause cuts a chain of causes to so many characters: its beginning and its innermost cause stay.
+func fitCause(chain string, limit int) string {
+	const between = "…: "
+	if utf8.RuneCountInString(chain) <= limit {
+		return chain
+	}
+	links := strings.Split(chain, ": ")
+	inner := links[len(links)-1]
+	for i := len(links) - 2; i > 0; i-- {
+		longer := links[i] + ": " + inner
+		if utf8.RuneCountInString(longer) > 2*limit/3 {
+			break
+		}
+		inner = longer
+	}
+	head := limit - utf8.RuneCountInString(between+inner)
+	if len(links) == 1 || head < limit/4 { // a long word, of which the beginning says most
+		return shorten(chain, limit)
+	}
+	outer := string([]rune(chain)[:head])
+	if at := strings.LastIndex(outer, ": "); len(outer)-at < 14 { // of a link that is cut to a few letters nothing is read
+		return outer[:at+2] + between + inner
+	}
+	return strings.TrimRight(outer, " :") + between + inner
+}
+
+// status is the part of the subject after the host: the verdict, and what is to blame or "". The run is clean.
+func (r Run) status() (verdict, why string) {
 	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), "volume"), say.Size(r.storedBytes()))
 	bad := len(r.notGood()) + r.missing()
 	switch r.Verdict() {
 	case VerdictOK:
-		return "OK " + volumes
+		return "OK " + volumes, ""
 	case VerdictWarning:
-		return "OK " + volumes + r.because()
+		return "OK " + volumes, r.because()
 	case VerdictInterrupted:
-		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), "volume"))
+		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), "volume")), ""
 	}
 	if bad > 0 {
-		return fmt.Sprintf("FAILED %d of %d%s", bad, r.planned(), r.because())
+		return fmt.Sprintf("FAILED %d of %d", bad, r.planned()), r.because()
 	}
-	return "FAILED" + r.because()
+	return "FAILED", r.because()
 }
 
-// because names what is to blame, beginning with a colon: the worst volume with its cause, or else the first problem of the
+// because names what is to blame: the worst volume with its cause, or else the first problem of the
 // run or of a destination.
 func (r Run) because() string {
 	bad := r.notGood()
@@ -156,7 +188,7 @@ func (r Run) because() string {
 			worst = bad[at]
 		}
 		said := regexp.MustCompile(" of " + regexp.QuoteMeta(worst.Name) + "($|[ :;,])") // just before
-		text := ": " + squeeze(r.shortName(worst.Name), nameLimit) + ": " + said.ReplaceAllString(worst.cause(), "$1")
+		text := squeeze(r.shortName(worst.Name), nameLimit) + ": " + said.ReplaceAllString(worst.cause(), "$1")
 		if more := len(bad) - 1; more > 0 {
 			text += fmt.Sprintf(" (and %d more)", more)
 		}
@@ -164,31 +196,31 @@ func (r Run) because() string {
 	}
 	for _, p := range r.Errors {
 		if !r.tellsOf(p.Destinations) {
-			return ": " + firstLine(p.Message)
+			return firstLine(p.Message)
 		}
 	}
 	for _, d := range r.Destinations {
 		if d.Error != nil {
-			return ": destination " + squeeze(d.Name, nameLimit) + ": " + firstLine(d.Error.Message)
+			return "destination " + squeeze(d.Name, nameLimit) + ": " + firstLine(d.Error.Message)
 		}
 	}
 	if r.ExitCode == undeliveredCode && r.warningCount() == 0 {
-		return ": the report could not be sent to everybody"
+		return "the report could not be sent to everybody"
 	}
 	for _, p := range r.Warnings {
-		return ": " + firstLine(p.Message)
+		return firstLine(p.Message)
 	}
 	for _, v := range r.Volumes {
 		for _, p := range v.Warnings {
-			return ": " + squeeze(r.shortName(v.Name), nameLimit) + ": " + firstLine(p.Message)
+			return squeeze(r.shortName(v.Name), nameLimit) + ": " + firstLine(p.Message)
 		}
 	}
 	return ""
 }
 
-// cause is the first line of what went wrong with a volume.
+// cause is the first line of what went wrong with a volume: on its destinations, where they have the cause.
 func (v Volume) cause() string {
-	if v.Error != nil {
+	if v.Error != nil && !v.tellsOf(v.Error.Destinations) {
 		return firstLine(v.Error.Message)
 	}
 	for _, c := range v.Copies {

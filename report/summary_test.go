@@ -69,6 +69,14 @@ func TestSubject(t *testing.T) {
 	missing.PlannedVolumes = 14
 	warned := goodRun()
 	warned.Volumes[2].Warnings = []Problem{{Message: "62 % smaller than the last"}}
+	chain := goodRun()
+	chain.Destinations[0].Name = "backups"
+	chain.Destinations[0].Error = &Problem{Message: "read the owner of first in /tmp/first/backups: open destination /tmp/first/backups: " +
+		"the destination's disk is not mounted: nothing is mounted at /mnt/backup"}
+	nowhere := goodRun()
+	nowhere.Volumes[0].Status = VolumeFailed
+	nowhere.Volumes[0].Error = &Problem{Message: "no destination took the backup\ndestination disk: it is full", Destinations: []string{"disk"}}
+	nowhere.Volumes[0].Copies = []Copy{{Destination: "disk", Error: &Problem{Message: "it is full"}}}
 	tests := []struct {
 		name string
 		run  Run
@@ -79,10 +87,13 @@ func TestSubject(t *testing.T) {
 		{"warning", warned, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: volume-00000010: 62 % smaller than the last"},
 		{"one failed", oneFailed(), "[voltar] volume-host: FAILED 1 of 12: volume-00000019: cannot create a snapshot: lvcreate: exit status 5"},
 		{"long names before the cause", long,
-			"[voltar] a-host-whos…er-than-most: FAILED 1 of 12: volume-3f9d…8b0e1d3c3f21: cannot create a snapshot of nova-volumes/v…"},
+			"[voltar] a-host-whos…er-than-most: FAILED 1 of 12: volume-3f9d…8b0e1d3c3f21: cannot create a s…: lvcreate: exit status 5"},
 		{"the worst of several", worst, "[voltar] volume-host: FAILED 3 of 12: volume-00000010: it is gone (and 2 more)"},
 		{"not delivered", undelivered, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: the report could not be sent to everybody"},
 		{"its snapshot", ofSnapshot, "[voltar] volume-host: FAILED 1 of 12: volume-00000008: no read of nova-volumes/volume-00000008-snap; none"},
+		{"the innermost of a long chain", chain,
+			"[voltar] volume-host: FAILED: destination backups: read the owner of first in /tmp/f…: nothing is mounted at /mnt/backup"},
+		{"no destination took it", nowhere, "[voltar] volume-host: FAILED 1 of 12: volume-00000008: destination disk: it is full"},
 		{"several", several, "[voltar] volume-host: FAILED 5 of 12: volume-00000008: failed (and 4 more)"},
 		{"all, for one reason", allFailed(), "[voltar] volume-host: FAILED 12 of 12: destination disk: /BACKUPS is not mounted"},
 		{"the destination, for the run and its volumes", unmounted(),

@@ -186,7 +186,9 @@ func details(v Volume, run Run) []string {
 			list = append(list, fmt.Sprintf("%d kept", c.Kept))
 		}
 	}
-	if v.Status == VolumeSkipped || !run.makesBackups() {
+	damagedSince := v.LastDamaged.After(latestOf(v.LastVerified, v.LastRestored))
+	none := v.LastGood != nil && v.LastGood.IsZero() // what was verified is gone
+	if v.Status == VolumeSkipped || !run.makesBackups() || none && !damagedSince {
 		return list
 	}
 	return append(list, proof(v, run.Ended))
@@ -331,7 +333,7 @@ func (k kind) count(n int) string {
 }
 
 func (k kind) of() string {
-	if k.what == "" {
+	if k.what == "" || k.what == "unknown" || k.what == "unpartitioned" { // which the reason says
 		return ""
 	}
 	return " of " + k.what

@@ -200,7 +200,7 @@ func (a *app) showRun(ctx context.Context, s *setup.Setup, o reportOptions, run 
 		shown = true
 	}
 	if o.json || !shown {
-		return a.printRun(&run, o.json)
+		return a.printRun(&run, opts, o.json)
 	}
 	return nil
 }

@@ -28,3 +28,15 @@ func TestDestinationThatIsAwayIsToldOnce(t *testing.T) {
 		t.Log(text)
 	}
 }
+
+// The forecast of a run's own text counts the runs before it, and so does that of `voltar report`.
+func TestForecastCountsEarlierRuns(t *testing.T) {
+	s := newSite(t, directories(t, 1))
+	s.run(t, exitDone)
+	for _, command := range []string{"run", "report"} { // in this order
+		code, out, errs := voltar(t, command, "--config", s.config)
+		if code != exitDone || !strings.Contains(strings.Join(strings.Fields(out), " "), "there are 2.") {
+			t.Errorf("%s: %d\n%s\n%s", command, code, out, errs)
+		}
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -92,7 +91,7 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		say.Log(s.Log.Error, err)
 	}
 	bars.RunEnded(result)
-	if err := a.printRun(result, o.json); err != nil {
+	if err := a.printRun(result, delivery.Rendering(result), o.json); err != nil {
 		return err
 	}
 	return exitWith(result.ExitCode)
@@ -104,8 +103,8 @@ func (a *app) isTyped() bool {
 	return ok && progress.IsTerminal(stdin)
 }
 
-// printRun prints what a run came to.
-func (a *app) printRun(result *report.Run, asJSON bool) error {
+// printRun prints what a run came to; the options are for its text.
+func (a *app) printRun(result *report.Run, opts report.Options, asJSON bool) error {
 	if asJSON {
 		text, err := report.JSON(*result)
 		if err != nil {
@@ -114,7 +113,7 @@ func (a *app) printRun(result *report.Run, asJSON bool) error {
 		_, err = a.stdout.Write(text)
 		return err
 	}
-	_, err := io.WriteString(a.stdout, report.Text(*result, report.Options{Location: time.Local}))
+	_, err := io.WriteString(a.stdout, report.Text(*result, opts))
 	return err
 }
 

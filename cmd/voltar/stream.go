@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/deliver"
 	"voltar/internal/say"
+	"voltar/report"
 )
 
 func (a *app) streamCommand() *cli.Command {
@@ -51,7 +53,7 @@ func (a *app) stream(ctx context.Context, o streamOptions) error {
 			s.Log.Error("the report was not delivered", "err", undelivered)
 		}
 	}
-	if err := a.printRun(result, o.json); err != nil {
+	if err := a.printRun(result, report.Options{Location: time.Local}, o.json); err != nil {
 		return err
 	}
 	return exitWith(result.ExitCode)

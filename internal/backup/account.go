@@ -142,7 +142,7 @@ func (a *account) finish(ctx context.Context) {
 	l := &a.line
 	l.Ended = a.run.Now().UTC()
 	l.Status = a.status(ctx)
-	if l.Status == report.VolumeFailed || l.Status == report.VolumeDamaged {
+	if l.Status != report.VolumeOK && l.Status != report.VolumePartial {
 		l.LastGood = a.run.targets.LastGood(ctx, a.source.Ref(), l.Backup)
 	}
 	if a.failure != nil {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -104,6 +105,16 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 		d.Log.Warn("systemd will report this run a second time", "err", err)
 	}
 	return sendErr
+}
+
+// Rendering is what the text of a run that was delivered needs to know of those before it.
+func (d *Delivery) Rendering(result *report.Run) report.Options {
+	runs, err := d.Past().Earlier()
+	if err != nil {
+		d.Log.Warn("the history cannot be read completely", "err", err)
+	}
+	runs = slices.DeleteFunc(history.OfCommand(runs, result.Command), func(r report.Run) bool { return r.ID == result.ID })
+	return report.Options{Location: time.Local, History: history.Points(runs)}
 }
 
 // undelivered says in the history why a report did not reach everybody.

@@ -1,6 +1,7 @@
 package extent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ func (x *Extent) Label() string {
 	case x.LV != nil:
 		return fmt.Sprintf("%s (%s/%s)", x.Name, x.LV.VG, x.LV.Name)
 	case x.Name == "":
-		return "the whole volume"
+		return cmp.Or(x.tree, "the whole volume")
 	}
 	return x.Name
 }
@@ -66,7 +67,7 @@ func (a *archiver) store(ctx context.Context, x *Extent) error {
 	case x.image != "":
 		return a.storeImage(ctx, x, x.image)
 	case x.found.Type == "swap":
-		x.State, x.Reason = catalog.StateSwap, "a swap area: its UUID and label"
+		x.State, x.Reason = catalog.StateSwap, "its UUID and label alone"
 		return nil
 	}
 	err := hintBounds(a.storeFiles(ctx, x))

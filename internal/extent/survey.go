@@ -46,6 +46,7 @@ type Extent struct {
 	ReadBytes   int64 // that were read of it for the backup
 
 	found     probe.Result
+	tree      string // what its label is where it is all of a directory and no volume
 	image     string // why it is stored as an image; "" for a filesystem to mount
 	unused    string // what its image leaves out, or why it has all: the end of that reason
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
@@ -162,7 +163,7 @@ func (r *Reader) probe(ctx context.Context, device *os.File, offsetBytes int64, 
 		x.image = "it looks like more than one thing: " + strings.Join(found.Candidates, ", ")
 		return nil
 	case !found.Found():
-		x.image = "nothing that is known"
+		x.image = "no known filesystem"
 		return nil
 	}
 	x.found = found

@@ -29,7 +29,7 @@ type Files struct {
 
 // LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds.
 func (f *Files) LiveTree(ctx context.Context, root *os.File) (*Extent, archive.TreeStats, error) {
-	x := &Extent{}
+	x := &Extent{tree: "the whole directory"}
 	var made archive.TreeStats
 	err := f.writeTree(ctx, x, root, 0, archive.TreeOptions{Live: true}, func(stats archive.TreeStats) error {
 		made = stats

@@ -134,7 +134,7 @@ func (ts Targets) LastGood(ctx context.Context, ref catalog.Ref, but string) *ti
 		if t.err != nil {
 			continue
 		}
-		if err := t.markLacking(ctx, ref); err != nil {
+		if err := t.markLacking(ctx, ref); err != nil && ctx.Err() == nil { // a run that is stopped asks nobody any more
 			t.run.Log.Warn("files of earlier backups are not looked at", "run", t.run.ID, "destination", t.Name, "err", err)
 		}
 		if newest == nil {

@@ -2,6 +2,7 @@ package progress
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
@@ -114,7 +115,7 @@ func (p *Run) VolumeEnded(result report.Volume) {
 	}
 	switch {
 	case result.Error != nil:
-		p.log.Error("volume failed", "volume", result.Name, "err", result.Error.Message)
+		p.log.Error("volume failed", "volume", result.Name, "err", strings.ReplaceAll(result.Error.Message, "\n", "; "))
 	default:
 		p.log.Info("volume done", "volume", result.Name, "status", string(result.Status), "stored", say.Size(result.StoredBytes),
 			"took", report.FormatDuration(result.Ended.Sub(result.Started)))

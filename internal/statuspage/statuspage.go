@@ -61,6 +61,7 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 	}
 	history.NoteProofs(&shown, runs)
 	rows := map[string]*report.PageVolume{}
+	known := map[string]*time.Time{} // the newest good backup that the last run found: what was newer is gone
 	page = report.Page{Title: last.Host, Made: now, Location: loc, Limit: limit, Run: &last, History: history.Points(backups[1:])}
 	page.Volumes = make([]report.PageVolume, len(shown.Volumes))
 	for i, v := range shown.Volumes {
@@ -73,6 +74,9 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 			Damaged: v.Status == report.VolumeDamaged || v.LastDamaged.After(proven), Nights: make([]report.Night, report.PageNights),
 		}
 		rows[v.Name] = &page.Volumes[i]
+		if v.LastGood != nil && !v.LastGoodUnseen {
+			known[v.Name] = v.LastGood
+		}
 	}
 	for _, run := range backups {
 		for _, v := range run.Volumes {
@@ -80,7 +84,8 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 			if row == nil {
 				continue
 			}
-			if v.Good() && v.Ended.After(row.Good) {
+			gone := known[v.Name] != nil && v.Started.After(*known[v.Name])
+			if v.Good() && !gone && v.Ended.After(row.Good) {
 				row.Good, row.SizeBytes, row.On = v.Ended, v.StoredBytes, copies(v)
 			}
 			note(row.Nights, run.Started, now, loc, nightOfVolume(v))

@@ -153,3 +153,24 @@ func TestProofOf(t *testing.T) {
 		t.Errorf("of another host: %s", verified)
 	}
 }
+
+// A backup of the history that the last run did not find any more is not shown as the newest.
+func TestHostWithoutItsBackups(t *testing.T) {
+	ok, failed := report.VolumeOK, report.VolumeFailed
+	runs := []report.Run{run(0, map[string]report.VolumeStatus{"vg/a": failed}), run(1, map[string]report.VolumeStatus{"vg/a": ok}),
+		run(2, map[string]report.VolumeStatus{"vg/a": ok})}
+	for i := range runs {
+		runs[i].Volumes[0].Started = runs[i].Started
+	}
+	older := at(2)
+	for _, c := range []struct {
+		lastGood *time.Time
+		want     time.Time
+	}{{nil, at(1)}, {&older, at(2)}, {&time.Time{}, time.Time{}}} {
+		runs[0].Volumes[0].LastGood = c.lastGood
+		page, _ := Host(runs, now, limit, time.UTC)
+		if got := row(t, page, "vg/a").Good; !got.Equal(c.want) {
+			t.Errorf("with %v: %v, want %v", c.lastGood, got, c.want)
+		}
+	}
+}

@@ -178,7 +178,7 @@ func (k *maker) partitioned(dir string) {
 	p1.Number, p1.PartType, p1.PartUUID, p1.BootArea = 1, "TYPE-1", "PART-1", k.names.BootArea("p1")
 	k.image(p1.BootArea, make([]byte, 1024))
 	p2 := catalog.Extent{Name: "p2", Number: 2, OffsetBytes: startBytes + PartBytes, SizeBytes: ImageBytes, State: catalog.StateImage,
-		PartType: "TYPE-2", PartUUID: "PART-2", Archive: k.names.Image("p2"), Reason: "nothing that is known"}
+		PartType: "TYPE-2", PartUUID: "PART-2", Archive: k.names.Image("p2"), Reason: "no known filesystem"}
 	k.image(p2.Archive, Image())
 	k.m.Extents = []catalog.Extent{boot, p1, p2}
 	k.put(k.names.Table(), fmt.Appendf(nil, `label: gpt

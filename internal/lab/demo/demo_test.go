@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	_ "embed"
+	"net/mail"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,5 +48,22 @@ func TestBootDemo(t *testing.T) {
 		if found, err := filepath.Glob(filepath.Join(share, pattern)); err != nil || len(found) != 1 {
 			t.Errorf("%s: %v, %v", pattern, found, err)
 		}
+	}
+	checkMail(t, filepath.Join(share, "mail.eml"))
+}
+
+// checkMail checks that a file is one message, of the second night.
+func checkMail(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := mail.ReadMessage(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent, err := message.Header.Date(); err != nil || sent.Day() != 24 || strings.Count("\n"+string(text), "\nSubject: ") != 1 {
+		t.Errorf("%s: a message of %v, %v, with %d subjects", path, sent, err, strings.Count("\n"+string(text), "\nSubject: "))
 	}
 }

@@ -1,4 +1,4 @@
-// Demo-mail takes every mail on the loopback, in the machine of demo.sh, and appends it to a file, as it came. `make demo`
+// Demo-mail takes every mail on the loopback, in the machine of demo.sh, and keeps the latest in a file, as it came. `make demo`
 // runs the script, and so does a test.
 package main
 
@@ -37,9 +37,9 @@ func (session) Rcpt(string, *smtp.RcptOptions) error { return nil }
 func (session) Reset()                               {}
 func (session) Logout() error                        { return nil }
 
-// Data keeps one mail.
+// Data keeps one mail in place of the one before.
 func (s session) Data(r io.Reader) error {
-	file, err := os.OpenFile(s.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	file, err := os.OpenFile(s.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
