@@ -29,6 +29,9 @@ func readBrowse(c *cli.Context) (browseOptions, error) {
 	if c.NArg() == 0 {
 		return browseOptions{}, usageError(errors.New("name a backup: VOLUME[@TIME], as `voltar list` shows them"))
 	}
+	if err := checkTimes(c.Args().Slice()[:1]); err != nil {
+		return browseOptions{}, err
+	}
 	return browseOptions{
 		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true},
 		sourceOptions: readSource(c), backup: c.Args().First(), paths: c.Args().Tail(), keepGoing: c.Bool("keep-going"),

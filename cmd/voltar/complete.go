@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -81,7 +83,7 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 	if strings.Contains(string(kind), "|") {
 		return words(strings.Split(string(kind), "|"), "")
 	}
-	opts := a.setupOptions(setupOptions{commonOptions: commonOptions{config: line.Value("config")}, lookup: true})
+	opts := a.setupOptions(setupOptions{commonOptions: commonOptions{config: cmp.Or(line.Value("config"), os.Getenv(configVariable))}, lookup: true})
 	opts.Log = func(string) (*slog.Logger, error) { return slog.New(slog.DiscardHandler), nil }
 	s, err := setup.New("", opts)
 	if err != nil {

@@ -58,7 +58,7 @@ func readCopy(c *cli.Context) (copyOptions, error) {
 	case c.Bool("all") == (len(o.backups) > 0):
 		return o, usageError(errors.New("name volumes or backups, or give --all for everything"))
 	}
-	return o, nil
+	return o, checkTimes(o.backups)
 }
 
 func (a *app) copy(ctx context.Context, o copyOptions) error {
@@ -111,7 +111,7 @@ func pickBackups(l *catalog.Stock, args []string, named map[string]bool) (picked
 }
 
 func fitting(l *catalog.Stock, arg string, named map[string]bool) (fit []catalog.Entry, err error) {
-	if strings.LastIndexByte(arg, '@') > 0 { // one at the beginning belongs to the name
+	if _, _, timed := cutTime(arg); timed {
 		b, err := l.Resolve(arg)
 		named[b.ID.String()] = true
 		return []catalog.Entry{b}, err

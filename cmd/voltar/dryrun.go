@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,7 +24,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		preview.Unmatched = s.Unmatched(preview.Known)
 	}
 	if o.json {
-		return a.printJSON(preview)
+		return errors.Join(a.printJSON(preview), unusable(preview.Destinations))
 	}
 	if len(preview.Volumes)+len(preview.Sources) == 0 {
 		return say.WithHint(errors.New("nothing is selected: a run would back up nothing"),
@@ -68,7 +69,29 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		}
 	}
 	say.Printf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
-	return nil
+	for _, d := range preview.Destinations {
+		if d.Unusable != nil {
+			a.printError(fmt.Errorf("destination %s: %w", d.Name, d.Unusable))
+		}
+	}
+	return unusable(preview.Destinations)
+}
+
+// unusable ends as a run would to whose destinations nothing can be written, or not to all.
+func unusable(destinations []backup.PreviewDestination) error {
+	bad := 0
+	for _, d := range destinations {
+		if d.Unusable != nil {
+			bad++
+		}
+	}
+	switch bad {
+	case 0:
+		return nil
+	case len(destinations):
+		return exitWith(exitNothing)
+	}
+	return exitWith(exitAttention)
 }
 
 // printSources prints what is backed up beside volumes, and how.

@@ -16,9 +16,10 @@ import (
 
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
-		Name: "list", Usage: "list backups", ArgsUsage: "[VOLUME...]",
+		Name: "list", Usage: "list backups", ArgsUsage: "[VOLUME[@TIME]...]",
 		UsageText: "voltar list\n" +
 			"voltar list web # the backups of one volume\n" +
+			"voltar list web@2026-11-20 # those of one day\n" +
 			"voltar list --from /mnt/disk/ --host vmhost3 # those of another host, on a disk\n" +
 			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
@@ -41,11 +42,23 @@ func (a *app) listCommand() *cli.Command {
 type listOptions struct {
 	setupOptions
 	sourceOptions
-	volumes  []string
+	volumes  []string // names, patterns and backups; none for all
 	allHosts bool
 }
 
 func (a *app) list(ctx context.Context, o listOptions) error {
+	if err := checkTimes(o.volumes); err != nil {
+		return err
+	}
+	var names []string
+	for _, text := range o.volumes {
+		name, _, timed := cutTime(text)
+		if timed && o.allHosts {
+			return usageError(say.WithHint(fmt.Errorf("%q has a time, and --all-hosts lists the newest of each", text),
+				"--host NAME lists all backups of one host"))
+		}
+		names = append(names, name)
+	}
 	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
@@ -54,7 +67,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Match: refMatcher(o.volumes), Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
+	filter := catalog.Filter{Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	var found []catalog.Listed
 	var failed []error
 	switch {
@@ -81,6 +94,9 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	lines := []catalog.Line{}
 	for _, l := range found {
 		for _, line := range l.Lines(l.Destination) {
+			if len(o.volumes) > 0 && !isListed(line, o.volumes) {
+				continue
+			}
 			if o.allHosts {
 				line.Host = l.Host
 			}
@@ -95,10 +111,22 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 			a.printError(noBackups(s.HostOr(o.host), o.volumes, hostsOn(ctx, stores)))
 		}
 	}
-	if err == nil && len(failed) > 0 {
-		err = exitWith(exitAttention)
+	switch {
+	case err != nil:
+		return err
+	case len(failed) > 0:
+		return exitWith(exitAttention)
+	case len(lines) == 0 && len(o.volumes) > 0:
+		return exitWith(exitNothing)
 	}
-	return err
+	return nil
+}
+
+// isListed tells whether a line is of a backup that is named.
+func isListed(line catalog.Line, volumes []string) bool {
+	name, _, _ := cutTime(line.Backup)
+	ref, err := catalog.ParseRef(name)
+	return err == nil && isNamed(catalog.ID{Ref: ref, Time: line.Time}, volumes)
 }
 
 // noBackups is what there is to say of an empty list.

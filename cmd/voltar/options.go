@@ -22,10 +22,13 @@ type commonOptions struct {
 	json     bool
 }
 
+// configVariable, in the environment, names the configuration where --config does not.
+const configVariable = "VOLTAR_CONFIG"
+
 // commonFlags stand before or after the name of the command.
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE`", EnvVars: []string{"VOLTAR_CONFIG"}},
+		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "read the configuration from `FILE`", EnvVars: []string{configVariable}},
 		&cli.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error"},
 		&cli.BoolFlag{Name: "json", Usage: "print results as JSON"},
 	}

@@ -9,7 +9,6 @@ import (
 
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
-	"voltar/internal/config"
 	"voltar/internal/keep"
 	"voltar/internal/progress"
 	"voltar/internal/say"
@@ -24,7 +23,7 @@ func (a *app) pruneCommand() *cli.Command {
 			"the last good backup of a volume.",
 		Flags: []cli.Flag{dryRunFlag("print the reason for each backup, and remove nothing")},
 		Action: func(c *cli.Context) error {
-			return a.remove(c.Context, readRemove(c), (*backup.Engine).Prune)
+			return a.remove(c.Context, c.Command.Name, readRemove(c), (*backup.Engine).Prune)
 		},
 	}
 }
@@ -41,7 +40,7 @@ func (a *app) forgetCommand() *cli.Command {
 			if c.NArg() == 0 {
 				return usageError(errors.New("name a volume as VG/LV, or a source as @KIND/NAME"))
 			}
-			return a.remove(c.Context, readRemove(c), (*backup.Engine).Forget)
+			return a.remove(c.Context, c.Command.Name, readRemove(c), (*backup.Engine).Forget)
 		},
 	}
 }
@@ -58,9 +57,12 @@ func readRemove(c *cli.Context) removeOptions {
 
 // remove runs what prune and forget have in common and prints a line for each backup.
 func (a *app) remove(
-	ctx context.Context, o removeOptions,
+	ctx context.Context, command string, o removeOptions,
 	do func(e *backup.Engine, ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error),
 ) error {
+	if err := refuseTimes(command, o.sources); err != nil {
+		return err
+	}
 	s, engine, err := a.setupEngine(o.setupOptions)
 	if err != nil {
 		return err
@@ -108,19 +110,4 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 	}
 	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", counted(len(lines), "backup"))
 	return err
-}
-
-// refMatcher tells whether a source is one of those that patterns name; without patterns all are.
-func refMatcher(patterns []string) func(catalog.Ref) bool {
-	if len(patterns) == 0 {
-		return nil
-	}
-	return func(ref catalog.Ref) bool {
-		for _, pattern := range patterns {
-			if pattern == ref.String() || config.MatchVolume(pattern, ref.VG, ref.Name) {
-				return true
-			}
-		}
-		return false
-	}
 }

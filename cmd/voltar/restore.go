@@ -133,6 +133,9 @@ func readRestore(c *cli.Context) (restoreOptions, error) {
 	if c.NArg() != 1 {
 		return o, errors.New("name one backup: VOLUME[@TIME]")
 	}
+	if err := checkTimes([]string{o.backup}); err != nil {
+		return o, err
+	}
 	var err error
 	o.request.Target, err = readTarget(c)
 	return o, err

@@ -48,6 +48,9 @@ type signOptions struct {
 }
 
 func (a *app) sign(ctx context.Context, o signOptions) error {
+	if err := checkTimes(o.backups); err != nil {
+		return err
+	}
 	s, err := a.setup(o.setupOptions)
 	if err != nil {
 		return err
@@ -89,20 +92,6 @@ func signOn(ctx context.Context, pass *sign.Pass, d setup.Destination) ([]sign.L
 		return nil, d.Unfit
 	}
 	return pass.On(ctx, d.Name, d.Store)
-}
-
-// isNamed tells whether one of the arguments means a backup: VOLUME, a pattern of them, or VOLUME@TIME, cut short or not.
-func isNamed(id catalog.ID, args []string) bool {
-	for _, name := range args {
-		when := ""
-		if i := strings.LastIndexByte(name, '@'); i > 0 {
-			name, when = name[:i], name[i+1:]
-		}
-		if (name == id.Ref.Name || refMatcher([]string{name})(id.Ref)) && strings.HasPrefix(catalog.FormatTime(id.Time), when) {
-			return true
-		}
-	}
-	return false
 }
 
 // madeBy returns the backups that runs of this host made, by its history: the run and the backup.

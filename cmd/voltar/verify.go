@@ -90,7 +90,7 @@ func readVerify(c *cli.Context) (verifyOptions, error) {
 	if o.all && len(o.backups) > 0 {
 		return o, usageError(errors.New("--all checks all backups: name none"))
 	}
-	return o, nil
+	return o, checkTimes(o.backups)
 }
 
 func (a *app) verify(ctx context.Context, o verifyOptions) error {

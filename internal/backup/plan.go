@@ -68,6 +68,11 @@ func (p *Plan) Selected() []lvm.Volume {
 // Plan looks at the volumes of the host. Patterns, where there are any, choose instead of the configuration's own
 // patterns and tags; the built-in rules hold all the same, and a pattern that chooses nothing is an error.
 func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
+	return e.planWith(ctx, patterns, nil)
+}
+
+// planWith is Plan, where a mistyped pattern may also stand for one of the other names.
+func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan, error) {
 	inventory, err := e.LVM.Inventory(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list volumes: %w", err)
@@ -97,7 +102,7 @@ func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 		plan.Choices = append(plan.Choices, c)
 	}
 	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
-	return plan, e.opts.Select.checkPatterns(plan, patterns)
+	return plan, e.opts.Select.checkPatterns(plan, patterns, others)
 }
 
 // builtInRule returns the rule of this program that leaves a volume out, if one does.
@@ -182,7 +187,7 @@ func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason st
 }
 
 // checkPatterns refuses named volumes that are not there, that are ambiguous, or that a rule leaves out.
-func (s Select) checkPatterns(plan *Plan, patterns []string) error {
+func (s Select) checkPatterns(plan *Plan, patterns, others []string) error {
 	for _, pattern := range patterns {
 		var found []Choice
 		for _, c := range plan.Choices {
@@ -193,7 +198,7 @@ func (s Select) checkPatterns(plan *Plan, patterns []string) error {
 		isGlob := strings.ContainsAny(pattern, `*?[\`)
 		switch {
 		case len(found) == 0:
-			return say.WithHint(fmt.Errorf("%w: there is no volume %q%s", ErrUsage, pattern, meant(plan, pattern)),
+			return say.WithHint(fmt.Errorf("%w: there is no volume %q%s", ErrUsage, pattern, meant(plan, pattern, others)),
 				"`voltar volumes` lists what there is")
 		case !isGlob && len(found) > 1:
 			return say.WithHint(fmt.Errorf("%w: %q is in several volume groups: %s", ErrUsage, pattern, namesOf(found)),
@@ -205,9 +210,9 @@ func (s Select) checkPatterns(plan *Plan, patterns []string) error {
 	return nil
 }
 
-// meant says which volume a mistyped name may stand for.
-func meant(plan *Plan, pattern string) string {
-	var names []string
+// meant says which volume, or which of the other names, a mistyped one may stand for.
+func meant(plan *Plan, pattern string, others []string) string {
+	names := slices.Clone(others)
 	for _, c := range plan.Choices {
 		if strings.Contains(pattern, "/") {
 			names = append(names, c.Name())

@@ -1,9 +1,12 @@
 package backup
 
 import (
+	"errors"
 	"path"
+	"strings"
 	"testing"
 
+	"voltar/internal/store"
 	"voltar/lvm"
 )
 
@@ -35,5 +38,49 @@ func TestNamesOutright(t *testing.T) {
 		if got := tt.sel.namesOutright(v, tt.patterns); got != tt.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// A mistyped name may stand for a directory or dump by its short name as well as for a volume.
+func TestAMistypedNameMayBeASource(t *testing.T) {
+	match := func(pattern, _, lv string) bool { return pattern == lv }
+	plan := &Plan{Choices: []Choice{{Volume: lvm.Volume{VG: "vg", Name: "web"}}}}
+	for typed, want := range map[string]string{"srcc": `did you mean "src"?`, "wbe": `did you mean "web"?`} {
+		err := Select{Match: match}.checkPatterns(plan, []string{typed}, []string{"src"})
+		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("of %s: %v, want %s", typed, err, want)
+		}
+	}
+}
+
+// A destination is full when nothing can be stored there, and not when its room cannot be told.
+func TestNoRoom(t *testing.T) {
+	for name, tt := range map[string]struct {
+		usage store.Usage
+		full  bool
+	}{
+		"full":              {store.Usage{TotalBytes: 1 << 40}, true},
+		"a few blocks":      {store.Usage{TotalBytes: 1 << 40, FreeBytes: 8192}, true},
+		"room":              {store.Usage{TotalBytes: 1 << 40, FreeBytes: 1 << 30}, false},
+		"not to be told":    {store.Usage{TotalBytes: -1, FreeBytes: -1}, false},
+		"a size of nothing": {store.Usage{}, false},
+	} {
+		if err := NoRoom(tt.usage); errors.Is(err, store.ErrNoSpace) != tt.full {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A dry run knows which destinations nothing can be written to.
+func TestPreviewKnowsUnusableDestinations(t *testing.T) {
+	s := newSite(t, "disk", "gone")
+	s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: t.TempDir()}}})
+	s.on("gone").Store = store.Unavailable("gone", store.ErrDown)
+	p, err := s.Preview(t.Context(), []string{"@directory/tree"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Destinations) != 2 || p.Destinations[0].Unusable != nil || !errors.Is(p.Destinations[1].Unusable, store.ErrDown) {
+		t.Errorf("destinations %+v", p.Destinations)
 	}
 }

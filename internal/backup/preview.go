@@ -13,6 +13,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
@@ -60,6 +61,7 @@ type PreviewDestination struct {
 	Where     string           `json:"where"`
 	FreeBytes int64            `json:"free"` // -1 when it cannot be told
 	Problem   string           `json:"problem,omitempty"`
+	Unusable  error            `json:"-"` // why nothing can be written to it
 	Remove    []report.Removed `json:"remove,omitempty"`
 }
 
@@ -204,13 +206,18 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
 	target, err := placement.Look(ctx, placing, d)
 	if err != nil {
-		line.Problem = report.ProblemOf(err).Message
+		line.Unusable, line.Problem = err, report.ProblemOf(err).Message
 		return line
 	}
-	if usage, err := d.Store.Usage(ctx); err == nil {
-		line.FreeBytes = usage.FreeBytes
-	} else {
+	usage, err := d.Store.Usage(ctx)
+	switch {
+	case err != nil:
 		line.Problem = err.Error()
+	default:
+		line.FreeBytes = usage.FreeBytes
+		if line.Unusable = NoRoom(usage); line.Unusable != nil {
+			line.Problem = report.ProblemOf(line.Unusable).Message
+		}
 	}
 	if keep.IsEmpty(d.Policy) {
 		return line
@@ -228,6 +235,18 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 		line.Problem = report.ProblemOf(err).Message
 	}
 	return line
+}
+
+// leastRoomBytes is the room below which not even a backup's own lists find place.
+const leastRoomBytes = 1 << 20
+
+// NoRoom says that a destination is full, where it is so that nothing can be stored there, or nil.
+func NoRoom(usage store.Usage) error {
+	if usage.TotalBytes <= 0 || usage.FreeBytes < 0 || usage.FreeBytes >= leastRoomBytes {
+		return nil
+	}
+	return say.WithHint(fmt.Errorf("%w: it has %s free of %s", store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)),
+		"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 }
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.

@@ -134,8 +134,16 @@ func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) 
 	if len(named) > 0 && len(volumes) == 0 {
 		return c, nil
 	}
-	plan, err := e.Plan(ctx, volumes)
-	if errors.Is(err, hostcmd.ErrNotFound) && len(sources) > 0 && len(volumes) == 0 {
+	var short []string
+	for _, s := range e.opts.Sources.configured() {
+		short = append(short, s.Name)
+	}
+	plan, err := e.planWith(ctx, volumes, short)
+	if errors.Is(err, hostcmd.ErrNotFound) && len(short) > 0 {
+		if len(volumes) > 0 {
+			return c, say.WithHint(fmt.Errorf("%w: this host has no lvm2, and the configuration no %q%s", ErrUsage, volumes[0],
+				say.DidYouMean(volumes[0], short)), "`voltar volumes` lists what there is")
+		}
 		c.noLVM = true
 		return c, nil
 	}

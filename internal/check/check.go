@@ -187,6 +187,9 @@ func checkDestination(ctx context.Context, d setup.Destination) (list []Finding)
 	if d.Recipients != nil {
 		notes = append(notes, "encrypted to "+strings.Join(d.Recipients.Keys(), ", "))
 	}
+	if err == nil {
+		err = backup.NoRoom(usage)
+	}
 	switch {
 	case err != nil:
 		list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.Name, d.Store, err), ""))

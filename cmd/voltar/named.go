@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"voltar/internal/catalog"
+	"voltar/internal/config"
+	"voltar/internal/say"
+)
+
+// cutTime cuts "VOLUME@TIME" at its last "@"; one at the beginning belongs to the name.
+func cutTime(text string) (name, when string, timed bool) {
+	if i := strings.LastIndexByte(text, '@'); i > 0 {
+		return text[:i], text[i+1:], true
+	}
+	return text, "", false
+}
+
+// checkTimes refuses names that end in "@": a variable that is not set would take the newest backup for the one that was meant.
+func checkTimes(backups []string) error {
+	for _, text := range backups {
+		if name, when, timed := cutTime(text); timed && when == "" {
+			return usageError(say.WithHint(fmt.Errorf("%q has no time behind its @", text),
+				fmt.Sprintf("`voltar list %s` shows the times; %s alone means the newest backup", name, name)))
+		}
+	}
+	return nil
+}
+
+// refuseTimes refuses names of backups where a command takes those of sources.
+func refuseTimes(command string, sources []string) error {
+	for _, text := range sources {
+		if name, _, timed := cutTime(text); timed {
+			return usageError(say.WithHint(fmt.Errorf("%q has a time: voltar %s takes names without one", text, command), "name it as "+name))
+		}
+	}
+	return nil
+}
+
+// isNamed tells whether one of the arguments means a backup: VOLUME, a pattern of them, or VOLUME@TIME, cut short or not.
+func isNamed(id catalog.ID, args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, when, _ := cutTime(arg)
+		return (name == id.Ref.Name || refMatcher([]string{name})(id.Ref)) && strings.HasPrefix(catalog.FormatTime(id.Time), when)
+	})
+}
+
+// refMatcher tells whether a source is one of those that patterns name; without patterns all are.
+func refMatcher(patterns []string) func(catalog.Ref) bool {
+	if len(patterns) == 0 {
+		return nil
+	}
+	return func(ref catalog.Ref) bool {
+		for _, pattern := range patterns {
+			if pattern == ref.String() || config.MatchVolume(pattern, ref.VG, ref.Name) {
+				return true
+			}
+		}
+		return false
+	}
+}
