@@ -387,7 +387,8 @@ func TestLabThinMerge(t *testing.T) {
 func TestLabWatchExtendsAndSeesOverflow(t *testing.T) {
 	ctx, c := t.Context(), labClient(Options{})
 	snap := classic(t, c, 64*mib, 8*mib)
-	policy := WatchPolicy{Interval: 20 * time.Millisecond, Alloc: c.NewAllocator(nil), ExtendBy: 50}
+	space := must[*Reservation](t)(c.NewAllocator(nil).Reserve(ctx, "vg0", 4*mib, 4*mib))
+	policy := WatchPolicy{Interval: 20 * time.Millisecond, Space: space, ExtendBy: 50}
 	watched, w := c.Watch(ctx, snap, policy)
 	device := "/dev/vg0/data"
 	for _, upTo := range []int{6, 10} {

@@ -84,8 +84,8 @@ func grant(want, floor, free, extent int64) (int64, error) {
 
 // Allocator shares out the free space of volume groups among volumes that are worked on in parallel. It knows the groups from an
 // inventory, and keeps count itself: of what was granted and not yet used, and of the snapshots that were made and removed through it.
-// It asks lvm2 again when what it knows is older than trustFor, when something has failed for want of space, and after a snapshot was
-// extended. Space that others take meanwhile makes lvcreate fail; it then gets what there is. It is safe for concurrent use.
+// It asks lvm2 again when what it knows is older than trustFor, when something has failed for want of space, when a snapshot was
+// extended, and when that one is gone. Space that others take meanwhile makes lvcreate fail; it then gets what there is. It is safe for concurrent use.
 type Allocator struct {
 	query   func(ctx context.Context, vg string) (VG, error)
 	reserve func(VG) int64
@@ -102,7 +102,6 @@ type groupSpace struct {
 	reserved int64
 	vg       VG        // its FreeBytes are less what snapshots took that were made since
 	asked    time.Time // when vg was; zero when it must be again
-	extended bool      // a snapshot was: nobody counts what goes with it
 }
 
 // NewAllocator returns an Allocator. keepFree returns how much of a volume group's space to leave free always; nil
@@ -187,7 +186,8 @@ type Reservation struct {
 
 	floorBytes int64
 	alloc      *Allocator
-	state      reservationState // guarded by the group's token
+	state      reservationState // guarded by the group's token, as is extended
+	extended   bool             // the snapshot was: nobody counts what goes with it
 }
 
 type reservationState int
@@ -299,23 +299,27 @@ func (r *Reservation) Release() {
 		g.reserved -= r.Bytes
 	case stateUsed:
 		g.vg.FreeBytes += r.Bytes
-		if g.extended {
+		if r.extended {
 			g.asked = time.Time{}
 		}
 	}
 	r.state = stateOver
 }
 
-// Extend takes up to bytes of a volume group's space for a snapshot that stands, by extend. It goes with the snapshot.
-func (a *Allocator) Extend(ctx context.Context, vg string, bytes int64, extend func(bytes int64) error) error {
-	r, err := a.Reserve(ctx, vg, bytes, 1)
+// Extend takes up to bytes more of the volume group's space for the snapshot that has the reservation, by extend. It goes with the
+// snapshot. How much that is only lvm2 knows, which is asked when next somebody looks, and once more after Release.
+func (r *Reservation) Extend(ctx context.Context, bytes int64, extend func(bytes int64) error) error {
+	more, err := r.alloc.Reserve(ctx, r.VG, bytes, 1)
 	if err != nil {
 		return err
 	}
-	err = r.Use(ctx, extend)
-	g := a.groupOf(vg)
-	<-g.token
-	defer g.unlock()
-	g.extended, g.asked, r.state = true, time.Time{}, stateOver
+	g := r.alloc.groupOf(r.VG)
+	err = more.Use(ctx, func(bytes int64) error {
+		r.extended, g.asked = true, time.Time{} // also where it fails: a part may have been done
+		return extend(bytes)
+	})
+	if err != nil {
+		more.Release()
+	}
 	return err
 }

@@ -180,26 +180,64 @@ func TestAllocatorLearnsWhatOthersTook(t *testing.T) {
 	}
 }
 
-// Nobody counts what an extended snapshot gives back: lvm2 is asked.
+// Nobody counts what an extended snapshot gives back: lvm2 is asked, and not for others of its group.
 func TestAllocatorAsksAfterAnExtension(t *testing.T) {
 	ctx := t.Context()
 	group := &fakeGroup{vg: VG{FreeBytes: 100 * mib, ExtentBytes: 4 * mib}}
 	a := newAllocator(group.query, nil)
-	r, err := a.Reserve(ctx, "vg0", 40*mib, 40*mib)
+	take := func(bytes int64) error { group.vg.FreeBytes -= bytes; return nil }
+	snapshot := func(bytes int64) *Reservation {
+		t.Helper()
+		r, err := a.Reserve(ctx, "vg0", bytes, bytes)
+		if err == nil {
+			err = r.Use(ctx, take)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	want := func(when string, wantFree int64, wantAsked int) {
+		t.Helper()
+		if free, _, err := a.Free(ctx, "vg0"); err != nil || free != wantFree || group.asked != wantAsked {
+			t.Errorf("%s: %d free, %v, asked %d times, want %d, %d times", when, free, err, group.asked, wantFree, wantAsked)
+		}
+	}
+	extended, other := snapshot(40*mib), snapshot(20*mib)
+	want("two snapshots", 40*mib, 1)
+	if err := extended.Extend(ctx, 8*mib, take); err != nil {
+		t.Fatal(err)
+	}
+	want("one is extended", 32*mib, 2)
+	group.vg.FreeBytes += 20 * mib
+	other.Release()
+	want("the other is gone", 52*mib, 2)
+	group.vg.FreeBytes = 100 * mib
+	extended.Release()
+	want("both are gone", 100*mib, 3)
+	snapshot(40 * mib).Release()
+	want("a later one is gone", 100*mib, 3)
+}
+
+// A run that is cancelled while it extends a snapshot gives back what it had reserved for that, at whichever step it ends.
+func TestAnExtensionThatIsCancelledTakesNothing(t *testing.T) {
+	group := &fakeGroup{vg: VG{FreeBytes: 1024 * mib, ExtentBytes: 4 * mib}}
+	reserving := func() {}
+	a := newAllocator(group.query, func(VG) int64 { reserving(); return 0 })
+	r, err := a.Reserve(t.Context(), "vg0", 4*mib, 4*mib)
 	if err != nil {
 		t.Fatal(err)
 	}
-	take := func(bytes int64) error { group.vg.FreeBytes -= bytes; return nil }
-	if err := errors.Join(r.Use(ctx, take), a.Extend(ctx, "vg0", 8*mib, take)); err != nil {
-		t.Fatal(err)
+	for range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		reserving = cancel
+		if err := r.Extend(ctx, 64*mib, func(int64) error { return ctx.Err() }); !errors.Is(err, context.Canceled) {
+			t.Fatalf("a cancelled extension: %v", err)
+		}
 	}
-	if free, _, err := a.Free(ctx, "vg0"); err != nil || free != 52*mib {
-		t.Errorf("%d free with the extended snapshot, %v", free, err)
-	}
-	group.vg.FreeBytes = 100 * mib
 	r.Release()
-	if free, _, err := a.Free(ctx, "vg0"); err != nil || free != 100*mib {
-		t.Errorf("%d free without it, %v", free, err)
+	if free, _, err := a.Free(t.Context(), "vg0"); err != nil || free != 1024*mib {
+		t.Errorf("%d are free, %v", free, err)
 	}
 }
 

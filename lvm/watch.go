@@ -15,9 +15,9 @@ type WatchPolicy struct {
 	Interval time.Duration // between two looks; 0 means 2 s
 
 	// Of classic snapshots.
-	Alloc    *Allocator // gives the space to extend by; nil means never to extend
-	ExtendAt float64    // percent used from which the snapshot is extended; 0 means 70
-	ExtendBy float64    // percent of its size to extend it by; 0 means 20
+	Space    *Reservation // the snapshot's, for which more is taken; nil means never to extend
+	ExtendAt float64      // percent used from which the snapshot is extended; 0 means 70
+	ExtendBy float64      // percent of its size to extend it by; 0 means 20
 
 	// Of thin snapshots: the percentages of the pool's data and metadata at which to stop; 0 means 95. A pool that runs
 	// full harms every volume in it, so a backup ends before that.
@@ -77,7 +77,7 @@ func (c *Client) Watch(ctx context.Context, snap Snapshot, policy WatchPolicy) (
 	}
 	w.extend = func(ctx context.Context, bytes int64) (int64, error) {
 		var size int64
-		err := policy.Alloc.Extend(ctx, snap.VG, bytes, func(bytes int64) (err error) {
+		err := policy.Space.Extend(ctx, bytes, func(bytes int64) (err error) {
 			size, err = c.ExtendSnapshot(ctx, snap.VG, snap.Name, bytes)
 			return err
 		})
@@ -127,7 +127,7 @@ func (w *Watch) look(ctx context.Context) error {
 	if err := w.judge(st); err != nil {
 		return err
 	}
-	if !st.Thin && w.policy.Alloc != nil && st.UsedPercent >= w.policy.ExtendAt {
+	if !st.Thin && w.policy.Space != nil && st.UsedPercent >= w.policy.ExtendAt {
 		w.grow(ctx, st)
 	}
 	return nil

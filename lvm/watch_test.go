@@ -55,7 +55,7 @@ func used(percent float64) Status {
 
 func TestWatchKeepsPeaksAndExtends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, nil)
+		f := newFakeWatch(t, WatchPolicy{Space: &Reservation{}}, watchedSnap, nil)
 		for _, percent := range []float64{10, 69.9, 70, 30} {
 			f.see(used(percent), nil)
 		}
@@ -79,11 +79,11 @@ func TestWatchDoesNotExtend(t *testing.T) {
 		origin int64
 		want   int
 	}{
-		"without an allocator":     {WatchPolicy{}, 1 << 30, 0},
-		"beyond what can be used":  {WatchPolicy{Alloc: &Allocator{}}, 1, 1},
-		"threshold set higher":     {WatchPolicy{Alloc: &Allocator{}, ExtendAt: 90}, 1 << 30, 0},
-		"(but otherwise it does)":  {WatchPolicy{Alloc: &Allocator{}}, 1 << 30, 1},
-		"(origin's size not told)": {WatchPolicy{Alloc: &Allocator{}}, 0, 1},
+		"without a reservation":    {WatchPolicy{}, 1 << 30, 0},
+		"beyond what can be used":  {WatchPolicy{Space: &Reservation{}}, 1, 1},
+		"threshold set higher":     {WatchPolicy{Space: &Reservation{}, ExtendAt: 90}, 1 << 30, 0},
+		"(but otherwise it does)":  {WatchPolicy{Space: &Reservation{}}, 1 << 30, 1},
+		"(origin's size not told)": {WatchPolicy{Space: &Reservation{}}, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestWatchDoesNotExtend(t *testing.T) {
 
 func TestWatchGoesOnWithoutRoomToExtend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeWatch(t, WatchPolicy{Alloc: &Allocator{}}, watchedSnap, ErrNoSpace)
+		f := newFakeWatch(t, WatchPolicy{Space: &Reservation{}}, watchedSnap, ErrNoSpace)
 		f.see(used(80), nil)
 		f.see(used(99), nil)
 		res, err := f.last(t, used(99.9), nil)

@@ -25,7 +25,7 @@ func (s *snapshotted) beginReading() *reading {
 	ctx, stop := context.WithCancelCause(s.scope.ctx)
 	r := &reading{snapshotted: s, stop: stop}
 	r.ctx, r.watch = s.run.LVM.Watch(ctx, s.snapshot, lvm.WatchPolicy{
-		Interval: o.PollInterval, Alloc: s.run.space, ExtendAt: o.ExtendAtPercent, ExtendBy: o.ExtendByPercent,
+		Interval: o.PollInterval, Space: s.space, ExtendAt: o.ExtendAtPercent, ExtendBy: o.ExtendByPercent,
 		PoolDataLimit: o.ThinDataPercent, PoolMetadataLimit: o.ThinMetadataPercent,
 	})
 	return r
