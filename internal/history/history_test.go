@@ -301,6 +301,9 @@ func TestReportsSayWhenBackupsWereProven(t *testing.T) {
 		return report.Run{Command: command, Volumes: []report.Volume{v}, Destinations: []report.Destination{{Name: "d", Where: where}}}
 	}
 	earlier := []report.Run{
+		proof("verify --sample 5%", "/sampled", report.VolumeDamaged, 6),
+		proof("verify --sample 5%", "/sampled", report.VolumeOK, 5), // reads a part
+		proof("verify", "/sampled", report.VolumeOK, 3),
 		proof("verify", "/backups", report.VolumeDamaged, 6),
 		proof("verify --quick", "/backups", report.VolumeOK, 5), // reads no data
 		proof("verify", "/mnt/usb", report.VolumeOK, 4),
@@ -313,6 +316,7 @@ func TestReportsSayWhenBackupsWereProven(t *testing.T) {
 		verified, restored, damaged time.Time
 	}{
 		{"what verify found later counts", "/backups", at(3), at(2), at(6)},
+		{"a sample finds damage, and proves nothing", "/sampled", at(3), time.Time{}, at(6)},
 		{"what was found elsewhere does not", "/mnt/usb", at(4), time.Time{}, time.Time{}},
 		{"a new folder has no proof", "/mnt/other", time.Time{}, time.Time{}, time.Time{}},
 	} {

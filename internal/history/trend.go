@@ -2,6 +2,7 @@ package history
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"voltar/report"
@@ -149,16 +150,12 @@ func noteProof(v *report.Volume, past report.Run, old report.Volume, here []plac
 			*t = old.Ended
 		}
 	}
-	switch past.Command {
-	case "verify", "verify --quick":
-		if damaged {
-			later(&v.LastDamaged)
-		} else if good && past.Command == "verify" { // the other reads no data
-			later(&v.LastVerified)
-		}
-	case "restore":
-		if good {
-			later(&v.LastRestored)
-		}
+	switch {
+	case damaged && strings.HasPrefix(past.Command, "verify"): // also of a sample, or without reading data
+		later(&v.LastDamaged)
+	case good && past.Command == "verify": // in full: the others leave data unread
+		later(&v.LastVerified)
+	case good && past.Command == "restore":
+		later(&v.LastRestored)
 	}
 }
