@@ -71,6 +71,7 @@ func TestBrowseCommands(t *testing.T) {
 		errs string // must be in standard error
 	}{
 		{"ls of an unpartitioned volume", []string{"ls", "plain"}, 0, "file\nnew\nother\\x1b[2J\nsub\n", ""},
+		{"ls of a partition of none", []string{"ls", "plain", "p1:/sub"}, exitUsage, "", "has no partitions\nhint: say /sub\n"},
 		{"ls of an older one", []string{"ls", "vg/plain@2026-11-20T010001Z", "/sub"}, 0, "link\nsymlink\n", ""},
 		{"ls of everything", []string{"ls", "-R", "volume-00000001", "/"}, 0, "file\nother\\x1b[2J\nsub\nsub/link\nsub/symlink\n", ""},
 		{"ls of a partition", []string{"ls", "volume-00000001", "p1:/sub", "--from", "disk"}, 0, "link\nsymlink\n", ""},
@@ -90,7 +91,7 @@ func TestBrowseCommands(t *testing.T) {
 		{"ls of a folder of backups", []string{"ls", "plain", "/sub", "--from", s.backups + "/"}, 0, "link\nsymlink\n", ""},
 		{"ls of a folder that is not there", []string{"ls", "plain", "--from", s.backups + "/missing"}, 2, "", "no such file"},
 		{"ls of a host that has none", []string{"ls", "plain", "--host", "other"}, 1, "", "none of host other\nhint: there are none of any"},
-		{"list of a host", []string{"list", "plain", "--host", "other"}, 0, "BACKUP  LOCAL TIME  ON  SIZE  FILES  STATUS\n", "no backup of host other for plain\n"},
+		{"list of a host", []string{"list", "plain", "--host", "other"}, exitNothing, "BACKUP  LOCAL TIME  ON  SIZE  FILES  STATUS\n", "no backup of host other for plain\n"},
 		{"cat of a backup that is not there", []string{"cat", "missing", "/x"}, 1, "", "hint: there are backups of vg/plain, vg/volume-00000001"},
 		{"cat from a destination that is not there", []string{"cat", "plain", "/x", "--from", "x"}, 2, "", "no destination"},
 		{"extract to nowhere", []string{"extract", "plain"}, 2, "", "--to DIR"},

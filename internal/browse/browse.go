@@ -162,6 +162,9 @@ func (b *Backup) Parse(text string) (Place, error) {
 		}
 	}
 	files := b.FileExtents()
+	if _, rest, ok := strings.Cut(text, ":"); ok && !strings.HasPrefix(text, "/") && len(files) == 1 && files[0].Name == "" {
+		return Place{}, say.WithHint(fmt.Errorf("%w: %q: %s has no partitions", ErrUsage, text, b.backup.ID), "say "+path.Join("/", rest))
+	}
 	if !strings.HasPrefix(text, "/") {
 		return Place{}, say.WithHint(fmt.Errorf("%w: %q is neither an extent of %s nor a path in one", ErrUsage, text, b.backup.ID),
 			"say "+b.examples())
