@@ -43,7 +43,8 @@ type tool struct{ name, pkg, use string }
 var tools = []tool{
 	{"lvs", "lvm2", "volumes"}, {"vgs", "lvm2", "volumes"}, {"lvcreate", "lvm2", "snapshots"}, {"lvremove", "lvm2", "snapshots"},
 	{"lvextend", "lvm2", "snapshots"}, {"lvchange", "lvm2", "snapshots"}, {"dmsetup", "dmsetup or device-mapper", "partitions"},
-	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk or util-linux", "restoring partition tables"}, {"mke2fs", "e2fsprogs", "restoring ext4"},
+	{"blkid", "util-linux", "probing"}, {"sfdisk", "fdisk or util-linux", "restoring partition tables"},
+	{"mke2fs", "e2fsprogs", "restoring ext4"},
 	{"tune2fs", "e2fsprogs", "restoring ext4"}, {"mkfs.xfs", "xfsprogs", "restoring xfs"}, {"mkfs.fat", "dosfstools", "restoring vfat"},
 	{"mkswap", "util-linux", "restoring swap"},
 }
