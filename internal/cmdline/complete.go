@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -131,14 +132,21 @@ func commandCandidates(commands []*cli.Command, beginning string) []Candidate {
 	return list
 }
 
+// plainWord is what shells take as it stands, quoted or not. Whoever can write to a store chooses names in it, and what one
+// shell or another makes of a candidate is no place to rely on: "$(...)" behind a prompt is one key from being run.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_.,:/@=+%~-]+$`)
+
 // Print writes what the shells' scripts read: a candidate a line, with its meaning behind a tab, or ":file" and the like.
+// A candidate that is no plain word is left out.
 func Print(w io.Writer, list []Candidate, shell Kind) error {
 	var b strings.Builder
 	if shell != KindNone {
 		b.WriteString(":" + string(shell) + "\n")
 	}
 	for _, c := range list {
-		b.WriteString(say.Clean(c.Word) + "\t" + say.Clean(c.Text) + "\n")
+		if plainWord.MatchString(c.Word) {
+			b.WriteString(c.Word + "\t" + say.Clean(c.Text) + "\n")
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

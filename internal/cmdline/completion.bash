@@ -1,6 +1,6 @@
 # bash completion for voltar: the program itself says what may stand at the cursor.
 _voltar() {
-    local line=${COMP_LINE:0:COMP_POINT} typed=$2 cut candidate
+    local line=${COMP_LINE:0:COMP_POINT} typed=$2 cut candidate quoted
     local -a words candidates
     read -ra words <<<"$line"
     [[ $line != *[[:space:]] ]] || words+=("")
@@ -14,7 +14,8 @@ _voltar() {
     esac
     for candidate in "${candidates[@]}"; do
         candidate=${candidate%%$'\t'*}
-        COMPREPLY+=("${candidate#"$cut"}")
+        printf -v quoted %q "${candidate#"$cut"}"
+        COMPREPLY+=("$quoted")
     done
 }
 complete -F _voltar voltar
