@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,9 @@ func (a *app) listCommand() *cli.Command {
 				Usage: "list, for all hosts that share the destinations, the newest good backup of each volume and what is newer"},
 		},
 		Action: func(c *cli.Context) error {
+			if c.Bool("all-hosts") && c.IsSet("host") {
+				return usageError(errors.New("--all-hosts is about every host, and --host about one: give one of them"))
+			}
 			return a.list(c.Context, listOptions{
 				setupOptions:  setupOptions{commonOptions: readCommon(c), lookup: true},
 				sourceOptions: readSource(c), volumes: c.Args().Slice(), allHosts: c.Bool("all-hosts"),

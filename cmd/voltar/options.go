@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/backup"
+	"voltar/internal/catalog"
 	"voltar/internal/config"
 	"voltar/internal/deliver"
 	"voltar/internal/logging"
@@ -62,7 +64,13 @@ func fromFlag() cli.Flag {
 
 // hostFlag chooses the host whose backups are meant.
 func hostFlag() cli.Flag {
-	return &cli.StringFlag{Name: "host", Usage: "use the backups of host `NAME` (default: this host)"}
+	return &cli.StringFlag{Name: "host", Usage: "use the backups of host `NAME` (default: this host)",
+		Action: func(_ *cli.Context, name string) error {
+			if err := catalog.CheckHost(name); err != nil {
+				return usageError(fmt.Errorf("--host: %w", err))
+			}
+			return nil
+		}}
 }
 
 func untrustedFlag() cli.Flag {

@@ -32,6 +32,7 @@ type Line struct {
 	values   map[string]string   // of the flags that take one, by their first name
 	known    map[string]cli.Flag // by each of their names
 	pending  cli.Flag            // one whose value is yet to come
+	empty    cli.Flag            // one whose value is ""
 	literal  bool                // "--" was there
 }
 
@@ -52,6 +53,14 @@ func (p *Program) Parse(args []string) (Line, error) {
 		return line, p.unknownCommand(line.last().Subcommands, line.last().Name+" ", line.operands[0])
 	case line.pending != nil:
 		return line, exitcode.UsageError(fmt.Errorf("%s needs a value: %s", flags[len(flags)-1], placeholder(line.pending)))
+	case line.empty != nil:
+		return line, exitcode.UsageError(say.WithHint(
+			fmt.Errorf("the value of --%s is empty: give a %s, or leave the flag out", line.empty.Names()[0], placeholder(line.empty)),
+			"is a variable that it is taken from not set?"))
+	case len(line.Path) == 0:
+		if err := line.checkWithoutCommand(flags); err != nil {
+			return line, err
+		}
 	}
 	if len(line.Path) > 0 && line.last().SkipFlagParsing {
 		return Line{Path: line.Path, Words: args}, nil
@@ -99,11 +108,11 @@ func (p *Program) take(words []string) (line Line, flags []string, help bool, un
 				flags = append(flags, word)
 				i++
 				word = words[i]
-				line.values[flag.Names()[0]] = word
+				line.set(flag, word)
 			case takesValue(flag) && !hasValue:
 				line.pending = flag
 			case takesValue(flag):
-				line.values[flag.Names()[0]] = value
+				line.set(flag, value)
 			case hasValue && value != "true" && value != "false":
 				unknown = word
 			}
@@ -123,6 +132,33 @@ func (p *Program) take(words []string) (line Line, flags []string, help bool, un
 		}
 	}
 	return line, flags, help, unknown
+}
+
+// set notes the value of a flag. An empty one would count as none, and the flag would not do what it was given for.
+func (l *Line) set(flag cli.Flag, value string) {
+	l.values[flag.Names()[0]] = value
+	if value == "" && l.empty == nil {
+		l.empty = flag
+	}
+}
+
+// checkWithoutCommand refuses the flags of commands where none is named.
+func (l *Line) checkWithoutCommand(flags []string) error {
+	for _, word := range flags {
+		name, _, _ := splitFlag(word)
+		flag := l.known[name]
+		if flag == nil { // --version
+			continue
+		}
+		long := "--" + flag.Names()[0]
+		usage := long
+		if takesValue(flag) {
+			usage += " " + placeholder(flag)
+		}
+		return exitcode.UsageError(say.WithHint(fmt.Errorf("%s is an option of commands, and none is named", long),
+			fmt.Sprintf("it stands after the command: `voltar COMMAND %s`; `voltar --help` lists the commands", usage)))
+	}
+	return nil
 }
 
 func (l *Line) learn(flags []cli.Flag) {
@@ -162,6 +198,11 @@ func (p *Program) unknownFlag(line Line, word string) error {
 }
 
 func (p *Program) unknownCommand(commands []*cli.Command, of, word string) error {
+	if of != "" && len(commands) == 0 {
+		of = p.Name + " " + strings.TrimSpace(of)
+		return exitcode.UsageError(say.WithHint(fmt.Errorf("%q is unknown: %s has no commands of its own", word, of),
+			fmt.Sprintf("`%s --help` says what it does", of)))
+	}
 	var names []string
 	for _, c := range commands {
 		if !c.Hidden {
