@@ -42,6 +42,7 @@ type Run struct {
 	Recovered      []string      `json:"recovered,omitempty"` // what an earlier, dead run had left and was removed
 	Warnings       []Problem     `json:"warnings,omitempty"`
 	Errors         []Problem     `json:"errors,omitempty"` // of the run itself
+	Named          []string      `json:"named,omitempty"`  // what the command named of the host's volumes: names and patterns; none for all
 	PlannedVolumes int           `json:"planned_volumes"`  // volumes selected, done or not
 	// LastGood is, of the volumes without a result, the oldest of their newest good backups, by earlier reports.
 	LastGood *time.Time `json:"last_good,omitempty"`

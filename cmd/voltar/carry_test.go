@@ -45,3 +45,26 @@ func TestRotThatARunFindsIsRemembered(t *testing.T) {
 		t.Errorf("list does not tell of one damaged backup: %s\n%s", out, errs)
 	}
 }
+
+// So does one of which a file is missing.
+func TestAMissingFileThatARunFindsIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "file"), []byte("data"))
+	s := newSite(t, "\n[[directory]]\nname = \"d\"\npath = \""+dir+"\"\n")
+	s.run(t, exitDone)
+	archives, err := filepath.Glob(filepath.Join(s.backups, "*", "*", "*", "*", "d.tar.gz"))
+	if err != nil || len(archives) != 1 {
+		t.Fatalf("%q, %v", archives, err)
+	}
+	if err := os.Remove(archives[0]); err != nil {
+		t.Fatal(err)
+	}
+	result := s.run(t, exitDone)
+	if v := result.Volumes[0]; len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "d.tar.gz is missing") {
+		t.Errorf("%+v", v.Warnings)
+	}
+	_, out, errs := voltar(t, "list", "--config", s.config)
+	if strings.Count(out, "damaged: verify found") != 1 {
+		t.Errorf("list does not tell of one damaged backup: %s\n%s", out, errs)
+	}
+}

@@ -154,8 +154,11 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 		return nil, err
 	case err != nil:
 		// A night without a backup and without a word of it would be the worst.
-		return (&record{log: e.Log, report: e.opts.newReport("run", e.Now())}).finish(e.Now(), nil, err), err
+		none := e.opts.newReport("run", e.Now())
+		none.Named = patterns
+		return (&record{log: e.Log, report: none}).finish(e.Now(), nil, err), err
 	}
+	r.report.Named = patterns
 	defer func() { err = errors.Join(err, r.end(ctx)) }()
 	defer r.listen()()
 	r.recover(ctx)

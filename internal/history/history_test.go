@@ -273,6 +273,10 @@ func TestLastGood(t *testing.T) {
 	}
 	good := func(name string) report.Volume { return report.Volume{Name: name, Status: report.VolumeOK} }
 	bad := func(name string) report.Volume { return report.Volume{Name: name, Status: report.VolumeFailed} }
+	named := func(run report.Run, names ...string) report.Run {
+		run.Named = names
+		return run
+	}
 	earlier := []report.Run{night(19, bad("a"), good("b")), night(18, good("a"), good("b"), good("gone"))}
 	for _, test := range []struct {
 		name string
@@ -281,6 +285,7 @@ func TestLastGood(t *testing.T) {
 	}{
 		{"the last good one counts", night(20, bad("a"), good("b")), map[string]time.Time{"a": at(18), "b": at(19)}},
 		{"a new volume has none", night(20, bad("new")), map[string]time.Time{}},
+		{"a run of named volumes keeps the others", named(night(20, bad("a")), "a"), map[string]time.Time{"a": at(18), "b": at(19)}},
 		{"a run that came to nothing keeps yesterday's volumes", night(20), map[string]time.Time{"a": at(18), "b": at(19)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"voltar/internal/exitcode"
 	"voltar/report"
 )
 
@@ -26,14 +27,68 @@ func Points(runs []report.Run) []report.Point {
 	return points
 }
 
-// LastGood tells when each volume had its last good backup before a run. When that run did not get to its volumes, they are
-// the volumes of the run before: an alert on the age of a backup must not lose its subject on the night it is for.
+// Standing gives how the host's volumes stand by the runs that made backups. last is the newest run of all volumes, in which
+// what later runs of named ones came to stands in place of what it came to; missing are the volumes that it did not get to, by the
+// runs before it. Where every run named its volumes, last is the oldest.
+func Standing(backups []report.Run) (last report.Run, missing []report.Volume) {
+	if len(backups) == 0 {
+		return report.Run{}, nil
+	}
+	at := slices.IndexFunc(backups, func(r report.Run) bool { return len(r.Named) == 0 })
+	if at < 0 {
+		at = len(backups) - 1
+	}
+	last = backups[at]
+	reached := reachedAll(last)
+	last.Volumes = slices.Clone(last.Volumes)
+	for _, later := range slices.Backward(backups[:at]) {
+		if overlay(&last, later) && (last.ExitCode == exitcode.Attention || last.ExitCode == exitcode.Nothing) {
+			last.ExitCode = exitcode.Done // that of its volumes as they were: what is wrong now is told by those in place of them
+		}
+	}
+	if !reached {
+		before, more := Standing(backups[at+1:])
+		for _, v := range slices.Concat(before.Volumes, more) {
+			if !slices.ContainsFunc(last.Volumes, func(have report.Volume) bool { return have.Name == v.Name }) {
+				missing = append(missing, v)
+			}
+		}
+	}
+	return last, missing
+}
+
+func reachedAll(run report.Run) bool {
+	return len(run.Volumes) > 0 && len(run.Volumes) >= run.PlannedVolumes
+}
+
+// overlay puts what a later run came to in the place of what a run came to. It tells whether there was anything.
+func overlay(run *report.Run, later report.Run) (changed bool) {
+	places := map[string]int{}
+	for i, v := range run.Volumes {
+		places[v.Name] = i
+	}
+	for _, v := range later.Volumes {
+		at, known := places[v.Name]
+		switch {
+		case v.Status == report.VolumeSkipped: // it says nothing of the volume
+			continue
+		case known:
+			run.Volumes[at] = v
+		default:
+			run.Volumes = append(run.Volumes, v)
+		}
+		changed = true
+	}
+	return changed
+}
+
+// LastGood tells when each volume had its last good backup before a run. When that run named its volumes or did not get to all, those of
+// the runs before are among them: an alert on the age of a backup must not lose its subject on the night it is for.
 func LastGood(run report.Run, earlier []report.Run) map[string]time.Time {
 	volumes := slices.Clone(run.Volumes)
-	if len(volumes) == 0 || len(volumes) < run.PlannedVolumes {
-		if at := slices.IndexFunc(earlier, func(r report.Run) bool { return len(r.Volumes) > 0 }); at >= 0 {
-			volumes = append(volumes, earlier[at].Volumes...)
-		}
+	if len(run.Named) > 0 || !reachedAll(run) {
+		before, missing := Standing(earlier)
+		volumes = slices.Concat(volumes, before.Volumes, missing)
 	}
 	found := map[string]time.Time{}
 	for _, v := range volumes {
@@ -103,7 +158,7 @@ func NoteProofs(run *report.Run, earlier []report.Run) {
 	}
 	lastGood := LastGood(*run, OfCommand(earlier, backupCommand))
 	for name, at := range lastGood {
-		if byName[name] == nil && len(run.Volumes) < run.PlannedVolumes && (run.LastGood == nil || at.Before(*run.LastGood)) {
+		if byName[name] == nil && len(run.Named) == 0 && len(run.Volumes) < run.PlannedVolumes && (run.LastGood == nil || at.Before(*run.LastGood)) {
 			run.LastGood = &at
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -95,7 +96,7 @@ func (c *Carry) open(ctx context.Context, extent string, state catalog.State, le
 	if sums == "" {
 		return nil, nil
 	}
-	file, err := b.OpenFile(ctx, c.target.Store, x.Archive)
+	file, err := c.openFile(ctx, b, x.Archive)
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +107,24 @@ func (c *Carry) open(ctx context.Context, extent string, state catalog.State, le
 	return &Earlier{previous, file}, nil
 }
 
+// openFile opens a file of the earlier backup. One that is not there while the manifest still is makes it a damaged backup; without the
+// manifest, somebody is removing the whole of it.
+func (c *Carry) openFile(ctx context.Context, b catalog.Backup, name string) (store.Reader, error) {
+	r, err := b.OpenFile(ctx, c.target.Store, name)
+	if !errors.Is(err, store.ErrNotExist) {
+		return r, err
+	}
+	if _, statErr := c.target.Store.Stat(ctx, path.Join(b.Path(), catalog.ManifestName)); statErr != nil {
+		return nil, errors.Join(err, statErr)
+	}
+	return nil, fmt.Errorf("%w: %s is missing", catalog.ErrDamaged, name)
+}
+
 // read reads the sums of an archive's members, and holds the file that has them against the manifest.
 func (c *Carry) read(
 	ctx context.Context, b catalog.Backup, sums, archived string, file store.Reader, level archive.Level,
 ) (_ *archive.Previous, err error) {
-	r, err := b.OpenFile(ctx, c.target.Store, sums)
+	r, err := c.openFile(ctx, b, sums)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +151,7 @@ func (c *Carry) read(
 	return previous, nil
 }
 
-// failed notes why a member, or a whole archive, was not carried over. The first rotten member marks the earlier backup damaged.
+// failed notes why a member, or a whole archive, was not carried over. The first rotten member, or missing file, marks the earlier backup damaged.
 func (c *Carry) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

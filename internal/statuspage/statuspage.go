@@ -34,30 +34,20 @@ func note(nights []report.Night, t, now time.Time, loc *time.Location, what repo
 	}
 }
 
-// Host makes the page of one host out of its history, the newest run first. A volume of the last run is late when its newest
-// good backup is older than limit. ok is false where no run has made backups yet.
+// Host makes the page of one host out of its history, the newest run first. Its volumes are those of the last run of all, and of
+// later ones that named theirs. One is late when its newest good backup is older than limit. ok is false where no run has made backups yet.
 func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Location) (page report.Page, ok bool) {
 	runs = slices.DeleteFunc(slices.Clone(runs), func(r report.Run) bool { return clock.IsAhead(r.Started, now) })
 	backups := history.OfCommand(runs, "run")
 	if len(backups) == 0 {
 		return report.Page{}, false
 	}
-	last := backups[0]
+	last, missing := history.Standing(backups)
 	shown := last
 	shown.Volumes = slices.Clone(last.Volumes)
-	if len(shown.Volumes) < shown.PlannedVolumes { // it did not get to all of them: they are still the host's
-		for _, earlier := range backups[1:] {
-			if len(earlier.Volumes) == 0 {
-				continue
-			}
-			for _, v := range earlier.Volumes {
-				if !slices.ContainsFunc(shown.Volumes, func(have report.Volume) bool { return have.Name == v.Name }) {
-					v.Status, v.Error = report.VolumeFailed, nil
-					shown.Volumes = append(shown.Volumes, v)
-				}
-			}
-			break
-		}
+	for _, v := range missing { // they are still the host's
+		v.Status, v.Error = report.VolumeFailed, nil
+		shown.Volumes = append(shown.Volumes, v)
 	}
 	history.NoteProofs(&shown, runs)
 	rows := map[string]*report.PageVolume{}
@@ -181,7 +171,8 @@ func ProofOf(host string, runs []report.Run) Proof {
 	volumes := map[string]known{}
 	latest := history.OfCommand(runs, "run")
 	if len(latest) > 0 {
-		run := report.Run{Command: "run", Destinations: latest[0].Destinations, Volumes: slices.Clone(latest[0].Volumes)}
+		last, missing := history.Standing(latest)
+		run := report.Run{Command: "run", Destinations: last.Destinations, Volumes: slices.Concat(last.Volumes, missing)}
 		history.NoteProofs(&run, runs)
 		for _, v := range run.Volumes {
 			last := v.LastVerified

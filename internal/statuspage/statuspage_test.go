@@ -174,3 +174,49 @@ func TestHostWithoutItsBackups(t *testing.T) {
 		}
 	}
 }
+
+// A run of named volumes hides none of the others, and stands for those that it named.
+func TestHostAfterARunOfNamedVolumes(t *testing.T) {
+	ok, failed := report.VolumeOK, report.VolumeFailed
+	whole := run(1, map[string]report.VolumeStatus{"vg/a": failed, "vg/b": ok, "vg/c": failed})
+	whole.ExitCode = 3
+	named := func(r report.Run, names ...string) report.Run {
+		r.Named = names
+		return r
+	}
+	one := named(run(0, map[string]report.VolumeStatus{"vg/a": ok}), "a")
+	cut := named(run(0, map[string]report.VolumeStatus{"vg/b": report.VolumeSkipped}), "b")
+	none := named(run(0, nil), "nosuch")
+	none.ExitCode, none.Errors = 2, []report.Problem{{Message: "no volume is named nosuch"}}
+	for what, runs := range map[string][]report.Run{
+		"a good one": {one, whole}, "and one that came to nothing": {none, one, whole}, "and one that was cut off": {cut, one, whole},
+	} {
+		page, found := Host(runs, now, limit, time.UTC)
+		if !found || len(page.Volumes) != 3 || page.Run.ID != whole.ID || page.Run.Verdict() != report.VerdictFailed {
+			t.Fatalf("%s: %v, %+v", what, found, page)
+		}
+		a, b, c := row(t, page, "vg/a"), row(t, page, "vg/b"), row(t, page, "vg/c")
+		if a.Failed || !a.Good.Equal(at(0)) || b.Failed || !b.Good.Equal(at(1)) || !c.Failed || !c.Good.IsZero() {
+			t.Errorf("%s: %+v", what, page.Volumes)
+		}
+	}
+	mended := named(run(0, map[string]report.VolumeStatus{"vg/a": ok, "vg/c": ok}), "a", "c")
+	if page, _ := Host([]report.Run{mended, whole}, now, limit, time.UTC); len(page.Volumes) != 3 || page.Run.Verdict() != report.VerdictOK {
+		t.Errorf("once all that failed is mended: %s, %+v", page.Run.Verdict(), page.Volumes)
+	}
+	if page, _ := Host([]report.Run{one}, now, limit, time.UTC); len(page.Volumes) != 1 {
+		t.Errorf("where no run was of all: %+v", page.Volumes)
+	}
+}
+
+// What a volume was proven by stays, whichever volumes the last run named.
+func TestProofOfAfterARunOfNamedVolumes(t *testing.T) {
+	verify := run(1, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})
+	verify.Command = "verify"
+	other := run(0, map[string]report.VolumeStatus{"vg/b": report.VolumeOK})
+	other.Named = []string{"b"}
+	proof := ProofOf("host", []report.Run{other, verify, run(2, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})})
+	if verified, _ := proof("host", "vg/a"); !verified.Equal(at(1)) {
+		t.Errorf("%s", verified)
+	}
+}
