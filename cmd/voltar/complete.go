@@ -83,7 +83,8 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 	if strings.Contains(string(kind), "|") {
 		return words(strings.Split(string(kind), "|"), "")
 	}
-	opts := a.setupOptions(setupOptions{commonOptions: commonOptions{config: cmp.Or(line.Value("config"), os.Getenv(configVariable))}, lookup: true})
+	common := commonOptions{config: cmp.Or(line.Value("config"), os.Getenv(configVariable))}
+	opts := a.setupOptions(setupOptions{commonOptions: common, lookup: true})
 	opts.Log = func(string) (*slog.Logger, error) { return slog.New(slog.DiscardHandler), nil }
 	s, err := setup.New("", opts)
 	if err != nil {
