@@ -185,3 +185,19 @@ func TestForecast(t *testing.T) {
 		})
 	}
 }
+
+// A destination that is full comes before one that will be.
+func TestTheCounterNamesTheDestinationThatIsFull(t *testing.T) {
+	var points []Point
+	for day := range 10 {
+		points = append(points, Point{Time: night.AddDate(0, 0, day-9), Destinations: []Room{
+			{Name: "full", TotalBytes: 1000 * gib}, {Name: "other", TotalBytes: 1000 * gib, FreeBytes: int64(190-10*day) * gib}}})
+	}
+	full, other := Destination{Name: "full", TotalBytes: 1000 * gib}, Destination{Name: "other", TotalBytes: 1000 * gib, FreeBytes: 100 * gib}
+	for _, list := range [][]Destination{{full, other}, {other, full}} {
+		c, ok := freeCounter(Run{Destinations: list}, points, time.UTC)
+		if want := (counter{"0 B", "free on full: it is full", toneBad}); !ok || c != want {
+			t.Errorf("%+v, want %+v", c, want)
+		}
+	}
+}

@@ -157,7 +157,10 @@ func freeCounter(run Run, points []Point, loc *time.Location) (c counter, ok boo
 		}
 		f := forecastOf(points, d.Name, loc)
 		rank := math.MaxFloat64
-		if f.Known {
+		switch {
+		case d.FreeBytes == 0:
+			rank = 0
+		case f.Known:
 			rank = f.Days
 		}
 		if rank >= least {
@@ -170,7 +173,7 @@ func freeCounter(run Run, points []Point, loc *time.Location) (c counter, ok boo
 		}
 		switch {
 		case d.FreeBytes == 0:
-			c.Label, c.Tone = "free: it is full", toneBad
+			c.Label, c.Tone = c.Label+": it is full", toneBad
 		case f.Known && f.Days <= forecastMaxDays:
 			c.Label += ": full in " + plural(int64(math.Ceil(f.Days)), "day")
 			if f.Days <= soonDays {
