@@ -85,7 +85,8 @@ func grant(want, floor, free, extent int64) (int64, error) {
 // Allocator shares out the free space of volume groups among volumes that are worked on in parallel. It knows the groups from an
 // inventory, and keeps count itself: of what was granted and not yet used, and of the snapshots that were made and removed through it.
 // It asks lvm2 again when what it knows is older than trustFor, when something has failed for want of space, when a snapshot was
-// extended, and when that one is gone. Space that others take meanwhile makes lvcreate fail; it then gets what there is. It is safe for concurrent use.
+// extended, and when that one is gone. Space that others take meanwhile makes lvcreate fail; it then gets what there is.
+// It is safe for concurrent use.
 type Allocator struct {
 	query   func(ctx context.Context, vg string) (VG, error)
 	reserve func(VG) int64

@@ -23,9 +23,18 @@ func (a *app) pruneCommand() *cli.Command {
 			"the last good backup of a volume.",
 		Flags: []cli.Flag{dryRunFlag("print the reason for each backup, and remove nothing")},
 		Action: func(c *cli.Context) error {
-			return a.remove(c.Context, c.Command.Name, readRemove(c), (*backup.Engine).Prune)
+			return a.remove(c.Context, c.Command.Name, readRemove(c), a.prune)
 		},
 	}
+}
+
+// prune shows how far it is.
+func (a *app) prune(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
+	work := progress.NewWork(a.screen, e.Log, "pruning", "sources")
+	defer work.Close()
+	work.Started(0)
+	e.OnPruned = work.Reached
+	return e.Prune(ctx, wanted, dryRun)
 }
 
 func (a *app) forgetCommand() *cli.Command {
@@ -40,9 +49,13 @@ func (a *app) forgetCommand() *cli.Command {
 			if c.NArg() == 0 {
 				return usageError(errors.New("name a volume as VG/LV, or a source as @KIND/NAME"))
 			}
-			return a.remove(c.Context, c.Command.Name, readRemove(c), (*backup.Engine).Forget)
+			return a.remove(c.Context, c.Command.Name, readRemove(c), forget)
 		},
 	}
+}
+
+func forget(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
+	return e.Forget(ctx, wanted, dryRun)
 }
 
 type removeOptions struct {
@@ -58,7 +71,7 @@ func readRemove(c *cli.Context) removeOptions {
 // remove runs what prune and forget have in common and prints a line for each backup.
 func (a *app) remove(
 	ctx context.Context, command string, o removeOptions,
-	do func(e *backup.Engine, ctx context.Context, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error),
+	do func(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error),
 ) error {
 	if err := refuseTimes(command, o.sources); err != nil {
 		return err
@@ -67,11 +80,7 @@ func (a *app) remove(
 	if err != nil {
 		return err
 	}
-	work := progress.NewWork(a.screen, s.Log, "pruning", "sources")
-	work.Started(0)
-	engine.OnPruned = work.Reached
-	lines, err := do(engine, ctx, refMatcher(o.sources), o.dryRun)
-	work.Close()
+	lines, err := do(ctx, engine, refMatcher(o.sources), o.dryRun)
 	if err != nil && lines == nil {
 		return err
 	}

@@ -16,8 +16,7 @@ import (
 // lineEvery is how often work that nobody watches on a terminal says how far it is.
 const lineEvery = 30 * time.Second
 
-// Work shows how one piece of work goes on, of which is known how much it is: one bar on a terminal, lines elsewhere. It is safe for
-// concurrent use.
+// Work shows the progress of one task: one bar on a terminal, lines elsewhere. It is safe for concurrent use.
 type Work struct {
 	log    *slog.Logger
 	screen *Screen
@@ -41,9 +40,13 @@ func (p *Work) Started(total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total, p.began, p.told = total, time.Now(), time.Now()
-	if p.bars = p.screen.begin(); p.bars == nil {
-		return
+	if p.bars = p.screen.begin(); p.bars != nil {
+		p.open()
 	}
+}
+
+// open adds the bar. The caller holds mu.
+func (p *Work) open() {
 	counters := decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)
 	speed := decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 14})
 	if p.things != "" {
@@ -51,10 +54,14 @@ func (p *Work) Started(total int64) {
 		speed = decor.AverageSpeed(0, "%.1f/s", decor.WC{W: 10})
 	}
 	last := []decor.Decorator{speed, decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")}
-	if p.things != "" {
-		total = max(total, 1) // it is known by and by
+	if p.things == "" {
+		p.bar = newBar(p.bars, p.total, p.doing, counters, last)
+		return
 	}
-	p.bar = newBar(p.bars, total, p.doing, counters, last)
+	// A bar that begins with nothing never ends by itself: how much there is may grow.
+	label := decor.Name(p.doing, decor.WCSyncSpaceR)
+	p.bar = p.bars.AddBar(0, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...))
+	p.bar.SetTotal(p.total, false)
 }
 
 // Step logs what is done next.
@@ -69,6 +76,11 @@ func (p *Work) Done(more int64) {
 		p.bar.IncrInt64(more)
 		return
 	}
+	p.tell()
+}
+
+// tell says in a line how far the work is, now and then. The caller holds mu.
+func (p *Work) tell() {
 	now := time.Now()
 	if p.began.IsZero() || now.Sub(p.told) < lineEvery {
 		return
@@ -103,16 +115,17 @@ func (p *Work) line(took time.Duration) string {
 	return line
 }
 
-// Reached moves on to how much is done of how much, where the latter is known only by and by.
+// Reached sets how many things are done, and of how many, which may change.
 func (p *Work) Reached(done, of int) {
 	p.mu.Lock()
-	p.total = int64(of)
+	defer p.mu.Unlock()
+	p.done, p.total = int64(done), int64(of)
 	if p.bar != nil {
-		p.bar.SetTotal(max(p.total, 1), false)
+		p.bar.SetTotal(p.total, false)
+		p.bar.SetCurrent(p.done)
+		return
 	}
-	more := int64(done) - p.done
-	p.mu.Unlock()
-	p.Done(more)
+	p.tell()
 }
 
 // Close leaves the terminal as it was found.

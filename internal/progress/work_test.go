@@ -2,10 +2,13 @@ package progress
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vbauerster/mpb/v8"
 )
 
 func TestLinesOfWork(t *testing.T) {
@@ -50,4 +53,18 @@ func TestNoBarsElsewhereThanOnATerminal(t *testing.T) {
 	if strings.ContainsAny(out.String(), "\x1b\r") {
 		t.Errorf("there are escapes in %q", out.String())
 	}
+}
+
+// What is done of one destination says nothing of the next: the bar goes back, and on.
+func TestABarOfThingsOutlivesWhatItWasFullOf(t *testing.T) {
+	p := NewWork(NewScreen(io.Discard), slog.New(slog.DiscardHandler), "pruning", "sources")
+	p.bars = mpb.New(mpb.WithOutput(io.Discard))
+	p.open()
+	for _, reached := range [][2]int{{1, 1}, {1, 3}, {3, 3}, {0, 2}, {1, 2}} {
+		p.Reached(reached[0], reached[1])
+		if done := p.bar.Current(); done != int64(reached[0]) || p.bar.Completed() {
+			t.Errorf("%v: the bar shows %d done, completed: %t", reached, done, p.bar.Completed())
+		}
+	}
+	p.Close()
 }

@@ -36,8 +36,19 @@ func (s *Setup) Unmatched(volumes []lvm.Volume) []string {
 			look("[[dump]] "+d.Name+" with volumes = [%q]", pattern)
 		}
 	}
-	for _, pattern := range s.Config.Select.Include {
+	chosen := s.Config.Select
+	for _, pattern := range chosen.Include {
 		look("select.include with %q", pattern)
+	}
+	for _, pattern := range chosen.VolumeGroups {
+		if !slices.ContainsFunc(volumes, func(v lvm.Volume) bool { return config.MatchVolume(pattern, "", v.VG) }) {
+			list = append(list, fmt.Sprintf("select.volume_groups with %q", pattern))
+		}
+	}
+	for _, tag := range chosen.IncludeTags {
+		if !slices.ContainsFunc(volumes, func(v lvm.Volume) bool { return slices.Contains(v.Tags, tag) }) {
+			list = append(list, fmt.Sprintf("select.include_tags with %q", tag))
+		}
 	}
 	return list
 }
