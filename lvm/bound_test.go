@@ -111,12 +111,13 @@ var request = SnapshotRequest{Name: "snap", SizeBytes: 5 * mib, Tags: []string{"
 func TestASnapshotCostsTwoCommands(t *testing.T) {
 	for _, kind := range []Kind{KindLinear, KindThin} {
 		h := withSnapshot(t, originUUID)
+		h.write("sys/dev/block/254:9/size", "49152\n") // the origin was extended since the inventory
 		snap, err := h.CreateSnapshot(t.Context(), meant(kind), request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		size := map[Kind]int64{KindLinear: 12 * mib, KindThin: 16 * mib}[kind]
-		if snap.UUID != snapUUID || snap.SizeBytes != size || snap.OriginUUID != originUUID || !snap.Active || snap.KernelMinor != 9 || snap.DMPath != "/dev/mapper/vg0-snap" {
+		size := map[Kind]int64{KindLinear: 12 * mib, KindThin: 24 * mib}[kind]
+		if snap.UUID != snapUUID || snap.SizeBytes != size || snap.OriginBytes != 24*mib || snap.OriginUUID != originUUID || !snap.Active || snap.KernelMinor != 9 || snap.DMPath != "/dev/mapper/vg0-snap" {
 			t.Errorf("%+v", snap)
 		}
 		if err := h.RemoveOwn(t.Context(), snap); err != nil {

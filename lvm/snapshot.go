@@ -32,7 +32,8 @@ type SnapshotRequest struct {
 }
 
 // Snapshot is a snapshot that CreateSnapshot made: active, writable, with a device node at DMPath whose number is
-// KernelMajor:KernelMinor.
+// KernelMajor:KernelMinor. OriginBytes is the size of that device, also of a thin one: the origin's at that moment, which may be
+// another than the inventory's.
 type Snapshot struct {
 	Volume
 }
@@ -105,7 +106,7 @@ func (c *Client) lvcreate(ctx context.Context, origin Volume, args []string) err
 func (c *Client) awaitSnapshot(ctx context.Context, origin Volume, req SnapshotRequest) (Snapshot, error) {
 	snap := Snapshot{Volume{
 		VG: origin.VG, VGUUID: origin.VGUUID, Name: req.Name, Tags: req.Tags, Kind: KindSnapshot, SizeBytes: req.SizeBytes,
-		Origin: origin.Name, OriginUUID: origin.UUID, OriginBytes: origin.SizeBytes, DataPercent: Unknown, MetadataPercent: Unknown,
+		Origin: origin.Name, OriginUUID: origin.UUID, DataPercent: Unknown, MetadataPercent: Unknown,
 		Path: "/dev/" + origin.VG + "/" + req.Name, DMPath: dmPath(origin.VG, req.Name),
 	}}
 	if origin.IsThin() {
@@ -134,9 +135,12 @@ func (c *Client) look(snap *Snapshot) error {
 		return fmt.Errorf("cannot use %s for %s: it is the device %s, %q with the UUID %q", snap.DMPath, snap, dev, name, uuid)
 	}
 	snap.Active, snap.KernelMajor, snap.KernelMinor = true, dev.Major, dev.Minor
-	if snap.IsThin() {
-		snap.SizeBytes, err = c.deviceBytes(dev) // the origin may have been extended
+	if snap.OriginBytes, err = c.deviceBytes(dev); err != nil {
 		return err
+	}
+	if snap.IsThin() {
+		snap.SizeBytes = snap.OriginBytes
+		return nil
 	}
 	if st, statusErr := c.kernelStatus(*snap); statusErr == nil && !st.Invalid {
 		snap.SizeBytes = st.SizeBytes // otherwise it is what was asked for, and the watch says what is wrong

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"voltar/internal/extent"
 	"voltar/internal/quiesce"
 	"voltar/internal/quiet"
 	"voltar/internal/store"
@@ -39,6 +40,7 @@ func (u unit) snapshot(ctx context.Context, ready []*admitted, make maker) (take
 		a.fail(err)
 		if snapshot.Name != "" {
 			a.device = snapshot.DMPath
+			a.resize(snapshot.OriginBytes)
 			taken = append(taken, &snapshotted{a, snapshot, at})
 		}
 	}
@@ -48,6 +50,12 @@ func (u unit) snapshot(ctx context.Context, ready []*admitted, make maker) (take
 		s.fail(s.runHooks(ctx, quiesce.PhaseSnapshotAfter))
 	}
 	return taken
+}
+
+// resize notes the size of the snapshot as the volume's: it may have been extended or reduced since the inventory.
+func (a *account) resize(sizeBytes int64) {
+	a.source.SizeBytes, a.line.SizeBytes = sizeBytes, sizeBytes
+	a.extents = extent.Whole(sizeBytes)
 }
 
 // take makes a snapshot in the space that there is for it.

@@ -67,10 +67,10 @@ func (r *Reader) Survey(ctx context.Context) (*Layout, error) {
 		return nil, err
 	}
 	whole := func(reason string) *Layout {
-		l.Extents = []*Extent{{Extent: catalog.Extent{SizeBytes: r.Volume.SizeBytes}, image: reason}}
+		l.Extents = []*Extent{{Extent: catalog.Extent{SizeBytes: r.Snapshot.OriginBytes}, image: reason}}
 		return l
 	}
-	table, err := partmap.Read(device, r.Volume.SizeBytes, partmap.Options{SectorBytes: l.LogicalSector})
+	table, err := partmap.Read(device, r.Snapshot.OriginBytes, partmap.Options{SectorBytes: l.LogicalSector})
 	var invalid *partmap.InvalidError
 	switch {
 	case errors.Is(err, partmap.ErrNoTable):
