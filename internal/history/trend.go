@@ -158,7 +158,8 @@ func NoteProofs(run *report.Run, earlier []report.Run) {
 	}
 	lastGood := LastGood(*run, OfCommand(earlier, backupCommand))
 	for name, at := range lastGood {
-		if byName[name] == nil && len(run.Named) == 0 && len(run.Volumes) < run.PlannedVolumes && (run.LastGood == nil || at.Before(*run.LastGood)) {
+		if byName[name] == nil && len(run.Named) == 0 && len(run.Volumes) < run.PlannedVolumes &&
+			(run.LastGood == nil || at.Before(*run.LastGood)) {
 			run.LastGood = &at
 		}
 	}

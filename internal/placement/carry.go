@@ -151,7 +151,8 @@ func (c *Carry) read(
 	return previous, nil
 }
 
-// failed notes why a member, or a whole archive, was not carried over. The first rotten member, or missing file, marks the earlier backup damaged.
+// failed notes why a member, or a whole archive, was not carried over. The first rotten member, or missing file, marks the earlier
+// backup damaged.
 func (c *Carry) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
