@@ -89,7 +89,7 @@ func TestBrowseCommands(t *testing.T) {
 		{"cat of nothing", []string{"cat", "plain"}, 2, "", "name a file as pN:/PATH"},
 		{"cat of what is not there", []string{"cat", "plain", "/nothing"}, 1, "", "@2026-11-20T020001Z: find \"nothing\": file does not exist\nhint: `voltar ls`"},
 		{"ls of a folder of backups", []string{"ls", "plain", "/sub", "--from", s.backups + "/"}, 0, "link\nsymlink\n", ""},
-		{"ls of a folder that is not there", []string{"ls", "plain", "--from", s.backups + "/missing"}, 2, "", "no such file"},
+		{"ls of a folder that is not there", []string{"ls", "plain", "--from", s.backups + "/missing"}, 2, "", "no such folder"},
 		{"ls of a host that has none", []string{"ls", "plain", "--host", "other"}, 1, "", "none of host other\nhint: there are none of any"},
 		{"list of a host", []string{"list", "plain", "--host", "other"}, exitNothing, "BACKUP  LOCAL TIME  ON  SIZE  FILES  STATUS\n", "no backup of host other for plain\n"},
 		{"cat of a backup that is not there", []string{"cat", "missing", "/x"}, 1, "", "hint: there are backups of vg/plain, vg/volume-00000001"},

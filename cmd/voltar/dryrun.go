@@ -64,6 +64,9 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 			say.Printf(a.stdout, " has %s free", say.Size(d.FreeBytes))
 		}
 		say.Println(a.stdout)
+		if d.Note != "" {
+			say.Printf(a.stdout, "  %s\n", d.Note)
+		}
 		for _, removed := range d.Remove {
 			say.Printf(a.stdout, "  would remove %s: %s\n", removed.Path, removed.Reason)
 		}

@@ -19,6 +19,7 @@ import (
 	"voltar/internal/say"
 	"voltar/internal/setup"
 	"voltar/internal/statuspage"
+	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -152,7 +153,7 @@ func absences(host string, stores []setup.Destination, runs []report.Run, found 
 		}
 		if len(hosts) == 0 {
 			empty = append(empty, say.WithHint(fmt.Errorf("destination %s: there is no host on it: %s", d.Name, d.Store),
-				"is the right disk mounted there, or the right bucket named?"))
+				cmp.Or(store.PendingNote(d.Store), "is the right disk mounted there, or the right bucket named?")))
 		}
 		if last, ok := history.LastAt(runs, host, d.Store.String()); ok && !slices.Contains(hosts, host) {
 			without = append(without, fmt.Errorf("destination %s: the backups of %s are missing: its run of %s made some there",

@@ -13,6 +13,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/say"
 	"voltar/internal/setup"
+	"voltar/internal/store"
 )
 
 func (a *app) listCommand() *cli.Command {
@@ -112,7 +113,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	} else {
 		err = a.printBackups(lines, o.allHosts)
 		if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
-			a.printError(noBackups(s.HostOr(o.host), o.volumes, hostsOn(ctx, stores)))
+			a.printError(noBackups(s.HostOr(o.host), o.volumes, hostsOn(ctx, stores), pendingNotes(stores)))
 		}
 	}
 	switch {
@@ -133,8 +134,18 @@ func isListed(line catalog.Line, volumes []string) bool {
 	return err == nil && isNamed(catalog.ID{Ref: ref, Time: line.Time}, volumes)
 }
 
+// pendingNotes tell of the destinations that are not there yet.
+func pendingNotes(stores []setup.Destination) (notes []string) {
+	for _, d := range stores {
+		if note := store.PendingNote(d.Store); note != "" {
+			notes = append(notes, d.Name+": "+note)
+		}
+	}
+	return notes
+}
+
 // noBackups is what there is to say of an empty list.
-func noBackups(host string, volumes, hosts []string) error {
+func noBackups(host string, volumes, hosts, pending []string) error {
 	of := host
 	if len(volumes) > 0 {
 		of += " for " + strings.Join(volumes, ", ")
@@ -145,7 +156,10 @@ func noBackups(host string, volumes, hosts []string) error {
 	}
 	hosts = slices.DeleteFunc(hosts, func(other string) bool { return other == host })
 	hint := "there is none of any other host: give the folder that holds a folder for each host"
-	if len(hosts) > 0 {
+	switch {
+	case len(pending) > 0:
+		hint = strings.Join(pending, "; ")
+	case len(hosts) > 0:
 		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", strings.Join(hosts, ", "))
 	}
 	return say.WithHint(err, hint)

@@ -41,6 +41,9 @@ func TestLabRunToADiskThatIsNotMounted(t *testing.T) {
 	}
 	lab.Do(t, "mount", point)
 	t.Cleanup(func() { lab.Do(t, "umount", point) })
+	if err := os.Mkdir(filepath.Join(point, "backups"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if code, errs := run(); code != 0 {
 		t.Errorf("mounted: %d, %s", code, errs)
 	}

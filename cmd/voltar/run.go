@@ -28,7 +28,7 @@ func (a *app) runCommand() *cli.Command {
 		Flags: []cli.Flag{
 			dryRunFlag("print what a run would do, and do nothing"),
 			&cli.BoolFlag{Name: "no-mail", Usage: "send no report: no mail, no webhook, no ping"},
-			&cli.StringFlag{Name: "to", Usage: "back up to the folder `DIR` instead of the configured destinations"},
+			&cli.StringFlag{Name: "to", Usage: "back up to the folder `DIR`, which must be there, instead of the configured destinations"},
 		},
 		Action: func(c *cli.Context) error {
 			return a.run(c.Context, runOptions{

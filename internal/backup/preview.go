@@ -61,7 +61,8 @@ type PreviewDestination struct {
 	Where     string           `json:"where"`
 	FreeBytes int64            `json:"free"` // -1 when it cannot be told
 	Problem   string           `json:"problem,omitempty"`
-	Unusable  error            `json:"-"` // why nothing can be written to it
+	Note      string           `json:"note,omitempty"` // that it is not there yet
+	Unusable  error            `json:"-"`              // why nothing can be written to it
 	Remove    []report.Removed `json:"remove,omitempty"`
 }
 
@@ -209,6 +210,7 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 		line.Unusable, line.Problem = err, report.ProblemOf(err).Message
 		return line
 	}
+	line.Note = store.PendingNote(d.Store)
 	usage, err := d.Store.Usage(ctx)
 	switch {
 	case err != nil:

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func resolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	}
 	hint := "there are backups of " + strings.Join(hosts, ", ") + ": give --host NAME"
 	if len(hosts) == 0 {
-		hint = "there are none of any other host: give the folder that holds a folder for each host"
+		hint = cmp.Or(store.PendingNote(s), "there are none of any other host: give the folder that holds a folder for each host")
 	}
 	return Entry{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
 }

@@ -87,6 +87,9 @@ func (r resolver) resolveRef(name string) (Ref, error) {
 	case 1:
 		return ref, nil
 	case 0:
+		if len(all) == 0 {
+			return Ref{}, ErrNotFound
+		}
 		return Ref{}, say.WithHint(ErrNotFound, fmt.Sprintf("there are backups of %s", some(all)))
 	default:
 		return Ref{}, say.WithHint(fmt.Errorf("%w: the name fits more than one volume", ErrNotFound),

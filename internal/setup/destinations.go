@@ -1,16 +1,117 @@
 package setup
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
 	"voltar/internal/agefile"
+	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/exitcode"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
+	"voltar/internal/store/patient"
 	"voltar/internal/store/s3"
+	"voltar/internal/verify"
 )
+
+// openFolder opens the one folder that a flag names, instead of the destinations of the configuration. It has to be there: a folder
+// that a slip of the pen names would fill the host's own disk. ifMissing is what to do then.
+func (s *Setup) openFolder(flag, folder, ifMissing string) error {
+	path, err := filepath.Abs(folder)
+	if err != nil {
+		return err
+	}
+	mount, err := disk.HostMount(path)
+	if err == nil {
+		err = checkFolder(path, ifMissing)
+	}
+	if err != nil {
+		return exitcode.UsageError(fmt.Errorf("%s %s: %w", flag, folder, err))
+	}
+	s.Config.Destinations = []config.Destination{
+		{Name: "folder", Type: "disk", Path: path, RequireMount: cmp.Or(mount, "none"), Retention: &config.Retention{}},
+	}
+	return s.openStores()
+}
+
+// checkFolder wants a folder to be there.
+func checkFolder(path, ifMissing string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return say.WithHint(errors.New("there is no such folder"), ifMissing)
+	case errors.Is(err, fs.ErrPermission):
+		return say.WithHint(err, "run it as root")
+	case err == nil && !info.IsDir():
+		return errors.New("it is no folder")
+	}
+	return err
+}
+
+// openStores opens the destinations.
+func (s *Setup) openStores() error {
+	vouch, noKey, err := s.vouching()
+	if err != nil {
+		return err
+	}
+	memory := s3.NewMemory(s3.DefaultMemoryBytes)
+	for _, d := range s.Config.Destinations {
+		keep := s.Config.Retention
+		if d.Retention != nil {
+			keep = *d.Retention
+		}
+		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
+		recipients, err := recipientsOf(d)
+		s.Stores = append(s.Stores, Destination{
+			Destination: verify.Destination{
+				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients,
+				Unfit: errors.Join(err, noKey, sameAs(s.Stores, opened)),
+			},
+			Folder: d.Path, keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
+		})
+		if closer, ok := store.As[io.Closer](opened); ok {
+			s.opts.AtEnd(closer.Close)
+		}
+	}
+	return nil
+}
+
+// sameAs refuses a store that keeps the very objects of an earlier one: what both hold is there once, and each would remove what only
+// the other's policy keeps.
+func sameAs(earlier []Destination, opened store.Store) error {
+	place := placeOf(opened)
+	if place == "" {
+		return nil
+	}
+	for _, d := range earlier {
+		if placeOf(d.Store) == place {
+			return say.WithHint(fmt.Errorf("it is the same place as destination %s (%s): a backup would be there once, and not twice",
+				d.Name, d.Store), "give it a place of its own, or remove one of the two from the configuration")
+		}
+	}
+	return nil
+}
+
+// placeOf is what tells a store from others; "" of one that cannot tell, which says so itself when it is used.
+func placeOf(s store.Store) string {
+	placed, ok := store.As[store.Placed](s)
+	if !ok {
+		return ""
+	}
+	place, err := placed.Place()
+	if err != nil {
+		return ""
+	}
+	return place
+}
 
 // openStore opens a destination. One that cannot be opened stays in the run, and each use of it says why.
 func (s *Setup) openStore(d config.Destination, memory *s3.Memory) store.Store {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"voltar/internal/catalog"
@@ -72,11 +71,8 @@ func (s *Setup) StoresFrom(name string) ([]Destination, error) {
 		return s.Stores, nil
 	}
 	if strings.Contains(name, "/") {
-		if _, err := os.Stat(name); err != nil {
-			return nil, exitcode.UsageError(fmt.Errorf("--from: %w", err))
-		}
 		s.Stores = nil
-		err := s.openStores(name)
+		err := s.openFolder("--from", name, "correct the path, or mount the disk that it is on")
 		return s.Stores, err
 	}
 	for _, d := range s.Stores {

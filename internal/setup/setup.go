@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"runtime"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"voltar/archive"
 	"voltar/internal/backup"
@@ -39,9 +36,7 @@ import (
 	"voltar/internal/say"
 	"voltar/internal/sign"
 	"voltar/internal/store"
-	"voltar/internal/store/disk"
 	"voltar/internal/store/patient"
-	"voltar/internal/store/s3"
 	"voltar/internal/verify"
 	"voltar/lvm"
 	"voltar/partmap"
@@ -97,7 +92,10 @@ func New(logLevel string, o Options) (*Setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.openStores(o.Folder)
+	if o.Folder != "" {
+		return s, s.openFolder("--to", o.Folder, "correct the path, mount the disk that it is on, or make it: `mkdir -p "+o.Folder+"`")
+	}
+	return s, s.openStores()
 }
 
 // Emergency is what works without a configuration: the host's name, a log, and the defaults.
@@ -171,73 +169,6 @@ func (s *Setup) patience(d config.Destination) time.Duration {
 		return min(patience, lookupPatience)
 	}
 	return patience
-}
-
-// openStores opens the destinations of the configuration, or the one folder that a flag names in their stead.
-func (s *Setup) openStores(folder string) error {
-	if folder != "" {
-		path, err := filepath.Abs(folder)
-		if err != nil {
-			return err
-		}
-		mount, err := disk.HostMount(path)
-		if err != nil {
-			return exitcode.UsageError(fmt.Errorf("--to %s: %w", folder, err))
-		}
-		missing := missingFolders(path)
-		s.opts.AtEnd(func() error { return removeEmpty(missing) })
-		s.Config.Destinations = []config.Destination{
-			{Name: "folder", Type: "disk", Path: path, RequireMount: cmp.Or(mount, "none"), Retention: &config.Retention{}},
-		}
-	}
-	vouch, noKey, err := s.vouching()
-	if err != nil {
-		return err
-	}
-	memory := s3.NewMemory(s3.DefaultMemoryBytes)
-	for _, d := range s.Config.Destinations {
-		keep := s.Config.Retention
-		if d.Retention != nil {
-			keep = *d.Retention
-		}
-		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
-		recipients, err := recipientsOf(d)
-		s.Stores = append(s.Stores, Destination{
-			Destination: verify.Destination{
-				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients, Unfit: errors.Join(err, noKey),
-			},
-			Folder: d.Path, keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
-		})
-		if closer, ok := store.As[io.Closer](opened); ok {
-			s.opts.AtEnd(closer.Close)
-		}
-	}
-	return nil
-}
-
-// missingFolders lists the folders of a path that are not there, the deepest first. Opening a destination makes them.
-func missingFolders(path string) (missing []string) {
-	for {
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return missing
-		}
-		missing = append(missing, path)
-		path = filepath.Dir(path)
-	}
-}
-
-// removeEmpty removes folders that were made for a destination to which nothing was written.
-func removeEmpty(folders []string) error {
-	for _, folder := range folders {
-		err := os.Remove(folder)
-		switch {
-		case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-	return nil
 }
 
 // LoadConfig reads the file that is named, or the usual one; only the usual one may be missing.

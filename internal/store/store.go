@@ -191,6 +191,26 @@ type Noter interface {
 	Notes() []string
 }
 
+// Placed is implemented by stores that can be told apart however they are named.
+type Placed interface {
+	// Place is the same for two stores that keep one and the same objects.
+	Place() (string, error)
+}
+
+// Pending is implemented by stores that the first object which is written makes.
+type Pending interface {
+	// Pending says so, for people, of a store that is not there yet; "" of one that is.
+	Pending() string
+}
+
+// PendingNote is what a store says that is not there yet, or "".
+func PendingNote(s Store) string {
+	if p, ok := As[Pending](s); ok {
+		return p.Pending()
+	}
+	return ""
+}
+
 // Mover is implemented by stores to which data goes on while a call waits: it tells a slow one from one that hangs.
 type Mover interface {
 	// MovedBytes counts what went to the store so far. What is sent again counts once.

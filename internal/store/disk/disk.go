@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,7 +39,7 @@ var ErrNotMounted = errors.New("the destination's disk is not mounted")
 
 // Options of a folder store.
 type Options struct {
-	Path string // absolute; made where it is missing, once RequireMount is mounted
+	Path string // absolute; where it is missing, the first object makes it, once RequireMount is mounted
 	// RequireMount is the mountpoint that Path must lie at or below, absolute; "" asks for none. It is looked at when the
 	// store is opened and before each object, so that nothing goes below a disk that was unmounted in between.
 	RequireMount string
@@ -49,20 +50,22 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Store is a folder. It implements store.Store.
+// Store is a folder, which the first object that is written to it makes: one that is missing holds nothing. It implements store.Store.
 type Store struct {
 	path         string
 	requireMount string
 	run          string
-	root         *os.Root
-	files        *durable.FS
+	fault        durable.Fault
 	mounted      func(path string) (bool, error)
 	now          func() time.Time
+
+	mu     sync.Mutex
+	opened *folder // nil until the folder was there
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens a folder, or makes it. The caller must close the store.
+// Open opens a folder, which may be missing. The caller must close the store.
 func Open(opts Options) (*Store, error) {
 	return open(opts, mountinfo.Mounted)
 }
@@ -71,91 +74,27 @@ func open(opts Options, mounted func(path string) (bool, error)) (*Store, error)
 	if !filepath.IsAbs(opts.Path) {
 		return nil, fmt.Errorf("open destination %q: its path must be absolute", opts.Path)
 	}
-	s := &Store{path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, mounted: mounted, now: opts.Now}
+	s := &Store{
+		path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, fault: opts.Fault, mounted: mounted, now: opts.Now,
+	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if err := s.openRoot(opts.Fault); err != nil {
-		return nil, fmt.Errorf("open destination %s: %w", s.path, err)
+	if _, err := s.folder(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open destination %s: %w", s.path, s.withNextStep(err))
 	}
 	return s, nil
 }
 
-func (s *Store) openRoot(fault durable.Fault) error {
-	if err := s.checkMount(); err != nil {
-		return err
-	}
-	if err := durable.Host(fault).MkdirAll(s.path, dirPerm); err != nil {
-		return err
-	}
-	if err := s.checkBelowMount(); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(s.path)
-	if err != nil {
-		return err
-	}
-	s.root, s.files = root, durable.In(root, fault)
-	return nil
-}
-
-// checkMount refuses when the required mountpoint is none.
-func (s *Store) checkMount() error {
-	if s.requireMount == "" {
-		return nil
-	}
-	mounted, err := s.mounted(s.requireMount)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look whether %s is mounted: %w", s.requireMount, err)
-	}
-	if !mounted {
-		return say.WithHint(fmt.Errorf("%w: nothing is mounted at %s", ErrNotMounted, s.requireMount),
-			"mount it; where it is not meant to be a mountpoint, require_mount in the configuration names another, or \"none\"")
-	}
-	return nil
-}
-
-// checkBelowMount refuses a folder that lies elsewhere than the mount that is to protect it.
-func (s *Store) checkBelowMount() error {
-	if s.requireMount == "" {
-		return nil
-	}
-	folder, err := filepath.EvalSymlinks(s.path)
-	if err != nil {
-		return err
-	}
-	mount, err := filepath.EvalSymlinks(s.requireMount)
-	if err != nil {
-		return err
-	}
-	if rel, err := filepath.Rel(mount, folder); err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("cannot require the mount %s for a folder that does not lie below it", s.requireMount)
-	}
-	return nil
-}
-
-// checkSame refuses when the path no longer leads to the folder that was opened: its disk was unmounted, or another one
-// was mounted over it.
-func (s *Store) checkSame() error {
-	if err := s.checkMount(); err != nil {
-		return err
-	}
-	opened, err := s.root.Stat(".")
-	if err != nil {
-		return err
-	}
-	there, err := os.Stat(s.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err != nil || !os.SameFile(opened, there) {
-		return fmt.Errorf("%w: %s is no longer the folder that it was when this began", ErrNotMounted, s.path)
-	}
-	return nil
-}
-
 // Close ends the use of the folder. Objects that are open stay so.
-func (s *Store) Close() error { return s.root.Close() }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened == nil {
+		return nil
+	}
+	return s.opened.root.Close()
+}
 
 // String is the path.
 func (s *Store) String() string { return s.path }
@@ -174,11 +113,12 @@ func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (
 	if err := s.check(ctx, key); err != nil {
 		return nil, s.wrap("create", key, err)
 	}
-	if err := s.checkSame(); err != nil {
+	f, err := s.toWrite()
+	if err != nil {
 		return nil, s.wrap("create", key, err)
 	}
 	for try := 1; ; try++ {
-		file, err := s.create(key, opts.IfAbsent)
+		file, err := s.create(f, key, opts.IfAbsent)
 		if err == nil {
 			return &writer{store: s, ctx: ctx, key: key, file: file}, nil
 		}
@@ -188,14 +128,14 @@ func (s *Store) Create(ctx context.Context, key string, opts store.PutOptions) (
 	}
 }
 
-func (s *Store) create(key string, ifAbsent bool) (*durable.File, error) {
-	if err := s.files.MkdirAll(path.Dir(key), dirPerm); err != nil {
+func (s *Store) create(f *folder, key string, ifAbsent bool) (*durable.File, error) {
+	if err := f.files.MkdirAll(path.Dir(key), dirPerm); err != nil {
 		return nil, err
 	}
-	if info, err := s.root.Lstat(key); err == nil && !info.Mode().IsRegular() {
+	if info, err := f.root.Lstat(key); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("cannot write %s: what has that name is no file", key)
 	}
-	return s.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true, Exclusive: ifAbsent})
+	return f.files.Create(key, filePerm, durable.CreateOptions{Tag: s.run, Stream: true, Exclusive: ifAbsent})
 }
 
 // settled is for how long a file must have stood before it is known again by its times: the clocks of filesystems move in ticks of up
@@ -221,9 +161,9 @@ func (s *Store) Open(ctx context.Context, key string) (store.Reader, error) {
 
 // open opens a file in its folder, which is looked up once.
 func (s *Store) open(key string) (_ *os.File, err error) {
-	folder, err := s.root.OpenRoot(path.Dir(key))
+	folder, err := s.openFolder(path.Dir(key))
 	if err != nil {
-		_, why := s.root.Lstat(key) // which tells a file in the place of a folder
+		_, why := s.lstat(key) // which tells a file in the place of a folder
 		return nil, cmp.Or(why, err)
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
@@ -242,7 +182,7 @@ func (s *Store) Stat(ctx context.Context, key string) (store.Object, error) {
 	if err := s.check(ctx, key); err != nil {
 		return store.Object{}, s.wrap("stat", key, err)
 	}
-	info, err := s.root.Lstat(key)
+	info, err := s.lstat(key)
 	if err == nil && !info.Mode().IsRegular() {
 		err = fs.ErrNotExist
 	}
@@ -302,10 +242,10 @@ func (s *Store) look(ctx context.Context, prefix string, names []string) (folder
 	if err := s.checkPrefix(ctx, prefix); err != nil {
 		return nil, err
 	}
-	if info, err := s.root.Lstat(cmp.Or(prefix, ".")); err != nil || !info.IsDir() {
+	if info, err := s.lstat(cmp.Or(prefix, ".")); err != nil || !info.IsDir() {
 		return nil, ignoreNotExist(err)
 	}
-	above, err := s.root.OpenRoot(cmp.Or(prefix, ".")) // its folders are reached without looking up the whole path for each
+	above, err := s.openFolder(cmp.Or(prefix, ".")) // its folders are reached without looking up the whole path for each
 	if err != nil {
 		return nil, ignoreNotExist(err)
 	}
@@ -350,9 +290,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := s.check(ctx, key); err != nil {
 		return s.wrap("delete", key, err)
 	}
-	info, err := s.root.Lstat(key)
+	info, err := s.lstat(key)
 	if err == nil && info.Mode().IsRegular() {
-		err = s.files.Remove(key)
+		err = s.remove(key)
 	}
 	if err != nil && !isNotExist(err) {
 		return s.wrap("delete", key, err)
@@ -366,13 +306,16 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // Sweep removes what unfinished writers left, and folders that are empty; see store.Store.
 func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err error) {
+	if err := s.checkPrefix(ctx, prefix); err != nil {
+		return 0, s.wrap("sweep", prefix, err)
+	}
 	folders := map[string]bool{cmp.Or(prefix, "."): true}
 	err = s.walk(ctx, prefix, func(key string, info fs.FileInfo) error {
 		if !durable.IsTemp(path.Base(key)) {
 			return nil
 		}
 		folders[path.Dir(key)] = true
-		if err := s.files.Remove(key); err != nil {
+		if err := s.remove(key); err != nil {
 			return ignoreNotExist(err)
 		}
 		freedBytes += info.Size()
@@ -390,6 +333,12 @@ func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err
 
 // Probe tries out what backups need; see store.Store.
 func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
+	if note := s.Pending(); note != "" {
+		if err := s.checkCanMake(); err != nil {
+			return nil, s.wrap("probe", "", err)
+		}
+		return []string{note}, nil
+	}
 	key := "voltar-check-" + strings.ToLower(rand.Text())
 	if err := s.probe(ctx, key); err != nil {
 		return nil, err
@@ -446,26 +395,6 @@ func (s *Store) usage() (store.Usage, error) {
 	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
 }
 
-func (s *Store) statfs() (stat unix.Statfs_t, err error) {
-	dir, err := s.root.Open(".")
-	if err != nil {
-		return stat, err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	conn, err := dir.SyscallConn()
-	if err != nil {
-		return stat, err
-	}
-	var statErr error
-	if err := conn.Control(func(fd uintptr) { statErr = unix.Fstatfs(int(fd), &stat) }); err != nil {
-		return stat, err
-	}
-	if statErr != nil {
-		return stat, fmt.Errorf("cannot statfs: %w", statErr)
-	}
-	return stat, nil
-}
-
 // check refuses keys that are not valid or that a temporary file could have.
 func (s *Store) check(ctx context.Context, key string) error {
 	if ctx.Err() != nil {
@@ -494,14 +423,18 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(key string, 
 	if err := s.checkPrefix(ctx, prefix); err != nil {
 		return err
 	}
-	if prefix == "" {
-		return s.walkIn(ctx, s.root, "", visit)
+	f, err := s.folder()
+	if err != nil {
+		return ignoreNotExist(err)
 	}
-	info, err := s.root.Lstat(prefix)
+	if prefix == "" {
+		return s.walkIn(ctx, f.root, "", visit)
+	}
+	info, err := f.root.Lstat(prefix)
 	if err != nil || !info.IsDir() {
 		return ignoreNotExist(err)
 	}
-	return s.walkBelow(ctx, s.root, prefix, prefix, visit)
+	return s.walkBelow(ctx, f.root, prefix, prefix, visit)
 }
 
 // walkBelow walks a folder of another. Each folder is opened once, so what is in it is reached without looking up the whole
@@ -545,11 +478,15 @@ func (s *Store) walkIn(ctx context.Context, folder *os.Root, prefix string, visi
 
 // readDir returns nothing for a folder that is not there.
 func (s *Store) readDir(folder string) ([]fs.DirEntry, error) {
-	info, err := s.root.Lstat(folder)
+	f, err := s.folder()
+	if err != nil {
+		return nil, ignoreNotExist(err)
+	}
+	info, err := f.root.Lstat(folder)
 	if err != nil || !info.IsDir() {
 		return nil, ignoreNotExist(err)
 	}
-	return readDir(s.root, folder)
+	return readDir(f.root, folder)
 }
 
 func readDir(root *os.Root, folder string) ([]fs.DirEntry, error) {
@@ -564,7 +501,7 @@ func readDir(root *os.Root, folder string) ([]fs.DirEntry, error) {
 // removeEmpty removes a folder if it is empty, and those above it that are so then; never the store's own.
 func (s *Store) removeEmpty(folder string) error {
 	for ; folder != "."; folder = path.Dir(folder) {
-		info, err := s.root.Lstat(folder)
+		info, err := s.lstat(folder)
 		if isNotExist(err) {
 			continue
 		}
@@ -574,7 +511,7 @@ func (s *Store) removeEmpty(folder string) error {
 		if !info.IsDir() {
 			return nil
 		}
-		err = s.files.Remove(folder)
+		err = s.remove(folder)
 		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 			return nil
 		}
@@ -641,7 +578,7 @@ func (s *Store) wrap(op, key string, err error) error {
 		return say.WithHint(fmt.Errorf("%s %s: %w", op, where, &store.WholeError{Err: fmt.Errorf("%w%s: %w", store.ErrNoSpace, s.room(), err)}),
 			"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	default:
-		return fmt.Errorf("%s %s: %w", op, where, err)
+		return fmt.Errorf("%s %s: %w", op, where, s.withNextStep(err))
 	}
 }
 

@@ -339,7 +339,7 @@ func TestUnmountedMeanwhile(t *testing.T) {
 
 // Another folder under the same path is what a lazy unmount, or a mount over it, leaves.
 func TestFolderReplacedMeanwhile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "backups")
+	path := t.TempDir()
 	s := mustOpen(t, Options{Path: path})
 	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
@@ -360,5 +360,97 @@ func TestUsage(t *testing.T) {
 	usage, err := s.Usage(context.Background())
 	if err != nil || usage.TotalBytes <= 0 || usage.FreeBytes < 0 || usage.FreeBytes > usage.TotalBytes {
 		t.Errorf("Usage = %+v, %v", usage, err)
+	}
+}
+
+// Only an object that is written makes a missing folder: whoever reads finds nothing, and room where it is to be.
+func TestMissingFolder(t *testing.T) {
+	above := t.TempDir()
+	s := mustOpen(t, Options{Path: filepath.Join(above, "new", "backups")})
+	ctx := t.Context()
+	notes, err := s.Probe(ctx)
+	if err != nil || len(notes) != 1 || !strings.Contains(notes[0], s.String()+" is not there yet: the first run makes it") {
+		t.Errorf("Probe = %q, %v", notes, err)
+	}
+	objects, err := s.List(ctx, "")
+	if err != nil || len(objects) > 0 {
+		t.Errorf("List = %v, %v", objects, err)
+	}
+	folders, err := s.Look(ctx, "", "m")
+	if err != nil || len(folders) > 0 {
+		t.Errorf("Look = %v, %v", folders, err)
+	}
+	names, err := s.Folders(ctx, "h")
+	if err != nil || len(names) > 0 {
+		t.Errorf("Folders = %v, %v", names, err)
+	}
+	if _, err := s.Open(ctx, "h/a"); !errors.Is(err, store.ErrNotExist) {
+		t.Errorf("Open: %v", err)
+	}
+	freed, err := s.Sweep(ctx, "h")
+	if err := errors.Join(err, s.Delete(ctx, "h/a")); err != nil || freed != 0 {
+		t.Errorf("Sweep and Delete: %d bytes, %v", freed, err)
+	}
+	usage, err := s.Usage(ctx)
+	if there, thereErr := mustOpen(t, Options{Path: above}).Usage(ctx); err != nil || thereErr != nil || usage.TotalBytes != there.TotalBytes {
+		t.Errorf("Usage = %+v, %v, and above it %+v, %v", usage, err, there, thereErr)
+	}
+	if got := tree(t, above); len(got) > 0 {
+		t.Errorf("whoever reads has made %q", got)
+	}
+	if err := put(s, "h/a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if objects, err := s.List(ctx, ""); err != nil || len(objects) != 1 || s.Pending() != "" {
+		t.Errorf("with an object: List = %v, %v; %s", objects, err, s.Pending())
+	}
+}
+
+// A folder that cannot be made is told, and nothing is made in its stead.
+func TestFolderThatCannotBeMade(t *testing.T) {
+	above := t.TempDir()
+	if err := errors.Join(os.Symlink("nowhere", filepath.Join(above, "link")), os.WriteFile(filepath.Join(above, "file"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"link": "link is a symbolic link to what is not there", "link/below": "link is a symbolic link to what is not there", "file": "is no folder",
+	} {
+		if _, err := Open(Options{Path: filepath.Join(above, path)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	isMounted := true
+	mount := filepath.Join(above, "mount")
+	if err := os.Mkdir(mount, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount}, func(string) (bool, error) { return isMounted, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	isMounted = false
+	if _, err := s.Probe(t.Context()); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("Probe: %v, want ErrNotMounted", err)
+	}
+	if _, err := s.List(t.Context(), ""); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("List: %v, want ErrNotMounted", err)
+	}
+	if err := put(s, "a", "x"); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("a first object: %v, want ErrNotMounted", err)
+	}
+	if got := tree(t, mount); len(got) > 0 {
+		t.Errorf("below the missing mount %q was made", got)
+	}
+}
+
+// Errors end with the next step.
+func TestNextSteps(t *testing.T) {
+	for cause, want := range map[error]string{syscall.EROFS: "remount,rw", syscall.EACCES: "root"} {
+		above := t.TempDir()
+		s := mustOpen(t, Options{Path: filepath.Join(above, "backups"), Fault: func(durable.Op, string) error { return cause }})
+		if err := put(s, "h/a", "x"); !errors.Is(err, cause) || !strings.Contains(strings.Join(say.Hints(err), "\n"), want) ||
+			!strings.Contains(strings.Join(say.Hints(err), "\n"), above) {
+			t.Errorf("%v, want a hint with %q and %s", say.Text(err), want, above)
+		}
 	}
 }

@@ -253,6 +253,16 @@ func (o Options) String() string {
 	return name
 }
 
+// Place tells the store from every other one, however their endpoints are spelled.
+func (s *Store) Place() (string, error) {
+	u, err := parseEndpoint(s.opts.Endpoint)
+	if err != nil {
+		return "", err
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Host), map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
+	return host + path.Join("/", u.Path, s.opts.Bucket, s.opts.Prefix), nil
+}
+
 // object is the bucket's key of a store's key.
 func (s *Store) object(key string) string {
 	if s.opts.Prefix == "" {

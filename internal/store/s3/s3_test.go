@@ -52,3 +52,21 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// One place is one place, however its endpoint is spelled.
+func TestPlace(t *testing.T) {
+	for _, c := range []struct {
+		endpoint, prefix string
+		same             bool
+	}{
+		{"https://s3.example.org", "here", true}, {"https://S3.example.org:443/", "here", true}, {"https://s3.example.org:9000", "here", false},
+		{"http://s3.example.org", "here", true}, {"https://s3.example.org/storage", "here", false}, {"https://s3.example.org", "here2", false},
+		{"https://s3.example.org", "", false},
+	} {
+		s := openStore(t, Options{Endpoint: c.endpoint, Bucket: "b", Prefix: c.prefix, StateDir: t.TempDir(), Credentials: Credentials{AccessKey: "a", SecretKey: "b"}})
+		place, err := s.Place()
+		if err != nil || (place == "s3.example.org/b/here") != c.same {
+			t.Errorf("%s with the prefix %q is %s, %v; the same: want %v", c.endpoint, c.prefix, place, err, c.same)
+		}
+	}
+}
