@@ -166,6 +166,9 @@ func TestLabNamesThatFallTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	if err := os.Mkdir(s.String(), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	notes, err := s.Probe(t.Context())
 	if err != nil || len(notes) != 2 || !strings.Contains(notes[0], "capitals") || !strings.Contains(notes[1], "dot at the end") {
 		t.Errorf("Probe = %q, %v", notes, err)
