@@ -30,8 +30,18 @@ fetch() {
 	echo "deb $mirror $1 main" >"$new/sources"
 	get update && (cd "$new" && get download user-mode-linux libc6)
 }
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' | head -n 1)
-fetch testing >/dev/null || fetch unstable >/dev/null
+mirror() { apt-get "$@" indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' | head -n 1; }
+mirror=$(mirror)
+if [ -z "$mirror" ]; then # the host has sources, but no lists of what is there
+	lists="-o Dir::State::Lists=$new/lists -o Debug::NoLocking=1 -o APT::Sandbox::User=root"
+	apt-get -qq $lists update >/dev/null
+	mirror=$(mirror $lists)
+fi
+try=1
+until fetch testing >/dev/null || fetch unstable >/dev/null; do
+	[ "$((try += 1))" -le 3 ] # a mirror that is being written to is whole a little later
+	sleep 10
+done
 
 for archive in "$new"/*.deb; do
 	dpkg-deb --extract "$archive" "$new/root"
