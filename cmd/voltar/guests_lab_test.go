@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"voltar/internal/catalog"
-	"voltar/internal/journal"
 	"voltar/internal/lab"
 	"voltar/report"
 )
@@ -51,56 +50,6 @@ func volumeResult(t *testing.T, r report.Run, name string) report.Volume {
 func shell(t *testing.T, script string, args ...string) string {
 	t.Helper()
 	return lab.Do(t, "sh", append([]string{"-euc", script, "sh"}, args...)...)
-}
-
-// The image of a thin volume reads what its pool has allocated and no more, and nothing of that stays behind.
-func TestLabThinImageReadsOnlyWhatIsAllocated(t *testing.T) {
-	lab.VG(t, "thin", 200<<20)
-	shell(t, `lvcreate -y -q --type thin-pool -L 96M -c 64k -n pool thin
-		lvcreate -y -q -V 40G -T thin/pool -n empty
-		lvcreate -y -q -V 640M -T thin/pool -n random
-		lvcreate -y -q -V 64M -T thin/pool -n held
-		for at in 0 3 200 201 639; do dd if=/dev/urandom of=/dev/thin/random bs=1M count=1 seek=$at conv=fsync status=none; done`)
-	s := newSite(t, "")
-	result := s.run(t, 0, "thin/empty", "thin/random")
-
-	if empty := volumeResult(t, result, "thin/empty"); empty.ReadBytes != 0 || empty.Ledger.ImageBytes != 40<<30 ||
-		empty.StoredBytes > 50<<20 {
-		t.Errorf("empty: %d bytes read, %d stored, ledger %+v", empty.ReadBytes, empty.StoredBytes, empty.Ledger)
-	}
-	folder, _ := s.newest(t, "thin/random")
-	shell(t, "gzip -dc "+folder+"/random.img.gz | cmp - /dev/thin/random")
-
-	pool := "thin-pool-tpool"
-	if status := lab.Do(t, "dmsetup", "status", pool); strings.Fields(status)[6] != "-" {
-		t.Errorf("a metadata snapshot is held: %s", status)
-	}
-	// Held by something else, it is neither waited for nor taken away: all is read.
-	lab.Do(t, "dmsetup", "message", pool, "0", "reserve_metadata_snap")
-	s.run(t, 0, "thin/held")
-	if status := lab.Do(t, "dmsetup", "status", pool); strings.Fields(status)[6] == "-" {
-		t.Errorf("another's metadata snapshot was released: %s", status)
-	}
-	// Held by a dead run, it is released.
-	state := filepath.Join(s.dir, "state", "journal")
-	dead, err := journal.Begin(journal.Options{Dir: state}, journal.Info{Run: journal.NewRunID(result.Started), Host: "volume-host", Command: "voltar run"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	uuid := strings.TrimSpace(lab.Do(t, "dmsetup", "info", "-c", "--noheadings", "-o", "uuid", pool))
-	if _, err := dead.Intend(journal.Thing{Kind: journal.KindThinMeta, DMName: pool, DMUUID: uuid}); err != nil {
-		t.Fatal(err)
-	}
-	if err := dead.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if code, out, errs := voltar(t, "cleanup", "--config", s.config); code != 0 || !strings.Contains(out, "metadata snapshot of thin pool") {
-		t.Errorf("cleanup: %d\n%s\n%s", code, out, errs)
-	}
-	if status := lab.Do(t, "dmsetup", "status", pool); strings.Fields(status)[6] != "-" {
-		t.Errorf("a dead run's metadata snapshot is held: %s", status)
-	}
-	fmt.Fprintln(t.Output(), report.Text(result, report.Options{}))
 }
 
 // byRecipe brings a backup back onto a device with the commands in its RESTORE.txt and nothing else.
@@ -311,6 +260,9 @@ func TestLabBtrfsGuests(t *testing.T) {
 	})
 }
 
+// quickDisks is how many disks of the corpus are tried where time is short: one of each kind.
+const quickDisks = 5
+
 // corpus lists the odd disks of testdata/corpus.sh, with what becomes of their extents. Where only "*" is told, every
 // extent is of that state.
 var corpus = []struct {
@@ -323,17 +275,17 @@ var corpus = []struct {
 		"p5": "image f2fs", "p6": "image", "p7": "image", "p8": "image ext4", "p9": "files ext4", "p10": "swap swap", "p11": "image jfs",
 	}},
 	{"hybrid-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4", "p2": "image"}},
+	{"bsd-disklabel", 16, map[string]string{"boot": "image", "p1": "image", "p2": "files ext4"}},
+	{"overlapping", 16, map[string]string{"": "image"}},
+	{"wrong-protective-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
 	{"gpt-head-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
 	{"gpt-tail-lost", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
 	{"gpt-both-lost", 16, map[string]string{"": "image"}},
 	{"many-entries", 16, map[string]string{"boot": "image", "p180": "files ext4"}},
 	{"many-logicals", 16, map[string]string{"boot": "image", "p1": "image", "p5": "image", "p60": "image"}},
-	{"bsd-disklabel", 16, map[string]string{"boot": "image", "p1": "image", "p2": "files ext4"}},
 	{"wide-sectors", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
 	{"past-the-end", 16, map[string]string{"": "image"}},
-	{"overlapping", 16, map[string]string{"": "image"}},
 	{"whole-over-stale-gpt", 16, map[string]string{"": "files ext4"}},
-	{"wrong-protective-mbr", 16, map[string]string{"boot": "image", "p1": "files ext4"}},
 	{"random", 16, map[string]string{"": "image"}},
 }
 
@@ -341,13 +293,17 @@ var corpus = []struct {
 // back onto a disk that held something else.
 func TestLabCorpus(t *testing.T) {
 	lab.VG(t, "odd", 700<<20)
-	for _, disk := range corpus {
+	disks := corpus
+	if !lab.Slow {
+		disks = corpus[:quickDisks]
+	}
+	for _, disk := range disks {
 		shell(t, "sh testdata/corpus.sh "+disk.name+" "+lab.LV(t, "odd", disk.name, disk.mib<<20))
 	}
 	s := newSite(t, "")
 	result := s.run(t, 0)
 	sumsUp(t, result)
-	for _, disk := range corpus {
+	for _, disk := range disks {
 		t.Run(disk.name, func(t *testing.T) {
 			folder, m := s.newest(t, "odd/"+disk.name)
 			got := states(m)

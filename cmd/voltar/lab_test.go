@@ -33,7 +33,11 @@ func TestMain(m *testing.M) {
 		MemoryBytes: 3 << 30,
 		Machines:    2,
 		Layers: func(ctx context.Context) ([]string, error) {
-			return lab.Debs(ctx, "openssh-server", "age", "mariadb-server-core", "mariadb-client", "postgresql", "mdadm")
+			packages := []string{"openssh-server", "age", "postgresql"}
+			if lab.Slow {
+				packages = append(packages, "mariadb-server-core", "mariadb-client", "mdadm")
+			}
+			return lab.Debs(ctx, packages...)
 		},
 	}))
 }

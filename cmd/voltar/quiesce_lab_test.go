@@ -160,7 +160,7 @@ func (s site) removeKept(t *testing.T, name string) {
 
 // rounds is how often it is looked whether snapshots are of one moment.
 func rounds() int {
-	if lab.Slow() {
+	if lab.Slow {
 		return 50
 	}
 	return 6

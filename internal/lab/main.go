@@ -26,8 +26,6 @@ const (
 	prefix = "TestLab"
 	// offVariable set to "off" skips the lab tests.
 	offVariable = "VOLTAR_LAB"
-	// slowVariable set to anything has tests try more than they do in `make test`.
-	slowVariable = "VOLTAR_SLOW"
 	// reportTime is what the host keeps of a test run's time limit to report what the machine did in the rest.
 	reportTime     = 15 * time.Second
 	listTimeLimit  = 5 * time.Minute
@@ -326,7 +324,7 @@ func buildTags() string {
 func (h *host) testCommand(binary string, names []string) string {
 	script := "export " + namesVariable + "=" + quote(strings.Join(names, " ")) + "\n"
 	script += "export " + limitVariable + "=" + cmp.Or(h.opts.TestLimit, defaultTestLimit).String() + "\n"
-	for _, name := range append([]string{slowVariable}, h.opts.Env...) {
+	for _, name := range h.opts.Env {
 		if value, set := os.LookupEnv(name); set {
 			script += "export " + name + "=" + quote(value) + "\n"
 		}
@@ -339,9 +337,6 @@ func (h *host) testCommand(binary string, names []string) string {
 	}
 	return script + "\n"
 }
-
-// Slow says whether tests are to take their time: try all moments and rounds, and not a few.
-func Slow() bool { return os.Getenv(slowVariable) != "" }
 
 // quote makes one word of a text for the shell.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
