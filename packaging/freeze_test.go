@@ -42,7 +42,7 @@ func serviceDiesWhileFrozen(t *testing.T) {
 		name, deadline string
 		end            func(t *testing.T)
 	}{
-		{"hangs", lab.Patience(10 * time.Second).String(), func(*testing.T) {}},
+		{"hangs", lab.Patience(3 * time.Second).String(), func(*testing.T) {}},
 		{"is stopped", "1h", func(t *testing.T) { lab.Do(t, "systemctl", "stop", "voltar.service") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
