@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // What the tar stream cannot hold, as counted in TreeStats.NotStored.
@@ -34,6 +36,7 @@ type TreeOptions struct {
 	Carrier    Carrier        // nil carries nothing over
 	Made       Day            // of the archive, for its index
 	Exclude    *Matcher       // nil leaves out nothing
+	Closed     []FolderID     // folders that are stored empty, whatever is in them
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
 	Log        *slog.Logger   // nil discards
 	// Limits of the tree and of what is made of it.
@@ -78,7 +81,8 @@ type TreeStats struct {
 	IndexBlocksOffset int64 // of the index's last gzip member, which lists its blocks
 
 	ExcludedEntries int64
-	ExcludedBytes   int64 // of files, without holes
+	ExcludedBytes   int64      // of files, without holes
+	Closed          []FolderID // those of TreeOptions.Closed that were met
 
 	LongPaths    int64            // entries in the tar stream that no program can make by one path, or by one path link to; see LongPathBytes
 	NotStored    map[string]int64 // by the NotStored names
@@ -86,6 +90,23 @@ type TreeStats struct {
 	DamagedCount int64
 	Changed      []Damage // of a live tree, what changed while it was read; bounded as Damaged
 	ChangedCount int64
+}
+
+// FolderID tells a folder from every other one, whatever its path is.
+type FolderID struct{ key inodeKey }
+
+// IdentifyFolder returns the ID of a folder that is there.
+func IdentifyFolder(path string) (FolderID, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO, &st); err != nil {
+		return FolderID{}, &fs.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return FolderID{keyOf(&st)}, nil
+}
+
+// OnOneFilesystem tells whether two folders lie on one filesystem.
+func (f FolderID) OnOneFilesystem(g FolderID) bool {
+	return f.key.devMajor == g.key.devMajor && f.key.devMinor == g.key.devMinor
 }
 
 // WriteTree archives the tree whose root is the open folder root: the archive to out, its index to index, both as
@@ -139,7 +160,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	temp := &spill{dir: cmp.Or(opts.TempDir, os.TempDir()), limit: opts.Limits.SpillBytes}
 	w := &walker{
 		names: nameStack{spill: temp, budget: opts.Limits.NameBytes},
-		sys:   opts.sys, exclude: opts.Exclude, log: opts.Log, openDirs: opts.openDirs, limits: &opts.Limits,
+		sys:   opts.sys, exclude: opts.Exclude, closed: opts.Closed, log: opts.Log, openDirs: opts.openDirs, limits: &opts.Limits,
 		free: make(chan *item, itemsAhead), prep: make(chan *item, itemsAhead), order: make(chan *item, itemsAhead),
 	}
 	w.shares = opts.sys.canShare(rootFD)
@@ -182,6 +203,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 	t.stats.Members, t.stats.Carried = t.indexWriter.total.Members, t.members.carried
 	t.stats.IndexBlocksOffset, t.stats.IndexBytes = blocksOffset, t.indexWriter.offset
 	t.stats.ExcludedEntries, t.stats.ExcludedBytes = w.excludedEntries, w.excludedBytes
+	t.stats.Closed = w.met
 	return t.stats, nil
 }
 

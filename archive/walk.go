@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,6 +94,7 @@ type frame struct {
 type walker struct {
 	sys      *system
 	exclude  *Matcher
+	closed   []FolderID
 	log      *slog.Logger
 	openDirs int
 	shares   bool // files of this filesystem may share their data
@@ -114,6 +116,7 @@ type walker struct {
 	entries int64 // names found
 
 	excludedEntries, excludedBytes int64
+	met                            []FolderID // of closed
 }
 
 // walk sends all entries of the tree to order, those that the readers complete also to prep, and closes both.
@@ -220,6 +223,10 @@ func (w *walker) beyond(what string, limit, got int64) error {
 func (w *walker) descend(ctx context.Context, parent *dirHandle, name string, st *unix.Statx_t) error {
 	if w.isMount(st) {
 		return w.sendMounted(ctx, st)
+	}
+	if id := (FolderID{keyOf(st)}); slices.Contains(w.closed, id) {
+		w.met = append(w.met, id)
+		return w.sendReady(ctx, func(it *item) { it.setStat(st) })
 	}
 	fd, err := openBeneath(parent.fd, name, unix.O_DIRECTORY)
 	switch {

@@ -38,7 +38,7 @@ func HTML(run Run, opts Options) (string, error) {
 			{"Ledger: what is not stored as files, and why", v.Ledger},
 			{"Removed after an interrupted run", v.Recovered},
 		},
-		Pairs: []pairSection{{"Excluded volumes", bounded(v.LeftOut)}, {"No longer on this host", bounded(v.Gone)}},
+		Pairs: []pairSection{{"Excluded", bounded(v.LeftOut)}, {"No longer on this host", bounded(v.Gone)}},
 	}
 	if v.Trend.CID != "" {
 		data.TrendSrc = template.URL("cid:" + v.Trend.CID) // the caller's own constant, not from outside

@@ -36,7 +36,7 @@ type Run struct {
 	ExitCode       int           `json:"exit_code"`
 	Retention      string        `json:"retention"` // the policy in words: "7 days"
 	Volumes        []Volume      `json:"volumes"`
-	Excluded       []Excluded    `json:"excluded,omitempty"` // volumes left out, with the rule
+	Excluded       []Excluded    `json:"excluded,omitempty"` // volumes, and folders of directories, that were left out, with the rule
 	Destinations   []Destination `json:"destinations"`
 	Gone           []Gone        `json:"gone,omitempty"`      // backups of volumes that are no longer on the host
 	Recovered      []string      `json:"recovered,omitempty"` // what an earlier, dead run had left and was removed

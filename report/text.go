@@ -38,7 +38,7 @@ func (v view) text() string {
 	t.volumes(v.Volumes)
 	t.list("WORTH KNOWING", v.Known)
 	t.list("LEDGER: WHAT IS NOT STORED AS FILES, AND WHY", v.Ledger)
-	t.pairs("EXCLUDED VOLUMES", v.LeftOut)
+	t.pairs("EXCLUDED", v.LeftOut)
 	t.pairs("NO LONGER ON THIS HOST", v.Gone)
 	t.list("REMOVED AFTER AN INTERRUPTED RUN", v.Recovered)
 	if v.Trend.Words != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,7 +107,7 @@ func (a *app) printSources(sources []backup.PreviewSource) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	say.Printf(table, "SOURCE\tREAD FROM\tNOTE\n")
 	for _, s := range sources {
-		from, note := s.Path, s.Problem
+		from, note := s.Path, cmp.Or(s.Problem, s.Note)
 		switch {
 		case s.Preset != "":
 			from = "preset " + s.Preset

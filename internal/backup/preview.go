@@ -46,6 +46,7 @@ type PreviewSource struct {
 	Command []string `json:"command,omitempty"` // of a dump or stream
 	Host    string   `json:"host,omitempty"`    // that it runs on; "" is this one
 	Problem string   `json:"problem,omitempty"`
+	Note    string   `json:"note,omitempty"` // what of a directory is left out, and why
 }
 
 // PreviewGroup is the space for snapshots in one volume group.
@@ -78,11 +79,11 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		p.Known = plan.Volumes
 	}
 	for _, s := range chosen.sources {
-		p.Sources = append(p.Sources, previewSource(s))
+		p.Sources = append(p.Sources, e.previewSource(s))
 	}
 	if len(patterns) == 0 {
 		for _, d := range e.opts.Sources.Streams {
-			p.Sources = append(p.Sources, previewSource(dumpSource(catalog.SourceStream, d)))
+			p.Sources = append(p.Sources, e.previewSource(dumpSource(catalog.SourceStream, d)))
 		}
 	}
 	wanted := map[string][]int64{}
@@ -185,8 +186,10 @@ func (o *Options) volumeUnits(plan *Plan) [][]lvm.Volume {
 }
 
 // previewSource looks at a source without running anything.
-func previewSource(s source) PreviewSource {
-	line := PreviewSource{Name: s.name(), Path: s.Path, Preset: s.dump.Preset, Command: s.dump.Command, Host: s.dump.Remote.Host}
+func (e *Engine) previewSource(s source) PreviewSource {
+	line := PreviewSource{
+		Name: s.name(), Path: s.Path, Preset: s.dump.Preset, Command: s.dump.Command, Host: s.dump.Remote.Host,
+	}
 	if s.Kind != catalog.SourceDirectory {
 		return line
 	}
@@ -196,6 +199,16 @@ func previewSource(s source) PreviewSource {
 	}
 	if err == nil {
 		_, err = os.ReadDir(s.Path)
+	}
+	var own ownFolders
+	if err == nil {
+		own, err = e.ownFolders()
+	}
+	if err == nil {
+		err = own.checkRoot(s.Path)
+	}
+	if err == nil {
+		line.Note, err = own.noteBelow(s.Path)
 	}
 	if err != nil {
 		line.Problem = report.ProblemOf(err).Message

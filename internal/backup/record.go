@@ -40,6 +40,13 @@ func (r *record) warnAll(problems []report.Problem) {
 	}
 }
 
+// leaveOut enters what no backup is made of.
+func (r *record) leaveOut(what report.Excluded) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Excluded = append(r.report.Excluded, what)
+}
+
 // hand takes the result of a source that is done.
 func (r *record) hand(result report.Volume) {
 	r.mu.Lock()

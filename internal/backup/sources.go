@@ -190,7 +190,7 @@ func (e *Engine) Look(ctx context.Context, patterns []string) (*Plan, []PreviewS
 	}
 	sources := []PreviewSource{}
 	for _, s := range chosen.sources {
-		sources = append(sources, previewSource(s))
+		sources = append(sources, e.previewSource(s))
 	}
 	return chosen.plan, sources, nil
 }
@@ -257,11 +257,22 @@ func (a *account) storeDirectory(ctx context.Context, d Directory, files *extent
 		return nil, err
 	}
 	defer root.Close()
-	x, stats, err := files.LiveTree(ctx, root)
+	own, err := a.run.ownFolders()
+	if err != nil {
+		return nil, err
+	}
+	if err := own.checkRoot(d.Path); err != nil {
+		return nil, err
+	}
+	x, stats, err := files.LiveTree(ctx, root, own.ids())
 	a.warnOfCarried(files)
 	a.warnOfChanges(stats)
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range own.of(stats.Closed) {
+		x.Reason += "; " + f.note()
+		a.run.leaveOut(report.Excluded{Name: f.path, Rule: RuleDestination, Reason: "left out of " + a.name() + ": " + f.reason()})
 	}
 	if lost, hint := x.AttributesNotStored(); lost != "" {
 		a.warn(lost, hint)

@@ -169,7 +169,7 @@ func checkSource(s backup.PreviewSource) Finding {
 		return Finding{"source", false, s.Name + ": " + s.Problem, "correct it in the configuration, or make or mount it"}
 	}
 	if s.Path != "" {
-		return Finding{"source", true, s.Name + " reads " + s.Path, ""}
+		return Finding{"source", true, strings.TrimSuffix(s.Name+" reads "+s.Path+", "+s.Note, ", "), ""}
 	}
 	return Finding{"source", true, s.Name + " is made by a command, which is not tried", ""}
 }

@@ -27,11 +27,11 @@ type Files struct {
 	Carry      *placement.Carry // nil carries nothing over
 }
 
-// LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds.
-func (f *Files) LiveTree(ctx context.Context, root *os.File) (*Extent, archive.TreeStats, error) {
+// LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds. Folders in closed are stored empty.
+func (f *Files) LiveTree(ctx context.Context, root *os.File, closed []archive.FolderID) (*Extent, archive.TreeStats, error) {
 	x := &Extent{tree: "the whole directory"}
 	var made archive.TreeStats
-	err := f.writeTree(ctx, x, root, 0, archive.TreeOptions{Live: true}, func(stats archive.TreeStats) error {
+	err := f.writeTree(ctx, x, root, 0, archive.TreeOptions{Live: true, Closed: closed}, func(stats archive.TreeStats) error {
 		made = stats
 		if stats.Entries <= 1 && stats.ExcludedEntries == 0 {
 			return say.WithHint(fmt.Errorf("%s is empty", root.Name()),
