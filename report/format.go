@@ -1,7 +1,9 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
+	"iter"
 	"math"
 	"reflect"
 	"regexp"
@@ -115,7 +117,39 @@ func plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
+	if stem, isDirectory := strings.CutSuffix(noun, "directory"); isDirectory {
+		return say.Count(n) + " " + stem + "directories"
+	}
 	return say.Count(n) + " " + noun + "s"
+}
+
+// nounOf is the word for what has some names: volumes, directories, dumps and streams are sources.
+func nounOf(names iter.Seq[string]) string {
+	noun := ""
+	for name := range names {
+		is := "volume"
+		if kind, _, found := strings.Cut(name, "/"); found && strings.HasPrefix(kind, "@") {
+			is = strings.TrimPrefix(kind, "@")
+		}
+		if noun != "" && noun != is {
+			return "source"
+		}
+		noun = is
+	}
+	return cmp.Or(noun, "volume")
+}
+
+// noun is the word for what the run is of, as far as its results tell.
+func (r Run) noun() string { return nounOf(namesOf(r.Volumes)) }
+
+func namesOf(volumes []Volume) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, v := range volumes {
+			if !yield(v.Name) {
+				return
+			}
+		}
+	}
 }
 
 // shorten cuts a text to limit characters, the last of them an ellipsis when something is missing.

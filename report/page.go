@@ -212,7 +212,13 @@ func newPageView(p Page) pageView {
 		v.Hosts = append(v.Hosts, *h)
 	}
 	bad := counts[0] + counts[1] + counts[2] + counts[rankDamaged]
-	v.Headline, v.Colour = pageHeadline(bad, len(volumes), len(p.Problems)), headlineColour(VerdictOK)
+	v.Headline, v.Colour = pageHeadline(bad, len(volumes), len(p.Problems), nounOf(func(yield func(string) bool) {
+		for _, volume := range volumes {
+			if !yield(volume.Name) {
+				return
+			}
+		}
+	})), headlineColour(VerdictOK)
 	if len(p.Problems) > 0 || counts[rankDamaged] > 0 {
 		v.Colour = headlineColour(VerdictWarning)
 	}
@@ -251,20 +257,20 @@ func (v *pageView) addVerdict(run view, bad int) {
 	}
 }
 
-func pageHeadline(bad, all, problems int) string {
+func pageHeadline(bad, all, problems int, noun string) string {
 	switch {
 	case bad > 0 && bad == 1:
-		return fmt.Sprintf("1 of %s needs attention", plural(int64(all), "volume"))
+		return fmt.Sprintf("1 of %s needs attention", plural(int64(all), noun))
 	case bad > 0:
-		return fmt.Sprintf("%s of %s need attention", say.Count(int64(bad)), plural(int64(all), "volume"))
+		return fmt.Sprintf("%s of %s need attention", say.Count(int64(bad)), plural(int64(all), noun))
 	case problems > 0:
 		return "Not everything could be looked at"
 	case all == 0:
 		return "There are no backups"
 	case all == 1:
-		return "The one volume is well"
+		return "The one " + noun + " is well"
 	}
-	return "All " + plural(int64(all), "volume") + " are well"
+	return "All " + plural(int64(all), noun) + " are well"
 }
 
 func pageCounters(counts [rankUnproven + 2]int, hosts int, stored int64) []counter {

@@ -183,11 +183,11 @@ func (r Run) absent(d Destination) string {
 	case lacking == 0:
 		return ""
 	case elsewhere == lacking && len(names) > 0:
-		return fmt.Sprintf("missing: %s; good on %s", plural(lacking, "volume"), strings.Join(names, ", "))
+		return fmt.Sprintf("missing: %s; good on %s", plural(lacking, r.noun()), strings.Join(names, ", "))
 	case elsewhere == 0:
-		return fmt.Sprintf("missing: %s", plural(lacking, "volume"))
+		return fmt.Sprintf("missing: %s", plural(lacking, r.noun()))
 	default:
-		return fmt.Sprintf("missing: %s, %s of them good on another destination", plural(lacking, "volume"), say.Count(elsewhere))
+		return fmt.Sprintf("missing: %s, %s of them good on another destination", plural(lacking, r.noun()), say.Count(elsewhere))
 	}
 }
 
@@ -229,9 +229,9 @@ func volumeFailures(v Volume, run Run) []problemView {
 	switch {
 	case told || len(list) > 0:
 	case v.Status == VolumeSkipped && len(run.Errors) > 0: // which have the command
-		add("not done: the run ended before this volume began", "", "")
+		add("not done: the run ended before its turn", "", "")
 	case v.Status == VolumeSkipped:
-		add("not done: the run ended before this volume began", "", again)
+		add("not done: the run ended before its turn", "", again)
 	default:
 		add(string(v.Status), "", again)
 	}

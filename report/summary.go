@@ -159,7 +159,7 @@ func fitCause(chain string, limit int) string {
 
 // status is the part of the subject after the host: the verdict, and what is to blame or "". The run is clean.
 func (r Run) status() (verdict, why string) {
-	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), "volume"), say.Size(r.storedBytes()))
+	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), r.noun()), say.Size(r.storedBytes()))
 	bad := len(r.notGood()) + r.missing()
 	switch r.Verdict() {
 	case VerdictOK:
@@ -167,7 +167,7 @@ func (r Run) status() (verdict, why string) {
 	case VerdictWarning:
 		return "OK " + volumes, r.because()
 	case VerdictInterrupted:
-		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), "volume")), ""
+		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), r.noun())), ""
 	}
 	if bad > 0 {
 		return fmt.Sprintf("FAILED %d of %d", bad, r.planned()), r.because()
@@ -262,16 +262,16 @@ func (r Run) headline() string {
 	}
 	switch r.Verdict() {
 	case VerdictOK:
-		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
+		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, r.noun()), where, say.Size(r.storedBytes()))
 	case VerdictWarning:
-		return command + fmt.Sprintf("OK, with something to look at: %s%s, %s", plural(planned, "volume"), where, say.Size(r.storedBytes()))
+		return command + fmt.Sprintf("OK, with something to look at: %s%s, %s", plural(planned, r.noun()), where, say.Size(r.storedBytes()))
 	case VerdictInterrupted:
-		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, "volume"), where)
+		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, r.noun()), where)
 	}
 	if bad == 0 {
 		return command + "FAILED" + where
 	}
-	text := command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, "volume"), where)
+	text := command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, r.noun()), where)
 	if elsewhere := r.goodElsewhere(); elsewhere > 0 {
 		text += fmt.Sprintf(" (%d of them good on another destination)", elsewhere)
 	}

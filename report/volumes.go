@@ -93,7 +93,7 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 			oldest = proven
 		}
 	}
-	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good volume"), say.Size(stored))
+	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good "+nounOf(namesOf(volumes))), say.Size(stored))
 	if carried.Bytes > 0 {
 		text += fmt.Sprintf(", %s of %s compressed anew", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
 	}
@@ -255,7 +255,10 @@ func known(run Run) []string {
 const shownKnown = 12
 
 // kind of what is not stored as files.
-type kind struct{ state, what, reason string }
+type kind struct {
+	state, what, reason string
+	noun                string // for whom the kind is of whole sources
+}
 
 // ledger lists what is not stored as files, by kind. Names are those of what is rare, has failed or was left out.
 func ledger(run Run) []string {
@@ -279,14 +282,15 @@ func ledger(run Run) []string {
 		}
 		for _, x := range v.Extents {
 			if x.State != "files" {
-				add(kind{x.State, x.What, x.Reason}, strings.TrimSpace(v.Name+" "+x.Name), x.SizeBytes)
+				add(kind{state: x.State, what: x.What, reason: x.Reason}, strings.TrimSpace(v.Name+" "+x.Name), x.SizeBytes)
 			}
 		}
+		noun := nounOf(slices.Values([]string{v.Name}))
 		if v.Ledger.ExcludedBytes > 0 {
-			add(kind{state: "patterns"}, v.Name, v.Ledger.ExcludedBytes)
+			add(kind{state: "patterns", noun: noun}, v.Name, v.Ledger.ExcludedBytes)
 		}
 		if v.Ledger.FailedBytes > 0 {
-			add(kind{state: "unread"}, v.Name, v.Ledger.FailedBytes)
+			add(kind{state: "unread", noun: noun}, v.Name, v.Ledger.FailedBytes)
 		}
 	}
 	var lines []string
@@ -323,9 +327,9 @@ func (k kind) count(n int) string {
 	case "table":
 		return plural(int64(n), "partition table")
 	case "patterns":
-		return plural(int64(n), "volume") + " with files excluded by patterns"
+		return plural(int64(n), k.noun) + " with files excluded by patterns"
 	case "unread":
-		return plural(int64(n), "volume") + " with data that could not be read"
+		return plural(int64(n), k.noun) + " with data that could not be read"
 	case "excluded", "failed":
 		return plural(int64(n), k.state+" extent") + k.of()
 	}

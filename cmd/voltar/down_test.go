@@ -107,7 +107,7 @@ func TestDestinationsThatAreDown(t *testing.T) {
 			t.Errorf("what went wrong with %s is told %d times", name, n)
 		}
 	}
-	if want := fmt.Sprintf("missing: %d volumes; good on disk", smallSources); strings.Count(wrong, want) < 2 {
+	if want := fmt.Sprintf("missing: %d directories; good on disk", smallSources); strings.Count(wrong, want) < 2 {
 		t.Errorf("where the volumes are instead is not told: %q", want)
 	}
 	if t.Failed() {

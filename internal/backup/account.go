@@ -38,7 +38,7 @@ func (r *run) newAccount(ctx context.Context, source catalog.Source) *account {
 	}
 	a := &account{
 		run: r, source: source, scope: newScope(ctx, name, lv), placed: r.targets.For(r.placing, source),
-		extents: extent.Whole(source.SizeBytes),
+		extents: extent.Whole(source),
 		line:    report.Volume{Name: name, SizeBytes: source.SizeBytes, PreviousStoredBytes: -1},
 	}
 	r.roster.add(a)

@@ -55,7 +55,7 @@ func (u unit) snapshot(ctx context.Context, ready []*admitted, make maker) (take
 // resize notes the size of the snapshot as the volume's: it may have been extended or reduced since the inventory.
 func (a *account) resize(sizeBytes int64) {
 	a.source.SizeBytes, a.line.SizeBytes = sizeBytes, sizeBytes
-	a.extents = extent.Whole(sizeBytes)
+	a.extents = extent.Whole(a.source)
 }
 
 // take makes a snapshot in the space that there is for it.

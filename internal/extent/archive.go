@@ -22,7 +22,7 @@ func (x *Extent) Label() string {
 	case x.LV != nil:
 		return fmt.Sprintf("%s (%s/%s)", x.Name, x.LV.VG, x.LV.Name)
 	case x.Name == "":
-		return cmp.Or(x.tree, "the whole volume")
+		return "the whole " + cmp.Or(x.whole, "volume")
 	}
 	return x.Name
 }

@@ -48,9 +48,9 @@ func addCarried(line *report.Volume, c *catalog.Carried) {
 	line.Carried.NewMembers += c.NewMembers
 }
 
-// Whole is a volume that nobody has looked at yet.
-func Whole(sizeBytes int64) []*Extent {
-	return []*Extent{{Extent: catalog.Extent{SizeBytes: sizeBytes}}}
+// Whole is a source that nobody has looked at yet.
+func Whole(source catalog.Source) []*Extent {
+	return []*Extent{{Extent: catalog.Extent{SizeBytes: source.SizeBytes}, whole: string(source.Kind)}}
 }
 
 // Failed enters each byte of a volume that has no backup in the ledger as failed, or as left out where a rule had said so.
@@ -61,7 +61,7 @@ func Failed(extents []*Extent, reason string) (failed []*Extent) {
 		case x.State == catalog.StateExcluded:
 			failed = append(failed, x)
 		default:
-			failed = append(failed, &Extent{Extent: catalog.Extent{
+			failed = append(failed, &Extent{whole: x.whole, Extent: catalog.Extent{
 				Name: x.Name, SizeBytes: x.SizeBytes, State: catalog.StateFailed, Reason: reason, Filesystem: x.Filesystem,
 			}})
 		}

@@ -46,7 +46,7 @@ type Extent struct {
 	ReadBytes   int64 // that were read of it for the backup
 
 	found     probe.Result
-	tree      string // what its label is where it is all of a directory and no volume
+	whole     string // of what it is all, where that is no volume
 	image     string // why it is stored as an image; "" for a filesystem to mount
 	unused    string // what its image leaves out, or why it has all: the end of that reason
 	bootBytes int64  // at its beginning that belong to boot loaders and no file

@@ -29,7 +29,7 @@ type Files struct {
 
 // LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds. Folders in closed are stored empty.
 func (f *Files) LiveTree(ctx context.Context, root *os.File, closed []archive.FolderID) (*Extent, archive.TreeStats, error) {
-	x := &Extent{tree: "the whole directory"}
+	x := &Extent{whole: string(catalog.SourceDirectory)}
 	var made archive.TreeStats
 	err := f.writeTree(ctx, x, root, 0, archive.TreeOptions{Live: true, Closed: closed}, func(stats archive.TreeStats) error {
 		made = stats

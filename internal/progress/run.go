@@ -115,9 +115,9 @@ func (p *Run) VolumeEnded(result report.Volume) {
 	}
 	switch {
 	case result.Error != nil:
-		p.log.Error("volume failed", "volume", result.Name, "err", strings.ReplaceAll(result.Error.Message, "\n", "; "))
+		p.log.Error("failed", "volume", result.Name, "err", strings.ReplaceAll(result.Error.Message, "\n", "; "))
 	default:
-		p.log.Info("volume done", "volume", result.Name, "status", string(result.Status), "stored", say.Size(result.StoredBytes),
+		p.log.Info("done", "volume", result.Name, "status", string(result.Status), "stored", say.Size(result.StoredBytes),
 			"took", report.FormatDuration(result.Ended.Sub(result.Started)))
 	}
 }

@@ -1,0 +1,17 @@
+package report
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestNounOf(t *testing.T) {
+	for want, names := range map[string][]string{
+		"0 volumes": nil, "1 volume": {"vg/lv"}, "2 directories": {"@directory/a", "@directory/b"}, "1 dump": {"@dump/a"},
+		"3 sources": {"vg/lv", "@dump/a", "vg/lv2"}, "2 streams": {"@stream/a", "@stream/b"},
+	} {
+		if got := plural(int64(len(names)), nounOf(slices.Values(names))); got != want {
+			t.Errorf("%q are %s, want %s", names, got, want)
+		}
+	}
+}
