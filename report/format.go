@@ -139,7 +139,7 @@ func nounOf(names iter.Seq[string]) string {
 	return cmp.Or(noun, "volume")
 }
 
-// noun is the word for what the run is of, as far as its results tell.
+// noun is the word for what the run is of, as far as its results tell; without any, volumes.
 func (r Run) noun() string { return nounOf(namesOf(r.Volumes)) }
 
 func namesOf(volumes []Volume) iter.Seq[string] {
