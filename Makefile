@@ -206,11 +206,11 @@ lint: vet $(GOLANGCI_LINT) $(DEADCODE) ## check style and the import rules too, 
 	if [ -n "$$unused" ]; then printf 'nothing calls these:\n%s\n' "$$unused" >&2; exit 1; fi
 
 test-host: ## run all tests that need no machine, under the race detector
-	go test $(RACE) -timeout 80m -skip '$(MACHINE_TESTS)' ./...
+	go test $(RACE) -timeout 30m -skip '$(MACHINE_TESTS)' ./...
 
-# Each lab test has a limit of its own that follows the machine's speed; go test's is for what hangs outside of them.
+# Each lab test has a limit of its own that follows the machine's speed; go test's is for a machine that hangs.
 test-lab: ## run the tests that need one, two packages at a time
-	go test -count 1 -p 2 -timeout 80m -run '$(MACHINE_TESTS)' ./...
+	go test -count 1 -p 2 -timeout 40m -run '$(MACHINE_TESTS)' ./...
 
 test-boot: PACKAGES += mmdebstrap qemu-system-x86 ovmf
 test-boot: packages ## boot restored Debian guests in an emulated PC, which takes a while

@@ -74,7 +74,7 @@ func runOne(name string, limit time.Duration, before []string, look func() ([]st
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- cmd.Wait()
+		ended <- waitWithin(cmd, limit+endGrace)
 		// What the test started may hold the pipe for longer; what it wrote by now is read.
 		_ = output.SetReadDeadline(time.Now().Add(outputGrace))
 	}()
@@ -109,6 +109,32 @@ func runOne(name string, limit time.Duration, before []string, look func() ([]st
 
 // outputGrace is how long a process that a test left behind may go on writing.
 const outputGrace = time.Second
+
+// endGrace is how long a test's process may take to end by itself once its time is up: it writes what each goroutine was doing.
+const endGrace = 30 * time.Second
+
+// killGrace is how long a process that was killed may take to end: one that waits for a filesystem that nobody thaws never does.
+const killGrace = 10 * time.Second
+
+// waitWithin waits for a process, and kills it when its time is up. One that does not end even then is left behind.
+func waitWithin(cmd *exec.Cmd, limit time.Duration) error {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(limit):
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	select {
+	case err := <-ended:
+		return fmt.Errorf("it did not end within %s: %w", limit, err)
+	case <-time.After(killGrace):
+		return fmt.Errorf("it did not end within %s, and not when it was killed", limit)
+	}
+}
 
 // untilResult copies what a test's process writes up to its result, which it returns, as "PASS: TestLabX (0.10s)", with what
 // came after. The process's own last word is left out.

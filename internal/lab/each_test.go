@@ -2,6 +2,7 @@ package lab
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,17 @@ func TestThatEnds(t *testing.T) {
 		os.Exit(7)
 	case "hang":
 		select {}
+	}
+}
+
+// A test's process that does not end by itself does not hold up the others.
+func TestWaitWithin(t *testing.T) {
+	cmd := exec.Command("sleep", "3600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitWithin(cmd, time.Millisecond); err == nil || err.Error() != "it did not end within 1ms: signal: killed" {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -222,8 +222,8 @@ func findKernel(runner *hostcmd.Runner) (kernel, error) {
 		return kernel{}, err
 	}
 	cache := filepath.Join(sourceRoot(here), kernelFolder)
-	path, err := runner.LookPath(filepath.Join(cache, "linux.uml"))
-	if err == nil {
+	path := filepath.Join(cache, "linux.uml")
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 		return kernel{path, filepath.Join(cache, "modules")}, nil
 	}
 	path, err = runner.LookPath("linux.uml")

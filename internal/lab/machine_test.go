@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"voltar/internal/hostcmd"
 )
 
 // Tests named TestBoot… start machines from the host, which takes seconds and no device-mapper of the host.
@@ -85,6 +86,18 @@ echo lost >/mnt/unsynced; echo ready; sleep 600
 	}
 	if strings.Contains(stdout.String(), "unsynced") {
 		t.Error("what was only in the machine's cache survived the power cut")
+	}
+}
+
+// Where no newer kernel is to be had, machines boot the host's own.
+func TestKernelOfTheHost(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if found, err := findKernel(hostcmd.New(hostcmd.Options{})); err == nil && strings.HasPrefix(found.path, dir) {
+		t.Errorf("%s is booted, which is not there", found.path)
 	}
 }
 

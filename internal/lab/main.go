@@ -30,8 +30,9 @@ const (
 	reportTime     = 15 * time.Second
 	listTimeLimit  = 5 * time.Minute
 	buildTimeLimit = 30 * time.Minute
-	// defaultTestLimit is for each lab test on a quiet machine.
-	defaultTestLimit = 20 * time.Minute
+	// testLimit and slowTestLimit are for each lab test on a quiet machine, in `make test` and where Slow is true.
+	testLimit     = 2 * time.Minute
+	slowTestLimit = 20 * time.Minute
 )
 
 // Options of Main; the zero value is a machine of DefaultMemoryBytes without a disk.
@@ -43,7 +44,7 @@ type Options struct {
 	Systemd     bool          // as Machine.Systemd: systemd, journald and udevd run, as on a production host
 	Machines    int           // the tests are dealt out among so many, each with one processor; 0 means 1
 	Env         []string      // names of environment variables that are handed on to the tests where they are set
-	TestLimit   time.Duration // of each lab test; 0 means 20 minutes. It follows the machine's speed, as Patience does
+	TestLimit   time.Duration // of each lab test; 0 means 2 minutes, or 20 where Slow is true. It follows the machine's speed, as Patience does
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, before
 	// the first lab test. Debs makes such.
 	Layers func(context.Context) ([]string, error)
@@ -323,7 +324,7 @@ func buildTags() string {
 // are named.
 func (h *host) testCommand(binary string, names []string) string {
 	script := "export " + namesVariable + "=" + quote(strings.Join(names, " ")) + "\n"
-	script += "export " + limitVariable + "=" + cmp.Or(h.opts.TestLimit, defaultTestLimit).String() + "\n"
+	script += "export " + limitVariable + "=" + h.testLimit().String() + "\n"
 	for _, name := range h.opts.Env {
 		if value, set := os.LookupEnv(name); set {
 			script += "export " + name + "=" + quote(value) + "\n"
@@ -336,6 +337,14 @@ func (h *host) testCommand(binary string, names []string) string {
 		}
 	}
 	return script + "\n"
+}
+
+// testLimit is how long each test may take on a quiet machine.
+func (h *host) testLimit() time.Duration {
+	if h.opts.TestLimit == 0 && Slow {
+		return slowTestLimit
+	}
+	return cmp.Or(h.opts.TestLimit, testLimit)
 }
 
 // quote makes one word of a text for the shell.
