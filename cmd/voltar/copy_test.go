@@ -19,6 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"voltar/internal/browse/browsetest"
+	"voltar/internal/lab"
 	"voltar/internal/placement"
 	"voltar/internal/store/s3/s3test"
 )
@@ -104,7 +105,11 @@ func heldPart(seen chan<- *http.Request) s3test.Trouble {
 // seen, and after the next one there is no incomplete upload either: neither on a server that lists them, nor on one
 // that does so by exact key alone.
 func TestKilledUploads(t *testing.T) {
-	for _, kind := range []s3test.Kind{s3test.Versitygw, s3test.MinIO} {
+	kinds := []s3test.Kind{s3test.Versitygw}
+	if lab.Slow {
+		kinds = append(kinds, s3test.MinIO)
+	}
+	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) { testKilledUploads(t, kind) })
 	}
 }

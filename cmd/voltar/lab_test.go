@@ -33,9 +33,9 @@ func TestMain(m *testing.M) {
 		MemoryBytes: 3 << 30,
 		Machines:    2,
 		Layers: func(ctx context.Context) ([]string, error) {
-			packages := []string{"openssh-server", "age", "postgresql"}
+			packages := []string{"openssh-server", "age", "mariadb-client", "postgresql"}
 			if lab.Slow {
-				packages = append(packages, "mariadb-server-core", "mariadb-client", "mdadm")
+				packages = append(packages, "mariadb-server-core", "mdadm")
 			}
 			return lab.Debs(ctx, packages...)
 		},

@@ -118,7 +118,8 @@ func TestWhatDidNotChangeIsCarriedOver(t *testing.T) {
 	}
 	want := gunzip(t, s.archiveOf(t, "disk", 1))
 	data, err := os.ReadFile(filepath.Join(s.tree, "b"))
-	if err != nil || !bytes.Contains(want, data) {
+	// By its beginning first: the race detector looks at all bytes of each comparison.
+	if at := bytes.Index(want, data[:min(len(data), 64)]); err != nil || at < 0 || !bytes.HasPrefix(want[at:], data) {
 		t.Errorf("what changed without another time is not in the archive, %v", err)
 	}
 	carried, err := os.ReadFile(s.archiveOf(t, "disk", 1))

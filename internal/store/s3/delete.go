@@ -140,7 +140,7 @@ func (s *Store) uploads(ctx context.Context, begin string) (found map[string]str
 			if upload.Err != nil {
 				return upload.Err
 			}
-			if len(found) == maxListed {
+			if len(found) == s.maxListed {
 				return errTooMuch
 			}
 			if strings.HasPrefix(upload.Key, begin) {

@@ -82,17 +82,18 @@ type Lock struct {
 
 // Store is a bucket, or a folder of one. It implements store.Store and what that package has beside it.
 type Store struct {
-	opts    Options
-	core    *minio.Core
-	sse     encrypt.ServerSide
-	memory  *Memory
-	limit   *limiter
-	records records
-	sum     sum
-	minPart int64
-	clock   clock
-	lacks   lacks
-	moved   atomic.Int64 // bytes of data on their way, once each
+	opts      Options
+	core      *minio.Core
+	sse       encrypt.ServerSide
+	memory    *Memory
+	limit     *limiter
+	records   records
+	sum       sum
+	minPart   int64
+	maxListed int // objects of one listing; tests make it smaller
+	clock     clock
+	lacks     lacks
+	moved     atomic.Int64 // bytes of data on their way, once each
 
 	mu     sync.Mutex
 	bucket *bucket // what is known of it; nil until asked
@@ -112,7 +113,7 @@ var (
 
 // Open prepares the use of a bucket. The server is not asked yet.
 func Open(opts Options) (*Store, error) {
-	s := &Store{opts: opts, minPart: minPartBytes}
+	s := &Store{opts: opts, minPart: minPartBytes, maxListed: maxListed}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open destination %s: %w", s, err)
 	}
@@ -385,7 +386,7 @@ func (s *Store) list(ctx context.Context, prefix string, opts minio.ListObjectsO
 			if info.Err != nil {
 				return info.Err
 			}
-			if len(infos) == maxListed {
+			if len(infos) == s.maxListed {
 				return errTooMuch
 			}
 			infos = append(infos, info)
