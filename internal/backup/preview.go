@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -46,6 +47,7 @@ type PreviewSource struct {
 	Command []string `json:"command,omitempty"` // of a dump or stream
 	Host    string   `json:"host,omitempty"`    // that it runs on; "" is this one
 	Problem string   `json:"problem,omitempty"`
+	Hint    string   `json:"hint,omitempty"` // what to do about the problem, where more is known than it says
 	Note    string   `json:"note,omitempty"` // what of a directory is left out, and why
 }
 
@@ -200,6 +202,9 @@ func (e *Engine) previewSource(s source) PreviewSource {
 	if err == nil {
 		_, err = os.ReadDir(s.Path)
 	}
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		err = say.WithHint(err, "run it as root")
+	}
 	var own ownFolders
 	if err == nil {
 		own, err = e.ownFolders()
@@ -211,7 +216,8 @@ func (e *Engine) previewSource(s source) PreviewSource {
 		line.Note, err = own.noteBelow(s.Path)
 	}
 	if err != nil {
-		line.Problem = report.ProblemOf(err).Message
+		problem := report.ProblemOf(err)
+		line.Problem, line.Hint = problem.Message, problem.Hint
 	}
 	return line
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -51,10 +53,10 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 	started := r.report.Started
 	holder := journal.Holder{Run: r.id, Command: "voltar " + command, Started: started}
 	if r.locks, err = journal.NewLocks(e.opts.RunDir, holder); err != nil {
-		return nil, err
+		return nil, e.stateHint(err)
 	}
 	if r.lock, err = owned.LockConfiguration(ctx, r.locks, cmp.Or(append(lock, e.opts.ConfigPath, "none")...)); err != nil {
-		return nil, err
+		return nil, e.stateHint(err)
 	}
 	ledger, err := journal.Begin(e.Journals(), journal.Info{
 		Run: r.id, Host: e.opts.Host.Name, Command: "voltar " + command, Config: e.opts.ConfigPath, Started: started,
@@ -71,8 +73,12 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 	return r, nil
 }
 
-// stateHint says what to do when the filesystem of the journal and the history is full.
+// stateHint says what to do when this user may not write the locks and the journal, or the filesystem of the journal and the history
+// is full.
 func (e *Engine) stateHint(err error) error {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return say.WithHint(err, "run it as root: this user can neither write there nor make snapshots")
+	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return say.WithHint(err, fmt.Sprintf("make room on the filesystem of %s (state_dir), where journals, reports and temporary files lie",
 			e.StateDir))

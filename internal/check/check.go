@@ -2,6 +2,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,9 @@ func (c *checker) host() []Finding {
 	}
 	privileges := Finding{"privileges", os.Geteuid() == 0, "running as root", ""}
 	if !privileges.OK {
-		privileges.Detail, privileges.Hint = "not running as root: snapshots and mounts need it", "run it with sudo"
+		privileges.Detail, privileges.Hint = "not running as root: snapshots and mounts need it", asRoot
 	}
-	list = append(list, privileges, checkKernel())
+	list = append(list, privileges, lookAtKernel())
 	missing := map[string][]string{}
 	directoriesAlone := len(c.Config.Directories) > 0 && !c.hasTool("lvs")
 	if directoriesAlone {
@@ -106,27 +107,37 @@ func (c *checker) host() []Finding {
 	return list
 }
 
-// checkKernel wants Linux 5.2, the first with fsopen(2), and the device-mapper.
-func checkKernel() Finding {
+// lookAtKernel looks at the kernel of this host.
+func lookAtKernel() Finding {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return failed("kernel", err, "")
 	}
-	release := unix.ByteSliceToString(name.Release[:])
+	// The node alone says nothing: it may be there without what it is for. Opening it loads the module.
+	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	if err == nil {
+		_ = control.Close() // nothing was written to it
+	}
+	return checkKernel(unix.ByteSliceToString(name.Release[:]), err)
+}
+
+// checkKernel wants Linux 5.2, the first with fsopen(2), and the device-mapper, whose control node was opened.
+func checkKernel(release string, controlErr error) Finding {
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 2 {
 		return Finding{"kernel", false, "Linux " + release, "Linux 5.2 or newer is needed: mounts without a mountpoint came with it"}
 	}
-	// The node alone says nothing: it may be there without what it is for. Opening it loads the module.
-	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
-	if err != nil && !errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(controlErr, fs.ErrPermission):
+		return Finding{"kernel", false, "Linux " + release + "; whether it has the device-mapper could not be looked at", asRoot}
+	case controlErr != nil:
 		return Finding{"kernel", false, "Linux " + release + " without a device-mapper", "modprobe dm-mod"}
-	}
-	if err == nil {
-		_ = control.Close() // nothing was written to it
 	}
 	return Finding{"kernel", true, "Linux " + release + " with the device-mapper", ""}
 }
+
+// asRoot is what to do about what this user may not look at.
+const asRoot = "run `voltar check` as root"
 
 // volumes looks whether LVM answers, something is selected and lvm2 has nothing to complain of.
 func (c *checker) volumes(ctx context.Context) []Finding {
@@ -136,7 +147,11 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 	}
 	plan, sources, err := engine.Look(ctx, nil)
 	if err != nil {
-		return []Finding{failed("volumes", err, "")}
+		hint := ""
+		if os.Geteuid() != 0 {
+			hint = asRoot
+		}
+		return []Finding{failed("volumes", err, hint)}
 	}
 	selected := len(plan.Selected())
 	f := Finding{"volumes", selected+len(sources) > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
@@ -166,7 +181,7 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 // checkSource looks whether a directory can be read.
 func checkSource(s backup.PreviewSource) Finding {
 	if s.Problem != "" {
-		return Finding{"source", false, s.Name + ": " + s.Problem, "correct it in the configuration, or make or mount it"}
+		return Finding{"source", false, s.Name + ": " + s.Problem, cmp.Or(s.Hint, "correct it in the configuration, or make or mount it")}
 	}
 	if s.Path != "" {
 		return Finding{"source", true, strings.TrimSuffix(s.Name+" reads "+s.Path+", "+s.Note, ", "), ""}

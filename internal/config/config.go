@@ -17,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"voltar/internal/safedir"
+	"voltar/internal/say"
 	"voltar/retention"
 )
 
@@ -197,33 +198,48 @@ type Secret struct {
 // Set tells whether there is one.
 func (s Secret) Set() bool { return s != Secret{} }
 
-// Read returns the secret, without a newline at its end.
+// Read returns the secret, without a newline at its end. Its errors say what to do.
 func (s Secret) Read() (string, error) {
-	file := s.File
 	switch {
 	case s.Env != "":
 		value, found := os.LookupEnv(s.Env)
 		if !found {
-			return "", fmt.Errorf("environment variable %s is not set", s.Env)
+			return "", say.WithHint(fmt.Errorf("environment variable %s is not set", s.Env),
+				"set it where voltar starts, or keep the secret in a file: { file = \"/etc/voltar/…\" }")
 		}
 		return value, nil
 	case s.Credential != "":
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
-			return "", fmt.Errorf("credential %s: not started by systemd with LoadCredential=%s", s.Credential, s.Credential)
+			return "", say.WithHint(fmt.Errorf("credential %s: not started by systemd with LoadCredential=%s", s.Credential, s.Credential),
+				"LoadCredential= belongs into the unit of voltar; for commands that people type, keep the secret in a file: { file = \"/etc/voltar/…\" }")
 		}
-		file = path.Join(dir, s.Credential)
-	default:
-		info, err := os.Stat(file)
-		if err != nil {
-			return "", err
-		}
-		if info.Mode().Perm()&0o077 != 0 {
-			return "", fmt.Errorf("%s can be read by others: run `chmod 600 %s`", file, file)
-		}
+		return trimmed(safedir.ReadFile(path.Join(dir, s.Credential)))
 	}
-	content, err := safedir.ReadFile(file)
+	info, err := os.Stat(s.File)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		return "", say.WithHint(fmt.Errorf("%s can be read by others", s.File), "run `chmod 600 "+s.File+"`")
+	}
+	if err != nil {
+		return "", secretHint(s.File, err)
+	}
+	secret, err := trimmed(safedir.ReadFile(s.File))
+	return secret, secretHint(s.File, err)
+}
+
+func trimmed(content []byte, err error) (string, error) {
 	return strings.TrimRight(string(content), "\r\n"), err
+}
+
+// secretHint says what to do about the file of a secret.
+func secretHint(file string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return say.WithHint(err, "`install -m 600 /dev/null "+file+"` makes it, for the secret alone; or correct the path in the configuration")
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return say.WithHint(err, "run it as root: "+file+" is for its owner alone")
+	}
+	return err
 }
 
 // Default is the configuration of an empty file.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"voltar/internal/safedir"
+	"voltar/internal/say"
 )
 
 func TestSampleIsTheDefault(t *testing.T) {
@@ -144,7 +145,7 @@ func TestDurationsTakeDays(t *testing.T) {
 	}
 }
 
-func TestSecretRefusesAFileThatOthersCanRead(t *testing.T) {
+func TestSecretsThatCannotBeReadSayWhatToDo(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte("hush\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -155,8 +156,20 @@ func TestSecretRefusesAFileThatOthersCanRead(t *testing.T) {
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Secret{File: file}).Read(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("error %v, want one that says chmod 600", err)
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	for _, c := range []struct {
+		secret    Secret
+		err, hint string
+	}{
+		{Secret{File: file}, file + " can be read by others", "chmod 600 " + file},
+		{Secret{File: file + "2"}, file + "2: no such file", "install -m 600 /dev/null " + file + "2"},
+		{Secret{Env: "VOLTAR_TEST_NONE"}, "VOLTAR_TEST_NONE is not set", "in a file"},
+		{Secret{Credential: "smtp"}, "credential smtp: not started by systemd", "in a file"},
+	} {
+		_, err := c.secret.Read()
+		if err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(strings.Join(say.Hints(err), "\n"), c.hint) {
+			t.Errorf("%+v: %v, want %q and what to do: %q", c.secret, err, c.err, c.hint)
+		}
 	}
 }
 

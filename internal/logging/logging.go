@@ -58,10 +58,10 @@ func newLineHandler(out io.Writer, level slog.Level) *lineHandler {
 func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
 func (h *lineHandler) Handle(_ context.Context, record slog.Record) error {
-	message, attrs, below := words(h.attrs, record)
+	message, attrs, below := words(h.attrs, record, true)
 	line := message
 	for _, a := range attrs {
-		line += fmt.Sprintf(" %s=%s", a.Key, say.Clean(a.Value.String()))
+		line += " " + a.key + "=" + a.value
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,11 +98,11 @@ func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool { ret
 
 func (h *journalHandler) Handle(_ context.Context, record slog.Record) error {
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "voltar"}
-	text, attrs, below := words(h.attrs, record)
+	text, attrs, below := words(h.attrs, record, false)
 	for _, a := range attrs {
-		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.Key))] = say.Clean(a.Value.String())
-		if a.Key != "run" {
-			text += fmt.Sprintf(" %s=%s", a.Key, say.Clean(a.Value.String()))
+		fields["VOLTAR_"+strings.ToUpper(strings.Map(fieldRune, a.key))] = a.value
+		if a.key != "run" {
+			text += " " + a.key + "=" + a.value
 		}
 	}
 	return journal.Send(text+below, journalPriority(record.Level), fields)
@@ -134,24 +134,35 @@ func fieldRune(r rune) rune {
 	return '_'
 }
 
+// attr is an attribute as it is shown, in one line.
+type attr struct{ key, value string }
+
 // words takes a record apart: the first line of its message, the attributes that belong behind that, and what comes below:
-// the further lines of the message and the hints of its attributes, which what a line is about is no part of.
-func words(held []slog.Attr, record slog.Record) (message string, attrs []slog.Attr, below string) {
-	var hints []string
+// the further lines of the message and the hints of its attributes, which what a line is about is no part of. The further lines of
+// attributes, such as errors that were joined, come below as well, or stand behind the first in one line.
+func words(held []slog.Attr, record slog.Record, inLines bool) (message string, attrs []attr, below string) {
+	var hints, more []string
 	add := func(a slog.Attr) bool {
 		of, nothingElse := say.HintsOf(a)
 		hints = append(hints, of...)
-		if !nothingElse {
-			attrs = append(attrs, a)
+		if nothingElse {
+			return true
 		}
+		lines := strings.Split(strings.TrimSpace(a.Value.String()), "\n")
+		if inLines {
+			more = append(more, lines[1:]...)
+			lines = lines[:1]
+		}
+		attrs = append(attrs, attr{a.Key, say.Clean(strings.Join(lines, "; "))})
 		return true
 	}
 	for _, a := range held {
 		add(a)
 	}
 	record.Attrs(add)
-	message, below, more := strings.Cut(say.CleanLines(say.Lines(record.Message, hints...)), "\n")
-	if more {
+	text := strings.Join(append([]string{strings.TrimSpace(record.Message)}, more...), "\n")
+	message, below, found := strings.Cut(say.CleanLines(say.Lines(text, hints...)), "\n")
+	if found {
 		below = "\n" + below
 	}
 	return message, attrs, below

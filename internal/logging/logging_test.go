@@ -5,7 +5,9 @@ import (
 	"errors"
 	stdlog "log"
 	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"voltar/internal/say"
 )
@@ -22,6 +24,22 @@ func TestLineHandler(t *testing.T) {
 		if out.String() != c.want {
 			t.Errorf("%q is logged as %q, want %q", c.message, out.String(), c.want)
 		}
+	}
+}
+
+// An error of several lines has each in a line of its own, marked as what is not ours to say; the journal has one line.
+func TestErrorsOfSeveralLines(t *testing.T) {
+	joined := errors.Join(errors.New("nothing listens"), say.WithHint(errors.New("no \x1b[2Jroom"), "make room"))
+	var out bytes.Buffer
+	slog.New(newLineHandler(&out, slog.LevelInfo)).Error("it failed", "err", joined, "destination", "disk")
+	if want := "voltar: error: it failed err=nothing listens destination=disk\n| no \\x1b[2Jroom\nhint: make room\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	record := slog.NewRecord(time.Time{}, slog.LevelError, "it failed", 0)
+	record.AddAttrs(slog.Any("err", joined))
+	message, attrs, below := words(nil, record, false)
+	if want := (attr{"err", "nothing listens; no \\x1b[2Jroom"}); message != "it failed" || !slices.Equal(attrs, []attr{want}) || below != "\nhint: make room" {
+		t.Errorf("for the journal: %q, %q, %q", message, attrs, below)
 	}
 }
 

@@ -2,7 +2,6 @@ package progress
 
 import (
 	"log/slog"
-	"strings"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
@@ -115,7 +114,7 @@ func (p *Run) VolumeEnded(result report.Volume) {
 	}
 	switch {
 	case result.Error != nil:
-		p.log.Error("failed", "volume", result.Name, "err", strings.ReplaceAll(result.Error.Message, "\n", "; "))
+		p.log.Error("failed", "volume", result.Name, "err", result.Error.Message)
 	default:
 		p.log.Info("done", "volume", result.Name, "status", string(result.Status), "stored", say.Size(result.StoredBytes),
 			"took", report.FormatDuration(result.Ended.Sub(result.Started)))
