@@ -212,7 +212,8 @@ func (s Secret) Read() (string, error) {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
 			return "", say.WithHint(fmt.Errorf("credential %s: not started by systemd with LoadCredential=%s", s.Credential, s.Credential),
-				"LoadCredential= belongs into the unit of voltar; for commands that people type, keep the secret in a file: { file = \"/etc/voltar/…\" }")
+				"LoadCredential= belongs into the unit of voltar; for commands that people type, keep the secret in a file: "+
+					"{ file = \"/etc/voltar/…\" }")
 		}
 		return trimmed(safedir.ReadFile(path.Join(dir, s.Credential)))
 	}
