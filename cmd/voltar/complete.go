@@ -111,7 +111,8 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 		return nil
 	}
 	if kind == ofHost {
-		return words(hostsOn(ctx, stores), "host")
+		hosts, _ := hostsOn(ctx, stores) // completion says nothing of what fails
+		return words(hosts, "host")
 	}
 	return backupCandidates(ctx, s, stores, s.HostOr(line.Value("host")), kind, beginning)
 }

@@ -25,7 +25,8 @@ func (a *app) listCommand() *cli.Command {
 			"voltar list --from /mnt/disk/ --host vmhost3 # those of another host, on a disk\n" +
 			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
-			"backups that are dated ahead of this host's clock.",
+			"backups that are dated ahead of this host's clock. A backup that lacks a file is listed as damaged: on S3 in every\n" +
+			"list, on a disk if its VOLUME is named, or with --all-hosts.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "list only destination `NAME`, or a folder (with a slash)"},
 			hostFlag(),
@@ -72,7 +73,12 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
+	filter := catalog.Filter{
+		Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known(), Compare: catalog.CompareShown,
+	}
+	if len(names) > 0 {
+		filter.Compare = catalog.CompareAll
+	}
 	var found []catalog.Listed
 	var failed []error
 	switch {
@@ -93,9 +99,6 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 			found = append(found, l)
 		}
 	}
-	for _, err := range failed {
-		say.Log(s.Log.Error, err)
-	}
 	lines := []catalog.Line{}
 	for _, l := range found {
 		for _, line := range l.Lines(l.Destination) {
@@ -108,12 +111,19 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 			lines = append(lines, line)
 		}
 	}
+	var hosts []string
+	if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
+		hosts, failed = hostsOn(ctx, stores)
+	}
+	for _, err := range failed {
+		say.Log(s.Log.Error, err)
+	}
 	if o.json {
 		err = a.printJSON(lines)
 	} else {
 		err = a.printBackups(lines, o.allHosts)
 		if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
-			a.printError(noBackups(s.HostOr(o.host), o.volumes, hostsOn(ctx, stores), pendingNotes(stores)))
+			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(stores)))
 		}
 	}
 	switch {
@@ -165,20 +175,23 @@ func noBackups(host string, volumes, hosts, pending []string) error {
 	return say.WithHint(err, hint)
 }
 
-// hostsOn lists the hosts that have backups on some destinations. One that does not answer was told already.
-func hostsOn(ctx context.Context, stores []setup.Destination) []string {
-	var hosts []string
-	for _, of := range catalog.AskAll(stores, func(d setup.Destination) []string {
-		found, err := catalog.Hosts(ctx, d.Store)
-		if err != nil {
-			return nil
-		}
-		return found
+// hostsOn lists the hosts that have backups on some destinations. failed has an error for each that does not say.
+func hostsOn(ctx context.Context, stores []setup.Destination) (hosts []string, failed []error) {
+	type answer struct {
+		hosts []string
+		err   error
+	}
+	for i, a := range catalog.AskAll(stores, func(d setup.Destination) (a answer) {
+		a.hosts, a.err = catalog.Hosts(ctx, d.Store)
+		return a
 	}) {
-		hosts = append(hosts, of...)
+		hosts = append(hosts, a.hosts...)
+		if a.err != nil {
+			failed = append(failed, fmt.Errorf("destination %s: %w", stores[i].Name, a.err))
+		}
 	}
 	slices.Sort(hosts)
-	return slices.Compact(hosts)
+	return slices.Compact(hosts), failed
 }
 
 func (a *app) printBackups(lines []catalog.Line, withHost bool) error {

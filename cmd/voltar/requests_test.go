@@ -48,7 +48,7 @@ func TestRequestsToABucketOfManyBackups(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 11, 30, 1, 0, 0, 0, time.UTC)
-	command := func(most int, args ...string) {
+	command := func(most int, args ...string) (out string) {
 		t.Helper()
 		count.Store(0)
 		code, out, errs := voltarAt(t, now, append(args, "--config", config)...)
@@ -60,12 +60,20 @@ func TestRequestsToABucketOfManyBackups(t *testing.T) {
 		} else {
 			t.Logf("%q took %d requests", args, made)
 		}
+		return out
 	}
 	command(1000, "run", "--no-mail", "@directory/tree00") // the host's marker is there from now on
-	fillBucket(t, server, sources, nights, now)
+	bucket := fillBucket(t, server, sources, nights, now)
 
 	command(sources+sources*nights+20, "list")
 	command(sources+20, "list")
+	lost := catalog.ID{Ref: catalog.Ref{Kind: catalog.SourceDirectory, Name: "tree19"}, Time: now.AddDate(0, 0, -2)}
+	if err := bucket.Delete(t.Context(), lost.Path("volume-host")+"/tree19.tar.gz"); err != nil {
+		t.Fatal(err)
+	}
+	if out := command(sources+21, "list"); strings.Count(out, "damaged: tree19.tar.gz is missing") != 1 || strings.Count(out, "damaged") != 1 {
+		t.Errorf("a list of a bucket that lacks a file: %s", out)
+	}
 	command(20, "prune", "--dry-run", "@directory/tree01")
 	command(4*sources+10, "report", "--fleet", "--older-than", "900d")
 	command(45, "run", "--no-mail", "@directory/tree01")
@@ -89,7 +97,7 @@ func anHourLater(w http.ResponseWriter, r *http.Request, forward http.Handler, _
 }
 
 // fillBucket stores backups of two files each, of some nights before a time.
-func fillBucket(t *testing.T, server *s3test.Server, sources, nights int, before time.Time) {
+func fillBucket(t *testing.T, server *s3test.Server, sources, nights int, before time.Time) store.Store {
 	t.Helper()
 	machineID, err := os.ReadFile("/etc/machine-id")
 	if err != nil {
@@ -136,4 +144,5 @@ func fillBucket(t *testing.T, server *s3test.Server, sources, nights int, before
 			put(m.ID().Path("volume-host")+"/"+catalog.ManifestName, data)
 		}
 	}
+	return bucket
 }

@@ -65,7 +65,7 @@ func Find(ctx context.Context, on []Destination, host, text string, filter Filte
 	answers := AskAll(on, func(d Destination) (a answer) {
 		var e Entry
 		if a.listing, a.err = ListNamed(ctx, d.Store, host, text, filter); a.err == nil {
-			e, a.err = resolveIn(ctx, d.Store, a.listing, text)
+			e, a.err = ResolveIn(ctx, d.Store, a.listing, text)
 		}
 		if a.err != nil {
 			return a
@@ -123,8 +123,8 @@ func aheadOf(found ID, listings []*Listing) []ID {
 	return ahead
 }
 
-// resolveIn finds a backup in the list of one destination.
-func resolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Entry, error) {
+// ResolveIn finds a backup in the list of one destination. Where that is empty, the error says of which hosts there are backups.
+func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Entry, error) {
 	if len(listing.Backups)+len(listing.Unreadable) > 0 {
 		return listing.Resolve(text)
 	}

@@ -27,7 +27,19 @@ type Filter struct {
 	Now time.Time
 	// Known remembers manifests between listings; nil reads each.
 	Known *Known
+	// Compare has the files of good backups compared with their manifests. What lacks some is damaged.
+	Compare Compare
 }
+
+// Compare is for which backups files are compared with manifests.
+type Compare int
+
+// Without Good in the filter, none is compared unless one of these is asked for.
+const (
+	CompareNone  Compare = iota
+	CompareShown         // where the listing shows all files by itself (store.AllShower)
+	CompareAll
+)
 
 // Unreadable is a folder whose manifest is there but cannot be used: it is damaged (ErrDamaged), of a newer voltar
 // (*FormatError), or the store could not read it. Such are kept, listed, and neither restored nor pruned.
@@ -161,7 +173,7 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 			folders = append(folders, store.Folder{Name: name})
 		}
 	} else {
-		folders, err = l.store.Look(ctx, folder, l.known.names()...)
+		folders, err = l.store.Look(ctx, folder, l.shown()...)
 	}
 	if err != nil {
 		return nil, err
@@ -172,11 +184,24 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 			l.unknown(path.Join(folder, f.Name))
 			continue
 		}
-		list = append(list, candidate{id: ID{Ref: ref, Time: t}, seen: !few && f.Err == nil, marks: marksAmong(f.Objects)})
+		c := candidate{id: ID{Ref: ref, Time: t}, seen: !few && f.Err == nil, marks: marksAmong(f.Objects)}
+		if c.seen && l.shown() == nil {
+			c.files = f.Objects
+		}
+		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b candidate) int { return b.id.Time.Compare(a.id.Time) })
 	l.known.look(ref, list)
 	return list, nil
+}
+
+// shown are the names of the files that a listing is to show, nil for all.
+func (l *lister) shown() []string {
+	_, showsAll := store.As[store.AllShower](l.store)
+	if l.filter.Compare == CompareAll || l.filter.Compare == CompareShown && showsAll {
+		return nil
+	}
+	return l.known.names()
 }
 
 func (l *lister) unknown(folder string) {
@@ -207,7 +232,9 @@ func (l *lister) readNewest(ctx context.Context, candidates []candidate) error {
 // read reads one backup or takes it from memory. With files, it also compares the files of a good one.
 func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, err error) {
 	folder := c.id.Path(l.listing.Host)
-	if files || !c.seen && l.known != nil {
+	isListed := c.files != nil
+	files = files || isListed || l.filter.Compare == CompareAll
+	if files && !isListed || !c.seen && l.known != nil {
 		if c.files, err = l.store.List(ctx, folder); err != nil {
 			return e, fmt.Errorf("compare the files of %s in %s: %w", c.id, l.store, err)
 		}

@@ -378,5 +378,5 @@ func damageOf(err error) string {
 	if err == nil {
 		return ""
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), ErrDamaged.Error()+": ") // which goes without saying of damage
 }

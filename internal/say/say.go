@@ -3,7 +3,10 @@
 package say
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 )
@@ -38,6 +41,14 @@ func WithHint(err error, hint string) error {
 		return err
 	}
 	return &hinted{err, hint}
+}
+
+// AsRoot adds to an error of what this user may not do that root may. It leaves others as they are, and all of root's.
+func AsRoot(err error) error {
+	if os.Geteuid() == 0 || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return WithHint(err, "run it as root")
 }
 
 // Hints returns every hint that err carries, in the order in which its text names the causes, each once. It follows wrapped

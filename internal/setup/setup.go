@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -79,10 +78,8 @@ type Destination struct {
 // New reads the configuration and opens the destinations. logLevel is that of the configuration if it is "".
 func New(logLevel string, o Options) (*Setup, error) {
 	cfg, err := LoadConfig(o.Config)
-	switch {
-	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		err = say.WithHint(err, "run it as root")
-	case config.IsMissing(err):
+	err = say.AsRoot(err)
+	if config.IsMissing(err) {
 		err = say.WithHint(err, fmt.Sprintf("`voltar init --config %s` writes one", o.Config))
 	}
 	if err != nil {

@@ -129,7 +129,7 @@ type Store interface {
 	// them or not; one that others made under a name that no key can have is not.
 	Folders(ctx context.Context, prefix string) ([]string, error)
 	// Look yields the folders directly below a prefix, as Folders does, each with those of the objects directly in it that
-	// have one of some names. A folder that cannot be looked into says so itself; the others are there.
+	// have one of some names, or with all without any name. A folder that cannot be looked into says so itself; the others are there.
 	Look(ctx context.Context, prefix string, names ...string) ([]Folder, error)
 	// Delete removes an object, durably, and the folders that it leaves empty. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
@@ -210,6 +210,9 @@ func PendingNote(s Store) string {
 	}
 	return ""
 }
+
+// AllShower is implemented by stores to which Look costs no more for all objects of a folder than for some.
+type AllShower interface{ ShowsAll() }
 
 // Mover is implemented by stores to which data goes on while a call waits: it tells a slow one from one that hangs.
 type Mover interface {

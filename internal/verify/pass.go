@@ -110,13 +110,15 @@ func (p *Pass) named(ctx context.Context, d *Destination, names []string) (list 
 		if err != nil {
 			return list, lacking, err
 		}
-		b, err := listing.Resolve(text)
+		b, err := catalog.ResolveIn(ctx, d.Store, listing, text)
 		u := slices.IndexFunc(listing.Unreadable, func(u catalog.Unreadable) bool { return errors.Is(err, u.Err) })
 		switch {
 		case err == nil:
 			list = append(list, chosenOn(d, b))
 		case u >= 0:
 			list = append(list, unreadable(d, listing.Host, listing.Unreadable[u]))
+		case !errors.Is(err, catalog.ErrNotFound):
+			return list, lacking, err
 		default:
 			lacking = errors.Join(lacking, fmt.Errorf("destination %s: %w", d.Name, err))
 		}
@@ -141,7 +143,10 @@ func (p *Pass) unnamed(ctx context.Context, d *Destination, all bool) ([]Checked
 	for _, u := range listing.Unreadable {
 		list = append(list, unreadable(d, listing.Host, u))
 	}
-	return list, nil
+	if len(list) == 0 { // and not only none of what this user may read
+		_, err = catalog.Hosts(ctx, d.Store)
+	}
+	return list, err
 }
 
 // unreadable is the result for a backup whose manifest cannot be used, which is all that there is to say of it. Of a

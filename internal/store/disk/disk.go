@@ -272,6 +272,17 @@ func (s *Store) look(ctx context.Context, prefix string, names []string) (folder
 // lookInto looks at some objects of the folder of a key.
 func (s *Store) lookInto(above *os.Root, key string, names []string) store.Folder {
 	folder := store.Folder{Name: path.Base(key)}
+	if len(names) == 0 {
+		entries, err := readDir(above, folder.Name)
+		if err != nil {
+			folder.Err = s.wrap("look into", key, err)
+		}
+		for _, entry := range entries {
+			if name := entry.Name(); store.CheckKey(name) == nil && !durable.IsTemp(name) {
+				names = append(names, name)
+			}
+		}
+	}
 	for _, name := range names {
 		info, err := above.Lstat(path.Join(folder.Name, name))
 		switch {
@@ -578,7 +589,7 @@ func (s *Store) wrap(op, key string, err error) error {
 		return say.WithHint(fmt.Errorf("%s %s: %w", op, where, &store.WholeError{Err: fmt.Errorf("%w%s: %w", store.ErrNoSpace, s.room(), err)}),
 			"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	default:
-		return fmt.Errorf("%s %s: %w", op, where, s.withNextStep(err))
+		return say.AsRoot(fmt.Errorf("%s %s: %w", op, where, s.withNextStep(err)))
 	}
 }
 

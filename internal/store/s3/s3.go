@@ -368,12 +368,15 @@ func (s *Store) Look(ctx context.Context, prefix string, names ...string) ([]sto
 		if !known {
 			folders = slices.Insert(folders, at, store.Folder{Name: name})
 		}
-		if slices.Contains(names, rest) {
+		if slices.Contains(names, rest) || len(names) == 0 && !strings.Contains(rest, "/") {
 			folders[at].Objects = append(folders[at].Objects, o)
 		}
 	}
 	return folders, nil
 }
+
+// ShowsAll tells that a look at all objects costs what one at some does; see store.AllShower.
+func (s *Store) ShowsAll() {}
 
 // list reads a whole listing. A failure in its middle begins it again.
 func (s *Store) list(ctx context.Context, prefix string, opts minio.ListObjectsOptions) (infos []minio.ObjectInfo, err error) {

@@ -470,6 +470,17 @@ func testLook(t *testing.T, s store.Store) {
 			t.Errorf("Look(%q) = %q, want %q", prefix, got, want)
 		}
 	}
+	folders, err := s.Look(context.Background(), "h/v")
+	var all []string // without a name
+	for _, f := range folders {
+		for _, o := range f.Objects {
+			all = append(all, o.Key)
+		}
+	}
+	slices.Sort(all)
+	if want := []string{"h/v/a.b/x", "h/v/a/m", "h/v/b/m", "h/v/b/s", "h/v/b/x"}; err != nil || !slices.Equal(all, want) {
+		t.Errorf("Look without a name = %q, %v, want %q", all, err, want)
+	}
 	if _, err := s.Look(context.Background(), "../x", "m"); !errors.Is(err, store.ErrBadKey) {
 		t.Errorf("a prefix that climbs out: %v", err)
 	}
