@@ -280,10 +280,23 @@ func Load(file string) (*Config, error) {
 	}
 	c, err := Parse(content)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, inFile(file, err)
 	}
 	c.path = file
 	return c, nil
+}
+
+// inFile names the file in each of the errors that are joined, as each is a line of its own.
+func inFile(file string, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	var all []error
+	for _, err := range joined.Unwrap() {
+		all = append(all, inFile(file, err))
+	}
+	return errors.Join(all...)
 }
 
 // Path returns the file that the configuration came from, or "".
@@ -295,7 +308,7 @@ func Parse(content []byte) (*Config, error) {
 	decoder := toml.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(c); err != nil {
-		return nil, explain(err)
+		return nil, explain(err, content)
 	}
 	if err := c.validate(); err != nil {
 		return nil, err

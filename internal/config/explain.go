@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,8 +14,8 @@ import (
 	"voltar/internal/say"
 )
 
-// explain turns the decoder's errors into lines that name the key and where it stands.
-func explain(err error) error {
+// explain turns the decoder's errors of a file's text into lines that name the key and where it stands.
+func explain(err error, text []byte) error {
 	var unknown *toml.StrictMissingError
 	var wrong *toml.DecodeError
 	switch {
@@ -27,6 +28,9 @@ func explain(err error) error {
 		return errors.Join(all...)
 	case errors.As(err, &wrong):
 		row, column := wrong.Position()
+		if words := unquoted(text, row); words != "" {
+			return fmt.Errorf("line %d, column %d: %s", row, column, words)
+		}
 		text := strings.TrimPrefix(wrong.Error(), "toml: ")
 		key := strings.Join(wrong.Key(), ".")
 		if found, ok := typeMismatch(text); ok && key != "" {
@@ -46,21 +50,73 @@ func explain(err error) error {
 // in another table.
 func meant(key []string) string {
 	table, name := key[:len(key)-1], key[len(key)-1]
+	as := strings.TrimPrefix(strings.ReplaceAll(name, "-", "_"), "keep_") // as restic and Borg have daily
 	if t := typeOf(reflect.TypeFor[Config](), table); t != nil {
+		if slices.Contains(keysOf(t), as) {
+			return fmt.Sprintf(": did you mean %q?", as)
+		}
 		if words := say.DidYouMean(name, keysOf(t)); words != "" {
 			return words
 		}
 	}
-	var elsewhere []string
-	walkTables(reflect.TypeFor[Config](), "", func(table string, t reflect.Type) {
-		if slices.Contains(keysOf(t), name) {
-			elsewhere = append(elsewhere, table)
+	for _, name := range []string{name, as} {
+		var elsewhere []string
+		walkTables(reflect.TypeFor[Config](), "", func(table string, t reflect.Type) {
+			if slices.Contains(keysOf(t), name) {
+				elsewhere = append(elsewhere, table)
+			}
+		})
+		if len(elsewhere) > 0 && len(elsewhere) <= tablesTold {
+			return fmt.Sprintf(": %s belongs in %s", name, strings.Join(elsewhere, " or "))
 		}
-	})
-	if len(elsewhere) == 1 {
-		return fmt.Sprintf(": %s belongs in %s", name, elsewhere[0])
 	}
 	return ""
+}
+
+// tablesTold is how many tables are named that have a key: what many have says nothing.
+const tablesTold = 3
+
+var (
+	tableLine = regexp.MustCompile(`^\s*\[{1,2}([A-Za-z0-9_.]+)\]{1,2}`)
+	// bareValue is a key and a value that is neither text in quotes nor a list nor a table.
+	bareValue = regexp.MustCompile(`^\s*([A-Za-z0-9_]+)\s*=\s*([^\s"'\[{#][^"'#]*?)\s*(#.*)?$`)
+)
+
+// unquoted says what to write instead of a value without its quotes in a row, counted from 1, of a file that TOML cannot read; "" where
+// that is not the mistake.
+func unquoted(text []byte, row int) string {
+	lines := strings.Split(string(text), "\n")
+	if row < 1 || row > len(lines) {
+		return ""
+	}
+	found := bareValue.FindStringSubmatch(lines[row-1])
+	if found == nil || toml.Unmarshal([]byte(found[1]+" = "+found[2]), &map[string]any{}) == nil {
+		return ""
+	}
+	name, value := found[1], found[2]
+	key := []string{name}
+	for _, line := range slices.Backward(lines[:row-1]) {
+		if table := tableLine.FindStringSubmatch(line); table != nil {
+			key = append(strings.Split(table[1], "."), name)
+			break
+		}
+	}
+	t := typeOf(reflect.TypeFor[Config](), key)
+	switch {
+	case t == nil || isText(t):
+		return fmt.Sprintf("%s lacks its quotes; write %s = %q", value, name, value)
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
+		return fmt.Sprintf("%s is no list; write %s = [%q]", value, name, value)
+	}
+	return fmt.Sprintf("%s = %s cannot be read; write %s", name, value, wanted(t, key))
+}
+
+// isText tells whether a key of a type is written as text.
+func isText(t reflect.Type) bool {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.Kind() == reflect.String || reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // walkTables calls do for each table of the file that stands below another, with its name as the file writes it.
@@ -115,6 +171,8 @@ func wanted(t reflect.Type, key []string) string {
 	}
 	name := key[len(key)-1]
 	switch {
+	case name == "level" && key[0] != "log":
+		return levelWords + ", in quotes"
 	case t.Kind() == reflect.String:
 		return `text in quotes, as "text"`
 	case t.Kind() == reflect.Bool:

@@ -27,6 +27,18 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"[mail]\nserver = 1\n", `mail.server is a number; write text in quotes, as "text"`},
 		{"mail = \"a\"\n", `mail is text; write a table, below a line [mail]`},
 		{"destination = \"a\"\n", `destination is text; write tables, each below a line [[destination]]`},
+		{"[archive]\nkeep_daily = 7\n", `line 2: unknown key "archive.keep_daily": daily belongs in [retention] or [destination.retention]`},
+		{"[retention]\nkeep-daily = 7\n", `line 2: unknown key "retention.keep-daily": did you mean "daily"?`},
+		{"days = 7\n", `line 1: unknown key "days": days belongs in [retention] or [destination.retention]`},
+		{"[archive]\nlevel = default\n", `line 2, column 9: default lacks its quotes; write level = "default"`},
+		{"[archive]\nlevel = 6\n", `line 2, column 9: archive.level is a number; write "fast", "default", "best" and "1" to "9", in quotes`},
+		{"[[destination]]\nname = backups # comment\n", `line 2, column 8: backups lacks its quotes; write name = "backups"`},
+		{"[retention]\nvanished_keep = 30d\n", `30d lacks its quotes; write vanished_keep = "30d"`},
+		{"[snapshot]\nsize = 20%\n", `20% lacks its quotes; write size = "20%"`},
+		{"[mail]\n\nto = operator@example.org\n", `line 3, column 6: operator@example.org is no list; write to = ["operator@example.org"]`},
+		{"[retention]\ndays = seven\n", `days = seven cannot be read; write a whole number without quotes, as 7`},
+		{"[select]\nactivate_inactive = yes\n", `activate_inactive = yes cannot be read; write true or false, without quotes`},
+		{"[select]\ninclude = [\"a\"\n", `line 2`},
 	} {
 		_, err := Parse([]byte(c.file))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -22,6 +22,9 @@ var (
 	heloPattern  = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|\[[0-9A-Za-z.:]+\])$`) // RFC 5321, 4.1.1.1
 )
 
+// levelWords are what levelPattern fits.
+const levelWords = `"fast", "default", "best" and "1" to "9"`
+
 // maxFresh bounds archive.fresh: ten years.
 const maxFresh = 3650 * 24 * time.Hour
 
@@ -60,7 +63,7 @@ func (p *problems) absolute(key, value string) {
 
 func (p *problems) level(key, value string) {
 	if !levelPattern.MatchString(value) {
-		p.add(key, `%q is none of "fast", "default", "best" and "1" to "9"`, value)
+		p.add(key, "%q is none of %s", value, levelWords)
 	}
 }
 
