@@ -3,8 +3,9 @@ package archive
 import (
 	"cmp"
 	"fmt"
-	"strconv"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // Limits of what an archive and its index hold. Writers keep to them, so that every reader can do with bounded memory, and
@@ -99,14 +100,5 @@ type LimitError struct {
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("more than %s %s", grouped(e.Limit), e.What)
-}
-
-// grouped writes a number with commas between thousands.
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
+	return fmt.Sprintf("more than %s %s", say.Count(e.Limit), e.What)
 }

@@ -118,7 +118,7 @@ func TestMoreAttributesThanTheKernelLists(t *testing.T) {
 
 func TestLimitErrorSaysTheNumber(t *testing.T) {
 	err := &LimitError{What: LimitEntries, Limit: 1_000_000, Got: 1_000_001}
-	if want := "more than 1,000,000 entries"; err.Error() != want {
+	if want := "more than 1 000 000 entries"; err.Error() != want {
 		t.Errorf("%q, want %q", err, want)
 	}
 }

@@ -37,7 +37,7 @@ func (s *spill) checkRoom(used int64) error {
 	}
 	free, total, err := room(s.dir)
 	if err != nil {
-		return fmt.Errorf("cannot tell how much room %s has: %w", s.dir, err)
+		return fmt.Errorf("cannot tell how much space %s has: %w", s.dir, err)
 	}
 	if free-used < min(total/reserveFraction, maxReserveBytes) {
 		return s.noRoom(used)
@@ -46,7 +46,7 @@ func (s *spill) checkRoom(used int64) error {
 }
 
 func (s *spill) noRoom(used int64) error {
-	return &LimitError{What: LimitSpillBytes + ", for which " + s.dir + " has no room", Limit: used, Got: used}
+	return &LimitError{What: LimitSpillBytes + ", for which " + s.dir + " has no space", Limit: used, Got: used}
 }
 
 func roomIn(dir string) (freeBytes, totalBytes int64, err error) {

@@ -132,7 +132,7 @@ func TestTreeOfLittleMemoryIsTheSame(t *testing.T) {
 	little.SpillBytes = 10_000
 	var none bytes.Buffer
 	_, err := writeTreeTo(t, t.Context(), dir, &none, &none, TreeOptions{Limits: little, TempDir: t.TempDir()})
-	if want := "more than 10,000 bytes of temporary files"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "more than 10 000 bytes of temporary files"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
 }

@@ -189,7 +189,7 @@ func (s *scan) readHeader(sectorBytes int, at uint64) (*gptHeader, *headerProble
 	case h.lastUsable >= sectors:
 		return nil, problem("reaches up to sector %d of a disk of %d sectors: the disk was cut short", h.lastUsable, sectors)
 	case h.firstUsable > h.lastUsable:
-		return nil, problem("leaves no room for partitions: sectors %d to %d", h.firstUsable, h.lastUsable)
+		return nil, problem("leaves no space for partitions: sectors %d to %d", h.firstUsable, h.lastUsable)
 	}
 	h.entryCount, h.entryBytes = int(count), int(size)
 	length := h.entriesSectors()

@@ -346,7 +346,7 @@ func TestReadInvalid(t *testing.T) {
 		{"GPT entries elsewhere", edit(func(h []byte) { le.PutUint64(h[72:], 1<<63) }), "outside the disk"},
 		{"GPT entries among partitions", edit(func(h []byte) { le.PutUint64(h[72:], 1000) }), "among the partitions"},
 		{"GPT header elsewhere", edit(func(h []byte) { le.PutUint64(h[24:], 7) }), "says that it is at sector 7"},
-		{"GPT no room", edit(func(h []byte) { le.PutUint64(h[48:], 3) }), "no room for partitions"},
+		{"GPT no room", edit(func(h []byte) { le.PutUint64(h[48:], 3) }), "no space for partitions"},
 		{"GPT header length", edit(func(h []byte) { le.PutUint32(h[12:], 10000) }), "length of 10000"},
 		{"protective MBR alone", func(im image) { im.mbrEntry(0, 0, 0, 0xee, 1, 100) }, "there is no GPT header"},
 		{"both GPTs damaged", func(im image) {

@@ -109,7 +109,7 @@ func (m *metrics) destination(d Destination) {
 	}
 	known("voltar_destination_backups_bytes", "Size of all backups of this host on the destination.", d.BackupBytes)
 	known("voltar_destination_size_bytes", "Size of the destination.", d.TotalBytes)
-	known("voltar_destination_free_bytes", "Room left on the destination.", d.FreeBytes)
+	known("voltar_destination_free_bytes", "Space left on the destination.", d.FreeBytes)
 }
 
 type label struct{ name, value string }

@@ -202,3 +202,11 @@ type Gone struct {
 	Newest  time.Time `json:"newest"`
 	Note    string    `json:"note,omitempty"`
 }
+
+// LastProven is when a backup of it was last found to be good: by a verification or a restore.
+func (v Volume) LastProven() time.Time {
+	if v.LastRestored.After(v.LastVerified) {
+		return v.LastRestored
+	}
+	return v.LastVerified
+}

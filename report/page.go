@@ -111,36 +111,43 @@ type rowView struct {
 }
 
 // rank orders rows, the worst first.
-func (v PageVolume) rank(now time.Time, limit time.Duration) int {
-	switch {
-	case v.Good.IsZero():
-		return 0
-	case now.Sub(v.Good) > limit:
-		return 1
-	case v.Failed:
-		return 2
-	case v.Damaged:
-		return 3
-	case v.Verified.IsZero():
-		return 4
-	}
-	return 5
-}
+type rank int
 
 // Ranks of what is shown.
 const (
-	rankDamaged  = 3
-	rankUnproven = 4
+	rankNone rank = iota // there is no good backup
+	rankLate
+	rankFailed
+	rankDamaged
+	rankUnproven
+	rankGood
+	ranks // how many there are
 )
 
-// stateWord gives the word and the tone of a rank.
-func stateWord(rank int) (word, tone string) {
-	switch rank {
-	case 0:
+func (v PageVolume) rank(now time.Time, limit time.Duration) rank {
+	switch {
+	case v.Good.IsZero():
+		return rankNone
+	case now.Sub(v.Good) > limit:
+		return rankLate
+	case v.Failed:
+		return rankFailed
+	case v.Damaged:
+		return rankDamaged
+	case v.Verified.IsZero():
+		return rankUnproven
+	}
+	return rankGood
+}
+
+// word gives the word and the tone of a rank.
+func (r rank) word() (word, tone string) {
+	switch r {
+	case rankNone:
 		return "NO GOOD BACKUP", toneBad
-	case 1:
+	case rankLate:
 		return "LATE", toneBad
-	case 2:
+	case rankFailed:
 		return "FAILED", toneBad
 	case rankDamaged:
 		return "DAMAGED", toneWarn
@@ -154,10 +161,10 @@ func newPageView(p Page) pageView {
 	loc := cmp.Or(p.Location, time.UTC)
 	type ranked struct {
 		PageVolume
-		rank int
+		rank rank
 	}
 	var volumes []ranked
-	counts := [rankUnproven + 2]int{}
+	counts := [ranks]int{}
 	hosts := map[string]bool{}
 	var stored int64
 	for _, v := range p.Volumes {
@@ -182,7 +189,7 @@ func newPageView(p Page) pageView {
 	if more := len(volumes) - len(shown); more > 0 {
 		v.More = plural(int64(more), "more volume") + ", none of them worse than those that are shown"
 	}
-	byHost := map[string]*hostView{}
+	byHost, unproven := map[string]*hostView{}, map[string]int64{} // volumes that are shown
 	var order []string
 	for _, volume := range shown {
 		row := newRow(volume.PageVolume, volume.rank, p.Made, loc)
@@ -195,23 +202,20 @@ func newPageView(p Page) pageView {
 			order = append(order, volume.Host)
 		}
 		byHost[volume.Host].Rows = append(byHost[volume.Host].Rows, row)
+		if volume.rank == rankUnproven {
+			unproven[volume.Host]++
+		}
 	}
 	slices.Sort(order)
 	for _, host := range order {
 		h := byHost[host]
-		unproven := 0
-		for _, row := range h.Rows {
-			if row.Word == "unproven" {
-				unproven++
-			}
-		}
 		h.Summary = plural(int64(len(h.Rows)), "good volume")
-		if unproven > 0 {
-			h.Summary += ", " + say.Count(int64(unproven)) + " unproven"
+		if unproven[host] > 0 {
+			h.Summary += ", " + say.Count(unproven[host]) + " unproven"
 		}
 		v.Hosts = append(v.Hosts, *h)
 	}
-	bad := counts[0] + counts[1] + counts[2] + counts[rankDamaged]
+	bad := counts[rankNone] + counts[rankLate] + counts[rankFailed] + counts[rankDamaged]
 	v.Headline, v.Colour = pageHeadline(bad, len(volumes), len(p.Problems), nounOf(func(yield func(string) bool) {
 		for _, volume := range volumes {
 			if !yield(volume.Name) {
@@ -273,7 +277,7 @@ func pageHeadline(bad, all, problems int, noun string) string {
 	return "All " + plural(int64(all), noun) + " are well"
 }
 
-func pageCounters(counts [rankUnproven + 2]int, hosts int, stored int64) []counter {
+func pageCounters(counts [ranks]int, hosts int, stored int64) []counter {
 	of := func(n int, label, tone string) counter {
 		if n == 0 {
 			tone = ""
@@ -281,8 +285,9 @@ func pageCounters(counts [rankUnproven + 2]int, hosts int, stored int64) []count
 		return counter{say.Count(int64(n)), label, tone}
 	}
 	return []counter{
-		of(counts[0]+counts[1], "late or without any", toneBad), of(counts[2], "failed", toneBad), of(counts[rankDamaged], "damaged", toneWarn),
-		of(counts[rankUnproven], "unproven", ""), of(counts[rankUnproven+1], "good and proven", toneGood),
+		of(counts[rankNone]+counts[rankLate], "late or without any", toneBad), of(counts[rankFailed], "failed", toneBad),
+		of(counts[rankDamaged], "damaged", toneWarn),
+		of(counts[rankUnproven], "unproven", ""), of(counts[rankGood], "good and proven", toneGood),
 		of(hosts, hostsWord(hosts), ""), {say.Size(stored), "newest good backups", ""},
 	}
 }
@@ -294,10 +299,10 @@ func hostsWord(n int) string {
 	return "hosts"
 }
 
-func newRow(v PageVolume, rank int, now time.Time, loc *time.Location) rowView {
+func newRow(v PageVolume, r rank, now time.Time, loc *time.Location) rowView {
 	short := func(s string) string { return shorten(say.Clean(s), pageText) }
 	row := rowView{Host: short(v.Host), Name: short(v.Name), Good: "none", Size: "-", Proof: "no", Note: short(v.Note)}
-	row.Word, row.Tone = stateWord(rank)
+	row.Word, row.Tone = r.word()
 	if row.Name == "" {
 		row.Name = "(no backups)"
 	}

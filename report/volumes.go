@@ -85,7 +85,7 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 			carried.Bytes += v.Carried.Bytes
 			carried.NewBytes += v.Carried.NewBytes
 		}
-		proven := latestOf(v.LastVerified, v.LastRestored)
+		proven := v.LastProven()
 		switch {
 		case proven.IsZero():
 			unproven++
@@ -110,13 +110,6 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 		return text + ", each verified within " + strings.TrimSuffix(formatAge(now, oldest.Add(-time.Hour)), " ago")
 	}
 	return text + ", verified " + formatAge(now, oldest)
-}
-
-func latestOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func newVolumeView(v Volume, run Run) volumeView {
@@ -186,7 +179,7 @@ func details(v Volume, run Run) []string {
 			list = append(list, fmt.Sprintf("%d kept", c.Kept))
 		}
 	}
-	damagedSince := v.LastDamaged.After(latestOf(v.LastVerified, v.LastRestored))
+	damagedSince := v.LastDamaged.After(v.LastProven())
 	none := v.LastGood != nil && v.LastGood.IsZero() // what was verified is gone
 	if v.Status == VolumeSkipped || !run.makesBackups() || none && !damagedSince {
 		return list
@@ -199,7 +192,7 @@ func (v volumeView) Long() bool { return utf8.RuneCountInString(v.Name) > 22 }
 
 // proof says when a backup of the volume was last read back, and how that ended.
 func proof(v Volume, now time.Time) string {
-	switch last := latestOf(v.LastVerified, v.LastRestored); {
+	switch last := v.LastProven(); {
 	case v.LastDamaged.After(last):
 		return "verify found damage " + formatAge(now, v.LastDamaged)
 	case last.IsZero():
@@ -241,7 +234,7 @@ func known(run Run) []string {
 		if s := v.Snapshot; s != nil && (s.PeakPercent >= nearlyFull || s.Note != "") {
 			list = append(list, v.Name+": "+snapshotWords(*s))
 		}
-		if run.makesBackups() && v.LastDamaged.After(latestOf(v.LastVerified, v.LastRestored)) {
+		if run.makesBackups() && v.LastDamaged.After(v.LastProven()) {
 			list = append(list, fmt.Sprintf("%s: verify found one of its backups damaged %s", v.Name, formatAge(run.Ended, v.LastDamaged)))
 		}
 	}

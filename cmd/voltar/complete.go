@@ -15,6 +15,7 @@ import (
 	"voltar/internal/cmdline"
 	"voltar/internal/config"
 	"voltar/internal/history"
+	"voltar/internal/say"
 	"voltar/internal/setup"
 	"voltar/report"
 )
@@ -40,7 +41,7 @@ func completion() cmdline.Completion {
 	return cmdline.Completion{
 		Arguments: map[string][]cmdline.Kind{
 			"run": {ofVolume}, "cancel": {ofVolume, cmdline.KindNone}, "volumes": {ofVolume}, "snapshot create": {ofVolume},
-			"list": {ofSource}, "prune": {ofSource}, "forget": {ofSource},
+			"list": {ofSource}, "prune": {ofSource}, "forget": {ofBackup},
 			"restore": {ofBackup, cmdline.KindNone}, "ls": {ofBackup, cmdline.KindNone}, "cat": {ofBackup, cmdline.KindNone},
 			"extract": {ofBackup, cmdline.KindNone}, "verify": {ofBackup}, "copy": {ofBackup}, "sign": {ofBackup},
 			"stream": {ofStream, cmdline.KindNone}, "report": {ofRun, cmdline.KindNone},
@@ -50,7 +51,8 @@ func completion() cmdline.Completion {
 		Flags: map[string]cmdline.Kind{
 			"--config": cmdline.KindFile, "--log-level": "debug|info|warn|error", "--identity": cmdline.KindFile,
 			"--from": ofPlace, "--host": ofHost, "--to": cmdline.KindFolder, "copy --from": ofDestination, "copy --to": ofDestination,
-			"sign --from": ofDestination, "report --from": ofDestination, "--html": cmdline.KindFile, "--trend": cmdline.KindFile,
+			"sign --from": ofDestination, "forget --from": ofDestination,
+			"report --from": ofDestination, "--html": cmdline.KindFile, "--trend": cmdline.KindFile,
 			"--to-lv": ofVolume, "--to-device": cmdline.KindFile, "--to-image": cmdline.KindFile, "--to-dir": cmdline.KindFolder,
 			"--overwrite": "never|replace|keep", "--verify": "first|stream|none", "--name": ofSet,
 		},
@@ -94,13 +96,9 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 	case ofVolume:
 		return volumeCandidates(ctx, s, beginning)
 	case ofDestination, ofPlace:
-		var names []string
-		for _, d := range s.Config.Destinations {
-			names = append(names, d.Name)
-		}
-		return words(names, "destination")
+		return words(say.Names(s.Config.Destinations, func(d config.Destination) string { return d.Name }), "destination")
 	case ofStream:
-		return words(names(s.Config.Streams, func(d config.Dump) string { return d.Name }), "stream")
+		return words(say.Names(s.Config.Streams, func(d config.Dump) string { return d.Name }), "stream")
 	case ofRun:
 		return runCandidates(s)
 	case ofSet:
@@ -123,14 +121,6 @@ func words(list []string, text string) []cmdline.Candidate {
 		candidates = append(candidates, cmdline.Candidate{Word: word, Text: text})
 	}
 	return candidates
-}
-
-func names[T any](list []T, name func(T) string) []string {
-	var all []string
-	for _, x := range list {
-		all = append(all, name(x))
-	}
-	return all
 }
 
 // volumeCandidates are the volumes of the host and the directories and dumps of the configuration, by their full names, or by

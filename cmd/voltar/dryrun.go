@@ -40,7 +40,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		}
 		note := v.Problem
 		if v.WaitsFor != "" {
-			note = strings.TrimPrefix(note+"; waits for the room of others in "+v.WaitsFor, "; ")
+			note = strings.TrimPrefix(note+"; waits for the space of others in "+v.WaitsFor, "; ")
 		}
 		say.Printf(table, "%s\t%s\t%s\t%s\n", v.Name, say.Size(v.SizeBytes), snapshot, note)
 	}

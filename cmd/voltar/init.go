@@ -26,14 +26,16 @@ func (a *app) initCommand() *cli.Command {
 
 func (a *app) init(file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
+		return say.AsRoot(say.WithHint(fmt.Errorf("cannot make the folder of %s: %w", file, err),
+			"name a file in a folder that there can be: --config FILE"))
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usageError(fmt.Errorf("%s exists already and was not changed", file))
+		return usageError(say.WithHint(fmt.Errorf("%s exists already and was not changed", file), fmt.Sprintf(
+			"edit it, and try it with `voltar check --config %s`; `voltar init --config FILE` writes another", file)))
 	}
 	if err != nil {
-		return err
+		return say.AsRoot(err)
 	}
 	_, err = f.WriteString(config.Sample)
 	if err = errors.Join(err, f.Close()); err != nil {

@@ -155,9 +155,21 @@ func (a *app) program() *cmdline.Program {
 		Action: func(*cli.Context) error { // a timer without its command must not look as if it had run
 			return usageError(say.WithHint(errors.New("name a command"), "`voltar --help` lists the commands"))
 		},
-	}, Common: commonFlags()}
+	}, Common: commonFlags(), Elsewhere: elsewhere()}
 	p.Commands = a.commands(p)
 	return p
+}
+
+// elsewhere are commands that people know from restic, Borg, vzdump and others, with those that do what they do.
+func elsewhere() map[string][]string {
+	return map[string][]string{
+		"status": {"report", "list", "check"}, "info": {"report", "list"}, "history": {"report --list"}, "stats": {"report"},
+		"backup": {"run"}, "create": {"run"}, "start": {"run"}, "stop": {"cancel"}, "abort": {"cancel"},
+		"snapshots": {"list"}, "backups": {"list"}, "lvs": {"volumes"}, "test": {"check", "verify"}, "mount": {"ls", "extract"}, "find": {"ls"},
+		"dump": {"cat"}, "show": {"report", "ls"}, "delete": {"forget", "prune"}, "remove": {"forget", "prune"}, "rm": {"forget", "prune"},
+		"clean": {"cleanup", "prune"}, "sync": {"copy"}, "config": {"init", "check"}, "setup": {"init"}, "log": {"report"},
+		"version": {"--version"},
+	}
 }
 
 // commands lists every subcommand by groups, in the order of the help.

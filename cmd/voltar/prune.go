@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -12,6 +14,7 @@ import (
 	"voltar/internal/keep"
 	"voltar/internal/progress"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 )
 
 func (a *app) pruneCommand() *cli.Command {
@@ -28,34 +31,74 @@ func (a *app) pruneCommand() *cli.Command {
 	}
 }
 
-// prune shows how far it is.
 func (a *app) prune(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
-	work := progress.NewWork(a.screen, e.Log, "pruning", "sources")
-	defer work.Close()
-	work.Started(0)
-	e.OnPruned = work.Reached
+	defer a.showRemoving(e, "pruning")()
 	return e.Prune(ctx, wanted, dryRun)
+}
+
+// showRemoving shows how far what removes backups is, until it is called.
+func (a *app) showRemoving(e *backup.Engine, doing string) (end func()) {
+	work := progress.NewWork(a.screen, e.Log, doing, "sources")
+	work.Started(0)
+	e.OnSource = work.Reached
+	return work.Close
 }
 
 func (a *app) forgetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "forget", Usage: "remove all backups of sources that no longer exist", ArgsUsage: "VG/LV|@KIND/NAME...",
+		Name: "forget", Usage: "remove one backup, or all of sources that no longer exist", ArgsUsage: "VOLUME@TIME|VG/LV|@KIND/NAME...",
 		UsageText: "voltar forget nova-volumes/volume-00000009 --dry-run\n" +
-			"voltar forget nova-volumes/volume-00000009\n",
+			"voltar forget nova-volumes/volume-00000009 # all backups of a volume that is gone\n" +
+			"voltar forget web@2026-11-20T010001Z # this backup, on all destinations\n" +
+			"voltar forget web@2026-11-20T010001Z --from offsite\n",
 		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
-			"in the configuration. Keeps backups of sources that still exist.",
-		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing")},
+			"in the configuration. Keeps backups of sources that still exist.\n" +
+			"VOLUME@TIME names one backup, also of a source that exists. The newest good backup on a destination stays unless\n" +
+			"--force is given, and so does one that was made at one moment with others of its [[group]] that are not named. What\n" +
+			"object lock holds stays in any case. A backup that was removed --from one destination alone may come back by the\n" +
+			"next run, which makes up what a destination lacks (catch_up).",
+		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing"),
+			&cli.StringFlag{Name: "from", Usage: "remove backups with a time only from destination `NAME`"},
+			&cli.BoolFlag{Name: "force", Usage: "remove backups with a time also where one is the newest good one"},
+		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
-				return usageError(errors.New("name a volume as VG/LV, or a source as @KIND/NAME"))
+				return usageError(errors.New("name a volume as VG/LV, a source as @KIND/NAME, or a backup as VOLUME@TIME"))
 			}
-			return a.remove(c.Context, c.Command.Name, readRemove(c), forget)
+			o := readRemove(c)
+			timed := slices.ContainsFunc(o.sources, func(text string) bool { _, _, timed := cutTime(text); return timed })
+			if timed {
+				return a.forgetBackups(c.Context, o, c.String("from"), c.Bool("force"))
+			}
+			if c.IsSet("from") || c.Bool("force") {
+				return usageError(errors.New("--from and --force go with backups that are named with a time: VOLUME@TIME"))
+			}
+			return a.remove(c.Context, c.Command.Name, o, a.forget)
 		},
 	}
 }
 
-func forget(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
+func (a *app) forget(ctx context.Context, e *backup.Engine, wanted func(catalog.Ref) bool, dryRun bool) ([]keep.Line, error) {
+	defer a.showRemoving(e, "forgetting")()
 	return e.Forget(ctx, wanted, dryRun)
+}
+
+// forgetBackups removes backups that are named with their times.
+func (a *app) forgetBackups(ctx context.Context, o removeOptions, from string, force bool) error {
+	if err := checkTimes(o.sources); err != nil {
+		return err
+	}
+	for _, text := range o.sources {
+		if _, _, timed := cutTime(text); !timed {
+			return usageError(fmt.Errorf("%q has no time, and another name has one: name backups, or what is gone, in commands of their own", text))
+		}
+	}
+	s, engine, err := a.setupEngine(o.setupOptions)
+	if err != nil {
+		return err
+	}
+	lines, err := engine.ForgetBackups(ctx, backup.ForgetRequest{Backups: o.sources, From: from, Force: force, DryRun: o.dryRun})
+	return a.printRemoved(s, lines, err, o)
 }
 
 type removeOptions struct {
@@ -81,6 +124,11 @@ func (a *app) remove(
 		return err
 	}
 	lines, err := do(ctx, engine, refMatcher(o.sources), o.dryRun)
+	return a.printRemoved(s, lines, err, o)
+}
+
+// printRemoved prints what became of each backup; err is of what could not be done.
+func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o removeOptions) error {
 	if err != nil && lines == nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,5 +229,9 @@ func (a *app) writeReport(file string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(path, data, perm)
+	err = durable.WriteFile(path, data, perm)
+	if dir := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) {
+		return usageError(say.WithHint(fmt.Errorf("cannot write %s: there is no folder %s", file, dir), "make it: mkdir -p "+dir))
+	}
+	return say.AsRoot(err)
 }

@@ -56,7 +56,8 @@ func (a *app) sign(ctx context.Context, o signOptions) error {
 		return err
 	}
 	if s.Config.Sign.Key == "" {
-		return usageError(errors.New("there is no sign.key in the configuration"))
+		return usageError(say.WithHint(errors.New("there is no sign.key in the configuration"),
+			"`ssh-keygen -t ed25519 -N '' -f /etc/voltar/sign_key` makes one; name it as key in [sign], and its public key in trusted_keys"))
 	}
 	stores, err := s.StoresFrom(o.from)
 	if err != nil {

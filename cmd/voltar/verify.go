@@ -135,7 +135,7 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	verify.Describe(&run, list)
 	run.ExitCode = verifyExitCode(ctx, run, list)
 	a.delivery(s).Verification(ctx, &run, o.mail)
-	if err := a.printVerification(list, run, o.check.Level, o.json); err != nil {
+	if err := a.printVerification(list, run, o, run.Host == s.Host); err != nil {
 		return err
 	}
 	return exitWith(run.ExitCode)
@@ -206,12 +206,13 @@ func newVerifiedLine(c verify.Checked, level verify.Level) verifiedLine {
 	return line
 }
 
-func (a *app) printVerification(list []verify.Checked, run report.Run, level verify.Level, asJSON bool) error {
+// printVerification prints what was found; ours are backups that this host can make anew.
+func (a *app) printVerification(list []verify.Checked, run report.Run, o verifyOptions, ours bool) error {
 	lines := []verifiedLine{}
 	for _, c := range list {
-		lines = append(lines, newVerifiedLine(c, level))
+		lines = append(lines, newVerifiedLine(c, o.check.Level))
 	}
-	if asJSON {
+	if o.json {
 		return a.printJSON(lines)
 	}
 	bad := 0
@@ -226,9 +227,51 @@ func (a *app) printVerification(list []verify.Checked, run report.Run, level ver
 		say.Println(a.stdout, "There are no backups to check.")
 	case bad > 0:
 		say.Printf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
+		for _, hint := range nextSteps(list, ours) {
+			say.Println(a.stdout, say.HintLabel+hint)
+		}
 	}
 	return nil
 }
+
+// nextSteps say what to do about the backups that are not good, a line for each: which destination has it whole, or how to get a new one,
+// and what brings back what is left.
+func nextSteps(list []verify.Checked, ours bool) (steps []string) {
+	good := map[string][]string{} // the destinations where a backup was found to be good
+	for _, c := range list {
+		if c.Good() {
+			good[c.Backup.ID.String()] = append(good[c.Backup.ID.String()], c.On.Name)
+		}
+	}
+	for i := range list {
+		c := &list[i]
+		id, volume := c.Backup.ID.String(), c.Backup.ID.Ref.String()
+		var step string
+		switch {
+		case c.Err != nil || c.Good(): // nothing is known of it, and the error says what to do
+			continue
+		case len(good[id]) > 0:
+			step = fmt.Sprintf("%s is good on %s: `voltar restore %s --from %s` takes it from there",
+				id, strings.Join(good[id], ", "), id, good[id][0])
+		case c.Result.Repair:
+			step = fmt.Sprintf("`voltar verify --repair-index %s` makes its index again from its archive", id)
+		case !ours:
+			step = fmt.Sprintf("`voltar list %s --host %s` shows the older ones", volume, c.Backup.Host)
+		default:
+			step = fmt.Sprintf("`voltar run %s` makes a new backup now; `voltar list %s` shows the older ones", volume, volume)
+		}
+		if len(steps) == stepsTold {
+			return append(steps, "as with these, so with the others")
+		}
+		if !slices.Contains(steps, step) {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+// stepsTold is how many backups get a line of what to do.
+const stepsTold = 10
 
 // levelWords say what a level has looked at.
 var levelWords = map[verify.Level]string{

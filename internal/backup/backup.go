@@ -118,7 +118,7 @@ type Deps struct {
 	Quieter  *quiesce.Quieter
 	Pool     *archive.Pool
 	Progress Progress
-	OnPruned func(done, of int) // how many sources of a destination Prune is through with; nil for nobody
+	OnSource func(done, of int) // how many sources of a destination Prune or Forget is through with; nil for nobody
 	Now      func() time.Time
 }
 

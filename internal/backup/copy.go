@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"voltar/internal/catalog"
 	"voltar/internal/placement"
+	"voltar/internal/say"
 )
 
 // CopyRequest says what Copy makes up.
@@ -46,7 +48,7 @@ func (o *Options) copyEnds(q CopyRequest) (from, to placement.Destination, err e
 	find := func(name string) (placement.Destination, error) {
 		i := slices.IndexFunc(o.Destinations, func(d placement.Destination) bool { return d.Name == name })
 		if i < 0 {
-			return placement.Destination{}, fmt.Errorf("%w: there is no destination %q in the configuration", ErrUsage, name)
+			return placement.Destination{}, o.noDestination(name)
 		}
 		return o.Destinations[i], nil
 	}
@@ -60,4 +62,17 @@ func (o *Options) copyEnds(q CopyRequest) (from, to placement.Destination, err e
 		return from, to, fmt.Errorf("%w: %s and %s are the same place", ErrUsage, from.Name, to.Name)
 	}
 	return from, to, nil
+}
+
+// noDestination says which destinations there are where one is named that is none of them.
+func (o *Options) noDestination(name string) error {
+	names := say.Names(o.Destinations, func(d placement.Destination) string { return d.Name })
+	hint := "there is none in it: add a [[destination]]"
+	switch {
+	case strings.Contains(name, "/"):
+		hint = "copies go between destinations of the configuration: add a [[destination]] for the folder"
+	case len(names) > 0:
+		hint = "the configuration has " + strings.Join(names, ", ")
+	}
+	return say.WithHint(fmt.Errorf("%w: there is no destination %q in the configuration%s", ErrUsage, name, say.DidYouMean(name, names)), hint)
 }

@@ -212,15 +212,13 @@ func (s Select) checkPatterns(plan *Plan, patterns, others []string) error {
 
 // meant says which volume, or which of the other names, a mistyped one may stand for.
 func meant(plan *Plan, pattern string, others []string) string {
-	names := slices.Clone(others)
-	for _, c := range plan.Choices {
+	volumes := say.Names(plan.Choices, func(c Choice) string {
 		if strings.Contains(pattern, "/") {
-			names = append(names, c.Name())
-		} else {
-			names = append(names, c.Volume.Name)
+			return c.Name()
 		}
-	}
-	return say.DidYouMean(pattern, names)
+		return c.Volume.Name
+	})
+	return say.DidYouMean(pattern, slices.Concat(others, volumes))
 }
 
 func namesOf(choices []Choice) string {

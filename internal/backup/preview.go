@@ -267,7 +267,7 @@ func NoRoom(usage store.Usage) error {
 		return nil
 	}
 	return say.WithHint(fmt.Errorf("%w: it has %s free of %s", store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)),
-		"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
+		"make space there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 }
 
 // previewRetention decides as if tonight's backups of some volumes and sources stood.

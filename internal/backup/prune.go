@@ -51,6 +51,12 @@ func (e *Engine) Forget(ctx context.Context, wanted func(catalog.Ref) bool, dryR
 
 // eachDestination decides on the backups of what is wanted, on every destination that answers.
 func (e *Engine) eachDestination(ctx context.Context, command string, wanted func(catalog.Ref) bool, dryRun bool,
+	decide func(*keep.Keeper, keep.Destination) ([]keep.Line, error)) ([]keep.Line, error) {
+	return e.eachOf(ctx, e.opts.Destinations, command, wanted, dryRun, decide)
+}
+
+// eachOf is eachDestination for some of them.
+func (e *Engine) eachOf(ctx context.Context, on []placement.Destination, command string, wanted func(catalog.Ref) bool, dryRun bool,
 	decide func(*keep.Keeper, keep.Destination) ([]keep.Line, error)) (lines []keep.Line, err error) {
 	placing := e.placing()
 	if !dryRun { // which neither waits for a run nor leaves a line anywhere
@@ -63,14 +69,14 @@ func (e *Engine) eachDestination(ctx context.Context, command string, wanted fun
 	}
 	placing.Wanted = wanted
 	var all []error
-	for _, d := range e.opts.Destinations {
+	for _, d := range on {
 		t, err := placement.Look(ctx, placing, d)
 		if err != nil {
 			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
 			continue
 		}
 		keeper := placing.Keeper()
-		keeper.OnSource = e.OnPruned
+		keeper.OnSource = e.OnSource
 		some, err := decide(keeper, t.Kept())
 		if errors.Is(err, ErrUsage) {
 			return nil, err

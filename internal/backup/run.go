@@ -80,7 +80,7 @@ func (e *Engine) stateHint(err error) error {
 		return say.WithHint(err, "run it as root: this user can neither write there nor make snapshots")
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return say.WithHint(err, fmt.Sprintf("make room on the filesystem of %s (state_dir), where journals, reports and temporary files lie",
+		return say.WithHint(err, fmt.Sprintf("make space on the filesystem of %s (state_dir), where journals, reports and temporary files lie",
 			e.StateDir))
 	}
 	return err

@@ -83,11 +83,8 @@ func (all Sources) named(names []string) ([]source, error) {
 			}
 		}
 		if len(named) == at {
-			var names []string
-			for _, s := range list {
-				names = append(names, s.name())
-			}
-			return nil, say.WithHint(fmt.Errorf("%w: the configuration has no %q%s", ErrUsage, name, say.DidYouMean(name, names)),
+			return nil, say.WithHint(
+				fmt.Errorf("%w: the configuration has no %q%s", ErrUsage, name, say.DidYouMean(name, say.Names(list, source.name))),
 				"`voltar volumes` lists what there is")
 		}
 	}
@@ -134,10 +131,7 @@ func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) 
 	if len(named) > 0 && len(volumes) == 0 {
 		return c, nil
 	}
-	var short []string
-	for _, s := range e.opts.Sources.configured() {
-		short = append(short, s.Name)
-	}
+	short := say.Names(e.opts.Sources.configured(), func(s source) string { return s.Name })
 	plan, err := e.planWith(ctx, volumes, short)
 	if errors.Is(err, hostcmd.ErrNotFound) && len(short) > 0 {
 		if len(volumes) > 0 {
@@ -318,10 +312,7 @@ func checkMounted(point string) error {
 func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err error) {
 	i := slices.IndexFunc(e.opts.Sources.Streams, func(d Dump) bool { return d.Name == name })
 	if i < 0 {
-		var names []string
-		for _, d := range e.opts.Sources.Streams {
-			names = append(names, d.Name)
-		}
+		names := say.Names(e.opts.Sources.Streams, func(d Dump) string { return d.Name })
 		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q%s", ErrUsage, name, say.DidYouMean(name, names))
 	}
 	r, err := e.begin(ctx, "stream", "stream "+name+" of "+e.opts.ConfigPath)

@@ -19,6 +19,8 @@ import (
 type Program struct {
 	*cli.App
 	Common []cli.Flag // taken by every command, and before the command
+	// Elsewhere are commands of other programs, with the commands that do what they do.
+	Elsewhere map[string][]string
 }
 
 // ErrHelp is returned for a command line that asks for help.
@@ -43,7 +45,7 @@ type Line struct {
 func (p *Program) Parse(args []string) (Line, error) {
 	line, flags, help, unknown := p.take(args[1:])
 	switch {
-	case help:
+	case help && (len(line.operands) == 0 || len(line.Path) > 0 && len(line.last().Subcommands) == 0):
 		return line, ErrHelp
 	case unknown != "":
 		return line, p.unknownFlag(line, unknown)
@@ -212,8 +214,11 @@ func (p *Program) unknownCommand(commands []*cli.Command, of, word string) error
 	if of == "" {
 		names = append(names, "help")
 	}
-	return exitcode.UsageError(say.WithHint(fmt.Errorf("unknown command %q%s", of+word, say.DidYouMean(word, names)),
-		fmt.Sprintf("`%s` lists the commands", strings.TrimSpace("voltar "+of+"--help"))))
+	hint := fmt.Sprintf("`%s` lists the commands", strings.TrimSpace("voltar "+of+"--help"))
+	if others := p.Elsewhere[word]; of == "" && len(others) > 0 {
+		return exitcode.UsageError(say.WithHint(fmt.Errorf("unknown command %q: did you mean %s?", word, strings.Join(others, " or ")), hint))
+	}
+	return exitcode.UsageError(say.WithHint(fmt.Errorf("unknown command %q%s", of+word, say.DidYouMean(word, names)), hint))
 }
 
 // splitFlag returns the name of the flag that an argument is, or "", and the value behind its "=".

@@ -125,7 +125,7 @@ func undelivered(err error) []report.Problem {
 // stateHint says what to do when the filesystem of the history is full.
 func (d *Delivery) stateHint(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return say.WithHint(err, fmt.Sprintf("make room on the filesystem of %s (state_dir)", d.Config.StateDir))
+		return say.WithHint(err, fmt.Sprintf("make space on the filesystem of %s (state_dir)", d.Config.StateDir))
 	}
 	return err
 }

@@ -40,7 +40,7 @@ type Keeper struct {
 	Now       func() time.Time
 	Locks     *journal.Locks // these two are for removing; where nothing is, they may be nil
 	Owner     *owned.Owner
-	OnSource  func(done, of int) // told how many sources Prune is through with; nil for nobody
+	OnSource  func(done, of int) // told how many sources Prune or Forget is through with; nil for nobody
 }
 
 // Verdict is what becomes of one backup, and why.
@@ -171,7 +171,7 @@ func (k *Keeper) MakeRoom(ctx context.Context, d Destination, source catalog.Ide
 	}
 	if usage.FreeBytes < sizeBytes {
 		return result, say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and the last backup took %s", store.ErrNoSpace,
-			say.Size(usage.FreeBytes), say.Size(sizeBytes))}, "make room, or keep fewer backups")
+			say.Size(usage.FreeBytes), say.Size(sizeBytes))}, "make space, or keep fewer backups")
 	}
 	return result, nil
 }

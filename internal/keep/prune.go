@@ -78,7 +78,9 @@ func (p Present) names(name string) bool {
 func (k *Keeper) Forget(ctx context.Context, d Destination, present Present, wanted func(catalog.Ref) bool, dryRun bool) ([]Line, error) {
 	var lines []Line
 	var all []error
-	for _, h := range d.Stock.Histories(wanted) {
+	histories := d.Stock.Histories(wanted)
+	for i, h := range histories {
+		k.tell(i, len(histories))
 		keep, reason := present.forgets(h)
 		var verdicts []Verdict
 		for _, e := range h.Entries {
@@ -89,7 +91,46 @@ func (k *Keeper) Forget(ctx context.Context, d Destination, present Present, wan
 		some, err := k.carryOut(ctx, d, verdicts, dryRun)
 		lines, all = append(lines, some...), append(all, err)
 	}
+	k.tell(len(histories), len(histories))
 	return lines, errors.Join(all...)
+}
+
+// ForgetNamed removes backups that a person names. The newest good one of its source on the destination, as its files are now, goes
+// by force alone. What stays is in the error as well.
+func (k *Keeper) ForgetNamed(ctx context.Context, d Destination, named []catalog.Entry, force, dryRun bool) ([]Line, error) {
+	var all []error
+	var verdicts []Verdict
+	for _, e := range named {
+		v := Verdict{Entry: e, Reason: "it was named"}
+		if !force {
+			if _, err := d.Stock.MarkLacking(ctx, d.Store, e.Identity); err != nil {
+				return nil, err
+			}
+			if newest, found := k.newestGood(d, e.Identity); found && newest.ID == e.ID {
+				v.Keep, v.Reason = true, "it is the newest good backup"
+				all = append(all, say.WithHint(fmt.Errorf("%s is the newest good backup of %s on %s: it was kept", e.ID, e.ID.Ref, d.Name),
+					"--force removes it all the same"))
+			}
+		}
+		verdicts = append(verdicts, v)
+	}
+	lines, err := k.carryOut(ctx, d, verdicts, dryRun)
+	for i, line := range lines {
+		if line.Keep && !verdicts[i].Keep && !dryRun && err == nil {
+			all = append(all, fmt.Errorf("%s on %s stays: %s", line.Backup, d.Name, line.Reason))
+		}
+	}
+	return lines, errors.Join(append(all, err)...)
+}
+
+// newestGood is the newest good backup of a source that is not dated ahead.
+func (k *Keeper) newestGood(d Destination, source catalog.Identity) (newest catalog.Entry, found bool) {
+	for _, e := range d.Stock.History(source) {
+		if e.IsGood() && !e.IsAhead(k.Now()) {
+			return e, true
+		}
+	}
+	return newest, false
 }
 
 // forgets decides on the backups of one source.

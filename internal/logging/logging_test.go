@@ -50,12 +50,12 @@ func TestHintsOfLogLines(t *testing.T) {
 	log.Warn("it failed", say.HintAttr("mount it"), "destination", "disk")
 	log.Warn("it failed", "err", refused, "destination", "disk")
 	log.Warn("it failed", say.HintAttr())
-	say.Log(log.Error, errors.Join(refused, say.WithHint(errors.New("no room"), "make room")), "run", "r1")
+	say.Log(log.Error, errors.Join(refused, say.WithHint(errors.New("no room"), "make space")), "run", "r1")
 	const want = "voltar: warn: it failed destination=disk\nhint: mount it\n" +
 		"voltar: warn: it failed err=nothing listens destination=disk\nhint: start the server\n" +
 		"voltar: warn: it failed\n" +
 		"voltar: error: nothing listens run=r1\nhint: start the server\n" +
-		"voltar: error: no room run=r1\nhint: make room\n"
+		"voltar: error: no room run=r1\nhint: make space\n"
 	if out.String() != want {
 		t.Errorf("the log is\n%swant\n%s", out.String(), want)
 	}

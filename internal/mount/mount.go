@@ -92,7 +92,7 @@ func (m *Mounter) MountWritable(ctx context.Context, device, fsType string) (*Mo
 		return nil, err
 	}
 	if err := mounted.useReserve(fsType); err != nil {
-		m.log.Warn("the filesystem keeps room back: if it was full, its files may not all fit", "device", device, "err", err)
+		m.log.Warn("the filesystem keeps space back: if it was full, its files may not all fit", "device", device, "err", err)
 	}
 	return mounted, nil
 }

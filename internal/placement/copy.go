@@ -349,7 +349,7 @@ func (t *Target) fits(ctx context.Context, sizeBytes int64) error {
 	if usage.FreeBytes >= 0 && usage.FreeBytes < sizeBytes {
 		return say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and it takes %s",
 			store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(sizeBytes))},
-			"make room, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
+			"make space, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	}
 	return nil
 }

@@ -248,7 +248,7 @@ func (t *Target) Describe(ctx context.Context) report.Destination {
 		return d // its error says so
 	}
 	if err != nil {
-		d.Notes = append(d.Notes, fmt.Sprintf("how much room there is cannot be told: %v", err))
+		d.Notes = append(d.Notes, fmt.Sprintf("how much space there is cannot be told: %v", err))
 		return d
 	}
 	d.TotalBytes, d.FreeBytes = usage.TotalBytes, usage.FreeBytes

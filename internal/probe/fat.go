@@ -103,7 +103,7 @@ func (f *FAT) setClusters() error {
 	}
 	data := f.Sectors - f.dataSector()
 	if data < int64(f.SectorsPerCluster) {
-		return invalid("no room for data in %d sectors", f.Sectors)
+		return invalid("no space for data in %d sectors", f.Sectors)
 	}
 	f.Clusters = data / int64(f.SectorsPerCluster)
 	if f.Bits != 32 {

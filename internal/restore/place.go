@@ -77,7 +77,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 	if pool == "" && vg.FreeBytes < size {
 		return nil, say.WithHint(fmt.Errorf("%w: %s has %s free, and the volume takes %s",
 			lvm.ErrNoSpace, t.VG, say.Size(vg.FreeBytes), say.Size(size)),
-			"make room (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
+			"make space (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
 	}
 	name := t.VG + "/" + t.LV
 	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool { return lvm.ValidTag(tag) != nil })

@@ -22,6 +22,14 @@ func DidYouMean(word string, candidates []string) string {
 	return ""
 }
 
+// Names are those of some things, for DidYouMean and for lists.
+func Names[T any](things []T, name func(T) string) (names []string) {
+	for _, thing := range things {
+		names = append(names, name(thing))
+	}
+	return names
+}
+
 // distance is that of Damerau and Levenshtein, with each letter exchanged at most once. Words that are absurdly long are far from all.
 func distance(a, b string) int {
 	const longest = 200

@@ -16,14 +16,14 @@ import (
 )
 
 func TestHintsOfJoinedAndWrappedErrors(t *testing.T) {
-	full := say.WithHint(errors.New("no room"), "make room")
+	full := say.WithHint(errors.New("no room"), "make space")
 	refused := say.WithHint(errors.New("refused"), "start the server")
 	err := say.WithHint(errors.Join(
 		fmt.Errorf("destination a: %w", full),
 		fmt.Errorf("destination b: %w", refused),
 		fmt.Errorf("destination c: %w", full),
 	), "run again")
-	if got, want := say.Hints(err), []string{"run again", "make room", "start the server"}; !slices.Equal(got, want) {
+	if got, want := say.Hints(err), []string{"run again", "make space", "start the server"}; !slices.Equal(got, want) {
 		t.Errorf("hints are %q, want %q", got, want)
 	}
 	if got, want := err.Error(), "destination a: no room\ndestination b: refused\ndestination c: no room"; got != want {
@@ -45,7 +45,7 @@ func TestNoErrorHasNoHint(t *testing.T) {
 }
 
 func TestTextPutsHintsUnderTheirCauses(t *testing.T) {
-	full := say.WithHint(errors.New("no room"), "make\nroom")
+	full := say.WithHint(errors.New("no room"), "make\nspace")
 	refused := say.WithHint(errors.New("refused"), "start the server")
 	both := errors.Join(fmt.Errorf("destination a: %w", full), fmt.Errorf("destination b: %w", say.WithHint(refused, "or wait")))
 	for _, c := range []struct {
@@ -53,14 +53,14 @@ func TestTextPutsHintsUnderTheirCauses(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"one", full, "no room\nhint: make room"},
+		{"one", full, "no room\nhint: make space"},
 		{"without a hint", errors.New("plain"), "plain"},
-		{"joined", both, "destination a: no room\nhint: make room\ndestination b: refused\nhint: or wait\nhint: start the server"},
+		{"joined", both, "destination a: no room\nhint: make space\ndestination b: refused\nhint: or wait\nhint: start the server"},
 		{"joined with a hint for all", say.WithHint(errors.Join(full, refused), "run again"),
-			"no room\nhint: make room\nrefused\nhint: start the server\nhint: run again"},
+			"no room\nhint: make space\nrefused\nhint: start the server\nhint: run again"},
 		{"wrapped", fmt.Errorf("run: %w", both),
-			"run: destination a: no room\n| destination b: refused\nhint: make room\nhint: or wait\nhint: start the server"},
-		{"of several kinds", fmt.Errorf("%w: %w", full, refused), "no room: refused\nhint: make room\nhint: start the server"},
+			"run: destination a: no room\n| destination b: refused\nhint: make space\nhint: or wait\nhint: start the server"},
+		{"of several kinds", fmt.Errorf("%w: %w", full, refused), "no room: refused\nhint: make space\nhint: start the server"},
 	} {
 		if got := say.Text(c.err); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -80,11 +80,11 @@ func (s *Setup) StoresFrom(name string) ([]Destination, error) {
 			return []Destination{d}, nil
 		}
 	}
-	var names []string
-	for _, d := range s.Stores {
-		names = append(names, d.Name)
+	names := say.Names(s.Stores, func(d Destination) string { return d.Name })
+	hint := "a folder ends in a slash: --from " + name + "/"
+	if len(names) > 0 {
+		hint = "the configuration has " + strings.Join(names, ", ") + "; " + hint
 	}
 	return nil, exitcode.UsageError(say.WithHint(
-		fmt.Errorf("there is no destination %q in the configuration%s", name, say.DidYouMean(name, names)),
-		"a folder ends in a slash: --from "+name+"/"))
+		fmt.Errorf("there is no destination %q in the configuration%s", name, say.DidYouMean(name, names)), hint))
 }

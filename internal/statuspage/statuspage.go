@@ -55,10 +55,7 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 	page = report.Page{Title: last.Host, Made: now, Location: loc, Limit: limit, Run: &last, History: history.Points(backups[1:])}
 	page.Volumes = make([]report.PageVolume, len(shown.Volumes))
 	for i, v := range shown.Volumes {
-		proven := v.LastVerified
-		if v.LastRestored.After(proven) {
-			proven = v.LastRestored
-		}
+		proven := v.LastProven()
 		page.Volumes[i] = report.PageVolume{
 			Host: last.Host, Name: v.Name, Verified: proven, Failed: !v.Good() && v.Status != report.VolumeDamaged,
 			Damaged: v.Status == report.VolumeDamaged || v.LastDamaged.After(proven), Nights: make([]report.Night, report.PageNights),
@@ -175,11 +172,7 @@ func ProofOf(host string, runs []report.Run) Proof {
 		run := report.Run{Command: "run", Destinations: last.Destinations, Volumes: slices.Concat(last.Volumes, missing)}
 		history.NoteProofs(&run, runs)
 		for _, v := range run.Volumes {
-			last := v.LastVerified
-			if v.LastRestored.After(last) {
-				last = v.LastRestored
-			}
-			volumes[v.Name] = known{last, v.LastDamaged.After(last)}
+			volumes[v.Name] = known{v.LastProven(), v.LastDamaged.After(v.LastProven())}
 		}
 	}
 	return func(of, volume string) (time.Time, bool) {

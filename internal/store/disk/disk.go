@@ -392,7 +392,7 @@ func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 	}
 	usage, err := s.usage()
 	if err != nil {
-		return store.Usage{}, fmt.Errorf("room of %s: %w", s.path, err)
+		return store.Usage{}, fmt.Errorf("space of %s: %w", s.path, err)
 	}
 	return usage, nil
 }
@@ -587,9 +587,9 @@ func (s *Store) wrap(op, key string, err error) error {
 			err = temporary.Err
 		}
 		return say.WithHint(fmt.Errorf("%s %s: %w", op, where, &store.WholeError{Err: fmt.Errorf("%w%s: %w", store.ErrNoSpace, s.room(), err)}),
-			"make room there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
+			"make space there, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")
 	default:
-		return say.AsRoot(fmt.Errorf("%s %s: %w", op, where, s.withNextStep(err)))
+		return fmt.Errorf("%s %s: %w", op, where, s.withNextStep(err))
 	}
 }
 

@@ -102,7 +102,7 @@ func (s *Store) failedAnswer(a minio.ErrorResponse) (text, hint string, kind err
 		return "the bucket is served elsewhere: " + said, "correct `endpoint` and `region`" + expectedRegion(a), nil
 	case isFull(a):
 		return "the store is full: " + said,
-			"make room, raise the quota, or keep fewer backups; `voltar prune` removes what the policy no longer keeps", store.ErrNoSpace
+			"make space, raise the quota, or keep fewer backups; `voltar prune` removes what the policy no longer keeps", store.ErrNoSpace
 	case isLockedAnswer(a):
 		return "the object is held by object lock: " + said, "", store.ErrLocked
 	case a.StatusCode == http.StatusForbidden && s.clock.skew() != "": // an answer to HEAD has no more to say

@@ -159,7 +159,7 @@ func TestFaultsThatStay(t *testing.T) {
 		{name: "hanging", size: 10, fault: &s3test.Fault{Match: s3test.Data, Do: s3test.Hang}, change: func(o *Options) { o.Timeout = 2 * time.Second },
 			want: []string{"no sign of life for 2s"}},
 		{name: "full", size: large, fault: &s3test.Fault{Match: s3test.Parts, Do: s3test.Answer(507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold.")},
-			want: []string{"the store is full", "make room"}, is: store.ErrNoSpace},
+			want: []string{"the store is full", "make space"}, is: store.ErrNoSpace},
 		{name: "full for one request", size: 10, fault: &s3test.Fault{Match: s3test.Data, Do: s3test.Answer(400, "QuotaExceeded", "Quota")}, is: store.ErrNoSpace},
 		{name: "full at the end", size: large, fault: &s3test.Fault{Match: s3test.Completion, Do: s3test.Answer(507, "XMinioStorageFull", "")}, is: store.ErrNoSpace},
 		{name: "skewed", size: 10, fault: &s3test.Fault{Do: s3test.Answer(403, "RequestTimeTooSkewed", "The difference between the request time and the server's time is too large.")},
