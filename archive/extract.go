@@ -170,6 +170,10 @@ type extractor struct {
 	told   time.Time
 	sharer *sharer
 
+	busy     bool            // with an entry: what is salvaged meanwhile waits
+	waiting  [][]byte        // which is at most what one damaged member has: the rest of the entry that it ends
+	salvaged map[string]bool // paths that were told to be lost already
+
 	mu       sync.Mutex
 	done     *sync.Cond // a job is done
 	inFlight map[string]*fileJob
@@ -209,6 +213,9 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 	x.top = &folder{path: rootPath, fd: newDirHandle(fd), inherits: hasDefaultACL(fd)}
 	x.stack = []*folder{x.top}
 	x.t = &tarReader{r: r, damaged: x.damaged, whole: sel.all() && r.opts.Members == nil}
+	if opts.KeepGoing && !opts.KeepDamaged && !opts.Rebuild {
+		x.t.salvage = x.salvage
+	}
 	if opts.KeepGoing {
 		x.t.badEntry = func(err error) error { return x.fail("", err) }
 	}
@@ -301,11 +308,15 @@ func (x *extractor) entries() error {
 		}
 		x.seq++
 		e.seq = x.seq
-		if err := x.entry(e); err != nil {
+		x.busy = true
+		err = x.entry(e)
+		x.busy = false
+		if err != nil {
 			if err := x.fail(e.Path, err); err != nil {
 				return err
 			}
 		}
+		x.salvageWaiting()
 		x.progress()
 	}
 }
@@ -424,6 +435,10 @@ func (x *extractor) count(n *int64, bytes int64) {
 // passed is told of entries in the index that the stream did not have. It makes sockets and lists lost entries.
 func (x *extractor) passed(e Entry) error {
 	if !x.sel.matches(e.Path) {
+		return nil
+	}
+	if x.salvaged[e.Path] {
+		delete(x.salvaged, e.Path)
 		return nil
 	}
 	err := errLost

@@ -39,6 +39,8 @@ type MemberError struct {
 	TarOffset   int64 // in the inflated stream; -1 behind damage of unknown length
 	TarBytes    int64 // lost from the inflated stream; -1 when not known
 	Err         error
+
+	prefix []byte // what the member inflates to before its fault; nobody vouches for it. Only where a Reader goes on, or cuts
 }
 
 func (d *MemberError) Error() string {
@@ -58,6 +60,9 @@ type ReaderOptions struct {
 	// KeepGoing goes on behind damage: a Read that meets it returns a *MemberError once, and the next one goes on at the
 	// next good member.
 	KeepGoing bool
+	// Cut gives what the first damaged member inflates to before its fault, and then the *MemberError. Nobody vouches for that
+	// data: no sum covers a part of a member.
+	Cut bool
 	// Members are those to read, in rising order, as the index lists them; all when nil. What lies between them is
 	// passed over. Only for a source with random access.
 	Members []Member
@@ -205,7 +210,11 @@ func (r *Reader) inflateJobs() {
 		}
 		data, err := inf.member(f.stored, f.header, f.declared)
 		if err != nil {
-			f.err = &MemberError{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
+			damage := &MemberError{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
+			if r.opts.KeepGoing || r.opts.Cut {
+				damage.prefix = inf.prefix(f.stored, f.header, f.declared)
+			}
+			f.err = damage
 		} else {
 			f.data = data
 			inf.zeros.note(f.stored, data)
@@ -385,6 +394,10 @@ func (r *Reader) takeDamage(f *future, damage *MemberError) error {
 	if damage.TarOffset < 0 && r.exact {
 		damage.TarOffset = r.offset
 	}
+	if r.opts.Cut && !r.opts.KeepGoing && len(damage.prefix) > 0 {
+		r.rest, r.zeros, r.memberStart, damage.prefix = damage.prefix, false, true, nil
+		return nil
+	}
 	if damage.TarBytes >= 0 {
 		r.offset += damage.TarBytes
 	} else {
@@ -424,9 +437,10 @@ func (r *Reader) dispatchListed() error {
 }
 
 func (r *Reader) dispatchMember(m Member) error {
+	var prefix []byte
 	fail := func(err error) error {
 		f := readyFuture(&MemberError{
-			Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err})
+			Offset: m.Offset, LengthBytes: m.LengthBytes, TarOffset: m.TarOffset, TarBytes: m.TarBytes, Err: err, prefix: prefix})
 		f.tarOffset = m.TarOffset
 		return r.enqueue(f)
 	}
@@ -440,6 +454,7 @@ func (r *Reader) dispatchMember(m Member) error {
 	stored := make([]byte, m.LengthBytes)
 	if n, err := r.at.ReadAt(stored, m.Offset); n < len(stored) {
 		r.budget.Release(cost)
+		prefix = r.cutOff(stored[:n], m.TarBytes)
 		return fail(unexpected(err))
 	}
 	header, err := parseMemberHeader(stored)
@@ -451,6 +466,15 @@ func (r *Reader) dispatchMember(m Member) error {
 		first: true, cost: cost, done: make(chan struct{}), followed: make(chan struct{}), trusted: true}
 	close(f.followed)
 	return r.submit(f)
+}
+
+// cutOff is the prefix of a member of which only the beginning is stored, where it is asked for.
+func (r *Reader) cutOff(stored []byte, declared int64) []byte {
+	header, err := parseMemberHeader(stored)
+	if err != nil || !r.opts.KeepGoing && !r.opts.Cut {
+		return nil
+	}
+	return new(inflater).prefix(stored, header, declared)
 }
 
 // dispatchLongMember inflates a listed member that is too large to be held as one.

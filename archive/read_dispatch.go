@@ -25,6 +25,7 @@ type dispatcher struct {
 	prev   *future // the last member handed to a worker, until its successor is found
 	given  int64   // inflated here and handed on
 	flate  io.ReadCloser
+	prefix []byte // of the member at which the source ends
 }
 
 func (d *dispatcher) run() error {
@@ -92,6 +93,7 @@ func (d *dispatcher) shortMember(offset int64, header memberHeader) error {
 	if err != nil {
 		d.r.budget.Release(cost)
 		d.src.setBack(stored[:n])
+		d.prefix = d.r.cutOff(stored[:n], header.tarBytes)
 		return d.resync(offset, io.ErrUnexpectedEOF)
 	}
 	f := &future{offset: offset, stored: stored, header: header, declared: header.tarBytes, tarOffset: -1, first: true,
@@ -201,7 +203,8 @@ func (d *dispatcher) resync(offset int64, cause error) error {
 }
 
 func (d *dispatcher) resyncFrom(offset int64, cause error) error {
-	damage := &MemberError{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause}
+	damage := &MemberError{Offset: offset, LengthBytes: -1, TarOffset: -1, TarBytes: -1, Err: cause, prefix: d.prefix}
+	d.prefix = nil
 	if !d.r.opts.KeepGoing {
 		return damage
 	}

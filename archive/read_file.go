@@ -13,6 +13,16 @@ import (
 // of a Read is that of the member that it met; io.EOF comes only when all members read were sound. The caller closes
 // what it gets, which does not close src.
 func OpenFile(ctx context.Context, src io.ReaderAt, entry Entry, members []Member) (io.ReadCloser, error) {
+	return openEntry(ctx, src, entry, ReaderOptions{Members: members})
+}
+
+// OpenCut is OpenFile for a file that may be damaged: before the *MemberError come the bytes that can be read. Nobody vouches for
+// those of a damaged member.
+func OpenCut(ctx context.Context, src io.ReaderAt, entry Entry, members []Member) (io.ReadCloser, error) {
+	return openEntry(ctx, src, entry, ReaderOptions{Members: members, Cut: true})
+}
+
+func openEntry(ctx context.Context, src io.ReaderAt, entry Entry, opts ReaderOptions) (io.ReadCloser, error) {
 	offset := entry.TarOffset
 	switch entry.Type {
 	case TypeFile:
@@ -21,18 +31,18 @@ func OpenFile(ctx context.Context, src io.ReaderAt, entry Entry, members []Membe
 	default:
 		return nil, fmt.Errorf("open %q: cannot read an entry of type %q as a file", entry.Path, entry.Type)
 	}
-	f, err := openFile(ctx, src, entry, members, offset)
+	f, err := openFile(ctx, src, entry, opts, offset)
 	if err != nil {
 		return nil, fmt.Errorf("open %q: %w", entry.Path, err)
 	}
 	return f, nil
 }
 
-func openFile(ctx context.Context, src io.ReaderAt, entry Entry, members []Member, offset int64) (*memberFile, error) {
-	if len(members) == 0 || offset < members[0].TarOffset {
+func openFile(ctx context.Context, src io.ReaderAt, entry Entry, opts ReaderOptions, offset int64) (*memberFile, error) {
+	if len(opts.Members) == 0 || offset < opts.Members[0].TarOffset {
 		return nil, errors.New("cannot find its first member")
 	}
-	r, err := NewReader(ctx, src, math.MaxInt64, ReaderOptions{Members: members})
+	r, err := NewReader(ctx, src, math.MaxInt64, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -167,6 +167,23 @@ func (inf *inflater) member(stored []byte, header memberHeader, declared int64) 
 	return data, checkTrailer(trailer, crc32.ChecksumIEEE(data), declared)
 }
 
+// prefix inflates as much of a damaged member as there is before its fault, at most what it declares. Where the damage
+// changed data without breaking the coding, the fault comes behind data that is wrong.
+func (inf *inflater) prefix(stored []byte, header memberHeader, declared int64) []byte {
+	if len(stored) <= header.lengthBytes {
+		return nil
+	}
+	inf.src.Reset(stored[header.lengthBytes:])
+	if inf.flate == nil {
+		inf.flate = flate.NewReader(&inf.src)
+	} else if err := inf.flate.(flate.Resetter).Reset(&inf.src, nil); err != nil {
+		return nil
+	}
+	data := make([]byte, declared)
+	n, _ := io.ReadFull(inf.flate, data) // the fault is known already
+	return data[:n]
+}
+
 func checkTrailer(trailer []byte, sum uint32, inflated int64) error {
 	if want := binary.LittleEndian.Uint32(trailer); want != sum {
 		return fmt.Errorf("wrong checksum (CRC-32 %08x, should be %08x)", sum, want)

@@ -43,6 +43,7 @@ type tarReader struct {
 	r        *Reader
 	cursor   *cursor            // nil without an index
 	damaged  func(*MemberError) // is told of all damage
+	salvage  func([]byte)       // is told what a damaged member has from where an entry may begin; nil for nobody
 	badEntry func(error) error  // decides on going on behind a header that is none; nil ends at it
 	whole    bool               // the stream must end with an end mark
 
@@ -104,7 +105,12 @@ func (t *tarReader) ended(err error) error {
 func (t *tarReader) gap(err error) bool {
 	var damage *MemberError
 	if errors.As(err, &damage) && t.r.err == nil {
+		prefix := damage.prefix
+		damage.prefix = nil // whoever keeps the error need not keep that
 		t.damaged(damage)
+		if at := t.remaining + t.padding; t.salvage != nil && at < int64(len(prefix)) {
+			t.salvage(prefix[at:])
+		}
 		t.damage = true
 		return true
 	}

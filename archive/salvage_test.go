@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -341,5 +342,63 @@ func TestReadImage(t *testing.T) {
 	clear(image[:ImageMemberBytes])
 	if got, err := os.ReadFile(dst.Name()); err != nil || !bytes.Equal(got, image) {
 		t.Errorf("what is not damaged is not there, %v", err)
+	}
+}
+
+// What a damaged member has of whole files before its fault is taken out beside their names: of a cut archive as it was, and never
+// under the name itself.
+func TestExtractSalvagesFilesOfADamagedMember(t *testing.T) {
+	s := makeSample(t, 8)
+	index := s.openIndex(t)
+	found := 0
+	for i, m := range s.members {
+		for _, with := range []*Index{index, nil} {
+			cut := s.data[:m.Offset+m.LengthBytes*3/4]
+			dir, stats, err := extractBytes(t, cut, ExtractOptions{KeepGoing: true, Index: with})
+			if !errors.Is(err, ErrIncomplete) {
+				t.Fatalf("member %d, index %v: %v", i, with != nil, err)
+			}
+			listed := map[string]int{}
+			for _, f := range stats.Failures {
+				listed[f.Path]++
+			}
+			for _, e := range s.entries {
+				got, err := os.ReadFile(filepath.Join(dir, e.Path+SalvageSuffix))
+				if err != nil {
+					continue
+				}
+				found++
+				if _, err := os.Lstat(filepath.Join(dir, e.Path)); err == nil || !bytes.Equal(got, s.contents[e.Path]) || listed[e.Path] != 1 {
+					t.Errorf("member %d, %q: %d bytes of %d, listed %d times", i, e.Path, len(got), len(s.contents[e.Path]), listed[e.Path])
+				}
+			}
+		}
+	}
+	if found < 8 {
+		t.Errorf("%d files only were salvaged", found)
+	}
+}
+
+// A file whose member is damaged reads up to the fault, and then says so.
+func TestOpenCutReadsUpToTheDamage(t *testing.T) {
+	s := makeSample(t, 8)
+	index := s.openIndex(t)
+	e, members, err := index.Find(context.Background(), "big")
+	must(t, err)
+	bad := damages["checksum"](bytes.Clone(s.data), members[1])
+	for cut, least := range map[bool]int{false: 0, true: 1} {
+		open := OpenFile
+		if cut {
+			open = OpenCut
+		}
+		f, err := open(context.Background(), bytes.NewReader(bad), e, members)
+		must(t, err)
+		got, err := io.ReadAll(f)
+		var damage *MemberError
+		want := int(members[1].TarOffset - e.TarOffset + int64(least)*members[1].TarBytes)
+		if !errors.As(err, &damage) || len(got) > want || len(got) < want-tarBlockBytes*4 || !bytes.Equal(got, s.contents["big"][:len(got)]) {
+			t.Errorf("cut %v: %d bytes, want about %d, %v", cut, len(got), want, err)
+		}
+		must(t, f.Close())
 	}
 }

@@ -18,8 +18,11 @@ func (a *app) catCommand() *cli.Command {
 		UsageText: "voltar cat web p1:/etc/fstab\n" +
 			"voltar cat web p3 >p3.img # an extent that is stored as an image\n",
 		Description: "Follows links, and writes holes of sparse files as zeros. For a volume without partitions, give /PATH alone. An extent\n" +
-			"that is stored as an image is written as it was if it is named alone: `voltar cat BACKUP p3`.",
-		Flags: []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag()},
+			"that is stored as an image is written as it was if it is named alone: `voltar cat BACKUP p3`. Of a damaged file,\n" +
+			"--keep-going writes what comes before the damage, says that it is cut, and exits with 3: the last of what is\n" +
+			"written, up to 16 MiB, may be wrong, too.",
+		Flags: []cli.Flag{untrustedFlag(), fromFlag(), hostFlag(), identityFlag(),
+			&cli.BoolFlag{Name: "keep-going", Usage: "write what can be read of a damaged file, and go on with the next"}},
 		Action: func(c *cli.Context) error {
 			o, err := readBrowse(c)
 			if err != nil {
@@ -44,7 +47,13 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 		if err != nil {
 			return err
 		}
-		entry, err := a.catPlace(ctx, b, place)
+		entry, err := a.catPlace(ctx, b, place, o.keepGoing)
+		var damage *archive.MemberError
+		if o.keepGoing && errors.As(err, &damage) {
+			say.Printf(a.stderr, "voltar: %q is cut: %s\n", text, damage)
+			damaged = true
+			continue
+		}
 		if err != nil {
 			return hinted(err, meta)
 		}
@@ -60,7 +69,7 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 }
 
 // catPlace writes one file, or one image, and returns the entry of a file.
-func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place) (entry archive.Entry, err error) {
+func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place, cut bool) (entry archive.Entry, err error) {
 	var r io.ReadCloser
 	if place.Whole {
 		r, err = b.Image(ctx, place.Extent)
@@ -70,7 +79,11 @@ func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place
 			return archive.Entry{}, openErr
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
-		r, entry, err = tree.Open(ctx, place.Path)
+		open := tree.Open
+		if cut {
+			open = tree.OpenCut
+		}
+		r, entry, err = open(ctx, place.Path)
 	}
 	if err != nil {
 		return archive.Entry{}, err

@@ -25,7 +25,9 @@ func (a *app) extractCommand() *cli.Command {
 		Description: "Extracts each PATH with everything below it, or everything without a PATH. In a PATH, *, ? and [a-z] match part of a\n" +
 			"name, and ** matches any folders. The files of partition N go to DIR/pN, the files of a volume without partitions to\n" +
 			"DIR, each with its full path. As root, also restores owners, attributes and ACLs. DIR keeps its owner and mode. A DIR\n" +
-			"that another user could exchange is refused; a missing DIR is created, readable by you alone.",
+			"that another user could exchange is refused; a missing DIR is created, readable by you alone. With --keep-going, a\n" +
+			"file that lies in a damaged part of an archive and can be read all the same goes to NAME" + archive.SalvageSuffix + ": nothing\n" +
+			"proves that it is what it was.",
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),

@@ -143,6 +143,16 @@ func (t *Tree) List(ctx context.Context, dir string, recursive bool) iter.Seq2[a
 // Open opens a file for reading; links to it are followed. It reads the members that hold it and no others; what a Read
 // met before an error is as it was stored. The caller closes what it gets before the tree.
 func (t *Tree) Open(ctx context.Context, name string) (io.ReadCloser, archive.Entry, error) {
+	return t.openWith(ctx, name, archive.OpenFile)
+}
+
+// OpenCut is Open for a file that may be damaged; see archive.OpenCut.
+func (t *Tree) OpenCut(ctx context.Context, name string) (io.ReadCloser, archive.Entry, error) {
+	return t.openWith(ctx, name, archive.OpenCut)
+}
+
+func (t *Tree) openWith(ctx context.Context, name string,
+	open func(context.Context, io.ReaderAt, archive.Entry, []archive.Member) (io.ReadCloser, error)) (io.ReadCloser, archive.Entry, error) {
 	e, members, err := t.lookup(ctx, name, true)
 	if err != nil {
 		return nil, archive.Entry{}, err
@@ -155,7 +165,7 @@ func (t *Tree) Open(ctx context.Context, name string) (io.ReadCloser, archive.En
 			return nil, archive.Entry{}, err
 		}
 	}
-	r, err := archive.OpenFile(ctx, t.data, e, members)
+	r, err := open(ctx, t.data, e, members)
 	if err != nil {
 		return nil, archive.Entry{}, err
 	}
