@@ -37,14 +37,15 @@ const (
 
 // Options of Main; the zero value is a machine of DefaultMemoryBytes without a disk.
 type Options struct {
-	MemoryBytes int64         // 0 means DefaultMemoryBytes
-	DiskBytes   int64         // size of /dev/ubda, made anew and sparse; 0 for none
-	Modules     []string      // kernel modules beside the usual ones
-	Share       string        // folder of the host that appears, writable, as /out; "" gives an empty one
-	Systemd     bool          // as Machine.Systemd: systemd, journald and udevd run, as on a production host
-	Machines    int           // the tests are dealt out among so many, each with one processor; 0 means 1
-	Env         []string      // names of environment variables that are handed on to the tests where they are set
-	TestLimit   time.Duration // of each lab test; 0 means 2 minutes, or 20 where Slow is true. It follows the machine's speed, as Patience does
+	MemoryBytes int64    // 0 means DefaultMemoryBytes
+	DiskBytes   int64    // size of /dev/ubda, made anew and sparse; 0 for none
+	Modules     []string // kernel modules beside the usual ones
+	Share       string   // folder of the host that appears, writable, as /out; "" gives an empty one
+	Systemd     bool     // as Machine.Systemd: systemd, journald and udevd run, as on a production host
+	Machines    int      // the tests are dealt out among so many, each with one processor; 0 means 1
+	Env         []string // names of environment variables that are handed on to the tests where they are set
+	// TestLimit is for each lab test; 0 means 2 minutes, or 20 where Slow is true. It follows the machine's speed, as Patience does.
+	TestLimit time.Duration
 	// Layers returns folders to lay over the host's root, the first on top; nil for none. It is called on the host, before
 	// the first lab test. Debs makes such.
 	Layers func(context.Context) ([]string, error)
