@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -209,5 +212,145 @@ func TestWhatCannotBeReadIsNotCarried(t *testing.T) {
 	v := s.night(t, 1)
 	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "could be taken over from") || len(s.marked) != 0 || v.Carried != nil {
 		t.Errorf("%+v; %+v; marked %q", v.Warnings, v.Carried, s.marked)
+	}
+}
+
+// forge replaces the first night's backup on a destination by one that holds other files under the sums of the true ones: all that whoever
+// may write there can do. The other files are those of the first night of another site; parts are what is replaced.
+func (s *carrySite) forge(t *testing.T, other *carrySite, parts ...string) (b catalog.Backup) {
+	t.Helper()
+	const n = 0
+	read := func(of *carrySite, name string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(of.archiveOf(t, "disk", n)), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	forged := map[string][]byte{"tree.tar.gz": read(other, "tree.tar.gz")}
+	lines := [2][]memberLine{membersOf(t, s.archiveOf(t, "disk", n)), membersOf(t, other.archiveOf(t, "disk", n))}
+	index := string(gunzip(t, filepath.Join(filepath.Dir(other.archiveOf(t, "disk", n)), "tree.index.gz")))
+	for i, m := range lines[1] {
+		stored, is := forged["tree.tar.gz"][m.Offset:m.Offset+m.Length], lines[0][i]
+		copy(stored[m.Length-8:], read(s, "tree.tar.gz")[is.Offset+is.Length-8:is.Offset+is.Length-4]) // the CRC
+		sum := sha256.Sum256(stored)
+		index = strings.NewReplacer(m.SHA256, is.SHA256, m.Stored, hex.EncodeToString(sum[:16])).Replace(index)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write([]byte(index)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	forged["tree.index.gz"] = packed.Bytes()
+	m, err := catalog.ParseManifest(read(s, catalog.ManifestName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Files {
+		if data, ok := forged[m.Files[i].Name]; ok {
+			sum := sha256.Sum256(data)
+			m.Files[i].SizeBytes, m.Files[i].SHA256 = int64(len(data)), hex.EncodeToString(sum[:])
+		}
+	}
+	if forged[catalog.ManifestName], err = m.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range parts {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(s.archiveOf(t, "disk", n)), part), forged[part], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return catalog.Backup{
+		Host: placementtest.Host.Name, ID: m.ID(), Manifest: m, ManifestSum: sha256.Sum256(forged[catalog.ManifestName]),
+	}
+}
+
+// memberLine is what an index says of a member.
+type memberLine struct {
+	Offset, Length int64
+	SHA256, Stored string
+}
+
+func membersOf(t *testing.T, archived string) (list []memberLine) {
+	t.Helper()
+	for line := range bytes.Lines(gunzip(t, strings.TrimSuffix(archived, ".tar.gz")+".index.gz")) {
+		var l struct{ Member *memberLine }
+		if err := json.Unmarshal(line, &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.Member != nil && (len(list) == 0 || list[len(list)-1] != *l.Member) {
+			list = append(list, *l.Member)
+		}
+	}
+	return list
+}
+
+// What this host wrote itself is carried without being decompressed. Whatever else a destination returns is found out.
+func TestWhatADestinationForgesIsFoundOut(t *testing.T) {
+	oneFile := func(t *testing.T, seed string) *carrySite {
+		t.Helper()
+		s := newCarrySite(t, "disk")
+		if err := errors.Join(os.Remove(filepath.Join(s.tree, "b")), os.Remove(filepath.Join(s.tree, "c"))); err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, "a", seed)
+		return s
+	}
+	other := oneFile(t, "x")
+	other.night(t, 0)
+	whole := []string{"tree.tar.gz", "tree.index.gz", catalog.ManifestName}
+	for name, c := range map[string]struct {
+		parts    []string
+		forget   bool   // the state folder is gone
+		believe  bool   // the forged backup is what this host wrote, as far as it knows
+		finds    string // in the warning; "" for none
+		deceived bool   // tonight's archive is not that of the tree
+	}{
+		"nothing":                       {},
+		"nothing, and no note":          {forget: true},
+		"the index":                     {parts: whole[1:2], finds: "tree.index.gz"},
+		"the index and the archive":     {parts: whole[:2], finds: "tree.tar.gz"},
+		"the archive":                   {parts: whole[:1], finds: "tree.tar.gz"},
+		"the manifest":                  {parts: whole[2:], finds: "tree."},
+		"everything":                    {parts: whole, finds: "wrong checksum (CRC-32"},
+		"everything, and no note":       {parts: whole, forget: true, finds: "wrong checksum (CRC-32"},
+		"everything, and also the note": {parts: whole, believe: true, deceived: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := oneFile(t, "a")
+			dir := filepath.Join(t.TempDir(), "written")
+			s.opts.Written = catalog.NewWritten(dir)
+			s.night(t, 0)
+			afresh, err := os.ReadFile(s.archiveOf(t, "disk", 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged := s.forge(t, other, c.parts...)
+			if c.forget {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.believe {
+				if err := s.opts.Written.Note(s.on("disk").Store, forged); err != nil {
+					t.Fatal(err)
+				}
+			}
+			v := s.night(t, 1)
+			if c.finds == "" && (len(v.Warnings) > 0 || v.Carried == nil || v.Carried.NewMembers > 0) {
+				t.Errorf("%+v, %+v", v.Carried, v.Warnings)
+			}
+			if c.finds != "" && (len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, c.finds) || len(s.marked) != 1) {
+				t.Errorf("%+v; marked %q", v.Warnings, s.marked)
+			}
+			tonight, err := os.ReadFile(s.archiveOf(t, "disk", 1))
+			if err != nil || bytes.Equal(tonight, afresh) == c.deceived {
+				t.Errorf("tonight's archive is the one made afresh: %t, %v", bytes.Equal(tonight, afresh), err)
+			}
+		})
 	}
 }

@@ -104,7 +104,8 @@ func (o *Options) policyInWords() string {
 // placing is what package placement has to know to look at destinations; what changes them is of a run.
 func (e *Engine) placing() *placement.Run {
 	return &placement.Run{
-		Host: e.opts.Host, Log: e.Log, Now: e.Now, Damage: e.opts.Damage, Known: e.opts.Known, MarkDamaged: e.opts.MarkDamaged,
+		Host: e.opts.Host, Log: e.Log, Now: e.Now, Damage: e.opts.Damage, Known: e.opts.Known, Written: e.opts.Written,
+		MarkDamaged: e.opts.MarkDamaged,
 	}
 }
 

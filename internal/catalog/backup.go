@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ type Backup struct {
 	Manifest  *Manifest // never nil
 	SizeBytes int64     // of all files, the manifest included
 	Damage    string    // what is known to be wrong with it, by Filter.Damage or by a look at its files; empty for nothing
+	// ManifestSum is of the manifest's text, as it was read or written.
+	ManifestSum [sha256.Size]byte
 }
 
 // IsGood tells whether the backup lacks nothing, as far as is known. Those that it belongs with are not looked at.
@@ -251,7 +254,9 @@ func (d *Draft) commit(ctx context.Context, m *Manifest, text []byte) (Backup, e
 	}
 	d.stands = true
 	d.free = d.letGo(ctx) == nil // otherwise Abort tries again, and says why it cannot
-	return Backup{Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(text))}, nil
+	return Backup{
+		Host: d.host, ID: d.id, Manifest: m, SizeBytes: m.FileBytes() + int64(len(text)), ManifestSum: sha256.Sum256(text),
+	}, nil
 }
 
 // compare looks whether the store holds what the manifest says, no less and no more.

@@ -134,23 +134,33 @@ func (r *recalled) path() string {
 }
 
 // readFile reads the file, and shows that it is in use.
-func (r *recalled) readFile() (_ []byte, err error) {
-	file, err := os.OpenFile(r.path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+func (r *recalled) readFile() ([]byte, error) {
+	text, modified, err := readRegular(r.path(), maxKnownBytes)
 	if err != nil {
 		return nil, err
+	}
+	if now := time.Now(); now.Sub(modified) > usedAfter {
+		_ = os.Chtimes(r.path(), now, now) // another's file, or a read-only filesystem: only which files go first hangs on it
+	}
+	return text, nil
+}
+
+// readRegular reads a file that others may have put there, and says when it was written.
+func readRegular(path string, maxBytes int64) (_ []byte, modified time.Time, err error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, modified, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, err
+		return nil, modified, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxKnownBytes {
-		return nil, fmt.Errorf("%s is not a regular file of at most %s", r.path(), say.Size(maxKnownBytes))
+	if !info.Mode().IsRegular() || info.Size() > maxBytes {
+		return nil, modified, fmt.Errorf("%s is not a regular file of at most %s", path, say.Size(maxBytes))
 	}
-	if now := time.Now(); now.Sub(info.ModTime()) > usedAfter {
-		_ = os.Chtimes(r.path(), now, now) // another's file, or a read-only filesystem: only which files go first hangs on it
-	}
-	return io.ReadAll(io.LimitReader(file, maxKnownBytes))
+	text, err := io.ReadAll(io.LimitReader(file, maxBytes))
+	return text, info.ModTime(), err
 }
 
 // parse takes a file that is whole and about this.
@@ -334,23 +344,25 @@ func (k *Known) bound() error {
 			return err
 		}
 		if durable.IsTemp(info.Name()) && time.Since(info.ModTime()) > usedAfter {
-			errs = append(errs, k.forget(info))
+			errs = append(errs, forget(k.dir, info))
 			continue
 		}
 		files, sum = append(files, info), sum+info.Size()
 	}
-	slices.SortFunc(files, func(a, b fs.FileInfo) int {
-		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
-	})
+	slices.SortFunc(files, oldestFirst)
 	for len(files) > maxKnownFiles || sum > maxAllKnownBytes {
-		errs = append(errs, k.forget(files[0]))
+		errs = append(errs, forget(k.dir, files[0]))
 		files, sum = files[1:], sum-files[0].Size()
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Known) forget(info fs.FileInfo) error {
-	if err := os.Remove(filepath.Join(k.dir, info.Name())); !errors.Is(err, fs.ErrNotExist) {
+func oldestFirst(a, b fs.FileInfo) int {
+	return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
+}
+
+func forget(dir string, info fs.FileInfo) error {
+	if err := os.Remove(filepath.Join(dir, info.Name())); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path"
@@ -321,7 +322,7 @@ func parseBackup(host string, id ID, text []byte, size int64) (Backup, error) {
 	if m.ID().Compare(id) != 0 {
 		return Backup{}, fmt.Errorf("%w: its manifest is that of %s", ErrDamaged, m.ID())
 	}
-	return Backup{Host: host, ID: id, Manifest: m, SizeBytes: m.FileBytes() + size}, nil
+	return Backup{Host: host, ID: id, Manifest: m, SizeBytes: m.FileBytes() + size, ManifestSum: sha256.Sum256(text)}, nil
 }
 
 func (l *Listing) sort() {

@@ -41,7 +41,7 @@ func (b *Backup) Carry(today archive.Day, freshDays int) *Carry {
 	}
 	for _, at := range b.places {
 		t := at.target
-		if _, isFolder := store.As[interface{ Folder() string }](t.Store); !at.alive() || !isFolder {
+		if !at.alive() || !t.isFolder() {
 			continue
 		}
 		for _, e := range t.stock.History(b.identity) {
@@ -51,6 +51,36 @@ func (b *Backup) Carry(today archive.Day, freshDays int) *Carry {
 		}
 	}
 	return nil
+}
+
+// isFolder tells whether what lies on the destination can be read where it lies.
+func (t *Target) isFolder() bool {
+	_, isFolder := store.As[interface{ Folder() string }](t.Store)
+	return isFolder
+}
+
+// note notes that this host wrote a backup from which the next can carry over.
+func (b *branch) note(backup catalog.Backup) {
+	if !b.target.isFolder() || backup.Manifest.Encryption != nil || backup.Manifest.Status != catalog.StatusComplete {
+		return
+	}
+	run := b.target.run
+	if err := run.Written.Note(b.target.Store, backup); err != nil {
+		run.Log.Warn("the next backup proves anew all that it carries over", "run", run.ID, "destination", b.target.Name, "err", err)
+	}
+}
+
+// isTrusted tells whether nobody but this host, or who signs for it, can have written the sums of a backup.
+func (c *Carry) isTrusted(b catalog.Backup) bool {
+	if signed, ok := store.As[interface{ Trust() string }](c.target.Store); ok && signed.Trust() != "" {
+		return true
+	}
+	run := c.target.run
+	wrote, err := run.Written.Wrote(c.target.Store, b)
+	if err != nil {
+		run.Log.Warn("all that is carried over is proved anew", "run", run.ID, "destination", c.target.Name, "err", err)
+	}
+	return wrote
 }
 
 // From names the backup.
@@ -129,14 +159,10 @@ func (c *Carry) read(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	trusted := false
-	if signed, ok := store.As[interface{ Trust() string }](c.target.Store); ok {
-		trusted = signed.Trust() != ""
-	}
 	whole := sha256.New()
 	text := io.TeeReader(r, whole)
 	previous, readErr := archive.ReadPrevious(ctx, text, file, file.SizeBytes(), archive.PreviousOptions{
-		Level: level, Today: c.today, FreshDays: c.freshDays, Trusted: trusted,
+		Level: level, Today: c.today, FreshDays: c.freshDays, Trusted: c.isTrusted(b),
 		Failed: func(err error) { c.failed(fmt.Errorf("%s: %w", archived, err)) },
 	})
 	if _, err := io.Copy(io.Discard, text); err != nil {

@@ -46,6 +46,8 @@ type Run struct {
 	Now    func() time.Time
 	Damage map[string]string // what was found wrong with backups since, as in catalog.Filter
 	Known  *catalog.Known    // what manifests said that were read before; nil reads each
+	// Written is by which manifests that this host wrote are known again; nil keeps nothing.
+	Written *catalog.Written
 	// Wanted are the sources that it is about: of others nothing is looked at on the destinations. Nil is about all.
 	Wanted func(catalog.Ref) bool
 	// MarkDamaged remembers for later runs what was found wrong with a backup, which has the place; nil where nothing is remembered.

@@ -114,6 +114,7 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 	}
 	b.stands = true
 	b.target.stock.Add(backup)
+	b.note(backup)
 	return backup, nil
 }
 

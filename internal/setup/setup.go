@@ -267,6 +267,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 		Damage:       s.Damage(),
 		Known:        s.Known(),
+		Written:      s.written(),
 		MarkDamaged:  s.markDamaged,
 		Fresh:        cfg.Archive.Fresh.Span(),
 	}
@@ -321,6 +322,14 @@ func (s *Setup) Known() *catalog.Known {
 		return nil // without a configuration there is no state either
 	}
 	return catalog.NewKnown(filepath.Join(s.Config.StateDir, "manifests"), s.Log)
+}
+
+// written is by which manifests that this host wrote are known again.
+func (s *Setup) written() *catalog.Written {
+	if s.Config.Path() == "" {
+		return nil
+	}
+	return catalog.NewWritten(filepath.Join(s.Config.StateDir, "written"))
 }
 
 // DamageNotes are what is known of damaged backups.

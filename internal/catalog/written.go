@@ -1,0 +1,124 @@
+package catalog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"voltar/internal/durable"
+	"voltar/internal/store"
+)
+
+// Written keeps, in a folder of this host that may be removed at any time, the SHA-256 of the manifest of the last complete backup
+// that this host wrote of each source to each store. A manifest that has it, read from a store that anybody may write to, is as
+// good as a signed one: it has the sums of all other files of its backup. A nil one keeps nothing.
+//
+// There is a file of one JSON object for each source in each store, which appears whole or not at all.
+type Written struct{ dir string }
+
+// NewWritten returns what is kept in a folder, which is made when there is something to keep.
+func NewWritten(dir string) *Written { return &Written{dir} }
+
+// Bounds of the folder. There are too many files when volumes came and went for years.
+const (
+	maxWritten      = 10_000
+	maxWrittenBytes = 4 << 10 // of one file
+	writtenFormat   = "voltar-written/1"
+)
+
+// writtenFile is the content of a file.
+type writtenFile struct {
+	Format   string `json:"format"`
+	Store    string `json:"store"`
+	Folder   string `json:"folder"`
+	Manifest string `json:"manifest"` // SHA-256, in hexadecimal
+}
+
+func (w *Written) path(s store.Store, b Backup) string {
+	sum := sha256.Sum256([]byte(s.String() + "\x00" + b.Host + "\x00" + string(b.Identity())))
+	return filepath.Join(w.dir, hex.EncodeToString(sum[:16])+".json")
+}
+
+func fileOf(s store.Store, b Backup) writtenFile {
+	return writtenFile{writtenFormat, s.String(), b.Path(), hex.EncodeToString(b.ManifestSum[:])}
+}
+
+// Note keeps the sum of a backup that this host has just written, in place of the one before it. Whoever calls it keeps others
+// from the source meanwhile.
+func (w *Written) Note(s store.Store, b Backup) error {
+	if w == nil {
+		return nil
+	}
+	text, err := json.Marshal(fileOf(s, b))
+	if err == nil && len(text) > maxWrittenBytes {
+		err = fmt.Errorf("it takes %d bytes", len(text))
+	}
+	if err == nil {
+		err = durable.MkdirAll(w.dir, 0o700)
+	}
+	if err == nil {
+		err = durable.WriteFile(w.path(s, b), text, 0o600)
+	}
+	if err == nil {
+		err = w.bound()
+	}
+	if err != nil {
+		return fmt.Errorf("note in %s that %s was written: %w", w.dir, b.ID, err)
+	}
+	return nil
+}
+
+// Wrote tells whether the manifest of a backup, as a store returned it, is the last that this host wrote of the source there. With
+// an error it is not.
+func (w *Written) Wrote(s store.Store, b Backup) (bool, error) {
+	if w == nil {
+		return false, nil
+	}
+	text, _, err := readRegular(w.path(s, b), maxWrittenBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	var file writtenFile
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read in %s whether %s was written here: %w", w.dir, b.ID, err)
+	}
+	return file == fileOf(s, b), nil
+}
+
+// bound removes the oldest files when there are too many: a tenth more than it must, so that it seldom has to look.
+func (w *Written) bound() (err error) {
+	dir, err := os.Open(w.dir)
+	if err != nil {
+		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	if err := errors.Join(err, dir.Close()); err != nil || len(names) <= maxWritten {
+		return err
+	}
+	var files []fs.FileInfo
+	for _, name := range names {
+		info, err := os.Lstat(filepath.Join(w.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		files = append(files, info)
+	}
+	slices.SortFunc(files, oldestFirst)
+	var errs []error
+	for _, info := range files[:max(len(files)-maxWritten*9/10, 0)] {
+		errs = append(errs, forget(w.dir, info))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,83 @@
+package catalog
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// What this host wrote is known again where it wrote it, to the byte, and nowhere else.
+func TestWhatThisHostWroteIsKnown(t *testing.T) {
+	s := newStore(t)
+	w := NewWritten(filepath.Join(t.TempDir(), "written"))
+	wrote := func(b Backup) bool {
+		t.Helper()
+		is, err := w.Wrote(s, b)
+		check(t, err)
+		return is
+	}
+	first := add(t, s, volume("v"), night)
+	if wrote(first) {
+		t.Error("it is known before it was noted")
+	}
+	check(t, w.Note(s, first))
+	again, err := EntryOf(first).Load(t.Context(), s)
+	check(t, err)
+	if !wrote(first) || !wrote(again) {
+		t.Error("it is not known again")
+	}
+	other, forged := first, first
+	other.ID.Time = night.Add(time.Hour)
+	forged.ManifestSum[0]++
+	if wrote(other) || wrote(forged) || wrote(add(t, s, volume("w"), night)) {
+		t.Error("another backup, manifest or source is taken for it")
+	}
+	if is, err := w.Wrote(newStore(t), first); is || err != nil {
+		t.Errorf("on another store: %t, %v", is, err)
+	}
+	second := add(t, s, volume("v"), night.Add(time.Hour))
+	check(t, w.Note(s, second))
+	if wrote(first) || !wrote(second) {
+		t.Error("the last one is not the one that is known")
+	}
+	for _, text := range []string{"", "{", fmt.Sprintf("%8000d", 1)} {
+		check(t, os.WriteFile(w.path(s, second), []byte(text), 0o600))
+		if is, err := w.Wrote(s, second); is || err == nil {
+			t.Errorf("a note %.10q: %t, %v", text, is, err)
+		}
+	}
+	check(t, os.RemoveAll(w.dir))
+	if wrote(second) {
+		t.Error("it is known without a note")
+	}
+	if is, err := (*Written)(nil).Wrote(s, second); is || err != nil {
+		t.Errorf("%t, %v", is, err)
+	}
+	check(t, (*Written)(nil).Note(s, second))
+}
+
+// The folder does not grow for ever: the oldest notes go.
+func TestNotesOfWhatWasWrittenAreBounded(t *testing.T) {
+	s := newStore(t)
+	w := NewWritten(t.TempDir())
+	for i := range maxWritten {
+		name := filepath.Join(w.dir, fmt.Sprintf("%05d.json", i))
+		check(t, os.WriteFile(name, nil, 0o600))
+		if i < 1001 {
+			at := time.Unix(int64(i), 0)
+			check(t, os.Chtimes(name, at, at))
+		}
+	}
+	b := add(t, s, volume("v"), night)
+	check(t, w.Note(s, b))
+	entries, err := os.ReadDir(w.dir)
+	check(t, err)
+	if len(entries) != maxWritten*9/10 || entries[0].Name() != "01001.json" {
+		t.Errorf("%d notes, the first %s", len(entries), entries[0].Name())
+	}
+	if is, err := w.Wrote(s, b); !is || err != nil {
+		t.Errorf("the last one: %t, %v", is, err)
+	}
+}
