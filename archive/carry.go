@@ -46,91 +46,66 @@ func (d Day) String() string {
 	return time.Unix(int64(d)*secondsPerDay, 0).UTC().Format(time.DateOnly)
 }
 
-// Carrier finds members of an earlier archive, so that what did not change since need not be compressed again. Its methods are
-// called from several goroutines at once.
-type Carrier interface {
-	// Find looks for a member that inflates to what has the SHA-256 plain, made at the level and by the Encoder of the archive
-	// that is written.
-	Find(plain [sha256.Size]byte) (Found, bool)
-	// Failed is told why a member that was found cannot be used. It is compressed anew. The error wraps ErrRotten when the member
-	// is to blame; any other is of reading it.
-	Failed(f Found, err error)
-}
-
-// Found is a member of an earlier archive.
-type Found struct {
-	Src         io.ReaderAt
-	Offset      int64
-	LengthBytes int64
-	Sums        MemberSums
-	Prove       bool // it is to be inflated and compared, and not only its sums
-}
-
-// Carried counts what was taken over from an earlier archive.
+// Carried counts what was carried over from the previous archive.
 type Carried struct {
 	Members int64
 	Bytes   int64 // as they are stored
 }
 
-// carrier takes over members for one worker.
-type carrier struct{ inf inflater }
-
-// carry appends to dst the member that is found for the job, when it is what it was and inflates to the job's content.
-func (c *carrier) carry(dst []byte, j *job) (packed []byte, carried bool) {
-	if j.carrier == nil {
-		return dst, false
-	}
-	f, ok := j.carrier.Find(j.sums.Plain)
+// carry appends to dst the member that the previous archive has for the job, when it is what it was and inflates to the job's
+// content. The inflater is the worker's.
+func (p *Previous) carry(inf *inflater, dst []byte, j *job) (packed []byte, carried bool) {
+	m, ok := p.find(j.sums.Plain)
 	if !ok {
 		return dst, false
 	}
-	stored, err := c.read(dst, f, j.plain)
+	stored, err := p.readMember(inf, dst, m, j.plain)
 	if err != nil {
-		j.carrier.Failed(f, err)
+		p.failed(m, err)
 		return dst, false
 	}
-	j.sums.Stored, j.sums.Made = f.Sums.Stored, f.Sums.Made
+	j.sums.Stored, j.sums.Made = m.stored, m.made
 	return stored, true
 }
 
-// read appends to dst a member that was found for plain, and checks it.
-func (c *carrier) read(dst []byte, f Found, plain []byte) ([]byte, error) {
-	if f.LengthBytes < memberLeastBytes || f.LengthBytes > storedAtMost(len(plain)) {
-		return nil, fmt.Errorf("%w: a member of %d bytes cannot hold %d", ErrRotten, f.LengthBytes, len(plain))
+// readMember appends to dst a member that was found for plain, and checks it.
+func (p *Previous) readMember(inf *inflater, dst []byte, m *previousMember, plain []byte) ([]byte, error) {
+	if int64(m.length) < memberLeastBytes || int64(m.length) > storedAtMost(len(plain)) {
+		return nil, fmt.Errorf("%w: a member of %d bytes cannot hold %d", ErrRotten, m.length, len(plain))
 	}
-	dst = grow(dst, int(f.LengthBytes))
-	stored := dst[len(dst)-int(f.LengthBytes):]
-	if n, err := f.Src.ReadAt(stored, f.Offset); n < len(stored) {
+	dst = grow(dst, int(m.length))
+	stored := dst[len(dst)-int(m.length):]
+	if n, err := p.src.ReadAt(stored, m.offset); n < len(stored) {
 		if errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%w: its file ends before", ErrRotten)
 		}
 		return nil, err
 	}
-	if err := c.check(stored, f, plain); err != nil {
+	if err := p.check(inf, stored, m, plain); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRotten, err)
 	}
 	return dst, nil
 }
 
 // check holds a stored member against what it was found as, and against what it must inflate to.
-func (c *carrier) check(stored []byte, f Found, plain []byte) error {
-	if storedSum(stored) != f.Sums.Stored {
+func (p *Previous) check(inf *inflater, stored []byte, m *previousMember, plain []byte) error {
+	if storedSum(stored) != m.stored {
 		return errors.New("wrong checksum (SHA-256 of the stored member)")
 	}
 	header, err := parseMemberHeader(stored)
 	if err != nil {
 		return unexpected(err)
 	}
-	if header.lengthBytes != memberHeadBytes || header.storedBytes != f.LengthBytes || header.tarBytes != int64(len(plain)) {
+	if header.lengthBytes != memberHeadBytes || header.storedBytes != int64(m.length) || header.tarBytes != int64(len(plain)) {
 		return errors.New("the member's header declares other lengths")
 	}
 	if err := checkTrailer(stored[len(stored)-gzipTrailerBytes:], crc32.ChecksumIEEE(plain), int64(len(plain))); err != nil {
 		return err
 	}
-	if !f.Prove {
+	if !p.isToBeProved(m) {
 		return nil
 	}
-	data, err := c.inf.member(stored, header, int64(len(plain)))
+	data, err := inf.member(stored, header, int64(len(plain)))
 	if err == nil && !bytes.Equal(data, plain) {
 		err = errors.New("it inflates to something else")
 	}

@@ -24,7 +24,7 @@ import (
 
 const testDay Day = 20_000
 
-// failures collects what a carrier is told.
+// failures collects why members cannot be used.
 type failures struct {
 	mu  sync.Mutex
 	all []error
@@ -36,10 +36,17 @@ func (f *failures) add(err error) {
 	f.all = append(f.all, err)
 }
 
+// memoryFile is a file of the previous archive that is in memory.
+type memoryFile struct{ *bytes.Reader }
+
+func (memoryFile) Close() error { return nil }
+
+func fileOf(data []byte) memoryFile { return memoryFile{bytes.NewReader(data)} }
+
 // previousOf opens an archive to be carried over on the next day, at the default level.
 func previousOf(t testing.TB, m made, failed func(error)) *Previous {
 	t.Helper()
-	p, err := ReadPrevious(t.Context(), bytes.NewReader(m.index), bytes.NewReader(m.archive), int64(len(m.archive)),
+	p, err := ReadPrevious(t.Context(), bytes.NewReader(m.index), fileOf(m.archive), int64(len(m.archive)),
 		PreviousOptions{Today: testDay + 1, FreshDays: 30, Failed: failed})
 	must(t, err)
 	return p
@@ -91,7 +98,7 @@ func (g *treeGenerator) change(dir string) {
 	g.fill(filepath.Join(dir, "new"), 3)
 }
 
-// An archive that takes over what it can is, to the byte, the one that is made without an earlier one.
+// An archive that carries over what it can is, to the byte, the one that is made without a previous one.
 func TestCarriedArchiveIsTheOneMadeAfresh(t *testing.T) {
 	carried := int64(0)
 	for seed := range uint64(6) {
@@ -105,7 +112,7 @@ func TestCarriedArchiveIsTheOneMadeAfresh(t *testing.T) {
 		before := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay})
 		g.change(dir)
 		fresh := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay})
-		again := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay, Carrier: previousOf(t, before, unexpectedly(t))})
+		again := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay, Previous: previousOf(t, before, unexpectedly(t))})
 		if !bytes.Equal(again.archive, fresh.archive) || !bytes.Equal(again.index, fresh.index) {
 			t.Fatalf("seed %d: another archive or index", seed)
 		}
@@ -113,8 +120,8 @@ func TestCarriedArchiveIsTheOneMadeAfresh(t *testing.T) {
 			t.Errorf("seed %d: carried %+v of %d members, %d bytes", seed, s.Carried, s.Members, s.ArchiveBytes)
 		}
 		carried += again.stats.Carried.Members
-		// Unchanged, all of it is taken over.
-		same := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay + 1, Carrier: previousOf(t, fresh, unexpectedly(t))})
+		// Unchanged, all of it is carried over.
+		same := writeTreeOf(t, dir, TreeOptions{Limits: limits, Made: testDay + 1, Previous: previousOf(t, fresh, unexpectedly(t))})
 		if !bytes.Equal(same.archive, fresh.archive) || same.stats.Carried != (Carried{same.stats.Members, same.stats.ArchiveBytes}) {
 			t.Errorf("seed %d: %+v of %d members is carried of a tree that did not change", seed, same.stats.Carried, same.stats.Members)
 		}
@@ -142,7 +149,7 @@ func TestCarriedImageIsTheOneMadeAfresh(t *testing.T) {
 	data[5<<20]++ // in the second member
 	data[29<<20]++
 	fresh, _ := imageWithList(t, data, ImageOptions{Made: testDay})
-	again, stats := imageWithList(t, data, ImageOptions{Made: testDay, Carrier: previousOf(t, before, unexpectedly(t))})
+	again, stats := imageWithList(t, data, ImageOptions{Made: testDay, Previous: previousOf(t, before, unexpectedly(t))})
 	if !bytes.Equal(again.archive, fresh.archive) || !bytes.Equal(again.index, fresh.index) {
 		t.Error("another image or list")
 	}
@@ -165,7 +172,7 @@ func TestRottenMemberIsMadeAnew(t *testing.T) {
 			rotten.archive = bytes.Clone(whole.archive)
 			rotten.archive[at] ^= 4
 			var failed failures
-			again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Carrier: previousOf(t, rotten, failed.add)})
+			again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Previous: previousOf(t, rotten, failed.add)})
 			if !bytes.Equal(again.archive, whole.archive) {
 				t.Error("another archive")
 			}
@@ -177,23 +184,13 @@ func TestRottenMemberIsMadeAnew(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		var failed failures
 		p := previousOf(t, whole, failed.add)
-		p.src = bytes.NewReader(whole.archive[:first-1])
-		again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Carrier: p})
+		p.src = fileOf(whole.archive[:first-1])
+		again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Previous: p})
 		if !bytes.Equal(again.archive, whole.archive) || len(failed.all) != 2 || !errors.Is(failed.all[0], ErrRotten) {
 			t.Errorf("%v", failed.all)
 		}
 	})
 }
-
-// found is a carrier that always has one member.
-type found struct {
-	Found
-	failures
-}
-
-func (f *found) Find([sha256.Size]byte) (Found, bool) { return f.Found, true }
-
-func (f *found) Failed(_ Found, err error) { f.add(err) }
 
 // A member that has every sum it must have, and holds something else, is found out where it is to be proved.
 func TestProvedMemberMustHoldTheContent(t *testing.T) {
@@ -203,13 +200,17 @@ func TestProvedMemberMustHoldTheContent(t *testing.T) {
 	must(t, err)
 	binary.LittleEndian.PutUint32(forged[len(forged)-8:], crc32.ChecksumIEEE(plain))
 	for _, prove := range []bool{false, true} {
-		f := &found{Found: Found{
-			Src: bytes.NewReader(forged), LengthBytes: int64(len(forged)), Sums: MemberSums{Stored: storedSum(forged)}, Prove: prove,
-		}}
-		var c carrier
-		_, carried := c.carry(nil, &job{plain: plain, carrier: f})
-		if carried == prove || (len(f.all) == 0) == prove {
-			t.Errorf("to be proved: %t; carried: %t, %v", prove, carried, f.all)
+		var failed failures
+		sum := sha256.Sum256(plain)
+		p := &Previous{
+			src:     fileOf(forged),
+			opts:    PreviousOptions{Today: Day(proveEvery + 1 - int(sum[4])%proveEvery), Trusted: !prove, Failed: failed.add},
+			members: []previousMember{{plain: sum, stored: storedSum(forged), length: uint32(len(forged))}},
+		}
+		var inf inflater
+		_, carried := p.carry(&inf, nil, &job{plain: plain, sums: MemberSums{Plain: sum}})
+		if carried == prove || (len(failed.all) == 0) == prove {
+			t.Errorf("to be proved: %t; carried: %t, %v", prove, carried, failed.all)
 		}
 	}
 }
@@ -223,11 +224,11 @@ func TestEveryMemberIsProvedInTime(t *testing.T) {
 				opts:    PreviousOptions{Today: testDay + Day(day), Trusted: true},
 				members: []previousMember{{plain: [32]byte{4: byte(first)}}},
 			}
-			if f, ok := p.Find(p.members[0].plain); ok && f.Prove {
+			if p.isToBeProved(&p.members[0]) {
 				proved++
 			}
 			p.opts.Trusted = false
-			if f, ok := p.Find(p.members[0].plain); !ok || !f.Prove {
+			if !p.isToBeProved(&p.members[0]) {
 				t.Errorf("%d: not proved on day %d, though anybody may have written its sums", first, day)
 			}
 		}
@@ -243,7 +244,7 @@ func TestMembersAreMadeAnewInTime(t *testing.T) {
 	list := newTestList(t, 2000, func(i int) Day { return testDay })
 	left := map[int]int{}
 	for _, age := range []int{-1, 0, 1, 14, 15, 20, 29, 30, 31} {
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), bytes.NewReader(image), 2000, PreviousOptions{
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), 2000, PreviousOptions{
 			Today: testDay + Day(age), FreshDays: 30,
 		})
 		must(t, err)
@@ -256,7 +257,7 @@ func TestMembersAreMadeAnewInTime(t *testing.T) {
 		t.Errorf("members carried by age: %v; they are not made anew evenly", left)
 	}
 	for _, days := range []int{1, 2} {
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), bytes.NewReader(image), 2000, PreviousOptions{Today: testDay + Day(days), FreshDays: days})
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), 2000, PreviousOptions{Today: testDay + Day(days), FreshDays: days})
 		if err != nil || len(p.members) != 0 {
 			t.Errorf("%d are carried at the age of %d days, %v", len(p.members), days, err)
 		}
@@ -288,7 +289,7 @@ func TestOnlyTheSameEncodingIsCarried(t *testing.T) {
 		text := edit(string(gunzip(t, m.index)))
 		packed := repack(t, text)
 		opts.Today, opts.FreshDays = testDay+1, 30
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(packed), bytes.NewReader(m.archive), int64(len(m.archive)), opts)
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(packed), fileOf(m.archive), int64(len(m.archive)), opts)
 		must(t, err)
 		return len(p.members)
 	}
@@ -342,20 +343,20 @@ func TestPreviousRefuses(t *testing.T) {
 		"a line of no kind": head + strings.Repeat("x", 100<<10) + "\n" + total,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), bytes.NewReader(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
+			_, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), fileOf(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
 			if err == nil {
 				t.Error("it was taken")
 			}
 		})
 	}
 	long := head + `{"path":"` + strings.Repeat("x", 1<<20) + `"}` + "\n" + member(`"offset":0,"length":10`) + total
-	p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, long)), bytes.NewReader(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
+	p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, long)), fileOf(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
 	if err != nil || len(p.members) != 1 {
 		t.Errorf("behind a long line: %+v, %v", p, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ReadPrevious(ctx, bytes.NewReader(repack(t, long)), bytes.NewReader(nil), 100, PreviousOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := ReadPrevious(ctx, bytes.NewReader(repack(t, long)), fileOf(nil), 100, PreviousOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
@@ -365,6 +366,8 @@ type failing struct {
 	err   error
 	reads *int
 }
+
+func (f failing) Close() error { return nil }
 
 func (f failing) ReadAt([]byte, int64) (int, error) {
 	*f.reads++
@@ -385,7 +388,7 @@ func TestUnreadableArchiveIsGivenUp(t *testing.T) {
 		reads := 0
 		p.src = failing{c.err, &reads}
 		pool := NewPool(1)
-		again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Carrier: p, Pool: pool})
+		again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Previous: p, Pool: pool})
 		pool.Close()
 		if !bytes.Equal(again.archive, m.archive) || reads != c.reads || len(failed.all) != c.reads || !errors.Is(failed.all[0], c.err) {
 			t.Errorf("%v: %d reads, %v", c.err, reads, failed.all)
@@ -432,7 +435,7 @@ func TestCarriedMembersInflate(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "file"), bytes.Repeat(noise("content", 64<<10), 9<<4), 0o600)
 	before := writeTreeOf(t, dir, TreeOptions{Made: testDay})
-	again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Carrier: previousOf(t, before, unexpectedly(t))})
+	again := writeTreeOf(t, dir, TreeOptions{Made: testDay, Previous: previousOf(t, before, unexpectedly(t))})
 	_, members := readIndex(t, again)
 	for _, m := range members {
 		data, err := io.ReadAll(flate.NewReader(bytes.NewReader(again.archive[m.Offset+memberHeadBytes:])))
@@ -447,7 +450,7 @@ func FuzzReadPrevious(f *testing.F) {
 		strings.Repeat("00", 32)+`","stored":"`+strings.Repeat("00", 16)+`","made":"2024-10-04"}}`+"\n"+`{"total":{"length":100}}`+"\n", int64(100))
 	f.Add(`{"path":"x"`, int64(0))
 	f.Fuzz(func(t *testing.T, text string, size int64) {
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), bytes.NewReader(nil), size,
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), fileOf(nil), size,
 			PreviousOptions{Today: testDay, FreshDays: 30})
 		if err != nil {
 			return

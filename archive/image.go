@@ -27,7 +27,7 @@ type Range struct {
 type ImageOptions struct {
 	Level      Level          // 0 means LevelDefault
 	Pool       *Pool          // nil starts one for this image
-	Carrier    Carrier        // nil carries nothing over
+	Previous   *Previous      // nil carries nothing over
 	Made       Day            // of the image, for the list of its members
 	Members    io.Writer      // takes the list of the members; nil makes none
 	OnProgress func(Progress) // called after each member, from one goroutine at a time
@@ -66,7 +66,7 @@ func WriteImage(
 		opts.Pool = NewPool(0)
 		defer opts.Pool.Close()
 	}
-	w := &imageWriter{src: src, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Carrier, opts.Made})}
+	w := &imageWriter{src: src, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Previous, opts.Made})}
 	w.stats.SizeBytes = sizeBytes
 	list := newMemberList(opts.Members, opts.Level) // of the writing goroutine until the end
 

@@ -35,19 +35,19 @@ const zeroLevel = LevelBest
 
 // job is one member on its way. Who makes it waits for done before reading packed and err, or using plain again.
 type job struct {
-	level   Level
-	carrier Carrier // nil carries nothing over
-	made    Day     // of what is compressed
-	plain   []byte  // what the member inflates to; the worker gives it back to the pool
-	packed  []byte  // the member
-	sums    MemberSums
-	carried bool // packed is of an earlier archive
-	err     error
-	done    chan struct{}
-	isZero  bool  // plain is nil and stands for length zeros
-	length  int   // of what the member inflates to
-	offset  int64 // in the stream
-	entries []Entry
+	level    Level
+	previous *Previous // nil carries nothing over
+	made     Day       // of what is compressed
+	plain    []byte    // what the member inflates to; the worker gives it back to the pool
+	packed   []byte    // the member
+	sums     MemberSums
+	carried  bool // packed is of the previous archive
+	err      error
+	done     chan struct{}
+	isZero   bool  // plain is nil and stands for length zeros
+	length   int   // of what the member inflates to
+	offset   int64 // in the stream
+	entries  []Entry
 
 	indexBytes int // what the entries take in the index
 }
@@ -81,12 +81,12 @@ func (p *Pool) Close() {
 
 func (p *Pool) work() {
 	var enc memberEncoder
-	var carry carrier
+	var inf inflater
 	for j := range p.jobs {
 		if j.isZero {
 			j.err = p.zeroMember(&enc, j)
 		} else {
-			j.err = p.member(&enc, &carry, j)
+			j.err = p.member(&enc, &inf, j)
 			p.freePlain(j.plain)
 			j.plain = nil
 		}
@@ -94,10 +94,10 @@ func (p *Pool) work() {
 	}
 }
 
-// member makes the member of a job: that of an earlier archive where there is an equal one, a new one otherwise.
-func (p *Pool) member(enc *memberEncoder, carry *carrier, j *job) (err error) {
+// member makes the member of a job: that of the previous archive where there is an equal one, a new one otherwise.
+func (p *Pool) member(enc *memberEncoder, inf *inflater, j *job) (err error) {
 	j.sums.Plain = sha256.Sum256(j.plain)
-	if j.packed, j.carried = carry.carry(p.smallBuffer(), j); j.carried {
+	if j.packed, j.carried = j.previous.carry(inf, p.smallBuffer(), j); j.carried {
 		return nil
 	}
 	if j.packed, err = enc.encode(j.packed, j.plain, j.level); err != nil {
@@ -178,9 +178,9 @@ type memberWriter struct {
 
 // memberOptions say how members are made.
 type memberOptions struct {
-	level   Level
-	carrier Carrier // nil carries nothing over
-	made    Day
+	level    Level
+	previous *Previous // nil carries nothing over
+	made     Day
 }
 
 func newMemberWriter(pool *Pool, opts memberOptions) *memberWriter {
@@ -190,7 +190,7 @@ func newMemberWriter(pool *Pool, opts memberOptions) *memberWriter {
 
 // newJob is a member that begins where the stream is.
 func (w *memberWriter) newJob() *job {
-	return &job{level: w.opts.level, carrier: w.opts.carrier, made: w.opts.made, done: make(chan struct{}), offset: w.pos}
+	return &job{level: w.opts.level, previous: w.opts.previous, made: w.opts.made, done: make(chan struct{}), offset: w.pos}
 }
 
 // begin starts a member, after any that is open has ended.

@@ -24,23 +24,39 @@ const PreviousMembers = 1 << 20
 // proveEvery is how often a member is inflated and compared whose sums are trusted: once in so many days.
 const proveEvery = 16
 
-// PreviousOptions say what of an earlier archive is carried over.
+// PreviousOptions say what of the previous archive is carried over.
 type PreviousOptions struct {
 	Level Level // of the archive that is written
 	// Today is the day of the archive that is written, and FreshDays how old a compressed member may be.
 	Today     Day
 	FreshDays int
-	Trusted   bool            // whoever may write to the archive could not have written the sums; otherwise each member is proved
-	Failed    func(err error) // of Carrier, with the member's place in the error; from several goroutines
+	Trusted   bool // whoever may write to the archive could not have written the sums; otherwise each member is proved
+	// Failed is told why a member that was found cannot be used, with its place; from several goroutines at once. It is compressed
+	// anew. The error wraps ErrRotten when the member is to blame; any other is of reading it.
+	Failed func(err error)
 }
 
-// Previous is an earlier archive or image, of which unchanged members are carried over. It holds 64 bytes for each of them in
-// memory, 64 MiB at most. It is a Carrier.
+// PreviousFile is the file of the previous archive. It is read by several goroutines at once.
+type PreviousFile interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// Previous is the archive or image of an extent in the previous backup, of which unchanged members are carried over. It holds 64
+// bytes for each of them in memory, 64 MiB at most. A nil one has no members.
 type Previous struct {
-	src     io.ReaderAt
+	src     PreviousFile
 	opts    PreviousOptions
 	members []previousMember // by their plain sums
 	ended   atomic.Bool      // it cannot be read any more
+}
+
+// Close closes the file.
+func (p *Previous) Close() error {
+	if p == nil {
+		return nil
+	}
+	return p.src.Close()
 }
 
 type previousMember struct {
@@ -52,9 +68,9 @@ type previousMember struct {
 }
 
 // ReadPrevious reads the index of an archive, or the list of an image's members, to its end. src is the archive, of sizeBytes;
-// the caller closes it when the new archive is written. Members of another encoder or level, and those that are to be made anew,
-// are left out.
-func ReadPrevious(ctx context.Context, index io.Reader, src io.ReaderAt, sizeBytes int64, opts PreviousOptions) (*Previous, error) {
+// Close closes it when the new archive is written, and after an error the caller does. Members of another encoder or level, and
+// those that are to be made anew, are left out.
+func ReadPrevious(ctx context.Context, index io.Reader, src PreviousFile, sizeBytes int64, opts PreviousOptions) (*Previous, error) {
 	p := &Previous{src: src, opts: opts}
 	if err := p.read(ctx, index, sizeBytes); err != nil {
 		return nil, fmt.Errorf("read the sums of members: %w", err)
@@ -161,25 +177,29 @@ func keptDays(plain [sha256.Size]byte, freshDays int) int {
 	return freshDays - int(binary.LittleEndian.Uint32(plain[:])%uint32(freshDays/2+1))
 }
 
-// Find implements Carrier.
-func (p *Previous) Find(plain [sha256.Size]byte) (Found, bool) {
+// find looks for a member that inflates to what has the SHA-256 plain.
+func (p *Previous) find(plain [sha256.Size]byte) (*previousMember, bool) {
+	if p == nil || p.ended.Load() {
+		return nil, false
+	}
 	i, ok := slices.BinarySearchFunc(p.members, plain, func(m previousMember, plain [sha256.Size]byte) int {
 		return bytes.Compare(m.plain[:], plain[:])
 	})
-	if !ok || p.ended.Load() {
-		return Found{}, false
+	if !ok {
+		return nil, false
 	}
-	m := &p.members[i]
-	return Found{
-		Src: p.src, Offset: m.offset, LengthBytes: int64(m.length), Sums: MemberSums{m.plain, m.stored, m.made},
-		Prove: !p.opts.Trusted || (int(p.opts.Today)+int(plain[4]))%proveEvery == 0,
-	}, true
+	return &p.members[i], true
 }
 
-// Failed implements Carrier. When the archive cannot be read, nothing more of it is carried over.
-func (p *Previous) Failed(f Found, err error) {
+// isToBeProved tells whether a member is to be inflated and compared, and not only its sums.
+func (p *Previous) isToBeProved(m *previousMember) bool {
+	return !p.opts.Trusted || (int(p.opts.Today)+int(m.plain[4]))%proveEvery == 0
+}
+
+// failed tells that a member cannot be used. When the archive cannot be read, nothing more of it is carried over.
+func (p *Previous) failed(m *previousMember, err error) {
 	if !errors.Is(err, ErrRotten) && !errors.Is(err, unix.EIO) {
 		p.ended.Store(true)
 	}
-	p.opts.Failed(fmt.Errorf("the member at byte %d: %w", f.Offset, err))
+	p.opts.Failed(fmt.Errorf("the member at byte %d: %w", m.offset, err))
 }

@@ -33,7 +33,7 @@ const (
 type TreeOptions struct {
 	Level      Level          // 0 means LevelDefault
 	Pool       *Pool          // nil starts one for this archive
-	Carrier    Carrier        // nil carries nothing over
+	Previous   *Previous      // nil carries nothing over
 	Made       Day            // of the archive, for its index
 	Exclude    *Matcher       // nil leaves out nothing
 	Closed     []FolderID     // folders that are stored empty, whatever is in them
@@ -170,7 +170,7 @@ func writeTree(ctx context.Context, rootFD int, out, index io.Writer, opts TreeO
 		w.free <- it
 	}
 	t := &treeWriter{
-		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Carrier, opts.Made}),
+		sys: opts.sys, walker: w, limits: &opts.Limits, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Previous, opts.Made}),
 		links: newLinkTable(temp, opts.Limits.LinkBytes), live: opts.Live,
 		onProgress: opts.OnProgress, indexWriter: newIndexWriter(index, &opts.Limits),
 	}

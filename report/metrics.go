@@ -75,7 +75,7 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		m.gauge("voltar_volume_entries", "Files and folders in the volume's last backup.", float64(v.Entries), volume)
 	}
 	if c := v.Carried; c != nil {
-		m.gauge("voltar_volume_carried_bytes", "Data of the volume's last backup that were taken over, compressed, from an earlier one.",
+		m.gauge("voltar_volume_carried_bytes", "Data of the volume's last backup that were carried over from the previous one.",
 			float64(c.Bytes), volume)
 		m.gauge("voltar_volume_new_bytes", "Data of the volume's last backup that were compressed anew.", float64(c.NewBytes), volume)
 	}

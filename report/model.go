@@ -111,10 +111,10 @@ type Volume struct {
 	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
 }
 
-// Carried says what of a volume's archives was taken over, compressed, from an earlier backup, and what was compressed anew.
+// Carried says what of a volume's archives was carried over from the previous backup, and what was compressed anew.
 // Bytes are as they are stored, on one destination.
 type Carried struct {
-	From       string `json:"from"` // identity of the earlier backup
+	From       string `json:"from"` // identity of the previous backup
 	Bytes      int64  `json:"bytes"`
 	Members    int64  `json:"members"`
 	NewBytes   int64  `json:"new_bytes"`

@@ -110,15 +110,13 @@ func (a *account) files(ctx context.Context, at time.Time, level archive.Level, 
 	made := archive.DayOf(out.ID.Time)
 	return &extent.Files{
 		Out: out, Names: catalog.NamesOf(a.source.Ref(), false), Level: level, Exclude: exclude, Pool: a.run.Pool,
-		OnProgress: a.progress(), TempDir: a.run.StateDir, Made: made, Carry: a.placed.Carry(made, placement.DaysOf(a.run.opts.Fresh)),
+		OnProgress: a.progress(), TempDir: a.run.StateDir, Made: made, Previous: a.placed.Previous(made, placement.DaysOf(a.run.opts.Fresh)),
 	}, err
 }
 
 // warnOfCarried tells what could not be carried over, once the files of a backup are written.
 func (a *account) warnOfCarried(files *extent.Files) {
-	if files.Carry != nil {
-		a.warnAll(files.Carry.Problems())
-	}
+	a.warnAll(files.Previous.Problems())
 }
 
 // progress passes on how much was read since the last call.

@@ -68,7 +68,7 @@ type Options struct {
 	Known        *catalog.Known                 // what manifests said that were read before, as in catalog.Filter
 	Written      *catalog.Written               // as placement.Run has it
 	MarkDamaged  func(place, what string) error // as placement.Run has it
-	// Fresh is how old compressed data may be that is carried over from an earlier backup, in whole days; less than one carries
+	// Fresh is how old compressed data may be that is carried over from the previous backup, in whole days; less than one carries
 	// nothing over.
 	Fresh time.Duration
 }

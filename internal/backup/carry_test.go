@@ -102,7 +102,7 @@ func gunzip(t *testing.T, path string) []byte {
 	return plain
 }
 
-// The second night takes over what did not change, on all destinations, and finds what changed under the same times.
+// The second night carries over what did not change, on all destinations, and finds what changed under the same times.
 func TestWhatDidNotChangeIsCarriedOver(t *testing.T) {
 	s := newCarrySite(t, "sealed", "disk", "second")
 	var err error
@@ -204,13 +204,13 @@ func (s deniedStore) Open(ctx context.Context, key string) (store.Reader, error)
 	return s.Store.Open(ctx, key)
 }
 
-// An earlier backup that cannot be read costs time, and nothing else.
+// A previous backup that cannot be read costs time, and nothing else.
 func TestWhatCannotBeReadIsNotCarried(t *testing.T) {
 	s := newCarrySite(t, "disk")
 	s.night(t, 0)
 	s.on("disk").Store = deniedStore{s.on("disk").Store}
 	v := s.night(t, 1)
-	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "could be taken over from") || len(s.marked) != 0 || v.Carried != nil {
+	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "could be carried over from") || len(s.marked) != 0 || v.Carried != nil {
 		t.Errorf("%+v; %+v; marked %q", v.Warnings, v.Carried, s.marked)
 	}
 }

@@ -60,13 +60,13 @@ func (b *bench) secondNight(what, tree string, change [][]string) []*task {
 	}
 }
 
-// stepAgain archives a tree and carries over what it can of an earlier archive, as a run does.
-func stepAgain(ctx context.Context, dir, earlier, tree string) (err error) {
-	index, err := os.Open(filepath.Join(earlier, indexName))
+// stepAgain archives a tree and carries over what it can of an previous archive, as a run does.
+func stepAgain(ctx context.Context, dir, before, tree string) (err error) {
+	index, err := os.Open(filepath.Join(before, indexName))
 	if err != nil {
 		return err
 	}
-	file, err := os.Open(filepath.Join(earlier, archiveName))
+	file, err := os.Open(filepath.Join(before, archiveName))
 	if err != nil {
 		return errors.Join(err, index.Close())
 	}
@@ -87,7 +87,7 @@ func stepAgain(ctx context.Context, dir, earlier, tree string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := archiveTo(ctx, dir, tree, archive.TreeOptions{Carrier: previous}); err != nil {
+	if err := archiveTo(ctx, dir, tree, archive.TreeOptions{Previous: previous}); err != nil {
 		return err
 	}
 	select {

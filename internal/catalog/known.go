@@ -25,9 +25,9 @@ import (
 	"voltar/internal/store"
 )
 
-// Known remembers what manifests said, in a folder of this host that may be removed at any time. A manifest is taken for the
+// Known keeps what manifests said, in a folder of this host that may be removed at any time. A manifest is taken for the
 // one that was read while the listing of its folder shows it, and the signature without which it would not have been read, by
-// the same marks. Whatever the memory cannot use is read again.
+// the same marks. What is not known, or cannot be used, is read again.
 //
 // There is a file for each host in each store, and for whose signatures count: a line that says so, a line for each backup in
 // JSON, and a line with the SHA-256 of all before. It appears whole or not at all. If two processes write it, the later file
@@ -37,10 +37,10 @@ type Known struct {
 	log *slog.Logger
 }
 
-// NewKnown returns what is remembered in a folder, which is made when there is something to remember.
+// NewKnown returns what is known by a folder, which is made when there is something to keep.
 func NewKnown(dir string, log *slog.Logger) *Known { return &Known{dir: dir, log: log} }
 
-// Bounds of what is remembered. Who may write to a store can make up backups.
+// Bounds of what is known. Who may write to a store can make up backups.
 const (
 	maxKnown           = 100_000   // backups of one host in one store
 	maxKnownBytes      = 64 << 20  // of one file
@@ -84,10 +84,10 @@ type knownEnd struct {
 // when that changes.
 type truster interface{ Trust() string }
 
-// recalled is what is remembered of one host in one store, while it is listed. A nil one remembers nothing.
-type recalled struct {
-	known *Known
-	head  knownHead
+// knownHost is what is known of one host in one store, while it is listed. A nil one knows nothing.
+type knownHost struct {
+	of   *Known
+	head knownHead
 
 	mu      sync.Mutex
 	entries map[string]knownEntry // by folder
@@ -96,13 +96,13 @@ type recalled struct {
 	there   map[string]bool // folders that are there, of those sources
 }
 
-// recall reads what is remembered.
-func (k *Known) recall(s store.Store, host string) *recalled {
+// load reads what is known of a host in a store.
+func (k *Known) load(s store.Store, host string) *knownHost {
 	if k == nil {
 		return nil
 	}
-	r := &recalled{
-		known: k, head: knownHead{Format: knownFormat, Store: s.String(), Host: host}, entries: map[string]knownEntry{},
+	r := &knownHost{
+		of: k, head: knownHead{Format: knownFormat, Store: s.String(), Host: host}, entries: map[string]knownEntry{},
 		looked: map[string]bool{}, there: map[string]bool{},
 	}
 	if t, ok := store.As[truster](s); ok {
@@ -114,12 +114,12 @@ func (k *Known) recall(s store.Store, host string) *recalled {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		clear(r.entries)
-		k.tell("cannot use the remembered manifests, reading them again", err)
+		k.tell("cannot use what is known of manifests, reading them again", err)
 	}
 	return r
 }
 
-// tell logs that nothing is remembered; where this user may not, that is as it should be.
+// tell logs that nothing is known; where this user may not, that is as it should be.
 func (k *Known) tell(what string, err error) {
 	level := slog.LevelWarn
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
@@ -128,13 +128,13 @@ func (k *Known) tell(what string, err error) {
 	k.log.Log(context.Background(), level, what, "folder", k.dir, "err", err)
 }
 
-func (r *recalled) path() string {
+func (r *knownHost) path() string {
 	sum := sha256.Sum256([]byte(r.head.Store + "\x00" + r.head.Host + "\x00" + r.head.Trust))
-	return filepath.Join(r.known.dir, hex.EncodeToString(sum[:16])+".known")
+	return filepath.Join(r.of.dir, hex.EncodeToString(sum[:16])+".known")
 }
 
 // readFile reads the file, and shows that it is in use.
-func (r *recalled) readFile() ([]byte, error) {
+func (r *knownHost) readFile() ([]byte, error) {
 	text, modified, err := readRegular(r.path(), maxKnownBytes)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func readRegular(path string, maxBytes int64) (_ []byte, modified time.Time, err
 }
 
 // parse takes a file that is whole and about this.
-func (r *recalled) parse(text []byte) error {
+func (r *knownHost) parse(text []byte) error {
 	end := bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n') + 1
 	sum := sha256.Sum256(text[:end])
 	var last knownEnd
@@ -188,8 +188,8 @@ func (r *recalled) parse(text []byte) error {
 
 func folderBelowHost(id ID) string { return id.Ref.String() + "/" + FormatTime(id.Time) }
 
-// entry returns what is remembered of a backup whose folder shows these marks.
-func (r *recalled) entry(id ID, seen marks) (e Entry, isKnown bool) {
+// entry returns what is known of a backup whose folder shows these marks.
+func (r *knownHost) entry(id ID, seen marks) (e Entry, isKnown bool) {
 	if r == nil {
 		return e, false
 	}
@@ -201,7 +201,7 @@ func (r *recalled) entry(id ID, seen marks) (e Entry, isKnown bool) {
 	}
 	e = Entry{
 		Host: r.head.Host, ID: id, Identity: k.Identity, MachineID: k.MachineID, Run: k.Run, Status: k.Status, SizeBytes: k.SizeBytes,
-		Entries: k.Entries, remembered: true,
+		Entries: k.Entries, known: true,
 	}
 	if n, err := hex.Decode(e.files[:], []byte(k.Files)); err != nil || n != len(e.files) {
 		return e, false
@@ -225,8 +225,8 @@ func (m marks) are(known []string) bool {
 	return false
 }
 
-// learn remembers what was read by some marks, unless it could not be told from something else.
-func (r *recalled) learn(e Entry, by []string) {
+// add enters what was read by some marks, unless it could not be told from something else.
+func (r *knownHost) add(e Entry, by []string) {
 	if r == nil || len(by) == 0 || slices.Contains(by, "") {
 		return
 	}
@@ -246,15 +246,15 @@ func (r *recalled) learn(e Entry, by []string) {
 }
 
 // names are of the files by whose marks a manifest is known.
-func (r *recalled) names() []string {
+func (r *knownHost) names() []string {
 	if r == nil || r.head.Trust == "" {
 		return []string{ManifestName}
 	}
 	return []string{ManifestName, SignatureName}
 }
 
-// look notes which backups there are of a source.
-func (r *recalled) look(ref Ref, there []candidate) {
+// saw notes which backups there are of a source.
+func (r *knownHost) saw(ref Ref, there []candidate) {
 	if r == nil {
 		return
 	}
@@ -266,9 +266,9 @@ func (r *recalled) look(ref Ref, there []candidate) {
 	}
 }
 
-// keep writes the memory if it changed. It drops backups that are gone from the sources listed; with all, also sources that are
+// save writes what is known if it changed. It drops backups that are gone from the sources listed; with all, also sources that are
 // gone.
-func (r *recalled) keep(all bool) {
+func (r *knownHost) save(all bool) {
 	if r == nil {
 		return
 	}
@@ -283,11 +283,11 @@ func (r *recalled) keep(all bool) {
 		return
 	}
 	if err := r.write(); err != nil {
-		r.known.tell("cannot remember the manifests", err)
+		r.of.tell("cannot keep what is known of manifests", err)
 	}
 }
 
-func (r *recalled) write() error {
+func (r *knownHost) write() error {
 	folders := make([]string, 0, len(r.entries))
 	for folder := range r.entries {
 		folders = append(folders, folder)
@@ -320,10 +320,10 @@ func (r *recalled) write() error {
 	if err := line(knownEnd{hex.EncodeToString(sum[:])}); err != nil {
 		return err
 	}
-	if err := durable.MkdirAll(r.known.dir, 0o700); err != nil {
+	if err := durable.MkdirAll(r.of.dir, 0o700); err != nil {
 		return err
 	}
-	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.known.bound())
+	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.of.bound())
 }
 
 // bound removes the files that were not used for longest where there are too many, and what writers left that died.

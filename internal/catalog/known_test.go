@@ -55,13 +55,13 @@ func knownIn(t *testing.T, dir string) (k *Known, log *bytes.Buffer) {
 	return NewKnown(filepath.Join(dir, "manifests"), slog.New(slog.NewTextHandler(log, nil))), log
 }
 
-// listWith lists, and returns what is there but for whether it was remembered.
+// listWith lists, and returns what is there but for whether it was known.
 func listWith(t *testing.T, s store.Store, k *Known, filter Filter) *Listing {
 	t.Helper()
 	filter.Known = k
 	l := mustList(t, s, filter)
 	for i := range l.Backups {
-		l.Backups[i].remembered = false
+		l.Backups[i].known = false
 	}
 	return l
 }
@@ -90,7 +90,7 @@ func knownSite(t *testing.T) store.Store {
 	return s
 }
 
-// A manifest is read once; what is listed is the same whether it was read or remembered. What could not be used is read again.
+// A manifest is read once; what is listed is the same whether it was read or known. What could not be used is read again.
 func TestKnownManifestsAreReadOnce(t *testing.T) {
 	s := newReadCounter(knownSite(t))
 	k, log := knownIn(t, t.TempDir())
@@ -430,7 +430,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	dir := t.TempDir()
 	k, _ := knownIn(t, dir)
 	held := func() (list []string) {
-		r := k.recall(s, testHost)
+		r := k.load(s, testHost)
 		for folder := range r.entries {
 			list = append(list, path.Dir(folder)[len("nova-volumes/"):])
 		}
@@ -486,7 +486,7 @@ func TestKnownFilesAreBounded(t *testing.T) {
 }
 
 // Nothing older goes on account of a manifest that was good when it was read, and is no more.
-func TestARememberedManifestIsReadBeforeAnythingGoes(t *testing.T) {
+func TestAKnownManifestIsReadBeforeAnythingGoes(t *testing.T) {
 	s := newStore(t)
 	var made []Backup
 	for n := range 3 {

@@ -26,7 +26,7 @@ type Filter struct {
 	Damage map[string]string
 	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
 	Now time.Time
-	// Known remembers manifests between listings; nil reads each.
+	// Known is what is known of manifests by earlier listings; nil reads each.
 	Known *Known
 	// Compare has the files of good backups compared with their manifests. What lacks some is damaged.
 	Compare Compare
@@ -85,12 +85,12 @@ func List(ctx context.Context, s store.Store, host string, filter Filter) (*List
 		filter.Now = time.Now()
 	}
 	l := &lister{
-		store: s, filter: filter, known: filter.Known.recall(s, host), listing: &Listing{Host: host, Now: filter.Now}, shared: newShared(),
+		store: s, filter: filter, known: filter.Known.load(s, host), listing: &Listing{Host: host, Now: filter.Now}, shared: newShared(),
 	}
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("list the backups of %s in %s: %w", host, s, err)
 	}
-	l.known.keep(filter.Match == nil)
+	l.known.save(filter.Match == nil)
 	l.listing.sort()
 	return l.listing, nil
 }
@@ -98,7 +98,7 @@ func List(ctx context.Context, s store.Store, host string, filter Filter) (*List
 type lister struct {
 	store  store.Store
 	filter Filter
-	known  *recalled // nil where nothing is remembered
+	known  *knownHost // nil where nothing is known
 
 	mu      sync.Mutex // guards the rest
 	listing *Listing
@@ -192,7 +192,7 @@ func (l *lister) candidates(ctx context.Context, ref Ref) (list []candidate, err
 		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b candidate) int { return b.id.Time.Compare(a.id.Time) })
-	l.known.look(ref, list)
+	l.known.saw(ref, list)
 	return list, nil
 }
 
@@ -230,7 +230,7 @@ func (l *lister) readNewest(ctx context.Context, candidates []candidate) error {
 	return nil
 }
 
-// read reads one backup or takes it from memory. With files, it also compares the files of a good one.
+// read reads one backup or takes what is known of it. With files, it also compares the files of a good one.
 func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, err error) {
 	folder := c.id.Path(l.listing.Host)
 	isListed := c.files != nil
@@ -250,7 +250,7 @@ func (l *lister) read(ctx context.Context, c candidate, files bool) (e Entry, er
 		if e, marks, err = readEntry(ctx, l.store, l.listing.Host, c.id); err != nil {
 			return e, err
 		}
-		l.known.learn(e, marks)
+		l.known.add(e, marks)
 	}
 	e.Damage = l.filter.Damage[Place(l.store, folder)]
 	if files && e.IsGood() {

@@ -145,7 +145,7 @@ type Extent struct {
 	Archive    string      `json:"archive,omitempty"` // name of the file that holds it
 	Index      *Index      `json:"index,omitempty"`
 	Members    string      `json:"members,omitempty"`   // of an image: name of the file that lists its members
-	Carried    *Carried    `json:"carried,omitempty"`   // what of Archive was taken over from an earlier backup; nil when there was none
+	Carried    *Carried    `json:"carried,omitempty"`   // what of Archive was carried over from the previous backup; nil when there was none
 	BootArea   string      `json:"boot_area,omitempty"` // name of the file that holds the first sectors of the filesystem
 
 	PV *GuestPV `json:"guest_pv,omitempty"` // of StateLVM
@@ -163,7 +163,7 @@ type Extent struct {
 	DamagedCount    int64            `json:"damaged_count,omitempty"` // all of them; Damaged holds the first 1,000 at most
 }
 
-// Carried says what of an archive was taken over, compressed, from the same extent of an earlier backup.
+// Carried says what of an archive was carried over from the same extent of the previous backup.
 type Carried struct {
 	From    string `json:"from"`    // ID of that backup
 	Members int64  `json:"members"` // of the archive

@@ -31,7 +31,7 @@ type Entry struct {
 	Entries    int64       // files and folders in its archives
 	Encryption *Encryption // nil for a backup that everybody can read
 	files      [16]byte    // digest of the names and sizes of its files, without the manifest
-	remembered bool        // its manifest was read some other time; see Known
+	known      bool        // its manifest was read some other time; see Known
 }
 
 // IsGood tells whether the backup lacks nothing, as far as is known.
@@ -279,7 +279,7 @@ func (x *Stock) SizeBytes() int64 {
 
 // MarkLacking marks the backups of a source as damaged that count as good and whose files the store does not hold, each of
 // its size, and returns them; from then on they are not good in the stock. It also reads the manifest of the newest good backup,
-// if that was only remembered. The store is only read: one request for each name that the source had, and one for that manifest.
+// if that was only known. The store is only read: one request for each name that the source had, and one for that manifest.
 func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identity) (lacking []Entry, err error) {
 	entries := x.History(identity)
 	listed := map[Ref]map[string][]store.Object{} // by the time in their path
@@ -318,7 +318,7 @@ func (x *Stock) MarkLacking(ctx context.Context, s store.Store, identity Identit
 // reread says what is wrong with a manifest that was read some other time: nothing older is to go on account of one that only
 // was good.
 func (e Entry) reread(ctx context.Context, s store.Store) (damage string, err error) {
-	if !e.remembered {
+	if !e.known {
 		return "", nil
 	}
 	_, _, err = readEntry(ctx, s, e.Host, e.ID)

@@ -217,14 +217,16 @@ func (a *archiver) writeLargeImage(
 		return catalog.File{}, stats, err
 	}
 	defer list.Abort()
-	earlier := a.openEarlier(ctx, x, catalog.StateImage)
-	defer func() { err = errors.Join(err, earlier.Close()) }()
-	part.members, part.carrier = list, earlier.Carrier()
+	previous := a.Previous.Open(ctx, x.Name, catalog.StateImage, a.Level)
+	defer func() { err = errors.Join(err, previous.Close()) }()
+	part.members, part.previous = list, previous
 	file, stats, err := a.writeImage(ctx, x, part)
 	if err != nil {
 		return file, stats, err
 	}
-	x.Carried = a.carried(earlier, stats.Carried, stats.Members, stats.ArchiveBytes)
+	if previous != nil {
+		x.noteCarried(a.Previous.From(), stats.Carried, stats.Members, stats.ArchiveBytes)
+	}
 	_, err = list.Commit(ctx)
 	return file, stats, err
 }
@@ -242,9 +244,9 @@ type imageRange struct {
 	name       string // of the file
 	offset     int64  // within the extent
 	sizeBytes  int64
-	filesystem bool            // it is the whole extent, with whatever filesystem lies there
-	members    io.Writer       // takes the list of its members; nil makes none
-	carrier    archive.Carrier // nil carries nothing over
+	filesystem bool              // it is the whole extent, with whatever filesystem lies there
+	members    io.Writer         // takes the list of its members; nil makes none
+	previous   *archive.Previous // nil carries nothing over
 }
 
 // writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
@@ -273,7 +275,7 @@ func (a *archiver) writeImage(
 	file, err := a.Out.Write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
 			Level: a.Level, Pool: a.Pool, OnProgress: a.OnProgress,
-			Allocated: allocated, Carrier: part.carrier, Members: part.members, Made: a.Made,
+			Allocated: allocated, Previous: part.previous, Members: part.members, Made: a.Made,
 		})
 		return err
 	})

@@ -23,8 +23,8 @@ type Files struct {
 	Pool       *archive.Pool
 	OnProgress func(archive.Progress)
 	TempDir    string
-	Made       archive.Day      // of the backup
-	Carry      *placement.Carry // nil carries nothing over
+	Made       archive.Day         // of the backup
+	Previous   *placement.Previous // nil carries nothing over
 }
 
 // LiveTree archives a tree that is in use meanwhile, of which no filesystem tells how much it holds. Folders in closed are stored empty.
@@ -74,9 +74,8 @@ func (f *Files) writeTree(
 	defer index.Abort()
 	opts.Level, opts.Pool, opts.Exclude, opts.OnProgress = f.Level, f.Pool, f.Exclude, f.OnProgress
 	opts.TempDir, opts.Made = f.TempDir, f.Made
-	earlier := f.openEarlier(ctx, x, catalog.StateFiles)
-	defer func() { err = errors.Join(err, earlier.Close()) }()
-	opts.Carrier = earlier.Carrier()
+	opts.Previous = f.Previous.Open(ctx, x.Name, catalog.StateFiles, f.Level)
+	defer func() { err = errors.Join(err, opts.Previous.Close()) }()
 	var stats archive.TreeStats
 	file, err := f.Out.Write(ctx, x.Archive, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteTree(ctx, root, w, index, opts)
@@ -95,8 +94,18 @@ func (f *Files) writeTree(
 	x.Index.BlocksOffset = stats.IndexBlocksOffset
 	x.noteTree(stats)
 	x.StoredBytes = file.SizeBytes
-	x.Carried = f.carried(earlier, stats.Carried, stats.Members, stats.ArchiveBytes)
+	if opts.Previous != nil {
+		x.noteCarried(f.Previous.From(), stats.Carried, stats.Members, stats.ArchiveBytes)
+	}
 	return nil
+}
+
+// noteCarried enters in the ledger what of an archive, of so many members and bytes, was carried over.
+func (x *Extent) noteCarried(from string, carried archive.Carried, members, sizeBytes int64) {
+	x.Carried = &catalog.Carried{
+		From: from, Members: carried.Members, Bytes: carried.Bytes,
+		NewMembers: members - carried.Members, NewBytes: sizeBytes - carried.Bytes,
+	}
 }
 
 // noteTree enters in the ledger what the archive of a tree holds.

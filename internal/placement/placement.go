@@ -5,7 +5,7 @@
 //	prepare.go   room on every destination for one backup, and at its end the policy of each
 //	output.go    every file to every destination, summed on the way
 //	seal.go      what is encrypted on its way to one of them
-//	carry.go     what unchanged members are carried over from
+//	previous.go  what unchanged members are carried over from
 //	copy.go      a backup that stands on one destination to another
 //	catchup.go   what each destination lacks of the others, after a run
 //

@@ -10,8 +10,8 @@ import (
 	"voltar/internal/store"
 )
 
-// What was remembered as signed is a stranger's as soon as its signature is gone or another, and for whom nobody is trusted.
-func TestRememberedManifestsNeedTheirSignature(t *testing.T) {
+// What is known as signed is a stranger's as soon as its signature is gone or another, and for whom nobody is trusted.
+func TestKnownManifestsNeedTheirSignature(t *testing.T) {
 	plain, signed, key := newSite(t)
 	folder := add(t, signed, "host", night)
 	known := catalog.NewKnown(t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil)))

@@ -1,0 +1,233 @@
+package placement
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/archive"
+	"voltar/internal/catalog"
+	"voltar/internal/say"
+	"voltar/internal/store"
+	"voltar/report"
+)
+
+// Previous is the backup of a source of which unchanged members are carried over into the one that is being made: the
+// newest good one that is not encrypted, on the first destination that is a folder and has one. All destinations get the same
+// bytes. A nil one is none.
+type Previous struct {
+	target    *Target
+	entry     catalog.Entry
+	today     archive.Day
+	freshDays int
+
+	mu       sync.Mutex
+	problems []report.Problem
+	rotten   bool
+
+	loaded  bool // the rest is known
+	backup  catalog.Backup
+	trusted bool // nobody but this host, or who signs for it, can have written the manifest
+	err     error
+}
+
+// Previous looks for the backup to carry over from; nil when there is none. freshDays is how old a compressed member may be.
+func (b *Backup) Previous(today archive.Day, freshDays int) *Previous {
+	if freshDays <= 0 {
+		return nil
+	}
+	for _, at := range b.places {
+		t := at.target
+		if !at.alive() || !t.isFolder() {
+			continue
+		}
+		for _, e := range t.stock.History(b.identity) {
+			if e.IsGood() && !e.IsAhead(t.run.Now()) && e.Encryption == nil {
+				return &Previous{target: t, entry: e, today: today, freshDays: freshDays}
+			}
+		}
+	}
+	return nil
+}
+
+// isFolder tells whether what lies on the destination can be read where it lies.
+func (t *Target) isFolder() bool {
+	_, isFolder := store.As[interface{ Folder() string }](t.Store)
+	return isFolder
+}
+
+// note notes that this host wrote a backup from which the next can carry over.
+func (b *branch) note(backup catalog.Backup) {
+	if !b.target.isFolder() || backup.Manifest.Encryption != nil || backup.Manifest.Status != catalog.StatusComplete {
+		return
+	}
+	run := b.target.run
+	if err := run.Written.Note(b.target.Store, backup); err != nil {
+		run.Log.Warn("the next backup proves anew all that it carries over", "run", run.ID, "destination", b.target.Name, "err", err)
+	}
+}
+
+// load reads the manifest, once for all extents.
+func (p *Previous) load(ctx context.Context) error {
+	if p.loaded {
+		return p.err
+	}
+	p.loaded = true
+	if p.backup, p.err = p.entry.Load(ctx, p.target.Store); p.err != nil {
+		return p.err
+	}
+	if signed, ok := store.As[interface{ Trust() string }](p.target.Store); ok && signed.Trust() != "" {
+		p.trusted = true
+		return nil
+	}
+	run := p.target.run
+	var err error
+	if p.trusted, err = run.Written.Wrote(p.target.Store, p.backup); err != nil {
+		run.Log.Warn("all that is carried over is proved anew", "run", run.ID, "destination", p.target.Name, "err", err)
+	}
+	return nil
+}
+
+// From names the backup.
+func (p *Previous) From() string { return p.entry.ID.String() }
+
+// Open opens what the backup has of an extent, to carry it over into an archive of a level; nil when it has nothing that can be.
+// Whatever fails is among the problems: then all is compressed anew. One extent is opened after the other. The caller closes
+// what it gets; until then it is whole, whoever removes the backup meanwhile.
+func (p *Previous) Open(ctx context.Context, extent string, state catalog.State, level archive.Level) *archive.Previous {
+	if p == nil {
+		return nil
+	}
+	opened, err := p.open(ctx, extent, state, level)
+	if err != nil {
+		if ctx.Err() == nil { // whoever ended the backup knows why
+			p.failed(err)
+		}
+		return nil
+	}
+	return opened
+}
+
+func (p *Previous) open(ctx context.Context, extent string, state catalog.State, level archive.Level) (*archive.Previous, error) {
+	if err := p.load(ctx); err != nil {
+		return nil, err
+	}
+	extents := p.backup.Manifest.Extents
+	at := slices.IndexFunc(extents, func(x catalog.Extent) bool { return x.Name == extent && x.State == state })
+	if at < 0 {
+		return nil, nil
+	}
+	x := extents[at]
+	sums := x.Members
+	if x.Index != nil {
+		sums = x.Index.Name
+	}
+	if sums == "" {
+		return nil, nil
+	}
+	file, err := p.openFile(ctx, x.Archive)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := p.read(ctx, sums, x.Archive, file, level)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return opened, nil
+}
+
+// openFile opens a file of the backup. One that is not there while the manifest still is makes it a damaged backup; without the
+// manifest, somebody is removing the whole of it.
+func (p *Previous) openFile(ctx context.Context, name string) (store.Reader, error) {
+	r, err := p.backup.OpenFile(ctx, p.target.Store, name)
+	if !errors.Is(err, store.ErrNotExist) {
+		return r, err
+	}
+	if _, statErr := p.target.Store.Stat(ctx, path.Join(p.backup.Path(), catalog.ManifestName)); statErr != nil {
+		return nil, errors.Join(err, statErr)
+	}
+	return nil, fmt.Errorf("%w: %s is missing", catalog.ErrDamaged, name)
+}
+
+// read reads the sums of an archive's members, and holds the file that has them against the manifest.
+func (p *Previous) read(
+	ctx context.Context, sums, archived string, file store.Reader, level archive.Level,
+) (_ *archive.Previous, err error) {
+	r, err := p.openFile(ctx, sums)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	whole := sha256.New()
+	text := io.TeeReader(r, whole)
+	opened, readErr := archive.ReadPrevious(ctx, text, file, file.SizeBytes(), archive.PreviousOptions{
+		Level: level, Today: p.today, FreshDays: p.freshDays, Trusted: p.trusted,
+		Failed: func(err error) { p.failed(fmt.Errorf("%s: %w", archived, err)) },
+	})
+	if _, err := io.Copy(io.Discard, text); err != nil {
+		return nil, err
+	}
+	if want, _ := p.backup.Manifest.File(sums); hex.EncodeToString(whole.Sum(nil)) != want.SHA256 {
+		return nil, fmt.Errorf("%s: %w: it does not have the sums of the manifest", sums, archive.ErrRotten)
+	}
+	if readErr != nil {
+		return nil, fmt.Errorf("%s: %w", sums, readErr)
+	}
+	return opened, nil
+}
+
+// failed notes why a member, or a whole archive, was not carried over. The first rotten member, or missing file, marks the backup
+// damaged.
+func (p *Previous) failed(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rotten := errors.Is(err, archive.ErrRotten) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, unix.EIO)
+	switch {
+	case rotten && !p.rotten:
+		p.rotten = true
+		p.markDamaged(err)
+	case !rotten && len(p.problems) == 0:
+		p.problems = append(p.problems, *report.ProblemOf(say.WithHint(
+			fmt.Errorf("not all that is unchanged could be carried over from %s on %s: %w", p.From(), p.target.Name, err),
+			"this backup is complete; it only took longer")))
+	}
+}
+
+// markDamaged makes the backup one that does not count as good, for this run and those that come.
+func (p *Previous) markDamaged(found error) {
+	t := p.target
+	t.stock.MarkDamaged(p.entry, found.Error())
+	p.problems = append(p.problems, report.Problem{
+		Message: fmt.Sprintf("%s on %s is damaged: %v. It does not count as good any more; tonight's backup has that part anew, from the source",
+			p.From(), t.Name, found),
+		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", p.From()),
+	})
+	if t.run.MarkDamaged == nil {
+		return
+	}
+	if err := t.run.MarkDamaged(catalog.Place(t.Store, p.entry.Path()), found.Error()); err != nil {
+		p.problems = append(p.problems, *report.ProblemOf(err))
+	}
+}
+
+// Problems are for the report, once the archives are written.
+func (p *Previous) Problems() []report.Problem {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.problems)
+}
+
+// DaysOf is how many whole days a span has.
+func DaysOf(span time.Duration) int { return int(span / (24 * time.Hour)) }
