@@ -14,7 +14,7 @@ import (
 
 // Encoder names what compresses members. Members of another encoder are not carried over, as it may make other bytes of the
 // same content. The number at its end goes up when member.go makes other bytes.
-const Encoder = "klauspost/compress v1.20.3, voltar 1"
+const Encoder = "klauspost/compress v1.20.3, voltar 2"
 
 // storedSumBytes is how much of the SHA-256 of a stored member an index keeps.
 const storedSumBytes = 16
@@ -52,6 +52,12 @@ type Carried struct {
 	Bytes   int64 // as they are stored
 }
 
+// CarriedWriter is implemented by outputs that need not write again what is carried over.
+type CarriedWriter interface {
+	// WriteCarried is Write for p, which the file of the previous archive holds at offset.
+	WriteCarried(p []byte, file PreviousFile, offset int64) (int, error)
+}
+
 // carry appends to dst the member that the previous archive has for the job, when it is what it was and inflates to the job's
 // content. The inflater is the worker's.
 func (p *Previous) carry(inf *inflater, dst []byte, j *job) (packed []byte, carried bool) {
@@ -64,7 +70,7 @@ func (p *Previous) carry(inf *inflater, dst []byte, j *job) (packed []byte, carr
 		p.failed(m, err)
 		return dst, false
 	}
-	j.sums.Stored, j.sums.Made = m.stored, m.made
+	j.sums.Stored, j.sums.Made, j.carriedFrom = m.stored, m.made, m.offset
 	return stored, true
 }
 

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +117,12 @@ func TestCarriedArchiveIsTheOneMadeAfresh(t *testing.T) {
 		if !bytes.Equal(again.archive, fresh.archive) || !bytes.Equal(again.index, fresh.index) {
 			t.Fatalf("seed %d: another archive or index", seed)
 		}
+		_, members := readIndex(t, fresh)
+		for _, m := range members {
+			if m.Offset%memberUnitBytes != 0 || m.LengthBytes%memberUnitBytes != 0 {
+				t.Errorf("seed %d: a member of %d bytes at %d", seed, m.LengthBytes, m.Offset)
+			}
+		}
 		if s := again.stats; s.Carried.Members > s.Members || s.Carried.Bytes > s.ArchiveBytes {
 			t.Errorf("seed %d: carried %+v of %d members, %d bytes", seed, s.Carried, s.Members, s.ArchiveBytes)
 		}
@@ -144,7 +151,7 @@ func imageWithList(t *testing.T, data []byte, opts ImageOptions) (made, ImageSta
 }
 
 func TestCarriedImageIsTheOneMadeAfresh(t *testing.T) {
-	data := append(bytes.Repeat(noise("image", 3<<18), 28), make([]byte, 9<<20)...) // members differ
+	data := append(bytes.Repeat(noise("image", 3<<18), 28), make([]byte, 19<<20)...) // members differ
 	before, _ := imageWithList(t, data, ImageOptions{Made: testDay})
 	data[5<<20]++ // in the second member
 	data[29<<20]++
@@ -153,9 +160,20 @@ func TestCarriedImageIsTheOneMadeAfresh(t *testing.T) {
 	if !bytes.Equal(again.archive, fresh.archive) || !bytes.Equal(again.index, fresh.index) {
 		t.Error("another image or list")
 	}
-	// Of eight members, two changed and one is of zeros, which are made once for all images.
-	if stats.Members != 8 || stats.Carried.Members != 5 {
+	// Of ten members, two changed and three are of zeros, which are made once for all images.
+	if stats.Members != 10 || stats.Carried.Members != 5 {
 		t.Errorf("carried %+v of %d members", stats.Carried, stats.Members)
+	}
+	// Only zeros before more zeros are not padded.
+	var got []int64
+	for at := int64(0); at < int64(len(fresh.archive)); {
+		got = append(got, at%memberUnitBytes)
+		header, err := parseMemberHeader(fresh.archive[at:])
+		must(t, err)
+		at += header.storedBytes
+	}
+	if len(got) != 10 || slices.Max(got[:9]) > 0 || got[9] == 0 || len(fresh.archive)%memberUnitBytes != 0 {
+		t.Errorf("members begin at %d behind a multiple, and the last ends at %d", got, len(fresh.archive))
 	}
 }
 
@@ -238,13 +256,31 @@ func TestEveryMemberIsProvedInTime(t *testing.T) {
 	}
 }
 
+// Every length can be padded, and the padding inflates to nothing.
+func TestPaddedMember(t *testing.T) {
+	var enc memberEncoder
+	src := noise("padded", 3000)
+	member, err := enc.encode(nil, src, LevelDefault)
+	must(t, err)
+	for offset := range int64(memberUnitBytes) {
+		padded := pad(bytes.Clone(member), offset)
+		if end := offset + int64(len(padded)); end%memberUnitBytes != 0 || len(padded)-len(member) > memberUnitBytes+20 {
+			t.Fatalf("at %d: %d bytes become %d", offset, len(member), len(padded))
+		}
+		if offset%31 == 0 && !bytes.Equal(gunzipOne(t, padded), src) {
+			t.Fatalf("at %d: it inflates to something else", offset)
+		}
+	}
+}
+
 // Members are carried until their age, and made anew over many nights and not all in one.
 func TestMembersAreMadeAnewInTime(t *testing.T) {
 	image := make([]byte, 1)
+	const size = 2000 * memberUnitBytes
 	list := newTestList(t, 2000, func(i int) Day { return testDay })
 	left := map[int]int{}
 	for _, age := range []int{-1, 0, 1, 14, 15, 20, 29, 30, 31} {
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), 2000, PreviousOptions{
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), size, PreviousOptions{
 			Today: testDay + Day(age), FreshDays: 30,
 		})
 		must(t, err)
@@ -257,21 +293,21 @@ func TestMembersAreMadeAnewInTime(t *testing.T) {
 		t.Errorf("members carried by age: %v; they are not made anew evenly", left)
 	}
 	for _, days := range []int{1, 2} {
-		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), 2000, PreviousOptions{Today: testDay + Day(days), FreshDays: days})
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(list), fileOf(image), size, PreviousOptions{Today: testDay + Day(days), FreshDays: days})
 		if err != nil || len(p.members) != 0 {
 			t.Errorf("%d are carried at the age of %d days, %v", len(p.members), days, err)
 		}
 	}
 }
 
-// newTestList is the list of so many members of one byte each.
+// newTestList is the list of so many members of one unit each.
 func newTestList(t *testing.T, count int, made func(i int) Day) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	list := newMemberList(&out, LevelDefault)
 	for i := range count {
 		must(t, list.add(summedMember{
-			Member{Offset: int64(i), LengthBytes: 1, TarOffset: int64(i), TarBytes: 1},
+			Member{Offset: int64(i) * memberUnitBytes, LengthBytes: memberUnitBytes, TarOffset: int64(i), TarBytes: 1},
 			MemberSums{Plain: sha256.Sum256(fmt.Append(nil, i)), Made: made(i)},
 		}))
 	}
@@ -327,36 +363,36 @@ func repack(t testing.TB, text string) []byte {
 func TestPreviousRefuses(t *testing.T) {
 	sums := `"sha256":"` + strings.Repeat("ab", 32) + `","stored":"` + strings.Repeat("cd", 16) + `","made":"2024-10-01"`
 	head := string(appendEncoder(appendFormat(nil), 0))
-	total := string(appendTotal(nil, indexTotal{ArchiveBytes: 100}))
+	total := string(appendTotal(nil, indexTotal{ArchiveBytes: 8192}))
 	member := func(place string) string { return `{"member":{` + place + `,` + sums + "}}\n" }
 	for name, text := range map[string]string{
-		"behind the end":    head + member(`"offset":91,"length":10`) + total,
+		"behind the end":    head + member(`"offset":4097,"length":4096`) + total,
 		"no length":         head + member(`"offset":0,"length":0`) + total,
 		"beyond memory":     head + member(`"offset":0,"length":99999999`) + total,
-		"negative":          head + member(`"offset":-1,"length":10`) + total,
-		"a short sum":       head + strings.Replace(member(`"offset":0,"length":10`), "abab", "ab", 1) + total,
-		"no hexadecimal":    head + strings.Replace(member(`"offset":0,"length":10`), "abab", "abxy", 1) + total,
-		"no day":            head + strings.Replace(member(`"offset":0,"length":10`), "2024", "now", 1) + total,
+		"negative":          head + member(`"offset":-1,"length":4096`) + total,
+		"a short sum":       head + strings.Replace(member(`"offset":0,"length":4096`), "abab", "ab", 1) + total,
+		"no hexadecimal":    head + strings.Replace(member(`"offset":0,"length":4096`), "abab", "abxy", 1) + total,
+		"no day":            head + strings.Replace(member(`"offset":0,"length":4096`), "2024", "now", 1) + total,
 		"no JSON":           head + "{\"member\"\n" + total,
-		"no end":            head + member(`"offset":0,"length":10`),
-		"another archive":   head + member(`"offset":0,"length":10`) + strings.Replace(total, "100", "101", 1),
+		"no end":            head + member(`"offset":0,"length":4096`),
+		"another archive":   head + member(`"offset":0,"length":4096`) + strings.Replace(total, "8192", "8193", 1),
 		"a line of no kind": head + strings.Repeat("x", 100<<10) + "\n" + total,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), fileOf(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
+			_, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), fileOf(nil), 8192, PreviousOptions{Today: testDay, FreshDays: 30})
 			if err == nil {
 				t.Error("it was taken")
 			}
 		})
 	}
-	long := head + `{"path":"` + strings.Repeat("x", 1<<20) + `"}` + "\n" + member(`"offset":0,"length":10`) + total
-	p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, long)), fileOf(nil), 100, PreviousOptions{Today: testDay, FreshDays: 30})
+	long := head + `{"path":"` + strings.Repeat("x", 1<<20) + `"}` + "\n" + member(`"offset":0,"length":4096`) + total
+	p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, long)), fileOf(nil), 8192, PreviousOptions{Today: testDay, FreshDays: 30})
 	if err != nil || len(p.members) != 1 {
 		t.Errorf("behind a long line: %+v, %v", p, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ReadPrevious(ctx, bytes.NewReader(repack(t, long)), fileOf(nil), 100, PreviousOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := ReadPrevious(ctx, bytes.NewReader(repack(t, long)), fileOf(nil), 8192, PreviousOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
@@ -399,7 +435,7 @@ func TestUnreadableArchiveIsGivenUp(t *testing.T) {
 // encoded is what the encoder makes of some data at each level. Encoder names it: where this changes, so must the name, for members
 // of both must not be mixed.
 var encoded = struct{ encoder, sum string }{
-	"klauspost/compress v1.20.3, voltar 1", "8b8060d65cb2ef5aeb6c92efd356330e3752d3834fcf48e04a15d85b8f898f61",
+	"klauspost/compress v1.20.3, voltar 2", "5abcc6cb308b9071b20c39f69ef94a131b8922839eabf71a3e56c5550d5e743e",
 }
 
 func TestEncoderIsNamedForWhatItMakes(t *testing.T) {
@@ -410,7 +446,7 @@ func TestEncoderIsNamedForWhatItMakes(t *testing.T) {
 		for _, src := range [][]byte{text, noise("encoded", 900<<10), append(noise("both", 300<<10), text...), nil} {
 			packed, err := enc.encode(nil, src, level)
 			must(t, err)
-			_, _ = h.Write(packed)
+			_, _ = h.Write(pad(packed, 0))
 		}
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); encoded.encoder != Encoder || encoded.sum != sum {
@@ -446,8 +482,8 @@ func TestCarriedMembersInflate(t *testing.T) {
 }
 
 func FuzzReadPrevious(f *testing.F) {
-	f.Add(`{"encoder":{"name":"`+Encoder+`","level":6}}`+"\n"+`{"member":{"offset":0,"length":30,"tar_offset":0,"tar_length":9,"sha256":"`+
-		strings.Repeat("00", 32)+`","stored":"`+strings.Repeat("00", 16)+`","made":"2024-10-04"}}`+"\n"+`{"total":{"length":100}}`+"\n", int64(100))
+	f.Add(`{"encoder":{"name":"`+Encoder+`","level":6}}`+"\n"+`{"member":{"offset":0,"length":4096,"tar_offset":0,"tar_length":9,"sha256":"`+
+		strings.Repeat("00", 32)+`","stored":"`+strings.Repeat("00", 16)+`","made":"2024-10-04"}}`+"\n"+`{"total":{"length":8192}}`+"\n", int64(8192))
 	f.Add(`{"path":"x"`, int64(0))
 	f.Fuzz(func(t *testing.T, text string, size int64) {
 		p, err := ReadPrevious(t.Context(), bytes.NewReader(repack(t, text)), fileOf(nil), size,

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -12,6 +13,9 @@ import (
 const (
 	memberHeadBytes = 10 + 2 + 4 + ExtraDataBytes
 	memberTailBytes = 8
+	// memberUnitBytes is what members of archives and images are padded to a multiple of: a block of most filesystems, which two
+	// files can share.
+	memberUnitBytes = 4 << 10
 	maxMemberBytes  = math.MaxUint32 // what the extra field can express
 
 	pieceBytes      = 128 << 10 // decided on as one: compress or store
@@ -50,17 +54,18 @@ func (e *memberEncoder) encode(dst, src []byte, level Level) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
+	dst = append(dst, emptyLast...)
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.ChecksumIEEE(src))
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(src)))
-	if len(dst)-begin > maxMemberBytes {
+	if len(dst)-begin > maxMemberBytes-2*memberUnitBytes { // which leaves room to pad it
 		return dst, fmt.Errorf("cannot write a member of %d bytes", len(dst)-begin)
 	}
-	binary.LittleEndian.PutUint32(dst[begin+memberHeadBytes-ExtraDataBytes:], uint32(len(dst)-begin))
+	setStoredBytes(dst[begin:])
 	return dst, nil
 }
 
-// deflate appends src as one deflate stream. Runs of pieces that would not shrink are stored as they are; between
-// them compression starts afresh, so that nothing refers across a run.
+// deflate appends src as a deflate stream, but for its end, up to a whole byte. Runs of pieces that would not shrink are stored
+// as they are; between them compression starts afresh, so that nothing refers across a run.
 func (e *memberEncoder) deflate(dst, src []byte, level Level) ([]byte, error) {
 	w, err := e.writer(level)
 	if err != nil {
@@ -74,20 +79,49 @@ func (e *memberEncoder) deflate(dst, src []byte, level Level) ([]byte, error) {
 			e.out.buf = dst
 			w.Reset(&e.out)
 			if _, err = w.Write(src[:n]); err == nil {
-				if n == len(src) {
-					err = w.Close()
-				} else {
-					err = w.Flush()
-				}
+				err = w.Flush()
 			}
 			dst, e.out.buf = e.out.buf, nil
-			if err != nil || n == len(src) {
+			if err != nil {
 				return dst, err
 			}
 		}
 		src = src[n:]
 	}
-	return append(dst, 1, 0, 0, 0xff, 0xff), nil // an empty stored block, the last of the stream
+	return dst, nil
+}
+
+// Blocks of deflate that inflate to nothing, and end at a whole byte (RFC 1951, section 3.2).
+const (
+	emptyStored = "\x00\x00\x00\xff\xff"     // a stored block
+	emptyFixed  = "\x02\x00\x00\x00\xff\xff" // a block with fixed codes, and a stored one
+	emptyLast   = "\x01\x00\x00\xff\xff"     // a stored block, the last of its stream
+)
+
+// pad lengthens a member that encode made, which begins at an offset of its file, so that the next one begins at a multiple of
+// memberUnitBytes. The padding is within its deflate stream: any number of bytes from 20 on is one of fives and sixes.
+func pad(member []byte, offset int64) []byte {
+	padding := memberUnitBytes - 1 - int((offset+int64(len(member))-1)%memberUnitBytes)
+	for padding < padding%len(emptyStored)*len(emptyFixed) {
+		padding += memberUnitBytes
+	}
+	end := bytes.Clone(member[len(member)-len(emptyLast)-memberTailBytes:])
+	member = member[:len(member)-len(end)]
+	fixed := padding % len(emptyStored)
+	for range fixed {
+		member = append(member, emptyFixed...)
+	}
+	for range (padding - fixed*len(emptyFixed)) / len(emptyStored) {
+		member = append(member, emptyStored...)
+	}
+	member = append(member, end...)
+	setStoredBytes(member)
+	return member
+}
+
+// setStoredBytes enters the length of a member in its header.
+func setStoredBytes(member []byte) {
+	binary.LittleEndian.PutUint32(member[memberHeadBytes-ExtraDataBytes:], uint32(len(member)))
 }
 
 func (e *memberEncoder) writer(level Level) (*flate.Writer, error) {

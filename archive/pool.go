@@ -24,7 +24,7 @@ type Pool struct {
 	zeros map[int]zeros // whole members of nothing but zeros, by how many
 }
 
-// zeros is a member of nothing but zeros.
+// zeros is a member of nothing but zeros, without padding: with it, each would be twice as long.
 type zeros struct {
 	packed []byte // nobody may write to it
 	sums   MemberSums
@@ -49,7 +49,8 @@ type job struct {
 	offset   int64 // in the stream
 	entries  []Entry
 
-	indexBytes int // what the entries take in the index
+	carriedFrom int64 // where packed is in the file of the previous archive
+	indexBytes  int   // what the entries take in the index
 }
 
 // isBare tells a job with nothing but entries that are not in the stream, for which there is no member.
@@ -103,6 +104,7 @@ func (p *Pool) member(enc *memberEncoder, inf *inflater, j *job) (err error) {
 	if j.packed, err = enc.encode(j.packed, j.plain, j.level); err != nil {
 		return err
 	}
+	j.packed = pad(j.packed, 0)
 	j.sums.Stored, j.sums.Made = storedSum(j.packed), j.made
 	return nil
 }
@@ -302,53 +304,100 @@ func (w *memberWriter) finish(ctx context.Context) error {
 // writeMembers writes members to out in order until the queue ends, and tells written of each. It returns at the first
 // error, or when ctx ends.
 func (w *memberWriter) writeMembers(ctx context.Context, out io.Writer, written func(summedMember, []Entry) error) error {
-	var offset int64
+	o := memberOutput{w: w, out: out, written: written}
+	var zero *job // of zeros: it is padded unless more zeros follow
 	for {
-		var j *job
-		select {
-		case next, more := <-w.queue:
-			if !more {
-				return nil
+		j, err := w.next(ctx)
+		if err != nil {
+			return err
+		}
+		if zero != nil {
+			if j == nil || !j.isZero {
+				zero.packed = pad(bytes.Clone(zero.packed), o.offset)
+				zero.sums.Stored = storedSum(zero.packed)
 			}
-			j = next
-		case <-ctx.Done():
-			return context.Cause(ctx)
+			if err := o.write(zero); err != nil {
+				return err
+			}
+			zero = nil
+		}
+		switch {
+		case j == nil:
+			return nil
+		case j.isZero:
+			zero = j
+		default:
+			if err := o.write(j); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// next waits for the next member that is made; nil at the end.
+func (w *memberWriter) next(ctx context.Context) (*job, error) {
+	select {
+	case j, more := <-w.queue:
+		if !more {
+			return nil, nil
 		}
 		select {
 		case <-j.done:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		if j.err != nil {
-			return fmt.Errorf("compress: %w", j.err)
+			return nil, fmt.Errorf("compress: %w", j.err)
 		}
-		if j.isBare() {
-			if err := written(summedMember{Member: Member{Offset: offset}}, j.entries); err != nil {
-				return err
-			}
-			<-w.slots
-			continue
-		}
-		if err := writeAll(out, j.packed); err != nil {
+		return j, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// memberOutput is what members are written to.
+type memberOutput struct {
+	w       *memberWriter
+	out     io.Writer
+	written func(summedMember, []Entry) error
+	offset  int64
+}
+
+// write writes one member, which it gives back.
+func (o *memberOutput) write(j *job) error {
+	m := summedMember{Member: Member{Offset: o.offset}}
+	if !j.isBare() {
+		if err := o.put(j); err != nil {
 			return fmt.Errorf("write archive: %w", err)
 		}
-		m := summedMember{
-			Member{Offset: offset, LengthBytes: int64(len(j.packed)), TarOffset: j.offset, TarBytes: int64(j.length)}, j.sums,
-		}
-		offset += m.LengthBytes
+		m.LengthBytes, m.TarOffset, m.TarBytes, m.sums = int64(len(j.packed)), j.offset, int64(j.length), j.sums
+		o.offset += m.LengthBytes
 		if j.carried {
-			w.carried.Members++
-			w.carried.Bytes += m.LengthBytes
+			o.w.carried.Members++
+			o.w.carried.Bytes += m.LengthBytes
 		}
 		if !j.isZero {
-			w.pool.freeSmall(j.packed)
+			o.w.pool.freeSmall(j.packed)
 		}
 		j.packed = nil
-		if err := written(m, j.entries); err != nil {
-			return err
-		}
-		<-w.slots
 	}
+	if err := o.written(m, j.entries); err != nil {
+		return err
+	}
+	<-o.w.slots
+	return nil
+}
+
+func (o *memberOutput) put(j *job) error {
+	sharer, ok := o.out.(CarriedWriter)
+	if !ok || !j.carried {
+		return writeAll(o.out, j.packed)
+	}
+	n, err := sharer.WriteCarried(j.packed, j.previous.src, j.carriedFrom)
+	if err == nil && n != len(j.packed) {
+		err = io.ErrShortWrite
+	}
+	return err
 }
 
 // writeAll writes all of p or fails: a writer that takes less without saying why is in error too.

@@ -162,6 +162,9 @@ func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
 		return fmt.Errorf("a member of %d bytes at %d is out of range", m.LengthBytes, m.Offset)
 	}
 	age := int(p.opts.Today - sums.Made)
+	if m.Offset%memberUnitBytes != 0 || m.LengthBytes%memberUnitBytes != 0 { // zeros, which are not compressed each night
+		return nil
+	}
 	if len(p.members) == PreviousMembers || sums.Made == 0 || age < 0 || age >= keptDays(sums.Plain, p.opts.FreshDays) {
 		return nil
 	}

@@ -32,6 +32,7 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 		out.Lines = append(out.Lines, join(". ", fmt.Sprintf("Used space: %s; %s", FormatPercent(used), out.Room),
 			Forecast(points, d.Name, loc)))
 	}
+	out.Lines = append(out.Lines, shared(run, d.Name)...)
 	out.Lines = append(out.Lines, removed(run, d.Name)...)
 	if folder := commonFolder(run, d.Name); folder != "" && strings.HasPrefix(folder, d.Where+"/") {
 		out.Lines = append(out.Lines, "Newest backups: "+folder)
@@ -50,6 +51,25 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 
 // shownNotes bounds the notes of a destination.
 const shownNotes = 20
+
+// shared tells how much of tonight's backups is new on a destination where the rest takes no room of its own.
+func shared(run Run, destination string) []string {
+	var stored, shared int64
+	for _, v := range run.Volumes {
+		for _, c := range v.Copies {
+			if c.Destination == destination && c.Error == nil && c.Path != "" {
+				stored += v.StoredBytes
+				shared += c.SharedBytes
+			}
+		}
+	}
+	if shared == 0 {
+		return nil
+	}
+	return []string{
+		fmt.Sprintf("Tonight: %s of %s new, the rest is shared with the backups before", say.Size(stored-shared), say.Size(stored)),
+	}
+}
 
 // removed sums up what retention removed on a destination, why, and how many backups there are now.
 func removed(run Run, destination string) []string {

@@ -54,6 +54,7 @@ func goodRun() Run {
 	run.Volumes[2].Carried = &Carried{
 		From: run.Volumes[2].Name + "@2026-11-19T000006Z", Bytes: 3400 * mib, Members: 1700, NewBytes: 384 * mib, NewMembers: 92,
 	}
+	run.Volumes[2].Copies[0].SharedBytes = 3300 * mib
 	return run
 }
 

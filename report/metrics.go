@@ -88,6 +88,10 @@ func (m *metrics) volume(v Volume, before time.Time) {
 			seconds(v.LastVerified), volume)
 	}
 	for _, c := range v.Copies {
+		if c.SharedBytes > 0 {
+			m.gauge("voltar_volume_shared_bytes", "Data of the volume's last backup that share their place with the previous one.",
+				float64(c.SharedBytes), volume, label{"destination", c.Destination})
+		}
 		m.gauge("voltar_volume_kept_backups", "Backups of the volume that the destination holds.",
 			float64(c.Kept), volume, label{"destination", c.Destination})
 	}

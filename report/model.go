@@ -157,6 +157,7 @@ type Copy struct {
 	Destination string    `json:"destination"`
 	Path        string    `json:"path,omitempty"` // of tonight's backup
 	Error       *Problem  `json:"error,omitempty"`
+	SharedBytes int64     `json:"shared,omitempty"` // of tonight's backup, what shares its place with the previous one
 	Removed     []Removed `json:"removed,omitempty"`
 	Kept        int       `json:"kept"`
 }

@@ -148,3 +148,54 @@ func TestLabCarryOfAnImage(t *testing.T) {
 		t.Errorf("verify ends with %d: %s %s", code, out, errs)
 	}
 }
+
+// On XFS and btrfs, what is carried over shares its blocks with the previous backup. Each backup is whole without the other.
+func TestLabCarrySharesBlocks(t *testing.T) {
+	for _, filesystem := range []string{"xfs", "btrfs"} {
+		t.Run(filesystem, func(t *testing.T) {
+			device := lab.Disk(t, 400*mib)
+			lab.Do(t, "mkfs."+filesystem, "-q", device)
+			tree := t.TempDir()
+			still := make([]byte, 40*mib)
+			_, _ = rand.NewChaCha8([32]byte{}).Read(still)
+			writeFile(t, filepath.Join(tree, "still"), still)
+			writeFile(t, filepath.Join(tree, "file"), racingContent('a'))
+			s := newSite(t, "\n[[directory]]\nname = \"d\"\npath = \""+tree+"\"\n")
+			if err := os.Mkdir(s.backups, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			lab.Do(t, "mount", device, s.backups)
+			t.Cleanup(func() { lab.Do(t, "umount", s.backups) })
+			usedBytes := func() int64 {
+				t.Helper()
+				unix.Sync()
+				var use unix.Statfs_t
+				if err := unix.Statfs(s.backups, &use); err != nil {
+					t.Fatal(err)
+				}
+				return int64(use.Blocks-use.Bfree) * use.Bsize
+			}
+			s.run(t, exitDone)
+			first := usedBytes()
+			writeFile(t, filepath.Join(tree, "file"), racingContent('b'))
+			result := s.run(t, exitDone)
+			if c := result.Volumes[0].Copies[0]; c.SharedBytes < 36*mib {
+				t.Errorf("%d bytes are shared", c.SharedBytes)
+			}
+			if more := usedBytes() - first; more > 12*mib {
+				t.Errorf("the second night takes %d bytes", more)
+			}
+			folders := s.backupsOf(t, "@directory/d")
+			checkSums(t, folders...)
+			if err := os.RemoveAll(folders[0]); err != nil {
+				t.Fatal(err)
+			}
+			lab.Do(t, "umount", s.backups)
+			lab.Do(t, "mount", device, s.backups)
+			if got := shell(t, `tar -xzOf "$1"/*.tar.gz still | sha256sum; sha256sum < "$2"`, folders[1], filepath.Join(tree, "still")); strings.Count(got, "\n") != 2 || got[:64] != got[68:132] {
+				t.Errorf("without the first backup, the second holds something else: %s", got)
+			}
+			checkSums(t, folders[1])
+		})
+	}
+}

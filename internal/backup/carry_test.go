@@ -336,7 +336,7 @@ func TestWhatADestinationForgesIsFoundOut(t *testing.T) {
 				}
 			}
 			if c.believe {
-				if err := s.opts.Written.Note(s.on("disk").Store, forged); err != nil {
+				if err := s.opts.Written.Note(s.on("disk").Store, forged, false); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -352,5 +352,72 @@ func TestWhatADestinationForgesIsFoundOut(t *testing.T) {
 				t.Errorf("tonight's archive is the one made afresh: %t, %v", bytes.Equal(tonight, afresh), err)
 			}
 		})
+	}
+}
+
+// sharingStore is a disk on a filesystem whose files can share their blocks, for as long as it does.
+type sharingStore struct {
+	store.Store
+	does bool
+}
+
+func (s *sharingStore) Unwrap() store.Store { return s.Store }
+
+func (s *sharingStore) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	w, err := s.Store.Create(ctx, key, opts)
+	return &sharingWriter{w, s.does}, err
+}
+
+type sharingWriter struct {
+	store.Writer
+	does bool
+}
+
+func (w *sharingWriter) Share(data []byte, with store.Reader, offset int64) (bool, error) {
+	held := make([]byte, len(data))
+	if _, err := with.ReadAt(held, offset); err != nil || !bytes.Equal(held, data) {
+		return false, errors.New("the other object does not hold that")
+	}
+	_, err := w.Write(data)
+	return w.does, err
+}
+
+// What is carried over shares its place on the destination that it comes from, and there alone. That this ends is told, once.
+func TestWhatIsCarriedOverIsShared(t *testing.T) {
+	s := newCarrySite(t, "disk", "second")
+	s.opts.Written = catalog.NewWritten(filepath.Join(t.TempDir(), "written"))
+	var disks []*sharingStore
+	for _, on := range []string{"disk", "second"} {
+		disks = append(disks, &sharingStore{s.on(on).Store, true})
+		s.on(on).Store = disks[len(disks)-1]
+	}
+	for n, c := range []struct {
+		does, isNew bool // the disk shares; everything is made anew
+		warns       bool
+	}{{does: true}, {does: true}, {does: true, isNew: true}, {does: false, warns: true}, {does: false}, {does: true}} {
+		for _, d := range disks {
+			d.does = c.does
+		}
+		s.opts.Fresh = 30 * 24 * time.Hour
+		if c.isNew {
+			s.opts.Fresh = 0
+		}
+		v := s.night(t, n)
+		var want int64
+		if c.does && v.Carried != nil {
+			want = v.Carried.Bytes
+		}
+		if got := v.Copies; got[0].SharedBytes != want || got[1].SharedBytes != 0 || (n == 1 && want == 0) {
+			t.Errorf("night %d: %+v share their place, of %+v", n, got, v.Carried)
+		}
+		if told := len(v.Warnings) == 1 && strings.Contains(v.Warnings[0].Message, "on disk, what did not change is written again"); told != c.warns {
+			t.Errorf("night %d: %+v", n, v.Warnings)
+		}
+	}
+	if err := os.Truncate(s.archiveOf(t, "disk", 5), 0); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.night(t, 6); len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Hint, "verify --full --all") {
+		t.Errorf("damage in what is shared: %+v", v.Warnings)
 	}
 }

@@ -15,6 +15,7 @@ func (a *archived) publish(ctx context.Context) error {
 		return err
 	}
 	a.line.Backup, a.line.StoredBytes = published.Backup, published.StoredBytes
+	a.warnAll(published.Warnings)
 	return nil
 }
 

@@ -38,6 +38,7 @@ type writtenFile struct {
 	Store    string `json:"store"`
 	Folder   string `json:"folder"`
 	Manifest string `json:"manifest"` // SHA-256, in hexadecimal
+	Shares   bool   `json:"shares"`   // it shares blocks with the backup before it
 }
 
 func (w *Written) path(s store.Store, b Backup) string {
@@ -45,17 +46,17 @@ func (w *Written) path(s store.Store, b Backup) string {
 	return filepath.Join(w.dir, hex.EncodeToString(sum[:16])+".json")
 }
 
-func fileOf(s store.Store, b Backup) writtenFile {
-	return writtenFile{writtenFormat, s.String(), b.Path(), hex.EncodeToString(b.ManifestSum[:])}
+func fileOf(s store.Store, b Backup, shares bool) writtenFile {
+	return writtenFile{writtenFormat, s.String(), b.Path(), hex.EncodeToString(b.ManifestSum[:]), shares}
 }
 
-// Note keeps the sum of a backup that this host has just written, in place of the one before it. Whoever calls it keeps others
-// from the source meanwhile.
-func (w *Written) Note(s store.Store, b Backup) error {
+// Note keeps the sum of a backup that this host has just written, and whether it shares blocks with the backup before it, in place
+// of what was noted of that one. Whoever calls it keeps others from the source meanwhile.
+func (w *Written) Note(s store.Store, b Backup, shares bool) error {
 	if w == nil {
 		return nil
 	}
-	text, err := json.Marshal(fileOf(s, b))
+	text, err := json.Marshal(fileOf(s, b, shares))
 	if err == nil && len(text) > maxWrittenBytes {
 		err = fmt.Errorf("it takes %d bytes", len(text))
 	}
@@ -80,18 +81,33 @@ func (w *Written) Wrote(s store.Store, b Backup) (bool, error) {
 	if w == nil {
 		return false, nil
 	}
-	text, _, err := readRegular(w.path(s, b), maxWrittenBytes)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	var file writtenFile
-	if err == nil {
-		err = json.Unmarshal(text, &file)
-	}
+	file, err := w.read(s, b)
 	if err != nil {
 		return false, fmt.Errorf("read in %s whether %s was written here: %w", w.dir, b.ID, err)
 	}
-	return file == fileOf(s, b), nil
+	return file == fileOf(s, b, file.Shares), nil
+}
+
+// Shared tells whether the last backup of a source that this host wrote to a store shares blocks with the one before it, as far as is
+// known.
+func (w *Written) Shared(s store.Store, b Backup) bool {
+	if w == nil {
+		return false
+	}
+	file, err := w.read(s, b)
+	return err == nil && file.Shares
+}
+
+// read reads the note of a source; an empty one where there is none.
+func (w *Written) read(s store.Store, b Backup) (file writtenFile, err error) {
+	text, _, err := readRegular(w.path(s, b), maxWrittenBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return file, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &file)
+	}
+	return file, err
 }
 
 // bound removes the oldest files when there are too many: a tenth more than it must, so that it seldom has to look.

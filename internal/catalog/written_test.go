@@ -22,11 +22,14 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 	if wrote(first) {
 		t.Error("it is known before it was noted")
 	}
-	check(t, w.Note(s, first))
+	check(t, w.Note(s, first, true))
 	again, err := EntryOf(first).Load(t.Context(), s)
 	check(t, err)
 	if !wrote(first) || !wrote(again) {
 		t.Error("it is not known again")
+	}
+	if !w.Shared(s, first) || w.Shared(newStore(t), first) {
+		t.Error("whether it shared blocks is not known")
 	}
 	other, forged := first, first
 	other.ID.Time = night.Add(time.Hour)
@@ -38,9 +41,12 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 		t.Errorf("on another store: %t, %v", is, err)
 	}
 	second := add(t, s, volume("v"), night.Add(time.Hour))
-	check(t, w.Note(s, second))
+	check(t, w.Note(s, second, false))
 	if wrote(first) || !wrote(second) {
 		t.Error("the last one is not the one that is known")
+	}
+	if w.Shared(s, first) || (*Written)(nil).Shared(s, first) {
+		t.Error("the last one did not share")
 	}
 	for _, text := range []string{"", "{", fmt.Sprintf("%8000d", 1)} {
 		check(t, os.WriteFile(w.path(s, second), []byte(text), 0o600))
@@ -55,7 +61,7 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 	if is, err := (*Written)(nil).Wrote(s, second); is || err != nil {
 		t.Errorf("%t, %v", is, err)
 	}
-	check(t, (*Written)(nil).Note(s, second))
+	check(t, (*Written)(nil).Note(s, second, true))
 }
 
 // The folder does not grow for ever: the oldest notes go.
@@ -71,7 +77,7 @@ func TestNotesOfWhatWasWrittenAreBounded(t *testing.T) {
 		}
 	}
 	b := add(t, s, volume("v"), night)
-	check(t, w.Note(s, b))
+	check(t, w.Note(s, b, false))
 	entries, err := os.ReadDir(w.dir)
 	check(t, err)
 	if len(entries) != maxWritten*9/10 || entries[0].Name() != "01001.json" {

@@ -29,7 +29,11 @@ type branch struct {
 	draft   *catalog.Draft
 	settled owned.Undo // ends the folder's place in the journal
 	files   []catalog.File
+	carried carriedBytes // of the files
 }
+
+// carriedBytes counts what of a backup lies in the previous one on the same destination, and what of that shares its place.
+type carriedBytes struct{ all, shared int64 }
 
 // beginAt journals the folder of the backup on a destination and begins it. The tags name the run that made it.
 func (o *Output) beginAt(ctx context.Context, at *place, madeBy string) error {
@@ -125,7 +129,7 @@ func (o *Output) Create(ctx context.Context, name string, maxBytes int64) (*File
 func (o *Output) createOn(ctx context.Context, b *branch, name string, maxBytes int64) (sink, error) {
 	if o.plaintext || !b.encrypts() {
 		w, err := b.draft.Create(ctx, name, store.PutOptions{MaxBytes: maxBytes})
-		return sink{b, w, nil}, err
+		return sink{branch: b, writer: w}, err
 	}
 	if maxBytes > 0 {
 		maxBytes = b.target.Recipients.StoredBytes(maxBytes)
@@ -138,7 +142,7 @@ func (o *Output) createOn(ctx context.Context, b *branch, name string, maxBytes 
 	if err != nil {
 		return sink{}, errors.Join(err, w.Abort())
 	}
-	return sink{b, w, sealed}, nil
+	return sink{branch: b, writer: w, sealed: sealed}, nil
 }
 
 // File is one file on its way.
@@ -155,6 +159,8 @@ type sink struct {
 	branch *branch
 	writer store.Writer
 	sealed *sealed // what encrypts it; nil where nothing does
+
+	carried carriedBytes
 }
 
 func (s sink) Write(p []byte) (int, error) {
@@ -162,6 +168,23 @@ func (s sink) Write(p []byte) (int, error) {
 		return s.sealed.Write(p)
 	}
 	return s.writer.Write(p)
+}
+
+// share is Write for data that the previous backup holds in a file at an offset. It shares its place where that backup is on the
+// branch's own destination: two destinations on one disk are to be two copies.
+func (s *sink) share(p []byte, file archive.PreviousFile, offset int64) error {
+	previous, isStored := file.(*previousFile)
+	sharer, canShare := s.writer.(store.Sharer)
+	if !isStored || !canShare || s.sealed != nil || previous.target != s.branch.target {
+		_, err := s.Write(p)
+		return err
+	}
+	isShared, err := sharer.Share(p, previous.Reader, offset)
+	s.carried.all += int64(len(p))
+	if isShared {
+		s.carried.shared += int64(len(p))
+	}
+	return err
 }
 
 // commit makes the file stand on the branch, when the store holds just what was sent. plain describes what was produced.
@@ -186,15 +209,29 @@ func (s sink) commit(ctx context.Context, plain catalog.File) (file catalog.File
 }
 
 func (f *File) Write(p []byte) (int, error) {
+	return f.write(p, func(s *sink) error {
+		_, err := s.Write(p)
+		return err
+	})
+}
+
+// WriteCarried is Write for what is carried over; see archive.CarriedWriter.
+func (f *File) WriteCarried(p []byte, file archive.PreviousFile, offset int64) (int, error) {
+	return f.write(p, func(s *sink) error { return s.share(p, file, offset) })
+}
+
+// write has each live branch take p.
+func (f *File) write(p []byte, take func(*sink) error) (int, error) {
 	f.bytes += int64(len(p))
 	if f.sums != nil {
 		_, _ = f.sums.Write(p) // never fails
 	}
-	for _, s := range f.sinks {
+	for i := range f.sinks {
+		s := &f.sinks[i]
 		if !s.branch.alive() {
 			continue
 		}
-		if _, err := s.Write(p); err != nil {
+		if err := take(s); err != nil {
 			s.branch.drop(fmt.Errorf("write %s: %w", f.name, err))
 		}
 	}
@@ -221,6 +258,8 @@ func (f *File) Commit(ctx context.Context) (catalog.File, error) {
 			continue
 		}
 		s.branch.files = append(s.branch.files, stored)
+		s.branch.carried.all += s.carried.all
+		s.branch.carried.shared += s.carried.shared
 	}
 	return file, f.output.Failure()
 }

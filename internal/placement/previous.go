@@ -65,15 +65,32 @@ func (t *Target) isFolder() bool {
 	return isFolder
 }
 
-// note notes that this host wrote a backup from which the next can carry over.
-func (b *branch) note(backup catalog.Backup) {
+// note notes that this host wrote a backup from which the next can carry over. It warns when nothing of it shares its place with the
+// previous one, as it did before.
+func (b *branch) note(backup catalog.Backup) (warnings []report.Problem) {
 	if !b.target.isFolder() || backup.Manifest.Encryption != nil || backup.Manifest.Status != catalog.StatusComplete {
-		return
+		return nil
 	}
-	run := b.target.run
-	if err := run.Written.Note(b.target.Store, backup); err != nil {
+	run, s := b.target.run, b.target.Store
+	did := run.Written.Shared(s, backup)
+	does := b.carried.shared > 0 || b.carried.all == 0 && did
+	if did && !does {
+		warnings = append(warnings, report.Problem{
+			Message: fmt.Sprintf("on %s, what did not change is written again and takes its room anew: "+
+				"it was shared with the previous backup before", b.target.Name),
+			Hint: "is it still the filesystem that it was? XFS and btrfs share, others do not. This is told once",
+		})
+	}
+	if err := run.Written.Note(s, backup, does); err != nil {
 		run.Log.Warn("the next backup proves anew all that it carries over", "run", run.ID, "destination", b.target.Name, "err", err)
 	}
+	return warnings
+}
+
+// previousFile is a file of a previous backup on its destination.
+type previousFile struct {
+	store.Reader
+	target *Target
 }
 
 // load reads the manifest, once for all extents.
@@ -169,7 +186,7 @@ func (p *Previous) read(
 	defer func() { err = errors.Join(err, r.Close()) }()
 	whole := sha256.New()
 	text := io.TeeReader(r, whole)
-	opened, readErr := archive.ReadPrevious(ctx, text, file, file.SizeBytes(), archive.PreviousOptions{
+	opened, readErr := archive.ReadPrevious(ctx, text, &previousFile{file, p.target}, file.SizeBytes(), archive.PreviousOptions{
 		Level: level, Today: p.today, FreshDays: p.freshDays, Trusted: p.trusted,
 		Failed: func(err error) { p.failed(fmt.Errorf("%s: %w", archived, err)) },
 	})
@@ -209,7 +226,7 @@ func (p *Previous) markDamaged(found error) {
 	p.problems = append(p.problems, report.Problem{
 		Message: fmt.Sprintf("%s on %s is damaged: %v. It does not count as good any more; tonight's backup has that part anew, from the source",
 			p.From(), t.Name, found),
-		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", p.From()),
+		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", p.From()) + p.hintShared(),
 	})
 	if t.run.MarkDamaged == nil {
 		return
@@ -217,6 +234,14 @@ func (p *Previous) markDamaged(found error) {
 	if err := t.run.MarkDamaged(catalog.Place(t.Store, p.entry.Path()), found.Error()); err != nil {
 		p.problems = append(p.problems, *report.ProblemOf(err))
 	}
+}
+
+// hintShared says what else lies where the backup does; "" for nothing.
+func (p *Previous) hintShared() string {
+	if !p.loaded || p.err != nil || !p.target.run.Written.Shared(p.target.Store, p.backup) {
+		return ""
+	}
+	return ". Backups before it share their blocks with it: `voltar verify --full --all` finds those that are damaged, too"
 }
 
 // Problems are for the report, once the archives are written.

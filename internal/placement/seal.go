@@ -13,6 +13,7 @@ import (
 	"voltar/internal/recipe"
 	"voltar/internal/sign"
 	"voltar/internal/store"
+	"voltar/report"
 )
 
 // encrypts says whether what goes to the branch is encrypted.
@@ -68,6 +69,7 @@ func seal(m *catalog.Manifest, recipients *agefile.Recipients) (public *catalog.
 type Published struct {
 	Backup      string // its ID
 	StoredBytes int64  // on the destination where it takes most
+	Warnings    []report.Problem
 }
 
 // Publish writes checksums, recipe and at last the manifest to each destination. From then on there is a backup. The manifest
@@ -82,7 +84,8 @@ func (o *Output) Publish(ctx context.Context, m catalog.Manifest) (Published, er
 			b.drop(err)
 			continue
 		}
-		b.copy.Path = catalog.Place(b.target.Store, backup.Path())
+		b.copy.Path, b.copy.SharedBytes = catalog.Place(b.target.Store, backup.Path()), b.carried.shared
+		p.Warnings = append(p.Warnings, b.note(backup)...)
 		p.StoredBytes = max(p.StoredBytes, backup.SizeBytes)
 	}
 	return p, o.Failure()
@@ -114,7 +117,6 @@ func (b *branch) publish(ctx context.Context, m catalog.Manifest) (catalog.Backu
 	}
 	b.stands = true
 	b.target.stock.Add(backup)
-	b.note(backup)
 	return backup, nil
 }
 

@@ -185,6 +185,13 @@ type TagWriter interface {
 	SetTag(name, value string)
 }
 
+// Sharer is implemented by writers of stores in which objects can lie in the same place where they are the same.
+type Sharer interface {
+	// Share is Write for data that an object of the same store holds at an offset, by a reader of it. Where both can share that
+	// place, isShared is true and the data takes no room of its own; everywhere else it is written.
+	Share(data []byte, with Reader, offset int64) (isShared bool, err error)
+}
+
 // Noter is implemented by stores with properties that a report should mention.
 type Noter interface {
 	// Notes returns what is known of them without asking.

@@ -168,7 +168,7 @@ func TestAnIndexOfAnotherArchiveIsFound(t *testing.T) {
 	other, from := made(t, browsetest.Spec{Fill: func(dir string) {
 		for _, name := range []string{"a", "b", "x"} {
 			// Noise, so that the archive is longer, whatever the times in it compress to.
-			if err := os.WriteFile(filepath.Join(dir, name), browsetest.Noise(name, 1000), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, name), browsetest.Noise(name, 5000), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

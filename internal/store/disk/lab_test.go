@@ -202,6 +202,43 @@ func TestLabNamesThatFallTogether(t *testing.T) {
 	}
 }
 
+// shareAll makes an object that shares all of another, as far as the filesystem can, and removes it again.
+func shareAll(t *testing.T, s *Store, key, data string, can bool) {
+	t.Helper()
+	r, err := s.Open(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	before, err := s.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create(t.Context(), key+"2", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := len(data) / 2
+	for _, at := range []int{0, half} {
+		if shared, err := w.(store.Sharer).Share([]byte(data[at:at+half]), r, int64(at)); err != nil || shared != can {
+			t.Errorf("shared: %t, %v", shared, err)
+		}
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := s.Usage(t.Context())
+	if took := before.FreeBytes - after.FreeBytes; err != nil || can && took > int64(half) {
+		t.Errorf("what is shared takes %d bytes, %v", took, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(s.String(), key+"2")); err != nil || string(got) != data {
+		t.Errorf("%d bytes of %d came back, %v", len(got), len(data), err)
+	}
+	if err := s.Delete(t.Context(), key+"2"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Backup disks have file systems without permissions, or with other ideas of allocation, too.
 func TestLabFileSystems(t *testing.T) {
 	for name, mkfs := range map[string][]string{
@@ -227,6 +264,7 @@ func TestLabFileSystems(t *testing.T) {
 			if err != nil || string(got) != data {
 				t.Errorf("%d bytes of %d came back, %v", len(got), len(data), err)
 			}
+			shareAll(t, s, key, data, name == "xfs" || name == "btrfs")
 			if err := s.Delete(context.Background(), key); err != nil {
 				t.Error(err)
 			}

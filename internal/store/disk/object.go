@@ -29,6 +29,22 @@ func (w *writer) Write(data []byte) (int, error) {
 	return n, nil
 }
 
+// Share has the data share its place with another file of the filesystem; see store.Sharer.
+func (w *writer) Share(data []byte, with store.Reader, offset int64) (isShared bool, err error) {
+	r, ok := with.(*reader)
+	if !ok {
+		_, err = w.Write(data)
+		return false, err
+	}
+	if w.ctx.Err() != nil {
+		return false, w.store.wrap("write", w.key, context.Cause(w.ctx))
+	}
+	if isShared, err = w.file.Share(data, r.file, offset); err != nil {
+		return false, w.store.wrap("write", w.key, err)
+	}
+	return isShared, nil
+}
+
 func (w *writer) Commit(ctx context.Context) (store.Object, error) {
 	for _, c := range []context.Context{w.ctx, ctx} {
 		if c.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"voltar/internal/say"
@@ -45,13 +46,40 @@ func (p *pace) keep(s *Store, began time.Time, n int) error {
 }
 
 func (w *writer) Write(p []byte) (int, error) {
+	return w.write(p, func(buffer []byte) (int, error) { return w.inner.Write(buffer) })
+}
+
+// Share has the inner writer share the data, where it can and the reader is of the same store; see store.Sharer.
+func (w *writer) Share(p []byte, with store.Reader, offset int64) (isShared bool, err error) {
+	sharer, ok := w.inner.(store.Sharer)
+	r, isPatient := with.(*reader)
+	if !ok || !isPatient || r.store != w.store {
+		_, err = w.Write(p)
+		return false, err
+	}
+	var shared atomic.Bool
+	_, err = w.write(p, func(buffer []byte) (int, error) {
+		r.reading.RLock()
+		defer r.reading.RUnlock()
+		isShared, err := sharer.Share(buffer, r.inner, offset)
+		shared.Store(isShared)
+		if err != nil {
+			return 0, err
+		}
+		return len(buffer), nil
+	})
+	return err == nil && shared.Load(), err
+}
+
+// write makes a call of the inner writer that takes a copy of p.
+func (w *writer) write(p []byte, take func(buffer []byte) (int, error)) (int, error) {
 	buffer := append(w.buffer[:0], p...)
 	w.buffer = nil
 	began := time.Now()
 	n, err := within(w.ctx, w.cancel, w.store, w.store.patience, w.store.moved, func() (int, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.inner.Write(buffer)
+		return take(buffer)
 	}, nil)
 	if err == nil {
 		w.buffer = buffer

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Delete", testDelete},
 		{"RangedReads", testRangedReads},
 		{"Large", testLarge},
+		{"Shared", testShared},
 		{"ConcurrentKeys", testConcurrentKeys},
 		{"ConcurrentWritersOfOneKey", testConcurrentWritersOfOneKey},
 		{"FolderComesAndGoes", testFolderComesAndGoes},
@@ -609,6 +610,63 @@ func testLarge(t *testing.T, s store.Store) {
 			t.Errorf("%d bytes came back and are not those written", len(got))
 		}
 	}
+}
+
+// What is shared with another object is there as if it had been written, on whatever filesystem, and stays when that object goes.
+func testShared(t *testing.T, s store.Store) {
+	const block = 64 << 10
+	data := noise(5, 4*block)
+	put(t, s, "one", data)
+	r, err := s.Open(context.Background(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create(context.Background(), "two", store.PutOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sharer, ok := w.(store.Sharer)
+	if !ok { // as objects of this store never do
+		sharer = alone{w}
+	}
+	var want []byte
+	for _, piece := range []struct {
+		from, to int64
+		share    bool
+	}{{0, block, false}, {2 * block, 4 * block, true}, {0, block, true}, {0, 100, false}, {block, 2 * block, true}} {
+		part := data[piece.from:piece.to]
+		if piece.share {
+			_, err = sharer.Share(part, r, piece.from)
+		} else {
+			_, err = w.Write(part)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, part...)
+	}
+	object, err := w.Commit(context.Background())
+	if err != nil || object.SizeBytes != int64(len(want)) {
+		t.Fatalf("Commit = %+v, %v", object, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	remove(t, s, "one")
+	if got := get(t, s, "two"); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes came back and are not those written", len(got))
+	}
+	if _, err := sharer.Share(data, r, 0); err == nil {
+		t.Error("an object took more after its Commit")
+	}
+}
+
+// alone shares nothing.
+type alone struct{ store.Writer }
+
+func (a alone) Share(data []byte, _ store.Reader, _ int64) (bool, error) {
+	_, err := a.Write(data)
+	return false, err
 }
 
 func testConcurrentKeys(t *testing.T, s store.Store) {
