@@ -125,7 +125,7 @@ func waitWithin(cmd *exec.Cmd, limit time.Duration) error {
 		return err
 	case <-time.After(limit):
 	}
-	if err := cmd.Process.Kill(); err != nil {
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {

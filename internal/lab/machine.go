@@ -215,18 +215,23 @@ func (m Machine) prepare(dir, modules string) error {
 // kernel is a User-mode Linux of the host, and the folder with its modules.
 type kernel struct{ path, modules string }
 
+// cachedKernel returns the kernel of a folder that kernel.sh filled.
+func cachedKernel(folder string) (k kernel, found bool) {
+	k = kernel{filepath.Join(folder, "linux.uml"), filepath.Join(folder, "modules")}
+	info, err := os.Stat(k.path)
+	return k, err == nil && info.Mode().IsRegular()
+}
+
 // findKernel returns the kernel that kernel.sh put into the cache of the module where the process works, or else the host's.
 func findKernel(runner *hostcmd.Runner) (kernel, error) {
 	here, err := os.Getwd()
 	if err != nil {
 		return kernel{}, err
 	}
-	cache := filepath.Join(sourceRoot(here), kernelFolder)
-	path := filepath.Join(cache, "linux.uml")
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		return kernel{path, filepath.Join(cache, "modules")}, nil
+	if cached, found := cachedKernel(filepath.Join(sourceRoot(here), kernelFolder)); found {
+		return cached, nil
 	}
-	path, err = runner.LookPath("linux.uml")
+	path, err := runner.LookPath("linux.uml")
 	if err != nil {
 		return kernel{}, say.WithHint(fmt.Errorf("cannot start a lab machine: %w", err), "apt-get install user-mode-linux")
 	}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"voltar/internal/hostcmd"
 )
 
 // Tests named TestBoot… start machines from the host, which takes seconds and no device-mapper of the host.
@@ -89,15 +88,17 @@ echo lost >/mnt/unsynced; echo ready; sleep 600
 	}
 }
 
-// Where no newer kernel is to be had, machines boot the host's own.
-func TestKernelOfTheHost(t *testing.T) {
+// Where no newer kernel is to be had, kernel.sh leaves no folder, and machines boot the host's own.
+func TestCachedKernel(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "go.mod"), nil, 0o600); err != nil {
+	if k, found := cachedKernel(filepath.Join(dir, "uml")); found {
+		t.Errorf("%s is booted, which is not there", k.path)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "linux.uml"), nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Chdir(dir)
-	if found, err := findKernel(hostcmd.New(hostcmd.Options{})); err == nil && strings.HasPrefix(found.path, dir) {
-		t.Errorf("%s is booted, which is not there", found.path)
+	if k, found := cachedKernel(dir); !found || k != (kernel{dir + "/linux.uml", dir + "/modules"}) {
+		t.Errorf("%+v, %t", k, found)
 	}
 }
 
