@@ -481,6 +481,67 @@ func TestCarriedMembersInflate(t *testing.T) {
 	}
 }
 
+// shared collects what is written, and of that what is carried over.
+type shared struct {
+	bytes.Buffer
+	carried int
+}
+
+func (s *shared) WriteCarried(p []byte, file PreviousFile, offset int64) (int, error) {
+	held := make([]byte, len(p))
+	if _, err := file.ReadAt(held, offset); err != nil || !bytes.Equal(held, p) {
+		return 0, errors.New("the other archive does not hold that")
+	}
+	s.carried += len(p)
+	return s.Write(p)
+}
+
+// Whatever another archive is, or says of itself, what is passed on is what was written.
+func TestCommonWriterPassesOnWhatIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		writeFile(t, filepath.Join(dir, name), bytes.Repeat(noise(name, 64<<10), 80), 0o600)
+	}
+	before := writeTreeOf(t, dir, TreeOptions{Made: testDay})
+	writeFile(t, filepath.Join(dir, "b"), noise("another b", 5<<20), 0o600)
+	now := writeTreeOf(t, dir, TreeOptions{Made: testDay})
+	rotten := bytes.Clone(before.archive)
+	for i := range rotten {
+		rotten[i] ^= 1
+	}
+	open := func(m made, file []byte) *Previous {
+		t.Helper()
+		p, err := ReadPrevious(t.Context(), bytes.NewReader(m.index), fileOf(file), int64(len(file)), PreviousOptions{All: true})
+		must(t, err)
+		return p
+	}
+	for name, c := range map[string]struct {
+		own         *Previous
+		other       []byte
+		least, most int // that is carried over
+	}{
+		"common":      {open(now, now.archive), before.archive, 1 << 20, len(now.archive) - 1<<20},
+		"wrong index": {open(before, before.archive), before.archive, 0, len(now.archive)}, // an index that lies
+		"rotten":      {open(now, now.archive), rotten, 0, 0},
+	} {
+		for _, piece := range []int{1000, 1 << 20, 64 << 20} {
+			out := &shared{}
+			w := NewCommonWriter(out, c.own, open(before, c.other))
+			for data := now.archive; len(data) > 0; data = data[min(piece, len(data)):] {
+				if n, err := w.Write(data[:min(piece, len(data))]); err != nil || n != min(piece, len(data)) {
+					t.Fatalf("%s: %d, %v", name, n, err)
+				}
+			}
+			if !bytes.Equal(out.Bytes(), now.archive) {
+				t.Errorf("%s: something else is passed on", name)
+			}
+			if out.carried < c.least || out.carried > c.most {
+				t.Errorf("%s: %d bytes are carried over", name, out.carried)
+			}
+		}
+	}
+}
+
 func FuzzReadPrevious(f *testing.F) {
 	f.Add(`{"encoder":{"name":"`+Encoder+`","level":6}}`+"\n"+`{"member":{"offset":0,"length":4096,"tar_offset":0,"tar_length":9,"sha256":"`+
 		strings.Repeat("00", 32)+`","stored":"`+strings.Repeat("00", 16)+`","made":"2024-10-04"}}`+"\n"+`{"total":{"length":8192}}`+"\n", int64(8192))

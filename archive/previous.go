@@ -30,6 +30,7 @@ type PreviousOptions struct {
 	// Today is the day of the archive that is written, and FreshDays how old a compressed member may be.
 	Today     Day
 	FreshDays int
+	All       bool // members of any level, encoder and age count, for CommonWriter
 	Trusted   bool // whoever may write to the archive could not have written the sums; otherwise each member is proved
 	// Failed is told why a member that was found cannot be used, with its place; from several goroutines at once. It is compressed
 	// anew. The error wraps ErrRotten when the member is to blame; any other is of reading it.
@@ -120,7 +121,7 @@ func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) e
 		}
 		switch {
 		case l.Encoder != nil:
-			known = l.Encoder.Name == Encoder && l.Encoder.Level == p.opts.Level.orDefault()
+			known = p.opts.All || l.Encoder.Name == Encoder && l.Encoder.Level == p.opts.Level.orDefault()
 		case l.Member != nil && known && l.Member.SHA256 != "":
 			sums, err := l.Member.sums()
 			if err != nil {
@@ -161,11 +162,10 @@ func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
 	if m.LengthBytes <= 0 || m.LengthBytes > memberLimitBytes || m.Offset < 0 || m.Offset > sizeBytes-m.LengthBytes {
 		return fmt.Errorf("a member of %d bytes at %d is out of range", m.LengthBytes, m.Offset)
 	}
-	age := int(p.opts.Today - sums.Made)
 	if m.Offset%memberUnitBytes != 0 || m.LengthBytes%memberUnitBytes != 0 { // zeros, which are not compressed each night
 		return nil
 	}
-	if len(p.members) == PreviousMembers || sums.Made == 0 || age < 0 || age >= keptDays(sums.Plain, p.opts.FreshDays) {
+	if len(p.members) == PreviousMembers || !p.opts.All && !p.opts.isFresh(sums) {
 		return nil
 	}
 	if n := len(p.members); n > 0 && p.members[n-1].offset == m.Offset { // repeated at the beginning of a block
@@ -173,6 +173,12 @@ func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
 	}
 	p.members = append(p.members, previousMember{sums.Plain, sums.Stored, m.Offset, uint32(m.LengthBytes), sums.Made})
 	return nil
+}
+
+// isFresh tells whether a member is not yet to be made anew.
+func (o *PreviousOptions) isFresh(sums MemberSums) bool {
+	age := int(o.Today - sums.Made)
+	return sums.Made != 0 && age >= 0 && age < keptDays(sums.Plain, o.FreshDays)
 }
 
 // keptDays is at which age a member is made anew: from half of freshDays on, by its sum, so that not all are at once.

@@ -20,6 +20,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/agefile"
 	"voltar/internal/catalog"
+	"voltar/internal/placement"
 	"voltar/internal/placement/placementtest"
 	"voltar/internal/store"
 	"voltar/report"
@@ -358,19 +359,22 @@ func TestWhatADestinationForgesIsFoundOut(t *testing.T) {
 // sharingStore is a disk on a filesystem whose files can share their blocks, for as long as it does.
 type sharingStore struct {
 	store.Store
-	does bool
+	does        bool
+	sharedBytes int64
 }
 
 func (s *sharingStore) Unwrap() store.Store { return s.Store }
 
 func (s *sharingStore) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
 	w, err := s.Store.Create(ctx, key, opts)
-	return &sharingWriter{w, s.does}, err
+	return &sharingWriter{w, s}, err
 }
+
+func (s *sharingStore) Shares() bool { return s.does }
 
 type sharingWriter struct {
 	store.Writer
-	does bool
+	store *sharingStore
 }
 
 func (w *sharingWriter) Share(data []byte, with store.Reader, offset int64) (bool, error) {
@@ -379,7 +383,10 @@ func (w *sharingWriter) Share(data []byte, with store.Reader, offset int64) (boo
 		return false, errors.New("the other object does not hold that")
 	}
 	_, err := w.Write(data)
-	return w.does, err
+	if w.store.does {
+		w.store.sharedBytes += int64(len(data))
+	}
+	return w.store.does, err
 }
 
 // What is carried over shares its place on the destination that it comes from, and there alone. That this ends is told, once.
@@ -388,7 +395,7 @@ func TestWhatIsCarriedOverIsShared(t *testing.T) {
 	s.opts.Written = catalog.NewWritten(filepath.Join(t.TempDir(), "written"))
 	var disks []*sharingStore
 	for _, on := range []string{"disk", "second"} {
-		disks = append(disks, &sharingStore{s.on(on).Store, true})
+		disks = append(disks, &sharingStore{Store: s.on(on).Store, does: true})
 		s.on(on).Store = disks[len(disks)-1]
 	}
 	for n, c := range []struct {
@@ -419,5 +426,36 @@ func TestWhatIsCarriedOverIsShared(t *testing.T) {
 	}
 	if v := s.night(t, 6); len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Hint, "verify --full --all") {
 		t.Errorf("damage in what is shared: %+v", v.Warnings)
+	}
+}
+
+// A copy shares with what lies there already what it has in common with it, and is the same to the byte.
+func TestACopySharesWhatLiesThere(t *testing.T) {
+	s := newCarrySite(t, "disk", "far", "plain")
+	all := s.opts.Destinations
+	s.opts.Destinations = all[:1]
+	s.night(t, 0)
+	s.write(t, "b", "x")
+	s.night(t, 1)
+	s.opts.Destinations = all
+	far, plain := &sharingStore{Store: s.on("far").Store, does: true}, &sharingStore{Store: s.on("plain").Store}
+	s.on("far").Store, s.on("plain").Store = far, plain
+	for _, to := range []string{"far", "plain"} {
+		lines, err := s.Copy(t.Context(), CopyRequest{From: "disk", To: to})
+		if err != nil || len(lines) != 2 || lines[0].State != placement.CopyDone || lines[1].State != placement.CopyDone {
+			t.Fatalf("%+v, %v", lines, err)
+		}
+		for n := range 2 {
+			want, err := os.ReadFile(s.archiveOf(t, "disk", n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(s.archiveOf(t, to, n)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("night %d: the copy on %s is another, %v", n, to, err)
+			}
+		}
+	}
+	if far.sharedBytes < 8<<20 || far.sharedBytes > 12<<20 || plain.sharedBytes != 0 { // two of three files
+		t.Errorf("%d and %d bytes are shared", far.sharedBytes, plain.sharedBytes)
 	}
 }

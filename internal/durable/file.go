@@ -118,6 +118,12 @@ func (f *File) Share(data []byte, with *os.File, offset int64) (isShared bool, e
 	return true, nil
 }
 
+// Shares tells whether files of a filesystem are made to share their blocks, by its type as statfs has it. ZFS can, but lost data in
+// 2023; of network filesystems nothing is known.
+func Shares(filesystem int64) bool {
+	return filesystem == unix.XFS_SUPER_MAGIC || filesystem == unix.BTRFS_SUPER_MAGIC
+}
+
 // clone has the end of the file share length bytes of another.
 func (f *File) clone(with *os.File, offset, length int64) error {
 	to, err := f.file.SyscallConn()
@@ -134,8 +140,8 @@ func (f *File) clone(with *os.File, offset, length int64) error {
 		if cloneErr = unix.Fstatfs(int(fd), &filesystem); cloneErr != nil {
 			return
 		}
-		if filesystem.Type != unix.XFS_SUPER_MAGIC && filesystem.Type != unix.BTRFS_SUPER_MAGIC {
-			cloneErr = errors.ErrUnsupported // that of ZFS lost data in 2023, and those of networks are anybody's
+		if !Shares(filesystem.Type) {
+			cloneErr = errors.ErrUnsupported
 			return
 		}
 		fromErr = from.Control(func(source uintptr) {

@@ -268,8 +268,9 @@ func (t *Target) copyFrom(ctx context.Context, from *Target, e catalog.Entry, pr
 	if one.encrypts() && b.Manifest.Encryption == nil {
 		return sealCopy(ctx, from.Store, one, b, text, progress)
 	}
+	sharing := t.sharingWith(from, b)
 	for _, file := range b.Manifest.Files {
-		if err := copyFile(ctx, from.Store, one.draft, b, file, progress); err != nil {
+		if err := copyFile(ctx, from.Store, one.draft, b, file, sharing, progress); err != nil {
 			return err
 		}
 	}
@@ -359,7 +360,7 @@ const copyBufferBytes = 1 << 20
 
 // copyFile stores one file of a backup in the draft. It appears only when its size and sums are those of the manifest.
 func copyFile(ctx context.Context, from store.Store, draft *catalog.Draft, b catalog.Backup, file catalog.File,
-	progress func(int64)) (err error) {
+	sharing *copySharing, progress func(int64)) (err error) {
 	r, err := b.OpenFile(ctx, from, file.Name)
 	if err != nil {
 		return aloneError{err}
@@ -370,7 +371,9 @@ func copyFile(ctx context.Context, from store.Store, draft *catalog.Draft, b cat
 		return fmt.Errorf("create %s: %w", file.Name, err)
 	}
 	defer func() { err = errors.Join(err, w.Abort()) }()
-	if err := writeVerified(w, r, file, progress); err != nil {
+	out, closeShared := sharing.writer(ctx, file.Name, w)
+	defer func() { err = errors.Join(err, closeShared()) }()
+	if err := writeVerified(out, r, file, progress); err != nil {
 		return fmt.Errorf("copy %s: %w", file.Name, err)
 	}
 	if tagger, ok := w.(store.TagWriter); ok {

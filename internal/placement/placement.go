@@ -7,6 +7,7 @@
 //	seal.go      what is encrypted on its way to one of them
 //	previous.go  what unchanged members are carried over from
 //	copy.go      a backup that stands on one destination to another
+//	copyshare.go what a copy shares with what lies there already
 //	catchup.go   what each destination lacks of the others, after a run
 //
 // It knows nothing of volumes and of how their data are read.

@@ -29,6 +29,7 @@ type Previous struct {
 	entry     catalog.Entry
 	today     archive.Day
 	freshDays int
+	all       bool // of whatever age and level, for a copy
 
 	mu       sync.Mutex
 	problems []report.Problem
@@ -187,7 +188,7 @@ func (p *Previous) read(
 	whole := sha256.New()
 	text := io.TeeReader(r, whole)
 	opened, readErr := archive.ReadPrevious(ctx, text, &previousFile{file, p.target}, file.SizeBytes(), archive.PreviousOptions{
-		Level: level, Today: p.today, FreshDays: p.freshDays, Trusted: p.trusted,
+		Level: level, Today: p.today, FreshDays: p.freshDays, All: p.all, Trusted: p.trusted,
 		Failed: func(err error) { p.failed(fmt.Errorf("%s: %w", archived, err)) },
 	})
 	if _, err := io.Copy(io.Discard, text); err != nil {

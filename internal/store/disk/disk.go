@@ -406,6 +406,12 @@ func (s *Store) usage() (store.Usage, error) {
 	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
 }
 
+// Shares tells whether files in the folder can share their blocks; see store.Sharer.
+func (s *Store) Shares() bool {
+	stat, err := s.statfs()
+	return err == nil && durable.Shares(stat.Type)
+}
+
 // check refuses keys that are not valid or that a temporary file could have.
 func (s *Store) check(ctx context.Context, key string) error {
 	if ctx.Err() != nil {
