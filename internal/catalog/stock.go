@@ -344,12 +344,12 @@ func filesByTime(ctx context.Context, s store.Store, host string, ref Ref) (map[
 }
 
 // compare says what a backup lacks of its files, given what there is in its folder. Only where the two differ is the
-// manifest read again.
+// manifest read again. A claim is there for as long as a bucket holds every object.
 func (e Entry) compare(ctx context.Context, s store.Store, objects []store.Object) (damage string, err error) {
 	sizes := map[string]int64{}
 	var names []string
 	for _, o := range objects {
-		if name := path.Base(o.Key); name != ManifestName && name != SignatureName {
+		if name := path.Base(o.Key); name != ManifestName && name != SignatureName && name != ClaimName {
 			sizes[name] = o.SizeBytes
 			names = append(names, name)
 		}

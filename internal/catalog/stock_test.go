@@ -126,6 +126,7 @@ func TestStockMarksWhatLacksFiles(t *testing.T) {
 	raw(t, s, archive(2), "of another length altogether")
 	raw(t, s, path.Join(made[3].Path(), "more"), "which harms nobody")
 	raw(t, s, path.Join(made[4].Path(), SignatureName), "of the manifest, which does not list it")
+	raw(t, s, path.Join(made[4].Path(), ClaimName), "which a bucket holds that holds every object")
 	counted := &countingStore{Store: s}
 	lacking, err := x.MarkLacking(t.Context(), counted, made[0].Identity())
 	if err != nil {
