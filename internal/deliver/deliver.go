@@ -310,7 +310,7 @@ func (d *Delivery) Verification(ctx context.Context, run *report.Run, mail bool)
 	}
 	if run.Host == d.Host { // the history is of this host's volumes
 		if err := past.Save(*run); err != nil {
-			d.Log.Warn("the report cannot be kept in the history", "err", err)
+			d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
 		}
 	}
 	if err := writeFailureMarker(run, told); err != nil {

@@ -75,7 +75,7 @@ func (d *Delivery) tellFailure(ctx context.Context, run report.Run, dead deaduni
 	if marker.Run == "" && d.Config.Path() != "" {
 		d.pingFailure(ctx, dead, &run)
 		if err := d.Past().Save(run); err != nil {
-			d.Log.Warn("the report cannot be kept in the history", "err", err)
+			d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
 		}
 	}
 	routes, err := d.routes(ctx)
