@@ -54,12 +54,12 @@ func (a *app) forgetCommand() *cli.Command {
 		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
 			"in the configuration. Keeps backups of sources that still exist.\n" +
 			"VOLUME@TIME names one backup, also of a source that exists. The newest good backup on a destination stays unless\n" +
-			"--force is given, and so does one that was made at one moment with others of its [[group]] that are not named. What\n" +
+			"--force is given, and so does one that was made at one moment with others of its [[group]], unless these go too. What\n" +
 			"object lock holds stays in any case. A backup that was removed --from one destination alone may come back by the\n" +
 			"next run, which makes up what a destination lacks (catch_up).",
 		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing"),
 			&cli.StringFlag{Name: "from", Usage: "remove backups with a time only from destination `NAME`"},
-			&cli.BoolFlag{Name: "force", Usage: "remove backups with a time also where one is the newest good one"},
+			&cli.BoolFlag{Name: "force", Usage: "remove backups with a time also where one is the newest good one, or one of a group alone"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
@@ -97,7 +97,9 @@ func (a *app) forgetBackups(ctx context.Context, o removeOptions, from string, f
 	if err != nil {
 		return err
 	}
+	end := a.showRemoving(engine, "forgetting")
 	lines, err := engine.ForgetBackups(ctx, backup.ForgetRequest{Backups: o.sources, From: from, Force: force, DryRun: o.dryRun})
+	end()
 	return a.printRemoved(s, lines, err, o)
 }
 

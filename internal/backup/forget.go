@@ -10,19 +10,18 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
-	"voltar/internal/say"
 )
 
 // ForgetRequest says which backups ForgetBackups removes.
 type ForgetRequest struct {
 	Backups []string // "VOLUME@TIME", as Stock.Resolve takes them
 	From    string   // the only destination that they go from; "" for all
-	Force   bool     // also the newest good one, and one of a group alone
+	Force   bool     // also the newest good one, and one that was made at one moment with others that stay
 	DryRun  bool
 }
 
 // ForgetBackups removes backups that a person names, whatever the policy says. The newest good one of a source stays on each destination,
-// and so does one that was made at one moment with others of its group, unless these are named too; both go by force. What
+// and so does one that was made at one moment with others of its group, unless these go too; both go by force. What
 // stays that was to go is in the error; the lines are those that were decided on.
 func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Line, error) {
 	on := e.opts.Destinations
@@ -41,7 +40,8 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 		})
 	}
 	lines, err := e.eachOf(ctx, on, "forget", wanted, q.DryRun, func(k *keep.Keeper, d keep.Destination) ([]keep.Line, error) {
-		var named []catalog.Entry
+		group := groups{engine: e, on: d, names: map[string]string{}}
+		var named []keep.Named
 		for _, text := range q.Backups {
 			entry, err := d.Stock.Resolve(text)
 			if err != nil {
@@ -49,10 +49,13 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 				continue
 			}
 			found[text] = true
-			named = append(named, entry)
-		}
-		if err := e.checkGroups(ctx, d, named, q.Force); err != nil {
-			return nil, err
+			n := keep.Named{Entry: entry}
+			if !q.Force {
+				if n.Group, n.With, err = group.of(ctx, entry); err != nil {
+					return nil, err
+				}
+			}
+			named = append(named, n)
 		}
 		return k.ForgetNamed(ctx, d, named, q.Force, q.DryRun)
 	})
@@ -69,65 +72,57 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 	return lines, errors.Join(all...)
 }
 
-// checkGroups refuses to break up what was made at one moment: the backups of a group in one run, all or none.
-func (e *Engine) checkGroups(ctx context.Context, d keep.Destination, named []catalog.Entry, force bool) error {
-	if force {
-		return nil
+// groups tells which backups on a destination were made at one moment. It reads the whole stock once, and each manifest once.
+type groups struct {
+	engine *Engine
+	on     keep.Destination
+	all    []catalog.Entry   // of the host; nil before they were needed
+	names  map[string]string // of the groups of backups whose manifests were read, by ID
+}
+
+// of returns the group that a backup was made with, and the others that the same run made of it; "" for none.
+func (g *groups) of(ctx context.Context, entry catalog.Entry) (group string, others []catalog.Entry, err error) {
+	if group, err = g.name(ctx, entry); err != nil || group == "" {
+		return "", nil, err
 	}
-	for _, entry := range named {
-		group, err := groupOf(ctx, d, entry)
-		if err != nil || group == "" {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		others, err := e.madeWith(ctx, d, entry, group)
+	if g.all == nil {
+		placing := g.engine.placing()
+		stock, err := catalog.ReadStock(ctx, g.on.Store, g.on.Stock.Host,
+			catalog.Filter{Now: g.on.Stock.Now, Damage: placing.Damage, Known: placing.Known})
 		if err != nil {
-			return err
+			return "", nil, err
 		}
-		others = slices.DeleteFunc(others, func(o catalog.Entry) bool {
-			return slices.ContainsFunc(named, func(n catalog.Entry) bool { return n.ID == o.ID })
-		})
-		if len(others) > 0 {
-			return say.WithHint(
-				fmt.Errorf("%s was made at one moment with others of the group %s, which are not named", entry.ID, group),
-				"name them too, or --force: "+strings.Join(say.Names(others, func(o catalog.Entry) string { return o.ID.String() }), " "))
-		}
+		g.all = stock.Entries(nil)
 	}
-	return nil
-}
-
-// groupOf is the group that a backup was made with, or "". One that cannot be read belongs to none.
-func groupOf(ctx context.Context, d keep.Destination, entry catalog.Entry) (string, error) {
-	b, err := entry.Load(ctx, d.Store)
-	switch {
-	case err != nil && !catalog.IsVerdict(err):
-		return "", fmt.Errorf("read the manifest of %s: %w", entry.ID, err)
-	case err != nil || b.Manifest.Quiesce == nil:
-		return "", nil //nolint:nilerr // a manifest that cannot be used names no group
-	}
-	return b.Manifest.Quiesce.Group, nil
-}
-
-// madeWith lists the backups on a destination that the same run made of the same group. It reads the manifests of all that this run made.
-func (e *Engine) madeWith(ctx context.Context, d keep.Destination, entry catalog.Entry, group string) (others []catalog.Entry, err error) {
-	placing := e.placing()
-	stock, err := catalog.ReadStock(ctx, d.Store, d.Stock.Host, catalog.Filter{Now: d.Stock.Now, Damage: placing.Damage, Known: placing.Known})
-	if err != nil {
-		return nil, err
-	}
-	for _, other := range stock.Entries(nil) {
+	for _, other := range g.all {
 		if other.Run != entry.Run || other.ID == entry.ID {
 			continue
 		}
-		of, err := groupOf(ctx, d, other)
+		name, err := g.name(ctx, other)
 		if err != nil {
-			return nil, err
+			return "", nil, err
 		}
-		if of == group {
+		if name == group {
 			others = append(others, other)
 		}
 	}
-	return others, nil
+	return group, others, nil
+}
+
+// name is that of the group that a backup was made with, or "". One whose manifest cannot be used belongs to none.
+func (g *groups) name(ctx context.Context, entry catalog.Entry) (string, error) {
+	id := entry.ID.String()
+	if name, isKnown := g.names[id]; isKnown {
+		return name, nil
+	}
+	b, err := entry.Load(ctx, g.on.Store)
+	if err != nil && !catalog.IsVerdict(err) {
+		return "", fmt.Errorf("read the manifest of %s: %w", entry.ID, err)
+	}
+	if err == nil && b.Manifest.Quiesce != nil {
+		g.names[id] = b.Manifest.Quiesce.Group
+	} else {
+		g.names[id] = ""
+	}
+	return g.names[id], nil
 }

@@ -102,6 +102,38 @@ func TestNightReadsEachManifestOnce(t *testing.T) {
 	}
 }
 
+// Backups of a group that are named are looked after with one reading of the stock, and of each manifest, and in one listing a source.
+func TestForgetReadsOnce(t *testing.T) {
+	const sources = 4
+	s := newSite(t, "disk")
+	q := ForgetRequest{DryRun: true}
+	for n := range sources {
+		for night := range 2 {
+			b := placementtest.Make(t, s.on("disk").Store, fmt.Sprint("v", n), night, func(m *catalog.Manifest) {
+				m.Run, m.Quiesce = fmt.Sprint("run", night), &catalog.Quiesce{Group: "all"}
+			})
+			if night == 0 {
+				q.Backups = append(q.Backups, b.ID.String())
+			}
+		}
+	}
+	counted := &readCounter{Store: s.on("disk").Store}
+	s.on("disk").Store = counted
+	lines, err := s.ForgetBackups(t.Context(), q)
+	if err != nil || len(lines) != sources || lines[0].Keep {
+		t.Errorf("%+v, %v", lines, err)
+	}
+	// The sources are read, then all of the host, and then what each of the night was made with.
+	if counted.manifests != 2*sources+2*sources+sources || counted.lists != sources {
+		t.Errorf("%d manifests, %d listings", counted.manifests, counted.lists)
+	}
+	q.Backups = q.Backups[1:]
+	lines, err = s.ForgetBackups(t.Context(), q)
+	if err == nil || len(lines) != sources-1 || !lines[0].Keep || lines[0].Reason != "it was made at one moment with vg/v0@2026-11-20T010001Z, which stays" {
+		t.Errorf("a part: %+v, %v", lines, err)
+	}
+}
+
 // readCounter counts the manifests that are read, and the listings of all backups of a source.
 type readCounter struct {
 	store.Store

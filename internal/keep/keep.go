@@ -1,6 +1,6 @@
 // Package keep decides which backups stay on a destination and removes the others: by the policy of the destination
-// (Retain, MakeRoom, Prune), because a person says so (Forget), or because their volume is gone for long enough (Gone). What
-// stays is held where the store locks (Renew).
+// (Retain, MakeRoom, Prune), because a person says so (Forget of what is no longer there, ForgetNamed of single backups), or
+// because their volume is gone for long enough (Gone). What stays is held where the store locks (Renew).
 // Package retention has the rules of a policy, and package catalog what a destination holds.
 //
 // Whatever asks for it, nothing goes on account of what is not there: before a policy removes anything, the files of the

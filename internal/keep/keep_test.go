@@ -412,6 +412,116 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// All that is named is decided on before the first goes: the newest good backup that this machine made stays, what was made at one moment
+// stays or goes together, and nothing goes twice.
+func TestForgetNamed(t *testing.T) {
+	s := newSite(t, 4)
+	made := map[string]Named{}
+	add := func(name string, n int, machineID string) catalog.Backup {
+		b := s.make(t, volume(name), nightAfter(n), machineID)
+		made[fmt.Sprint(name, n)] = Named{Entry: catalog.EntryOf(b)}
+		return b
+	}
+	for n := range 3 {
+		add("a", n, machine)
+	}
+	add("a", 3, "machine-2")
+	add("b", 1, machine)
+	s.hollow(t, add("b", 2, machine))
+	add("c", 1, machine)
+	add("c", 2, machine)
+	add("d", 1, "machine-2")
+	together := func(names ...string) {
+		for _, name := range names {
+			n := made[name]
+			n.Group = "all"
+			for _, other := range names {
+				if other != name {
+					n.With = append(n.With, made[other].Entry)
+				}
+			}
+			made[name] = n
+		}
+	}
+	together("a1", "c1")
+	together("a0", "b1")
+	for _, c := range []struct {
+		name  string
+		named string
+		force bool
+		goes  string
+		err   string
+	}{
+		{"an older one, twice", "c1 a1 c1", false, "c1 a1", ""},
+		{"the newest of this machine, beside a clone's", "a2", false, "", "vg/a@2026-11-03T010001Z is the newest good backup of vg/a"},
+		{"a clone's", "a3", false, "a3", ""},
+		{"all there are of another machine's", "d1", false, "", "is the newest good backup of vg/d"},
+		{"one that lacks a file", "b2", false, "b2", ""},
+		{"part of a group, and another", "a1 a3", false, "a3", "hint: name the others too, or --force: vg/c@2026-11-02T010001Z"},
+		{"a group of which one is the newest good one", "a0 b1", false, "", "hint: --force removes it all the same"},
+		{"by force", "a0 b1 a2 c1", true, "a0 b1 a2 c1", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var named []Named
+			for _, name := range strings.Fields(c.named) {
+				named = append(named, made[name])
+			}
+			lines, err := s.ForgetNamed(t.Context(), s.with(t, retention.Policy{}), named, c.force, true)
+			text := ""
+			if err != nil {
+				problem := report.ProblemOf(err)
+				text = problem.Message + "\nhint: " + problem.Hint
+			}
+			if !strings.Contains(text, c.err) || (err == nil) != (c.err == "") {
+				t.Errorf("%s", text)
+			}
+			var want []string
+			for _, name := range strings.Fields(c.goes) {
+				want = append(want, made[name].Entry.ID.String())
+			}
+			var goes []string
+			for _, l := range lines {
+				if !l.Keep {
+					goes = append(goes, l.Backup)
+				}
+			}
+			slices.Sort(want)
+			slices.Sort(goes)
+			if !slices.Equal(goes, want) {
+				t.Errorf("%q goes, want %q", goes, want)
+			}
+		})
+	}
+}
+
+// What object lock holds is told also where another removal fails.
+func TestForgetNamedTellsWhatIsHeld(t *testing.T) {
+	s := newSite(t, 3)
+	var named []Named
+	for n := range 3 {
+		named = append(named, Named{Entry: catalog.EntryOf(s.make(t, volume("v"), nightAfter(n), machine))})
+	}
+	d := s.with(t, retention.Policy{})
+	d.Store = held{stuck{s.store, nightAfter(0).Format(catalog.TimeLayout)}, []string{nightAfter(1).Format(catalog.TimeLayout)}}
+	_, err := s.ForgetNamed(t.Context(), d, named[:2], false, false)
+	if !errors.Is(err, errMute) || !strings.Contains(err.Error(), "stays: object lock holds it until 2026-12-24") {
+		t.Errorf("%v", err)
+	}
+}
+
+// stuck is a store that deletes nothing of some time.
+type stuck struct {
+	store.Store
+	at string
+}
+
+func (s stuck) Delete(ctx context.Context, key string) error {
+	if strings.Contains(key, s.at) {
+		return errMute
+	}
+	return s.Store.Delete(ctx, key)
+}
+
 // Nothing is forgotten while its volume may still exist.
 func TestForgetInDoubt(t *testing.T) {
 	for name, test := range map[string]struct {

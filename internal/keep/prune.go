@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"voltar/internal/catalog"
@@ -19,6 +20,7 @@ type Line struct {
 	Keep        bool   `json:"keep"`
 	Reason      string `json:"reason"`
 	SizeBytes   int64  `json:"size"`
+	held        bool   // it was to go, and object lock holds it
 }
 
 // Prune applies the policy of a destination to the sources that are wanted; nil takes all. With dryRun nothing is removed.
@@ -95,42 +97,130 @@ func (k *Keeper) Forget(ctx context.Context, d Destination, present Present, wan
 	return lines, errors.Join(all...)
 }
 
-// ForgetNamed removes backups that a person names. The newest good one of its source on the destination, as its files are now, goes
-// by force alone. What stays is in the error as well.
-func (k *Keeper) ForgetNamed(ctx context.Context, d Destination, named []catalog.Entry, force, dryRun bool) ([]Line, error) {
-	var all []error
-	var verdicts []Verdict
-	for _, e := range named {
-		v := Verdict{Entry: e, Reason: "it was named"}
-		if !force {
-			if _, err := d.Stock.MarkLacking(ctx, d.Store, e.Identity); err != nil {
-				return nil, err
-			}
-			if newest, found := k.newestGood(d, e.Identity); found && newest.ID == e.ID {
-				v.Keep, v.Reason = true, "it is the newest good backup"
-				all = append(all, say.WithHint(fmt.Errorf("%s is the newest good backup of %s on %s: it was kept", e.ID, e.ID.Ref, d.Name),
-					"--force removes it all the same"))
-			}
-		}
-		verdicts = append(verdicts, v)
-	}
-	lines, err := k.carryOut(ctx, d, verdicts, dryRun)
-	for i, line := range lines {
-		if line.Keep && !verdicts[i].Keep && !dryRun && err == nil {
-			all = append(all, fmt.Errorf("%s on %s stays: %s", line.Backup, d.Name, line.Reason))
-		}
-	}
-	return lines, errors.Join(append(all, err)...)
+// Named is a backup that a person names.
+type Named struct {
+	Entry catalog.Entry
+	Group string          // with which it was made at one moment, or ""
+	With  []catalog.Entry // the others on the destination that were
 }
 
-// newestGood is the newest good backup of a source that is not dated ahead.
-func (k *Keeper) newestGood(d Destination, source catalog.Identity) (newest catalog.Entry, found bool) {
-	for _, e := range d.Stock.History(source) {
-		if e.IsGood() && !e.IsAhead(k.Now()) {
-			return e, true
+// ForgetNamed removes backups that a person names. By force alone go the newest good one of its source on the destination, as its
+// files are now, and one that was made at one moment with another that stays. All are decided on before the first goes. What stays is
+// in the error as well.
+func (k *Keeper) ForgetNamed(ctx context.Context, d Destination, named []Named, force, dryRun bool) ([]Line, error) {
+	verdicts, all, err := k.decideNamed(ctx, d, named, force)
+	if err != nil {
+		return nil, err
+	}
+	var lines []Line
+	sources := bySource(verdicts)
+	for i, of := range sources {
+		k.tell(i, len(sources))
+		some, err := k.carryOut(ctx, d, of, dryRun)
+		for _, line := range some {
+			if line.held {
+				all = append(all, fmt.Errorf("%s on %s stays: %s", line.Backup, d.Name, line.Reason))
+			}
+		}
+		lines, all = append(lines, some...), append(all, err)
+	}
+	k.tell(len(sources), len(sources))
+	return lines, errors.Join(all...)
+}
+
+// bySource parts verdicts by their sources, in the order in which these come.
+func bySource(verdicts []Verdict) (parts [][]Verdict) {
+	at := map[catalog.Identity]int{}
+	for _, v := range verdicts {
+		i, isKnown := at[v.Entry.Identity]
+		if !isKnown {
+			i, parts = len(parts), append(parts, nil)
+			at[v.Entry.Identity] = i
+		}
+		parts[i] = append(parts[i], v)
+	}
+	return parts
+}
+
+// decideNamed decides on each backup that is named, once. What stays says why.
+func (k *Keeper) decideNamed(ctx context.Context, d Destination, named []Named, force bool) (verdicts []Verdict, stay []error, err error) {
+	goes := map[string]bool{} // by the IDs of what is named
+	newest := map[catalog.Identity]string{}
+	for _, n := range named {
+		id, source := n.Entry.ID.String(), n.Entry.Identity
+		if _, isKnown := newest[source]; !isKnown && !force {
+			if newest[source], err = k.newestGood(ctx, d, source); err != nil {
+				return nil, nil, err
+			}
+		}
+		goes[id] = newest[source] != id
+	}
+	decided := map[string]bool{}
+	for _, n := range named {
+		id := n.Entry.ID.String()
+		if decided[id] {
+			continue
+		}
+		decided[id] = true
+		if force {
+			n.With = nil
+		}
+		v, why := n.decide(d, goes)
+		verdicts = append(verdicts, v)
+		if why != nil {
+			stay = append(stay, why)
 		}
 	}
-	return newest, false
+	return verdicts, stay, nil
+}
+
+// decide keeps the newest good backup, and one that was made with another that stays; goes are those that are named, and whether they go
+// by themselves.
+func (n Named) decide(d Destination, goes map[string]bool) (Verdict, error) {
+	id := n.Entry.ID
+	if !goes[id.String()] {
+		return Verdict{Entry: n.Entry, Keep: true, Reason: "it is the newest good backup"}, say.WithHint(
+			fmt.Errorf("%s is the newest good backup of %s on %s: it was kept", id, id.Ref, d.Name), "--force removes it all the same")
+	}
+	var staying, unnamed []string
+	for _, other := range n.With {
+		if goes[other.ID.String()] {
+			continue
+		}
+		staying = append(staying, other.ID.String())
+		if _, isNamed := goes[other.ID.String()]; !isNamed {
+			unnamed = append(unnamed, other.ID.String())
+		}
+	}
+	if len(staying) == 0 {
+		return Verdict{Entry: n.Entry, Reason: "it was named"}, nil
+	}
+	hint := "--force removes it all the same"
+	if len(unnamed) > 0 {
+		hint = "name the others too, or --force: " + strings.Join(unnamed, " ")
+	}
+	return Verdict{Entry: n.Entry, Keep: true, Reason: "it was made at one moment with " + staying[0] + ", which stays"}, say.WithHint(
+		fmt.Errorf("%s on %s was made at one moment with others of the group %s, which stay: it was kept", id, d.Name, n.Group), hint)
+}
+
+// newestGood returns the ID of the newest good backup of a source that is not dated ahead, or "". Those of other machines count only
+// where this one has none. Backups that turn out to lack files are marked as damaged in the stock.
+func (k *Keeper) newestGood(ctx context.Context, d Destination, source catalog.Identity) (id string, err error) {
+	if _, err := d.Stock.MarkLacking(ctx, d.Store, source); err != nil {
+		return "", err
+	}
+	for _, e := range d.Stock.History(source) {
+		if !e.IsGood() || e.IsAhead(k.Now()) {
+			continue
+		}
+		if e.MachineID == k.MachineID {
+			return e.ID.String(), nil
+		}
+		if id == "" {
+			id = e.ID.String()
+		}
+	}
+	return id, nil
 }
 
 // forgets decides on the backups of one source.
@@ -159,6 +249,7 @@ func (p Present) forgets(h catalog.History) (keep bool, reason string) {
 // carryOut removes what verdicts condemn, unless it is a dry run, and says what became of each.
 func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict, dryRun bool) (lines []Line, err error) {
 	stays := map[string]string{} // what was condemned and is still there, and why
+	held := map[string]bool{}
 	if !dryRun {
 		condemned := Verdicts{List: verdicts}.Condemned()
 		for _, v := range condemned {
@@ -171,16 +262,16 @@ func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict
 			case o.removed != nil:
 				delete(stays, id)
 			case o.held != nil && o.held.Until.IsZero():
-				stays[id] = "object lock holds it"
+				stays[id], held[id] = "object lock holds it", true
 			case o.held != nil:
-				stays[id] = "object lock holds it until " + o.held.Until.UTC().Format(time.DateOnly)
+				stays[id], held[id] = "object lock holds it until "+o.held.Until.UTC().Format(time.DateOnly), true
 			}
 		}
 	}
 	for _, v := range verdicts {
 		line := Line{Destination: d.Name, Backup: v.Entry.ID.String(), Keep: v.Keep, Reason: v.Reason, SizeBytes: v.Entry.SizeBytes}
 		if why, ok := stays[line.Backup]; ok {
-			line.Keep, line.Reason = true, why+": "+v.Reason
+			line.Keep, line.Reason, line.held = true, why+": "+v.Reason, held[line.Backup]
 		}
 		lines = append(lines, line)
 	}
