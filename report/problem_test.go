@@ -58,7 +58,7 @@ func TestFailureOfADestinationIsToldOnce(t *testing.T) {
 func TestNoGoodBackupComesFirst(t *testing.T) {
 	run := noGood()
 	v := newView(run, Options{})
-	if len(v.Failures) != 2 || v.Failures[0].NoGood() != "THERE IS NO GOOD BACKUP OF IT" || v.Failures[0].Good != "" ||
+	if len(v.Failures) != 2 || v.Failures[0].NoGood() != "THERE IS NO GOOD BACKUP OF nova-volumes/volume-00000048" || v.Failures[0].Good != "" ||
 		v.Failures[1].NoGood() != "" || !strings.Contains(v.Failures[1].Good, "25 hours ago") {
 		t.Errorf("%+v", v.Failures)
 	}

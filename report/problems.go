@@ -62,11 +62,8 @@ func (p problemView) Hints() []string {
 
 // NoGood is the worst sentence that there is, or "".
 func (p problemView) NoGood() string {
-	switch {
-	case len(p.None) == 0:
+	if len(p.None) == 0 {
 		return ""
-	case slices.Equal(p.None, p.Names) && len(p.Names) == 1:
-		return "THERE IS NO GOOD BACKUP OF IT"
 	}
 	return "THERE IS NO GOOD BACKUP OF " + listed(p.None, shownNames)
 }

@@ -69,7 +69,7 @@ func unmounted() Run {
 	run.Destinations = run.Destinations[:1]
 	d := &run.Destinations[0]
 	d.Error = &Problem{
-		Message: "nothing is mounted at /BACKUPS/EBS-VOL", Hint: "mount it: `mount /BACKUPS/EBS-VOL`, or set require_mount",
+		Message: "nothing is mounted at /BACKUPS/EBS-VOL", Hint: "mount it: `mount /BACKUPS/EBS-VOL`",
 		Destinations: []string{"disk"},
 	}
 	d.BackupBytes, d.TotalBytes, d.FreeBytes, d.Notes = -1, -1, -1, nil

@@ -60,6 +60,15 @@ func newVolumesView(run Run) volumesView {
 		group, _, _ := strings.Cut(v.Name, "/")
 		good[group] = append(good[group], v)
 	}
+	slices.SortStableFunc(out.NotGood, func(a, b volumeView) int { // the worst first
+		switch {
+		case a.None == b.None:
+			return 0
+		case a.None:
+			return -1
+		}
+		return 1
+	})
 	for _, name := range slices.Sorted(maps.Keys(good)) {
 		group := groupView{Name: name, Summary: groupSummary(good[name], run.Ended, run.makesBackups())}
 		for _, v := range good[name] {

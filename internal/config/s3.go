@@ -40,7 +40,7 @@ func (s S3) validate(p *problems, key string) {
 		p.add(key+": endpoint", "%q is no URL of a server, like https://s3.example.org", s.Endpoint)
 	}
 	if !bucketPattern.MatchString(s.Bucket) {
-		p.add(key+": bucket", "%q is no name of a bucket", s.Bucket)
+		p.add(key+": bucket", "%q is no name of a bucket: want 3 to 63 letters, digits, dots, hyphens and underscores", s.Bucket)
 	}
 	if strings.HasPrefix(s.Prefix, "/") || strings.HasSuffix(s.Prefix, "/") || strings.Contains(s.Prefix, "//") {
 		p.add(key+": prefix", "%q begins or ends with a slash, or holds two in a row", s.Prefix)

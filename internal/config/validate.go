@@ -173,12 +173,12 @@ func (r Retention) validate(p *problems, key string) {
 func (m Mail) validate(p *problems) {
 	for _, to := range m.To {
 		if _, err := mail.ParseAddress(to); err != nil {
-			p.add("mail.to", "%q is no mail address", to)
+			p.add("mail.to", "%q is no mail address: write name@domain, as root@localhost", to)
 		}
 	}
 	if m.From != "" {
 		if _, err := mail.ParseAddress(m.From); err != nil {
-			p.add("mail.from", "%q is no mail address", m.From)
+			p.add("mail.from", "%q is no mail address: write name@domain", m.From)
 		}
 	}
 	if m.Helo != "" && !heloPattern.MatchString(m.Helo) {

@@ -101,12 +101,16 @@ func copies(v report.Volume) (on []string) {
 	return on
 }
 
-// Proof says when a backup of a volume of a host was last read back, and whether damage was found since.
-type Proof func(host, volume string) (verified time.Time, damaged bool)
+// Known is what the history of this host knows of a volume beside what lies on destinations.
+type Known struct {
+	Verified time.Time // when a backup of it was last read back
+	Damaged  bool      // damage was found since
+	Failed   bool      // by the last run, which left nothing on the destinations that tells so
+}
 
 // Fleet makes the page of all hosts out of what their destinations hold. The lines are those of catalog.Fleet, of the same
-// listings; failed are the errors of destinations that do not answer.
-func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, proof Proof, now time.Time, limit time.Duration,
+// listings; failed are the errors of destinations that do not answer; known is what HistoryOf returned.
+func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, known func(host, volume string) Known, now time.Time, limit time.Duration,
 	loc *time.Location) report.Page {
 	nights := map[string][]report.Night{}
 	for _, l := range found {
@@ -127,15 +131,17 @@ func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, pr
 			Failed:  l.Newest.After(l.Good) && l.Status == "unfinished",
 			Damaged: l.Newest.After(l.Good) && l.Status != "unfinished" && l.Status != string(catalog.StatusComplete),
 		}
-		if v.Failed || v.Damaged {
+		k := known(l.Host, l.Volume)
+		switch {
+		case v.Failed || v.Damaged:
 			v.Note = "one of " + l.Newest.In(loc).Format("2006-01-02 15:04") + " is " + l.Status
+		case k.Failed:
+			v.Note = "the last run failed"
 		}
 		if !l.Ahead.IsZero() {
 			v.Note = "one of " + l.Ahead.In(loc).Format("2006-01-02 15:04") + " is dated ahead of this host's clock"
 		}
-		var damaged bool
-		v.Verified, damaged = proof(l.Host, l.Volume)
-		v.Damaged = v.Damaged || damaged
+		v.Verified, v.Damaged, v.Failed = k.Verified, v.Damaged || k.Damaged, v.Failed || k.Failed
 		page.Volumes = append(page.Volumes, v)
 	}
 	for _, err := range failed {
@@ -159,27 +165,22 @@ func nightOfStatus(status string) report.Night {
 	}
 }
 
-// ProofOf is the proof that this host's history has of its own volumes; of others nothing is known.
-func ProofOf(host string, runs []report.Run) Proof {
-	type known struct {
-		verified time.Time
-		damaged  bool
-	}
-	volumes := map[string]known{}
-	latest := history.OfCommand(runs, "run")
-	if len(latest) > 0 {
-		last, missing := history.Standing(latest)
+// HistoryOf returns what the history of this host knows of its own volumes; of others nothing is known.
+func HistoryOf(host string, runs []report.Run) func(host, volume string) Known {
+	volumes := map[string]Known{}
+	if backups := history.OfCommand(runs, "run"); len(backups) > 0 {
+		last, missing := history.Standing(backups)
 		run := report.Run{Command: "run", Destinations: last.Destinations, Volumes: slices.Concat(last.Volumes, missing)}
 		history.NoteProofs(&run, runs)
-		for _, v := range run.Volumes {
-			volumes[v.Name] = known{v.LastProven(), v.LastDamaged.After(v.LastProven())}
+		for i, v := range run.Volumes {
+			failed := i >= len(last.Volumes) || !v.Good() && v.Status != report.VolumeDamaged
+			volumes[v.Name] = Known{v.LastProven(), v.LastDamaged.After(v.LastProven()), failed}
 		}
 	}
-	return func(of, volume string) (time.Time, bool) {
-		k := known{}
-		if of == host {
-			k = volumes[volume]
+	return func(of, volume string) Known {
+		if of != host {
+			return Known{}
 		}
-		return k.verified, k.damaged
+		return volumes[volume]
 	}
 }

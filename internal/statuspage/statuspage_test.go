@@ -125,8 +125,10 @@ func TestFleet(t *testing.T) {
 		Unfinished: []catalog.Unfinished{{ID: catalog.ID{Ref: ref, Time: at(0)}, Path: "x"}}}
 	two := &catalog.Listing{Host: "two", Now: now}
 	found := []catalog.Listed{{Destination: "disk", Listing: one}, {Destination: "disk", Listing: two}}
-	proof := func(host, volume string) (time.Time, bool) { return at(5), host == "one" && volume == "vg/a" }
-	page := Fleet(catalog.Fleet(now, limit, found), found, []error{errors.New("destination far: no answer")}, proof, now, limit, time.UTC)
+	known := func(host, volume string) Known {
+		return Known{Verified: at(5), Damaged: host == "one" && volume == "vg/a"}
+	}
+	page := Fleet(catalog.Fleet(now, limit, found), found, []error{errors.New("destination far: no answer")}, known, now, limit, time.UTC)
 	if page.Title != "2 hosts" || len(page.Volumes) != 2 || len(page.Problems) != 1 || page.Problems[0].Message != "destination far: no answer" {
 		t.Fatalf("%+v", page)
 	}
@@ -141,16 +143,21 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// What a host has verified says nothing of another's volume of the same name.
-func TestProofOf(t *testing.T) {
-	verify := run(0, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})
+// What a host has verified, or failed at, says nothing of another's volume of the same name.
+func TestHistoryOf(t *testing.T) {
+	ok := report.VolumeOK
+	verify := run(1, map[string]report.VolumeStatus{"vg/a": ok})
 	verify.Command = "verify"
-	proof := ProofOf("host", []report.Run{verify, run(1, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})})
-	if verified, damaged := proof("host", "vg/a"); !verified.Equal(at(0)) || damaged {
-		t.Errorf("%s, %v", verified, damaged)
-	}
-	if verified, _ := proof("another", "vg/a"); !verified.IsZero() {
-		t.Errorf("of another host: %s", verified)
+	night := run(0, map[string]report.VolumeStatus{"vg/a": ok, "vg/b": report.VolumeFailed})
+	night.PlannedVolumes = 3
+	known := HistoryOf("host", []report.Run{night, verify, run(2, map[string]report.VolumeStatus{"vg/a": ok, "vg/b": ok, "vg/c": ok})})
+	for name, want := range map[string]Known{"vg/a": {Verified: at(1)}, "vg/b": {Failed: true}, "vg/c": {Failed: true}} {
+		if got := known("host", name); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+		if got := known("another", name); got != (Known{}) {
+			t.Errorf("%s of another host: %+v", name, got)
+		}
 	}
 }
 
@@ -210,13 +217,13 @@ func TestHostAfterARunOfNamedVolumes(t *testing.T) {
 }
 
 // What a volume was proven by stays, whichever volumes the last run named.
-func TestProofOfAfterARunOfNamedVolumes(t *testing.T) {
+func TestHistoryOfAfterARunOfNamedVolumes(t *testing.T) {
 	verify := run(1, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})
 	verify.Command = "verify"
 	other := run(0, map[string]report.VolumeStatus{"vg/b": report.VolumeOK})
 	other.Named = []string{"b"}
-	proof := ProofOf("host", []report.Run{other, verify, run(2, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})})
-	if verified, _ := proof("host", "vg/a"); !verified.Equal(at(1)) {
-		t.Errorf("%s", verified)
+	known := HistoryOf("host", []report.Run{other, verify, run(2, map[string]report.VolumeStatus{"vg/a": report.VolumeOK})})
+	if got := known("host", "vg/a"); !got.Verified.Equal(at(1)) {
+		t.Errorf("%+v", got)
 	}
 }
