@@ -2,6 +2,7 @@
 package progress
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -32,7 +33,10 @@ func (s *Screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bars != nil {
-		return s.bars.Write(p)
+		n, err := s.bars.Write(p)
+		if !errors.Is(err, mpb.ErrDone) { // they have ended, and took nothing
+			return n, err
+		}
 	}
 	return s.out.Write(p)
 }

@@ -55,6 +55,17 @@ func TestNoBarsElsewhereThanOnATerminal(t *testing.T) {
 	}
 }
 
+// A message that comes as the bars end is not lost.
+func TestMessagesOutliveTheBars(t *testing.T) {
+	var out bytes.Buffer
+	screen := NewScreen(&out)
+	screen.bars = mpb.New(mpb.WithOutput(io.Discard))
+	screen.bars.Wait()
+	if n, err := screen.Write([]byte("last words")); err != nil || n != out.Len() || out.String() != "last words" {
+		t.Errorf("%d bytes, %v: %q", n, err, out.String())
+	}
+}
+
 // What is done of one destination says nothing of the next: the bar goes back, and on.
 func TestABarOfThingsOutlivesWhatItWasFullOf(t *testing.T) {
 	p := NewWork(NewScreen(io.Discard), slog.New(slog.DiscardHandler), "pruning", "sources")
