@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -200,10 +200,7 @@ func (e *Engine) previewSource(s source) PreviewSource {
 		err = checkMounted(s.directory.RequireMount)
 	}
 	if err == nil {
-		_, err = os.ReadDir(s.Path)
-	}
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		err = say.WithHint(err, "run it as root")
+		err = say.AsRoot(tryFolder(s.Path))
 	}
 	var own ownFolders
 	if err == nil {
@@ -220,6 +217,19 @@ func (e *Engine) previewSource(s source) PreviewSource {
 		line.Problem, line.Hint = problem.Message, problem.Hint
 	}
 	return line
+}
+
+// tryFolder looks whether a folder can be read, however many entries it has.
+func tryFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = dir.Readdirnames(1)
+	if errors.Is(err, io.EOF) { // it is empty
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
 }
 
 func previewDestination(ctx context.Context, placing *placement.Run, d placement.Destination, chosen choice) PreviewDestination {

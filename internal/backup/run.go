@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -76,14 +74,11 @@ func (e *Engine) begin(ctx context.Context, command string, lock ...string) (_ *
 // stateHint says what to do when this user may not write the locks and the journal, or the filesystem of the journal and the history
 // is full.
 func (e *Engine) stateHint(err error) error {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return say.WithHint(err, "run it as root: this user can neither write there nor make snapshots")
-	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return say.WithHint(err, fmt.Sprintf("make space on the filesystem of %s (state_dir), where journals, reports and temporary files lie",
 			e.StateDir))
 	}
-	return err
+	return say.AsRoot(err)
 }
 
 // policyInWords names the policy of each destination, once where they share it.

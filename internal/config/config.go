@@ -234,13 +234,10 @@ func trimmed(content []byte, err error) (string, error) {
 
 // secretHint says what to do about the file of a secret.
 func secretHint(file string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return say.WithHint(err, "`install -m 600 /dev/null "+file+"` makes it, for the secret alone; or correct the path in the configuration")
-	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		return say.WithHint(err, "run it as root: "+file+" is for its owner alone")
 	}
-	return err
+	return say.AsRoot(err)
 }
 
 // Default is the configuration of an empty file.
@@ -288,12 +285,12 @@ func Load(file string) (*Config, error) {
 
 // inFile names the file in each of the errors that are joined, as each is a line of its own.
 func inFile(file string, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	joined := say.Joined(err)
+	if joined == nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	var all []error
-	for _, err := range joined.Unwrap() {
+	for _, err := range joined {
 		all = append(all, inFile(file, err))
 	}
 	return errors.Join(all...)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -48,6 +50,16 @@ func TestMistakesAreExplained(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), go_) {
 				t.Errorf("%q: %v has Go's words", c.file, err)
 			}
+		}
+	}
+}
+
+// An error that wraps two is one, and keeps its words.
+func TestTheFileIsNamedOnceForEachError(t *testing.T) {
+	one := fmt.Errorf("key: %w: %w", errors.New("wrong"), errors.New("cause"))
+	for err, want := range map[error]string{one: "f: key: wrong: cause", errors.Join(one, errors.New("two")): "f: key: wrong: cause\nf: two"} {
+		if got := inFile("f", err).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

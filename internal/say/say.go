@@ -93,33 +93,43 @@ func Causes(err error) []Cause {
 	if err == nil {
 		return nil
 	}
-	switch e := err.(type) { //nolint:errorlint // the tree of errors is walked here
-	case interface{ Unwrap() error }:
-		inner := e.Unwrap()
-		if inner == nil || inner.Error() != err.Error() {
-			break
-		}
-		causes := Causes(inner)
-		if len(causes) == 1 {
-			break
-		}
-		if h, ok := err.(hinter); ok { //nolint:errorlint // see above
-			last := &causes[len(causes)-1]
-			last.Hints = addHint(last.Hints, h.Hint())
-		}
+	var causes []Cause
+	for _, joined := range Joined(err) {
+		causes = append(causes, Causes(joined)...)
+	}
+	if len(causes) > 0 {
 		return causes
-	case interface{ Unwrap() []error }:
-		var causes []Cause
-		var texts []string
-		for _, cause := range e.Unwrap() {
-			causes = append(causes, Causes(cause)...)
-			texts = append(texts, cause.Error())
-		}
-		if strings.Join(texts, "\n") == err.Error() {
-			return causes
+	}
+	if e, ok := err.(interface{ Unwrap() error }); ok { //nolint:errorlint // the tree of errors is walked here
+		if inner := e.Unwrap(); inner != nil && inner.Error() == err.Error() {
+			causes = Causes(inner)
 		}
 	}
-	return []Cause{{err.Error(), Hints(err)}}
+	if len(causes) < 2 {
+		return []Cause{{err.Error(), Hints(err)}}
+	}
+	if h, ok := err.(hinter); ok { //nolint:errorlint // see above
+		last := &causes[len(causes)-1]
+		last.Hints = addHint(last.Hints, h.Hint())
+	}
+	return causes
+}
+
+// Joined returns the errors that errors.Join has joined: the text has a line of each. It returns none of an error that wraps several
+// in words of its own.
+func Joined(err error) []error {
+	e, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the tree of errors is walked here
+	if !ok {
+		return nil
+	}
+	var texts []string
+	for _, joined := range e.Unwrap() {
+		texts = append(texts, joined.Error())
+	}
+	if strings.Join(texts, "\n") != err.Error() {
+		return nil
+	}
+	return e.Unwrap()
 }
 
 // Text is an error as a person reads it: each cause with its hints on lines of their own under it.

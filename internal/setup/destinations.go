@@ -49,7 +49,7 @@ func checkFolder(path, ifMissing string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return say.WithHint(errors.New("there is no such folder"), ifMissing)
 	case errors.Is(err, fs.ErrPermission):
-		return say.WithHint(err, "run it as root")
+		return say.AsRoot(err)
 	case err == nil && !info.IsDir():
 		return errors.New("it is no folder")
 	}
