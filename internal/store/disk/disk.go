@@ -41,7 +41,7 @@ var ErrNotMounted = errors.New("the destination's disk is not mounted")
 type Options struct {
 	Path string // absolute; where it is missing, the first object makes it, once RequireMount is mounted
 	// RequireMount is the mountpoint that Path must lie at or below, absolute; "" asks for none. It is looked at when the
-	// store is opened and before each object, so that nothing goes below a disk that was unmounted in between.
+	// folder is first used and before each object, so that nothing goes below a disk that was unmounted in between.
 	RequireMount string
 	Run          string        // becomes part of temporary names; may be ""
 	Fault        durable.Fault // of tests; nil in production
@@ -59,13 +59,15 @@ type Store struct {
 	mounted      func(path string) (bool, error)
 	now          func() time.Time
 
-	mu     sync.Mutex
-	opened *folder // nil until the folder was there
+	mu       sync.Mutex // never held while the disk is touched, which may hang
+	opened   *folder    // nil until the folder was there
+	isClosed bool
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens a folder, which may be missing. The caller must close the store.
+// Open returns the store of a folder, which may be missing. Nothing of the disk is touched, which may hang: its first use says why it
+// cannot be used. The caller must close the store.
 func Open(opts Options) (*Store, error) {
 	return open(opts, mountinfo.Mounted)
 }
@@ -80,9 +82,6 @@ func open(opts Options, mounted func(path string) (bool, error)) (*Store, error)
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if _, err := s.folder(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open destination %s: %w", s.path, s.withNextStep(err))
-	}
 	return s, nil
 }
 
@@ -90,6 +89,7 @@ func open(opts Options, mounted func(path string) (bool, error)) (*Store, error)
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.isClosed = true
 	if s.opened == nil {
 		return nil
 	}
@@ -392,7 +392,7 @@ func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 	}
 	usage, err := s.usage()
 	if err != nil {
-		return store.Usage{}, fmt.Errorf("space of %s: %w", s.path, err)
+		return store.Usage{}, s.wrap("tell the space of", "", err)
 	}
 	return usage, nil
 }
@@ -582,7 +582,10 @@ func ignoreNotExist(err error) error {
 // wrap says what was done to what, and translates the errors that callers decide on.
 func (s *Store) wrap(op, key string, err error) error {
 	where := path.Join(s.path, key)
+	var unusable *openError
 	switch {
+	case errors.As(err, &unusable):
+		return unusable
 	case isNotExist(err):
 		return fmt.Errorf("%s %s: %w", op, where, store.ErrNotExist)
 	case errors.Is(err, fs.ErrExist):

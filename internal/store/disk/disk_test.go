@@ -298,20 +298,30 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// use opens a folder and says why it cannot be used.
+func use(opts Options) error {
+	s, err := Open(opts)
+	if err != nil {
+		return err
+	}
+	_, err = s.Usage(context.Background())
+	return errors.Join(err, s.Close())
+}
+
 func TestRequireMount(t *testing.T) {
 	mount := t.TempDir()
 	path := filepath.Join(mount, "backups")
-	if _, err := Open(Options{Path: path, RequireMount: mount}); !errors.Is(err, ErrNotMounted) {
+	if err := use(Options{Path: path, RequireMount: mount}); !errors.Is(err, ErrNotMounted) {
 		t.Errorf("a folder that is no mountpoint: %v", err)
 	}
-	if _, err := Open(Options{Path: path, RequireMount: filepath.Join(mount, "missing")}); !errors.Is(err, ErrNotMounted) {
+	if err := use(Options{Path: path, RequireMount: filepath.Join(mount, "missing")}); !errors.Is(err, ErrNotMounted) {
 		t.Errorf("a mountpoint that is not there: %v", err)
 	}
 	if got := tree(t, mount); len(got) != 0 {
 		t.Errorf("below the missing mount %q was made", got)
 	}
 	mustOpen(t, Options{Path: path, RequireMount: "/"})
-	if _, err := Open(Options{Path: path, RequireMount: "/proc"}); err == nil || errors.Is(err, ErrNotMounted) {
+	if err := use(Options{Path: path, RequireMount: "/proc"}); err == nil || errors.Is(err, ErrNotMounted) {
 		t.Errorf("a folder elsewhere than the mount: %v", err)
 	}
 	if _, err := Open(Options{Path: "relative"}); err == nil {
@@ -341,6 +351,9 @@ func TestUnmountedMeanwhile(t *testing.T) {
 func TestFolderReplacedMeanwhile(t *testing.T) {
 	path := t.TempDir()
 	s := mustOpen(t, Options{Path: path})
+	if err := put(s, "a", "x"); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
 	}
@@ -413,10 +426,11 @@ func TestFolderThatCannotBeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"link": "link is a symbolic link to what is not there", "link/below": "link is a symbolic link to what is not there", "file": "is no folder",
+		"link": "link is a symbolic link to what is not there", "link/below": "link is a symbolic link to what is not there", "file": "file is no folder",
+		"file/below/it": ": " + filepath.Join(above, "file") + " is no folder",
 	} {
-		if _, err := Open(Options{Path: filepath.Join(above, path)}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", path, err, want)
+		if err := use(Options{Path: filepath.Join(above, path)}); err == nil || !strings.HasSuffix(err.Error(), want) || len(say.Hints(err)) == 0 {
+			t.Errorf("%s: %v, want %q and a hint", path, say.Text(err), want)
 		}
 	}
 	isMounted := true
@@ -452,5 +466,32 @@ func TestNextSteps(t *testing.T) {
 			!strings.Contains(strings.Join(say.Hints(err), "\n"), above) {
 			t.Errorf("%v, want a hint with %q and %s", say.Text(err), want, above)
 		}
+	}
+}
+
+// The program can end while a disk hangs, and what comes back later is let go.
+func TestCloseWhileTheDiskHangs(t *testing.T) {
+	mount := t.TempDir()
+	hangs, goOn := make(chan struct{}), make(chan struct{})
+	s, err := open(Options{Path: mount, RequireMount: mount}, func(string) (bool, error) {
+		close(hangs)
+		<-goOn
+		return true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := make(chan error)
+	go func() {
+		_, err := s.Usage(context.Background())
+		late <- err
+	}()
+	<-hangs
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	if err := <-late; !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("after the end: %v, want fs.ErrClosed", err)
 	}
 }

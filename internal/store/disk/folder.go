@@ -20,19 +20,53 @@ type folder struct {
 	files *durable.FS
 }
 
-// folder returns the folder, which is opened as soon as it is there. While it is missing, the error wraps fs.ErrNotExist.
+// folder returns the folder, which is opened as soon as it is there. While it is missing, the error wraps fs.ErrNotExist. To open it
+// may hang, and nothing waits for that: it is done outside of the lock, and of several who open it at once the first counts.
 func (s *Store) folder() (*folder, error) {
+	if f, err := s.publish(nil); f != nil || err != nil {
+		return f, err
+	}
+	root, err := s.openRoot()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, &openError{s.path, s.withNextStep(err)}
+	}
+	mine := &folder{root, durable.In(root, s.fault)}
+	f, err := s.publish(mine)
+	if f != mine {
+		err = errors.Join(err, root.Close())
+	}
+	return f, err
+}
+
+func (s *Store) openRoot() (*os.Root, error) {
+	if _, err := s.checkPlace(); err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(s.path)
+}
+
+// openError is why the folder cannot be used, whatever it was to be used for.
+type openError struct {
+	path string
+	err  error
+}
+
+func (e *openError) Error() string { return fmt.Sprintf("open destination %s: %v", e.path, e.err) }
+
+func (e *openError) Unwrap() error { return e.err }
+
+// publish returns the folder that is open: an earlier one, or that which is offered, or nil.
+func (s *Store) publish(offered *folder) (*folder, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.isClosed {
+		return nil, fs.ErrClosed
+	}
 	if s.opened == nil {
-		if _, err := s.checkPlace(); err != nil {
-			return nil, err
-		}
-		root, err := os.OpenRoot(s.path)
-		if err != nil {
-			return nil, err
-		}
-		s.opened = &folder{root, durable.In(root, s.fault)}
+		s.opened = offered
 	}
 	return s.opened, nil
 }
@@ -63,8 +97,8 @@ func (s *Store) checkPlace() (there string, err error) {
 	return there, s.checkBelowMount(there)
 }
 
-// nearest returns the folder of a path or, where that is missing, the nearest one above it that is there. A symbolic link that
-// leads nowhere is an error: it may lead to a disk that is not mounted.
+// nearest returns the folder of a path or, where that is missing, the nearest one above it that is there. What is no folder is in the
+// way. A symbolic link that leads nowhere is an error: it may lead to a disk that is not mounted.
 func nearest(path string) (string, error) {
 	for ; ; path = filepath.Dir(path) {
 		info, err := os.Stat(path)
@@ -72,8 +106,9 @@ func nearest(path string) (string, error) {
 		case err == nil && info.IsDir():
 			return path, nil
 		case err == nil:
-			return "", fmt.Errorf("%s is no folder: there is something else of that name", path)
-		case !errors.Is(err, fs.ErrNotExist):
+			return "", say.WithHint(fmt.Errorf("%s is no folder", path),
+				"move it out of the way, or correct the path of the destination in the configuration")
+		case !isNotExist(err):
 			return "", err
 		}
 		if _, err := os.Lstat(path); err == nil {
