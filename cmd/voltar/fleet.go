@@ -166,7 +166,8 @@ func absences(host string, stores []setup.Destination, runs []report.Run, found 
 // writeFleetPage writes the status page of all hosts.
 func (a *app) writeFleetPage(s *setup.Setup, o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error,
 	runs []report.Run) error {
-	page, err := report.StatusPage(statuspage.Fleet(lines, found, failed, statuspage.HistoryOf(s.Host, runs), a.now(), o.olderThan, time.Local))
+	known := statuspage.HistoryOf(s.Host, runs)
+	page, err := report.StatusPage(statuspage.Fleet(lines, found, failed, known, a.now(), o.olderThan, time.Local))
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,9 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(stores) == 0 {
+		return s.NoDestination("--from DIR/")
+	}
 	pass := &verify.Pass{Host: s.HostOr(o.host), Options: o.check, RepairIndex: o.repairIndex,
 		RunDir: s.Config.RunDir, Log: s.Log, Now: s.Now}
 	for _, d := range stores {

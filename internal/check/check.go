@@ -8,15 +8,18 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
+	"voltar/internal/config"
 	"voltar/internal/deliver"
 	"voltar/internal/say"
 	"voltar/internal/setup"
@@ -244,6 +247,18 @@ func checkInodes(d setup.Destination) (f Finding, found bool) {
 // mailTimeout bounds logging in to the mail server.
 const mailTimeout = 30 * time.Second
 
+// mailHint is what to do about a mail server that does not take mail.
+func mailHint(m config.Mail, err error) string {
+	var lookup *net.DNSError
+	switch {
+	case errors.As(err, &lookup):
+		return "this host cannot look that name up: is mail.server spelled as it is to be, and does DNS work here?"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("nothing listens there: does the server run, and is %d its port (mail.port: 25, 465 or 587)?", deliver.SMTPPort(m))
+	}
+	return "look at [mail] in the configuration"
+}
+
 // mailServer logs in to the mail server without sending anything, or looks whether sendmail is there.
 func (c *checker) mailServer(ctx context.Context, sendTestMail bool) []Finding {
 	m := c.Config.Mail
@@ -252,7 +267,7 @@ func (c *checker) mailServer(ctx context.Context, sendTestMail bool) []Finding {
 	}
 	if sendTestMail {
 		if err := c.delivery.TestMail(ctx); err != nil {
-			return []Finding{failed("mail", err, "look at [mail] in the configuration")}
+			return []Finding{failed("mail", err, mailHint(m, err))}
 		}
 		return []Finding{{"mail", true, "a test mail went to " + strings.Join(m.To, ", "), ""}}
 	}
@@ -265,7 +280,7 @@ func (c *checker) mailServer(ctx context.Context, sendTestMail bool) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, mailTimeout)
 	defer cancel()
 	if err := c.delivery.CheckMail(ctx); err != nil {
-		return []Finding{failed("mail", err, "look at [mail] in the configuration")}
+		return []Finding{failed("mail", err, mailHint(m, err))}
 	}
 	how := "answers"
 	if m.Username != "" {

@@ -163,6 +163,8 @@ func TestMail(t *testing.T) {
 		{"", false, "nobody gets the report", "mail.to"},
 		{"[mail]\nto = [\"op@example.org\"]\nsendmail = \"WORK/voltar.toml\"\n", true, "through WORK/voltar.toml", ""},
 		{"[mail]\nto = [\"op@example.org\"]\nsendmail = \"WORK/none\"\n", false, "stat WORK/none: no such file", "mail.server"},
+		{"[mail]\nto = [\"op@example.org\"]\nserver = \"127.0.0.1\"\nport = 1\ntls = \"none\"\n", false, "cannot open a session with mail server 127.0.0.1:1: ", "is 1 its port"},
+		{"[mail]\nto = [\"op@example.org\"]\nserver = \"mail.invalid\"\n", false, "cannot open a session with mail server mail.invalid:587: ", "cannot look that name up"},
 	} {
 		checker, dir := newChecker(t, c.text)
 		wantFinding(t, checker.mailServer(t.Context(), false), c.ok, strings.ReplaceAll(c.detail, "WORK", dir), c.hint)

@@ -44,7 +44,7 @@ func (h Holder) String() string {
 	if h.PID == 0 {
 		return "another process"
 	}
-	text := fmt.Sprintf("%q, pid %d, since %s", h.Command, h.PID, h.Started.Format(time.RFC3339))
+	text := fmt.Sprintf("%q, pid %d, since %s", h.Command, h.PID, h.Started.Local().Format("2006-01-02 15:04:05 MST"))
 	if h.Run != "" {
 		text += ", run " + h.Run
 	}

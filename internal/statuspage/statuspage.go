@@ -110,8 +110,8 @@ type Known struct {
 
 // Fleet makes the page of all hosts out of what their destinations hold. The lines are those of catalog.Fleet, of the same
 // listings; failed are the errors of destinations that do not answer; known is what HistoryOf returned.
-func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, known func(host, volume string) Known, now time.Time, limit time.Duration,
-	loc *time.Location) report.Page {
+func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, known func(host, volume string) Known,
+	now time.Time, limit time.Duration, loc *time.Location) report.Page {
 	nights := map[string][]report.Night{}
 	for _, l := range found {
 		for _, b := range l.Lines(l.Destination) {
