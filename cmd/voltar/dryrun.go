@@ -21,7 +21,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 	if err != nil {
 		return err
 	}
-	if len(preview.Known) > 0 {
+	if preview.Looked {
 		preview.Unmatched = s.Unmatched(preview.Known)
 	}
 	if o.json {

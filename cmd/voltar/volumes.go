@@ -59,6 +59,12 @@ func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error
 	if o.json {
 		return a.printJSON(lines)
 	}
+	if len(plan.Choices) == 0 {
+		say.Println(a.stdout, "There is no logical volume on this host.")
+	}
+	if len(lines) == 0 {
+		return nil
+	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	say.Printf(table, "VOLUME\tSIZE\tKIND\tBACKED UP\n")
 	for _, line := range lines {

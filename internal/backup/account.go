@@ -23,12 +23,13 @@ type account struct {
 	scope  *cancelScope
 	placed *placement.Backup // on every destination
 
-	held    owned.Stack      // lock, activation, snapshot, output
-	remains []string         // what it could not let go of
-	extents []*extent.Extent // one that is all of a volume, until that was surveyed
-	device  string           // of its snapshot, once it stands: from then on it is not skipped any more
-	failure error
-	line    report.Volume
+	held     owned.Stack         // lock, activation, snapshot, output
+	remains  []string            // what it could not let go of
+	extents  []*extent.Extent    // one that is all of a volume, until that was surveyed
+	device   string              // of its snapshot, once it stands: from then on it is not skipped any more
+	previous *placement.Previous // that it carries over from; nil for none
+	failure  error
+	line     report.Volume
 }
 
 func (r *run) newAccount(ctx context.Context, source catalog.Source) *account {
@@ -108,15 +109,11 @@ func (a *account) files(ctx context.Context, at time.Time, level archive.Level, 
 	out, err := a.placed.Begin(ctx, at)
 	a.held.Push(out.Close)
 	made := archive.DayOf(out.ID.Time)
+	a.previous = a.placed.Previous(made, placement.DaysOf(a.run.opts.Fresh))
 	return &extent.Files{
 		Out: out, Names: catalog.NamesOf(a.source.Ref(), false), Level: level, Exclude: exclude, Pool: a.run.Pool,
-		OnProgress: a.progress(), TempDir: a.run.StateDir, Made: made, Previous: a.placed.Previous(made, placement.DaysOf(a.run.opts.Fresh)),
+		OnProgress: a.progress(), TempDir: a.run.StateDir, Made: made, Previous: a.previous,
 	}, err
-}
-
-// warnOfCarried tells what could not be carried over, once the files of a backup are written.
-func (a *account) warnOfCarried(files *extent.Files) {
-	a.warnAll(files.Previous.Problems())
 }
 
 // progress passes on how much was read since the last call.

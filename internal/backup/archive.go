@@ -26,7 +26,6 @@ func (s *surveyed) archive() (archived, error) {
 		return archived{}, err
 	}
 	err = s.reader.Archive(s.ctx, files, s.layout)
-	s.warnOfCarried(files)
 	if err != nil {
 		return archived{}, err
 	}

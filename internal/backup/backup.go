@@ -177,6 +177,9 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 		r.warn("there is no LVM on this host: only directories and dumps are backed up", "install lvm2 if there should be volumes")
 	}
 	r.note(chosen.plan)
+	if len(patterns) == 0 {
+		r.noteMissingGroups(chosen.plan.VGs)
+	}
 	r.report.PlannedVolumes += len(chosen.sources)
 	if r.report.PlannedVolumes == 0 {
 		return say.WithHint(ErrNothing, nothingHint)

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -213,6 +214,28 @@ func TestWhatCannotBeReadIsNotCarried(t *testing.T) {
 	v := s.night(t, 1)
 	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "could be carried over from") || len(s.marked) != 0 || v.Carried != nil {
 		t.Errorf("%+v; %+v; marked %q", v.Warnings, v.Carried, s.marked)
+	}
+}
+
+// unwrittenStore takes no manifest.
+type unwrittenStore struct{ deniedStore }
+
+func (s unwrittenStore) Create(ctx context.Context, key string, opts store.PutOptions) (store.Writer, error) {
+	if path.Base(key) == catalog.ManifestName {
+		return nil, errors.New("interrupted")
+	}
+	return s.Store.Create(ctx, key, opts)
+}
+
+// A backup that failed is not called complete by a warning.
+func TestAFailedBackupIsNotSaidToHaveTakenLonger(t *testing.T) {
+	s := newCarrySite(t, "disk")
+	s.night(t, 0)
+	s.on("disk").Store = unwrittenStore{deniedStore{s.on("disk").Store}}
+	s.Now = func() time.Time { return placementtest.FirstNight.AddDate(0, 0, 1) }
+	result, _ := s.Run(t.Context(), []string{"@directory/tree"})
+	if v := result.Volumes[0]; v.Status != report.VolumeFailed || len(v.Warnings) != 0 {
+		t.Errorf("%s: %+v", v.Status, v.Warnings)
 	}
 }
 

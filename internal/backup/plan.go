@@ -2,12 +2,15 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sort"
 	"strings"
 
 	"voltar/internal/extent"
+	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
 	"voltar/internal/owned"
 	"voltar/internal/say"
@@ -75,7 +78,7 @@ func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan, error) {
 	inventory, err := e.LVM.Inventory(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list volumes: %w", err)
+		return nil, asRoot(fmt.Errorf("list volumes: %w", err))
 	}
 	e.space.Note(inventory)
 	used, err := e.hostUses(inventory)
@@ -103,6 +106,14 @@ func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan
 	}
 	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
 	return plan, e.opts.Select.checkPatterns(plan, patterns, others)
+}
+
+// asRoot adds to a failure of lvm2 that it answers root alone, where this user is another.
+func asRoot(err error) error {
+	if os.Geteuid() == 0 || errors.Is(err, hostcmd.ErrNotFound) {
+		return err
+	}
+	return say.WithHint(err, "run it as root: lvm2 answers nobody else")
 }
 
 // builtInRule returns the rule of this program that leaves a volume out, if one does.
@@ -146,6 +157,13 @@ func (s Select) namesOutright(v lvm.Volume, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		vg, _, found := strings.Cut(pattern, "/")
 		return found && vg == v.VG && s.Match(pattern, v.VG, v.Name)
+	})
+}
+
+// MissingGroups returns the patterns of volume groups that no group of the host matches: a typo leaves out all that was meant.
+func (s Select) MissingGroups(vgs []lvm.VG) []string {
+	return slices.DeleteFunc(slices.Clone(s.VolumeGroups), func(pattern string) bool {
+		return slices.ContainsFunc(vgs, func(vg lvm.VG) bool { return s.Match(pattern, "", vg.Name) })
 	})
 }
 

@@ -6,9 +6,41 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"voltar/internal/config"
 	"voltar/internal/store"
 	"voltar/lvm"
+	"voltar/report"
 )
+
+// A volume group that the configuration names and nobody has is told, once for each name, and by whole runs alone.
+func TestMissingVolumeGroupsAreTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		vgs  []lvm.VG
+		want []report.Problem
+	}{
+		"a typo": {[]lvm.VG{{Name: "nova-volumes"}, {Name: "ssd"}}, []report.Problem{{
+			Message: `the configuration's select.volume_groups has "nova-volume", and no volume group of this host has that name: did you mean "nova-volumes"?`,
+			Hint:    "correct it in the configuration: this host has nova-volumes, ssd",
+		}}},
+		"no group": {nil, []report.Problem{
+			{Message: `the configuration's select.volume_groups has "nova-volume", and no volume group of this host has that name`,
+				Hint: "correct it in the configuration: this host has no volume group"},
+			{Message: `the configuration's select.volume_groups has "s*", and no volume group of this host has that name`,
+				Hint: "correct it in the configuration: this host has no volume group"},
+		}},
+		"both are there": {[]lvm.VG{{Name: "nova-volume"}, {Name: "ssd"}}, nil},
+	} {
+		s := newSite(t)
+		s.opts.Select = Select{VolumeGroups: []string{"nova-volume", "s*"}, Match: config.MatchVolume}
+		r := &run{Engine: s.Engine, record: &record{log: s.Log}}
+		r.noteMissingGroups(c.vgs)
+		if diff := cmp.Diff(c.want, r.report.Warnings); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
 
 // A guest's group is taken only by a pattern that names it, not by one for any group.
 func TestNamesOutright(t *testing.T) {

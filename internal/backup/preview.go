@@ -27,7 +27,8 @@ type Preview struct {
 	Groups       []PreviewGroup       `json:"volume_groups"`
 	Destinations []PreviewDestination `json:"destinations"`
 	Unmatched    []string             `json:"unmatched,omitempty"` // patterns of the configuration that match no volume; the caller's to fill
-	Known        []lvm.Volume         `json:"-"`                   // all volumes of the host, where it was looked at
+	Looked       bool                 `json:"-"`                   // whether the host's volumes were looked at
+	Known        []lvm.Volume         `json:"-"`                   // all of them then
 }
 
 // PreviewVolume is one volume that would be backed up.
@@ -78,7 +79,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 	plan := chosen.plan
 	p := &Preview{Sources: []PreviewSource{}}
 	if chosen.looked {
-		p.Known = plan.Volumes
+		p.Looked, p.Known = true, plan.Volumes
 	}
 	for _, s := range chosen.sources {
 		p.Sources = append(p.Sources, e.previewSource(s))

@@ -19,6 +19,7 @@ import (
 	"voltar/internal/owned"
 	"voltar/internal/placement"
 	"voltar/internal/say"
+	"voltar/lvm"
 	"voltar/report"
 )
 
@@ -175,6 +176,19 @@ func (r *run) note(plan *Plan) {
 	}
 	for _, trouble := range plan.Troubles() {
 		r.warn(trouble.What, trouble.Hint)
+	}
+}
+
+// noteMissingGroups warns of volume groups that the configuration names and the host has not: nothing of them is backed up.
+func (r *run) noteMissingGroups(vgs []lvm.VG) {
+	names := say.Names(vgs, func(vg lvm.VG) string { return vg.Name })
+	there := "this host has no volume group"
+	if len(names) > 0 {
+		there = "this host has " + strings.Join(names, ", ")
+	}
+	for _, pattern := range r.opts.Select.MissingGroups(vgs) {
+		r.warn(fmt.Sprintf("the configuration's select.volume_groups has %q, and no volume group of this host has that name%s", pattern,
+			say.DidYouMean(pattern, names)), "correct it in the configuration: "+there)
 	}
 }
 

@@ -259,7 +259,6 @@ func (a *account) storeDirectory(ctx context.Context, d Directory, files *extent
 		return nil, err
 	}
 	x, stats, err := files.LiveTree(ctx, root, own.ids())
-	a.warnOfCarried(files)
 	a.warnOfChanges(stats)
 	if err != nil {
 		return nil, err

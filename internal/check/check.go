@@ -150,26 +150,12 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 	}
 	plan, sources, err := engine.Look(ctx, nil)
 	if err != nil {
-		hint := ""
-		if os.Geteuid() != 0 {
-			hint = asRoot
-		}
-		return []Finding{failed("volumes", err, hint)}
+		return []Finding{failed("volumes", err, "")}
 	}
 	selected := len(plan.Selected())
-	f := Finding{"volumes", selected+len(sources) > 0, fmt.Sprintf("%d of %d are selected", selected, len(plan.Choices)), ""}
-	if len(plan.Choices) == 0 {
-		f.Detail = "there is no logical volume on this host"
-	}
-	if !f.OK {
-		f.Hint = "`voltar volumes` says which rule leaves each out; `lvs` lists those that LVM sees"
-	}
-	list := []Finding{f}
+	list := []Finding{checkSelection(selected, len(plan.Choices), len(sources))}
 	for _, source := range sources {
 		list = append(list, checkSource(source))
-	}
-	if len(plan.Choices) == 0 {
-		return list
 	}
 	for _, pattern := range c.Unmatched(plan.Volumes) {
 		list = append(list, Finding{"volumes", false, "the configuration's " + pattern + " matches no volume of this host",
@@ -180,6 +166,21 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 	}
 	return list
 }
+
+// checkSelection looks whether anything is backed up. Where the host has volumes, one of them should be.
+func checkSelection(selected, volumes, sources int) Finding {
+	switch {
+	case volumes == 0 && sources == 0:
+		return Finding{"volumes", false, noVolumes, "`lvs` lists those that LVM sees; a [[directory]] or [[dump]] is backed up without one"}
+	case volumes == 0:
+		return Finding{"volumes", true, noVolumes, ""}
+	case selected == 0:
+		return Finding{"volumes", false, fmt.Sprintf("0 of %d are selected", volumes), "`voltar volumes` says which rule leaves each out"}
+	}
+	return Finding{"volumes", true, fmt.Sprintf("%d of %d are selected", selected, volumes), ""}
+}
+
+const noVolumes = "there is no logical volume on this host"
 
 // checkSource looks whether a directory can be read.
 func checkSource(s backup.PreviewSource) Finding {

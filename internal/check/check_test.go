@@ -118,6 +118,34 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// A host whose volumes are all left out is not well, whatever else is backed up.
+func TestSelection(t *testing.T) {
+	for _, c := range []struct {
+		selected, volumes, sources int
+		ok                         bool
+		detail, hint               string
+	}{
+		{1, 2, 0, true, "1 of 2 are selected", ""},
+		{0, 2, 0, false, "0 of 2 are selected", "which rule"},
+		{0, 2, 1, false, "0 of 2 are selected", "which rule"},
+		{0, 0, 1, true, "there is no logical volume on this host", ""},
+		{0, 0, 0, false, "there is no logical volume on this host", "[[directory]]"},
+	} {
+		wantFinding(t, []Finding{checkSelection(c.selected, c.volumes, c.sources)}, c.ok, c.detail, c.hint)
+	}
+}
+
+// A name that nothing has is told on a host without any volume, too.
+func TestPatternsWithoutVolumes(t *testing.T) {
+	c, dir := newChecker(t, "[select]\nvolume_groups = [\"nova-volume\"]\n[[directory]]\nname = \"tree\"\npath = \"WORK\"\n")
+	if err := os.WriteFile(filepath.Join(dir, "bin", "lvm"), []byte("#!/bin/sh\necho '{\"report\": []}'\n"), 0o755); err != nil { //nolint:gosec // a command can be run
+		t.Fatal(err)
+	}
+	findings := c.volumes(t.Context())
+	wantFinding(t, findings, true, "there is no logical volume on this host", "")
+	wantFinding(t, findings, false, `the configuration's select.volume_groups with "nova-volume" matches no volume`, "correct the pattern")
+}
+
 // What could not be looked at is not well.
 func TestKernel(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "/dev/mapper/control", Err: fs.ErrPermission}

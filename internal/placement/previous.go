@@ -33,6 +33,7 @@ type Previous struct {
 
 	mu       sync.Mutex
 	problems []report.Problem
+	slow     *report.Problem // why something was compressed anew; nil for nothing
 	rotten   bool
 
 	loaded  bool // the rest is known
@@ -213,10 +214,10 @@ func (p *Previous) failed(err error) {
 	case rotten && !p.rotten:
 		p.rotten = true
 		p.markDamaged(err)
-	case !rotten && len(p.problems) == 0:
-		p.problems = append(p.problems, *report.ProblemOf(say.WithHint(
+	case !rotten && p.slow == nil && !p.rotten:
+		p.slow = report.ProblemOf(say.WithHint(
 			fmt.Errorf("not all that is unchanged could be carried over from %s on %s: %w", p.From(), p.target.Name, err),
-			"this backup is complete; it only took longer")))
+			"this backup is complete; it only took longer"))
 	}
 }
 
@@ -245,14 +246,18 @@ func (p *Previous) hintShared() string {
 	return ". Backups before it share their blocks with it: `voltar verify --full --all` finds those that are damaged, too"
 }
 
-// Problems are for the report, once the archives are written.
-func (p *Previous) Problems() []report.Problem {
+// Problems are for the report, once the backup stands or failed. That one took longer is worth a word only if it stands.
+func (p *Previous) Problems(stands bool) []report.Problem {
 	if p == nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.problems)
+	list := slices.Clone(p.problems)
+	if stands && p.slow != nil {
+		list = append(list, *p.slow)
+	}
+	return list
 }
 
 // DaysOf is how many whole days a span has.
