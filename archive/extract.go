@@ -75,11 +75,9 @@ type ExtractOptions struct {
 	// Workers is how many small files are written at a time; 0 means one for each CPU, at most 4.
 	Workers   int
 	Overwrite Overwrite
-	// KeepGoing goes on after failures and damage, and lists them all. It needs a Reader that keeps going.
+	// KeepGoing goes on after failures and damage, and lists them all. Files whose data is partly lost are removed; without Rebuild,
+	// what can be salvaged goes beside their names. It needs a Reader that was not read from before.
 	KeepGoing bool
-	// KeepDamaged leaves files in place whose data is partly lost, with holes instead; they are listed all the same.
-	// Otherwise they are removed.
-	KeepDamaged bool
 	// Devices makes device nodes. Without, they are left out and counted.
 	Devices bool
 	// Privileges restores set-user-id and set-group-id bits, capabilities and all else in the attributes of the system
@@ -195,11 +193,11 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 	if err != nil {
 		return nil, err
 	}
-	if opts.KeepGoing && !r.opts.KeepGoing {
+	if opts.KeepGoing {
 		if r.started {
-			return nil, errors.New("cannot keep going: the archive is being read without that")
+			return nil, errors.New("cannot keep going: the archive is being read already")
 		}
-		r.opts.KeepGoing = true
+		r.opts.KeepGoing, r.opts.Salvage = true, !opts.Rebuild
 	}
 	x := &extractor{ctx: ctx, r: r, opts: opts, sel: sel, began: time.Now().Add(-100 * time.Millisecond),
 		queue: make(chan *fileJob, jobsQueued), room: semaphore.NewWeighted(jobsBytes),
@@ -213,7 +211,7 @@ func newExtractor(ctx context.Context, r *Reader, dir *os.File, opts ExtractOpti
 	x.top = &folder{path: rootPath, fd: newDirHandle(fd), inherits: hasDefaultACL(fd)}
 	x.stack = []*folder{x.top}
 	x.t = &tarReader{r: r, damaged: x.damaged, whole: sel.all() && r.opts.Members == nil}
-	if opts.KeepGoing && !opts.KeepDamaged && !opts.Rebuild {
+	if r.opts.KeepGoing && r.opts.Salvage {
 		x.t.salvage = x.salvage
 	}
 	if opts.KeepGoing {

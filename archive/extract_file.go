@@ -35,20 +35,12 @@ func (x *extractor) file(e *tarEntry) error {
 	}
 	data, err := x.smallData(e)
 	if err != nil {
-		var lost *lostData
-		if !errors.As(err, &lost) || !x.opts.KeepDamaged {
-			return err
-		}
-		if err := x.writeFile(f.fd.fd, name, f.inherits, e, func(w *pieceWriter) error { return w.write(data) }); err != nil {
-			return err
-		}
 		return err
 	}
 	return x.submit(f, e, data)
 }
 
 // smallData reads all data of an entry. It lies in the memory of an inflated member, if it can, and is not copied.
-// When part of it is lost it returns the rest, with zeros in between, and a *lostData.
 func (x *extractor) smallData(e *tarEntry) ([]byte, error) {
 	if e.StoredBytes == 0 {
 		return nil, nil
@@ -58,22 +50,15 @@ func (x *extractor) smallData(e *tarEntry) ([]byte, error) {
 		return first, nil
 	}
 	data := append(make([]byte, 0, e.StoredBytes), first...)
-	lost := err
-	for {
-		var l *lostData
-		if errors.As(err, &l) {
-			data = data[:int64(len(data))+l.bytes]
-			lost = err
-		} else if err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, err
-		}
+	for err == nil {
 		var p []byte
 		p, err = x.t.data(e.StoredBytes)
 		data = append(data, p...)
 	}
-	return data, lost
+	if err != io.EOF {
+		return nil, err
+	}
+	return data, nil
 }
 
 // submit queues a file for the workers.
@@ -132,24 +117,13 @@ func (x *extractor) awaitBefore(path string, seq int64) {
 
 // largeFile writes a file as it is inflated.
 func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
-	var lost error
-	err := x.writeFile(f.fd.fd, name, f.inherits, e, func(w *pieceWriter) error {
+	return x.writeFile(f.fd.fd, name, f.inherits, e, func(w *pieceWriter) error {
 		for {
 			p, err := x.t.data(readPieceBytes)
-			var l *lostData
-			switch {
-			case err == io.EOF:
+			if err == io.EOF {
 				return nil
-			case errors.As(err, &l):
-				lost = err
-				if !x.opts.KeepDamaged {
-					return err
-				}
-				if err := w.skip(l.bytes); err != nil {
-					return err
-				}
-				continue
-			case err != nil:
+			}
+			if err != nil {
 				return err
 			}
 			if err := w.write(p); err != nil {
@@ -158,10 +132,6 @@ func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
 			x.progress()
 		}
 	})
-	if err == nil {
-		err = lost
-	}
-	return err
 }
 
 // pieceWriter puts data in the places that a sparse map gives it.
@@ -203,23 +173,6 @@ func (w *pieceWriter) writeAt(p []byte, at int64) error {
 			return fmt.Errorf("cannot write at byte %d: %w", at, err)
 		}
 		p, at = p[n:], at+int64(n)
-	}
-	return nil
-}
-
-// skip leaves a hole in place of n bytes of data, and takes away what is there by sharing: nobody has vouched for it.
-func (w *pieceWriter) skip(n int64) error {
-	for n > 0 {
-		at, m, err := w.place(n)
-		if err != nil {
-			return err
-		}
-		if w.shared != nil {
-			if err := unix.Fallocate(w.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, m); err != nil {
-				return fmt.Errorf("cannot leave a hole at byte %d: %w", at, err)
-			}
-		}
-		n -= m
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ type MemberError struct {
 	TarBytes    int64 // lost from the inflated stream; -1 when not known
 	Err         error
 
-	prefix []byte // what the member inflates to before its fault; nobody vouches for it. Only where a Reader goes on, or cuts
+	prefix []byte // what the member inflates to before its fault; nobody vouches for it. Only with Salvage
 }
 
 func (d *MemberError) Error() string {
@@ -60,9 +60,9 @@ type ReaderOptions struct {
 	// KeepGoing goes on behind damage: a Read that meets it returns a *MemberError once, and the next one goes on at the
 	// next good member.
 	KeepGoing bool
-	// Cut gives what the first damaged member inflates to before its fault, and then the *MemberError. Nobody vouches for that
-	// data: no sum covers a part of a member.
-	Cut bool
+	// Salvage inflates damaged members once more, up to their faults: the first one is given so far, and then the *MemberError. With
+	// KeepGoing, Extract takes files out of each instead. Nobody vouches for that data: no sum covers a part of a member.
+	Salvage bool
 	// Members are those to read, in rising order, as the index lists them; all when nil. What lies between them is
 	// passed over. Only for a source with random access.
 	Members []Member
@@ -211,7 +211,7 @@ func (r *Reader) inflateJobs() {
 		data, err := inf.member(f.stored, f.header, f.declared)
 		if err != nil {
 			damage := &MemberError{Offset: f.offset, LengthBytes: int64(len(f.stored)), TarOffset: -1, TarBytes: -1, Err: err}
-			if r.opts.KeepGoing || r.opts.Cut {
+			if r.opts.Salvage {
 				damage.prefix = inf.prefix(f.stored, f.header, f.declared)
 			}
 			f.err = damage
@@ -394,7 +394,7 @@ func (r *Reader) takeDamage(f *future, damage *MemberError) error {
 	if damage.TarOffset < 0 && r.exact {
 		damage.TarOffset = r.offset
 	}
-	if r.opts.Cut && !r.opts.KeepGoing && len(damage.prefix) > 0 {
+	if r.opts.Salvage && !r.opts.KeepGoing && len(damage.prefix) > 0 {
 		r.rest, r.zeros, r.memberStart, damage.prefix = damage.prefix, false, true, nil
 		return nil
 	}
@@ -454,7 +454,7 @@ func (r *Reader) dispatchMember(m Member) error {
 	stored := make([]byte, m.LengthBytes)
 	if n, err := r.at.ReadAt(stored, m.Offset); n < len(stored) {
 		r.budget.Release(cost)
-		prefix = r.cutOff(stored[:n], m.TarBytes)
+		prefix = r.salvage(stored[:n], m.TarBytes)
 		return fail(unexpected(err))
 	}
 	header, err := parseMemberHeader(stored)
@@ -468,10 +468,10 @@ func (r *Reader) dispatchMember(m Member) error {
 	return r.submit(f)
 }
 
-// cutOff is the prefix of a member of which only the beginning is stored, where it is asked for.
-func (r *Reader) cutOff(stored []byte, declared int64) []byte {
+// salvage is the prefix of a member of which only the beginning is stored, where it is asked for.
+func (r *Reader) salvage(stored []byte, declared int64) []byte {
 	header, err := parseMemberHeader(stored)
-	if err != nil || !r.opts.KeepGoing && !r.opts.Cut {
+	if err != nil || !r.opts.Salvage {
 		return nil
 	}
 	return new(inflater).prefix(stored, header, declared)
@@ -493,6 +493,7 @@ func (r *Reader) dispatchLongMember(m Member, fail func(error) error) error {
 }
 
 // unexpected makes of the end of a source the error that it is inside of something.
+// unexpected makes an error of an end that comes too early.
 func unexpected(err error) error {
 	if err == nil || err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -93,7 +93,7 @@ func (d *dispatcher) shortMember(offset int64, header memberHeader) error {
 	if err != nil {
 		d.r.budget.Release(cost)
 		d.src.setBack(stored[:n])
-		d.prefix = d.r.cutOff(stored[:n], header.tarBytes)
+		d.prefix = d.r.salvage(stored[:n], header.tarBytes)
 		return d.resync(offset, io.ErrUnexpectedEOF)
 	}
 	f := &future{offset: offset, stored: stored, header: header, declared: header.tarBytes, tarOffset: -1, first: true,

@@ -16,10 +16,10 @@ func OpenFile(ctx context.Context, src io.ReaderAt, entry Entry, members []Membe
 	return openEntry(ctx, src, entry, ReaderOptions{Members: members})
 }
 
-// OpenCut is OpenFile for a file that may be damaged: before the *MemberError come the bytes that can be read. Nobody vouches for
+// OpenSalvaged is OpenFile for a file that may be damaged: before the *MemberError come the bytes that can be read. Nobody vouches for
 // those of a damaged member.
-func OpenCut(ctx context.Context, src io.ReaderAt, entry Entry, members []Member) (io.ReadCloser, error) {
-	return openEntry(ctx, src, entry, ReaderOptions{Members: members, Cut: true})
+func OpenSalvaged(ctx context.Context, src io.ReaderAt, entry Entry, members []Member) (io.ReadCloser, error) {
+	return openEntry(ctx, src, entry, ReaderOptions{Members: members, Salvage: true})
 }
 
 func openEntry(ctx context.Context, src io.ReaderAt, entry Entry, opts ReaderOptions) (io.ReadCloser, error) {
@@ -73,7 +73,7 @@ func fileAt(t *tarReader, offset int64) (*tarEntry, error) {
 		err := t.r.fill()
 		var skip *skipped
 		if err != nil && !errors.As(err, &skip) {
-			return nil, cutOff(err)
+			return nil, unexpected(err)
 		}
 		if err == nil {
 			break
@@ -84,7 +84,7 @@ func fileAt(t *tarReader, offset int64) (*tarEntry, error) {
 	}
 	t.remaining = offset - t.r.offset
 	if err := t.skipData(); err != nil {
-		return nil, cutOff(err)
+		return nil, unexpected(err)
 	}
 	if t.lost || t.r.offset != offset {
 		return nil, fmt.Errorf("cannot find byte %d of the tar stream: members are missing", offset)

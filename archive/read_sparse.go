@@ -103,7 +103,7 @@ func (m *mapReader) number() (int64, error) {
 				return 0, errors.New("cannot read a sparse map that is cut off")
 			}
 			if err := m.t.r.readFull(m.t.block[:]); err != nil {
-				return 0, cutOff(err)
+				return 0, unexpected(err)
 			}
 			m.t.remaining -= tarBlockBytes
 			m.rest = m.t.block[:]
@@ -174,7 +174,7 @@ func (t *tarReader) sparseOld(e *tarEntry, h header) error {
 	}
 	for more := h.block[482] != 0; more; more = t.block[504] != 0 {
 		if err := t.r.readFull(t.block[:]); err != nil {
-			return cutOff(err)
+			return unexpected(err)
 		}
 		if err := e.addOldPieces(t.block[:504]); err != nil {
 			return err

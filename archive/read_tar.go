@@ -28,10 +28,7 @@ type tarEntry struct {
 }
 
 // lostData is the error of data that is missing in the middle of an entry. What follows can be read.
-type lostData struct {
-	bytes int64 // missing from the data of this entry
-	err   error
-}
+type lostData struct{ err error }
 
 func (l *lostData) Error() string { return l.err.Error() }
 func (l *lostData) Unwrap() error { return l.err }
@@ -145,7 +142,7 @@ func (t *tarReader) data(limit int64) ([]byte, error) {
 		t.padding = 0
 	}
 	t.remaining -= n
-	return nil, &lostData{bytes: n, err: err}
+	return nil, &lostData{err}
 }
 
 // skipData discards what is left of the current entry.
@@ -280,26 +277,19 @@ func (t *tarReader) extension(h header) ([]byte, error) {
 	}
 	text := make([]byte, h.size)
 	if err := t.r.readFull(text); err != nil {
-		return nil, cutOff(err)
+		return nil, unexpected(err)
 	}
 	var pad [tarBlockBytes]byte
 	if err := t.r.readFull(pad[:padding(h.size)]); err != nil {
-		return nil, cutOff(err)
+		return nil, unexpected(err)
 	}
 	return text, nil
-}
-
-func cutOff(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // endMark is called behind the first block of zeros. Another one and then nothing but zeros must follow.
 func (t *tarReader) endMark() error {
 	if err := t.r.readFull(t.block[:]); err != nil {
-		return cutOff(err)
+		return unexpected(err)
 	}
 	if t.block != [tarBlockBytes]byte{} {
 		return fmt.Errorf("tar stream at byte %d: %w: one block of zeros alone", t.r.offset-2*tarBlockBytes, errNoHeader)

@@ -94,30 +94,6 @@ func (s *sample) checkExtracted(t *testing.T, dir string, lost map[string]bool) 
 	}
 }
 
-func TestExtractKeepsDamagedFilesWhenAsked(t *testing.T) {
-	s := makeSample(t, 2)
-	var inBig Member // in the middle of it
-	for _, m := range s.members {
-		if m.TarOffset > s.entries[1].TarOffset && m.TarOffset+m.TarBytes < s.entries[1].TarOffset+s.entries[1].TarBytes {
-			inBig = m
-		}
-	}
-	bad := damages["data"](bytes.Clone(s.data), inBig)
-	for _, index := range []*Index{nil, s.openIndex(t)} {
-		dir, stats, err := extractBytes(t, bad, ExtractOptions{KeepGoing: true, KeepDamaged: true, Index: index})
-		if !errors.Is(err, ErrIncomplete) || len(stats.Failures) != 1 || stats.Failures[0].Path != "big" {
-			t.Fatalf("%v, %v", err, stats.Failures)
-		}
-		want := bytes.Clone(s.contents["big"])
-		dataOffset := s.entries[1].TarOffset + s.entries[1].TarBytes - int64(len(want)) - padding(int64(len(want)))
-		clear(want[inBig.TarOffset-dataOffset:][:inBig.TarBytes])
-		got, err := os.ReadFile(filepath.Join(dir, "big"))
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%d bytes of %d with holes for what was lost, %v", len(got), len(want), err)
-		}
-	}
-}
-
 func TestExtractSurvivesADamagedIndex(t *testing.T) {
 	s := makeSample(t, 8)
 	bad := bytes.Clone(s.index)
@@ -380,16 +356,16 @@ func TestExtractSalvagesFilesOfADamagedMember(t *testing.T) {
 }
 
 // A file whose member is damaged reads up to the fault, and then says so.
-func TestOpenCutReadsUpToTheDamage(t *testing.T) {
+func TestOpenSalvagedReadsUpToTheDamage(t *testing.T) {
 	s := makeSample(t, 8)
 	index := s.openIndex(t)
 	e, members, err := index.Find(context.Background(), "big")
 	must(t, err)
 	bad := damages["checksum"](bytes.Clone(s.data), members[1])
-	for cut, least := range map[bool]int{false: 0, true: 1} {
+	for salvaged, least := range map[bool]int{false: 0, true: 1} {
 		open := OpenFile
-		if cut {
-			open = OpenCut
+		if salvaged {
+			open = OpenSalvaged
 		}
 		f, err := open(context.Background(), bytes.NewReader(bad), e, members)
 		must(t, err)
@@ -397,7 +373,7 @@ func TestOpenCutReadsUpToTheDamage(t *testing.T) {
 		var damage *MemberError
 		want := int(members[1].TarOffset - e.TarOffset + int64(least)*members[1].TarBytes)
 		if !errors.As(err, &damage) || len(got) > want || len(got) < want-tarBlockBytes*4 || !bytes.Equal(got, s.contents["big"][:len(got)]) {
-			t.Errorf("cut %v: %d bytes, want about %d, %v", cut, len(got), want, err)
+			t.Errorf("salvaged %v: %d bytes, want about %d, %v", salvaged, len(got), want, err)
 		}
 		must(t, f.Close())
 	}

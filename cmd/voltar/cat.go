@@ -69,7 +69,7 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 }
 
 // catPlace writes one file, or one image, and returns the entry of a file.
-func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place, cut bool) (entry archive.Entry, err error) {
+func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place, keepGoing bool) (entry archive.Entry, err error) {
 	var r io.ReadCloser
 	if place.Whole {
 		r, err = b.Image(ctx, place.Extent)
@@ -80,8 +80,8 @@ func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place
 		}
 		defer func() { err = errors.Join(err, tree.Close()) }()
 		open := tree.Open
-		if cut {
-			open = tree.OpenCut
+		if keepGoing {
+			open = tree.OpenSalvaged
 		}
 		r, entry, err = open(ctx, place.Path)
 	}

@@ -146,9 +146,9 @@ func (t *Tree) Open(ctx context.Context, name string) (io.ReadCloser, archive.En
 	return t.openWith(ctx, name, archive.OpenFile)
 }
 
-// OpenCut is Open for a file that may be damaged; see archive.OpenCut.
-func (t *Tree) OpenCut(ctx context.Context, name string) (io.ReadCloser, archive.Entry, error) {
-	return t.openWith(ctx, name, archive.OpenCut)
+// OpenSalvaged is Open for a file that may be damaged; see archive.OpenSalvaged.
+func (t *Tree) OpenSalvaged(ctx context.Context, name string) (io.ReadCloser, archive.Entry, error) {
+	return t.openWith(ctx, name, archive.OpenSalvaged)
 }
 
 func (t *Tree) openWith(ctx context.Context, name string,
