@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,12 +32,15 @@ import (
 // JSON, and a line with the SHA-256 of all before. It appears whole or not at all. If two processes write it, the later file
 // stays. A file that cannot be read or written costs requests, nothing else.
 type Known struct {
-	dir string
-	log *slog.Logger
+	dir    string
+	log    *slog.Logger
+	limits limits
 }
 
 // NewKnown returns what is known by a folder, which is made when there is something to keep.
-func NewKnown(dir string, log *slog.Logger) *Known { return &Known{dir: dir, log: log} }
+func NewKnown(dir string, log *slog.Logger) *Known {
+	return &Known{dir, log, limits{maxKnownFiles, maxAllKnownBytes}}
+}
 
 // Bounds of what is known. Who may write to a store can make up backups.
 const (
@@ -49,9 +51,6 @@ const (
 	maxAllKnownBytes   = 256 << 20 // of all stores
 	knownFormat        = "voltar-known/1"
 )
-
-// usedAfter is how old the time of a file may become that is in use.
-const usedAfter = 24 * time.Hour
 
 // knownHead is the first line of a file.
 type knownHead struct {
@@ -323,47 +322,5 @@ func (r *knownHost) write() error {
 	if err := durable.MkdirAll(r.of.dir, 0o700); err != nil {
 		return err
 	}
-	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.of.bound())
-}
-
-// bound removes the files that were not used for longest where there are too many, and what writers left that died.
-func (k *Known) bound() error {
-	entries, err := os.ReadDir(k.dir)
-	if err != nil {
-		return err
-	}
-	var files []fs.FileInfo
-	var errs []error
-	var sum int64
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if durable.IsTemp(info.Name()) && time.Since(info.ModTime()) > usedAfter {
-			errs = append(errs, forget(k.dir, info))
-			continue
-		}
-		files, sum = append(files, info), sum+info.Size()
-	}
-	slices.SortFunc(files, oldestFirst)
-	for len(files) > maxKnownFiles || sum > maxAllKnownBytes {
-		errs = append(errs, forget(k.dir, files[0]))
-		files, sum = files[1:], sum-files[0].Size()
-	}
-	return errors.Join(errs...)
-}
-
-func oldestFirst(a, b fs.FileInfo) int {
-	return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
-}
-
-func forget(dir string, info fs.FileInfo) error {
-	if err := os.Remove(filepath.Join(dir, info.Name())); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.of.limits.keep(r.of.dir))
 }

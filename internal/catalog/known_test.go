@@ -467,11 +467,12 @@ func TestKnownFilesAreBounded(t *testing.T) {
 	add(t, s, volume("v"), night)
 	dir := t.TempDir()
 	k, _ := knownIn(t, dir)
+	k.limits = limits{20, 1 << 20}
 	listWith(t, s, k, Filter{})
-	for i := range maxKnownFiles + 5 {
+	for i := range 25 {
 		name := filepath.Join(k.dir, fmt.Sprintf("%04d.known", i))
 		check(t, os.WriteFile(name, nil, 0o600))
-		at := time.Now().Add(time.Duration(i-3*maxKnownFiles) * time.Minute)
+		at := time.Now().Add(time.Duration(i-100) * time.Minute)
 		check(t, os.Chtimes(name, at, at))
 	}
 	left := filepath.Join(k.dir, ".x.known.voltar-tmp-1")
@@ -481,8 +482,16 @@ func TestKnownFilesAreBounded(t *testing.T) {
 	listWith(t, s, k, Filter{})
 	entries, err := os.ReadDir(k.dir)
 	check(t, err)
-	if len(entries) != maxKnownFiles || entries[0].Name() != "0006.known" {
+	if len(entries) != 18 || entries[0].Name() != "0008.known" {
 		t.Errorf("%d files, the first %s", len(entries), entries[0].Name())
+	}
+	check(t, os.Truncate(filepath.Join(k.dir, "0024.known"), 1<<20))
+	add(t, s, volume("v"), night.Add(2*time.Hour))
+	listWith(t, s, k, Filter{})
+	entries, err = os.ReadDir(k.dir)
+	check(t, err)
+	if len(entries) != 1 || entries[0].Name() != filepath.Base(k.load(s, testHost).path()) {
+		t.Errorf("too many bytes: %d files, the first %s", len(entries), entries[0].Name())
 	}
 }
 

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 
 	"voltar/internal/durable"
 	"voltar/internal/store"
@@ -20,10 +18,13 @@ import (
 // good as a signed one: it has the sums of all other files of its backup. A nil one keeps nothing.
 //
 // There is a file of one JSON object for each source in each store, which appears whole or not at all.
-type Written struct{ dir string }
+type Written struct {
+	dir    string
+	limits limits
+}
 
 // NewWritten returns what is kept in a folder, which is made when there is something to keep.
-func NewWritten(dir string) *Written { return &Written{dir} }
+func NewWritten(dir string) *Written { return &Written{dir, limits{files: maxWritten}} }
 
 // Bounds of the folder. There are too many files when volumes came and went for years.
 const (
@@ -67,7 +68,7 @@ func (w *Written) Note(s store.Store, b Backup, shares bool) error {
 		err = durable.WriteFile(w.path(s, b), text, 0o600)
 	}
 	if err == nil {
-		err = w.bound()
+		err = w.limits.keep(w.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("note in %s that %s was written: %w", w.dir, b.ID, err)
@@ -108,33 +109,4 @@ func (w *Written) read(s store.Store, b Backup) (file writtenFile, err error) {
 		err = json.Unmarshal(text, &file)
 	}
 	return file, err
-}
-
-// bound removes the oldest files when there are too many: a tenth more than it must, so that it seldom has to look.
-func (w *Written) bound() (err error) {
-	dir, err := os.Open(w.dir)
-	if err != nil {
-		return err
-	}
-	names, err := dir.Readdirnames(-1)
-	if err := errors.Join(err, dir.Close()); err != nil || len(names) <= maxWritten {
-		return err
-	}
-	var files []fs.FileInfo
-	for _, name := range names {
-		info, err := os.Lstat(filepath.Join(w.dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		files = append(files, info)
-	}
-	slices.SortFunc(files, oldestFirst)
-	var errs []error
-	for _, info := range files[:max(len(files)-maxWritten*9/10, 0)] {
-		errs = append(errs, forget(w.dir, info))
-	}
-	return errors.Join(errs...)
 }

@@ -68,19 +68,20 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 func TestNotesOfWhatWasWrittenAreBounded(t *testing.T) {
 	s := newStore(t)
 	w := NewWritten(t.TempDir())
-	for i := range maxWritten {
+	w.limits.files = 20
+	left := filepath.Join(w.dir, ".x.json.voltar-tmp-1") // by a writer that died
+	check(t, os.WriteFile(left, nil, 0o600))
+	check(t, os.Chtimes(left, time.Unix(1, 0), time.Unix(1, 0)))
+	for i := range 20 {
 		name := filepath.Join(w.dir, fmt.Sprintf("%05d.json", i))
 		check(t, os.WriteFile(name, nil, 0o600))
-		if i < 1001 {
-			at := time.Unix(int64(i), 0)
-			check(t, os.Chtimes(name, at, at))
-		}
+		check(t, os.Chtimes(name, time.Unix(int64(i), 0), time.Unix(int64(i), 0)))
 	}
 	b := add(t, s, volume("v"), night)
 	check(t, w.Note(s, b, false))
 	entries, err := os.ReadDir(w.dir)
 	check(t, err)
-	if len(entries) != maxWritten*9/10 || entries[0].Name() != "01001.json" {
+	if len(entries) != 18 || entries[0].Name() != "00003.json" {
 		t.Errorf("%d notes, the first %s", len(entries), entries[0].Name())
 	}
 	if is, err := w.Wrote(s, b); !is || err != nil {
