@@ -3,7 +3,6 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"iter"
 	"math"
 	"reflect"
 	"regexp"
@@ -124,9 +123,9 @@ func plural(n int64, noun string) string {
 }
 
 // nounOf is the word for what has some names: volumes, directories, dumps and streams are sources.
-func nounOf(names iter.Seq[string]) string {
+func nounOf(names []string) string {
 	noun := ""
-	for name := range names {
+	for _, name := range names {
 		is := "volume"
 		if kind, _, found := strings.Cut(name, "/"); found && strings.HasPrefix(kind, "@") {
 			is = strings.TrimPrefix(kind, "@")
@@ -142,14 +141,8 @@ func nounOf(names iter.Seq[string]) string {
 // noun is the word for what the run is of, as far as its results tell; without any, volumes.
 func (r Run) noun() string { return nounOf(namesOf(r.Volumes)) }
 
-func namesOf(volumes []Volume) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, v := range volumes {
-			if !yield(v.Name) {
-				return
-			}
-		}
-	}
+func namesOf(volumes []Volume) []string {
+	return say.Names(volumes, func(v Volume) string { return v.Name })
 }
 
 // shorten cuts a text to limit characters, the last of them an ellipsis when something is missing.

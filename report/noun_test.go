@@ -1,7 +1,6 @@
 package report
 
 import (
-	"slices"
 	"testing"
 )
 
@@ -10,7 +9,7 @@ func TestNounOf(t *testing.T) {
 		"0 volumes": nil, "1 volume": {"vg/lv"}, "2 directories": {"@directory/a", "@directory/b"}, "1 dump": {"@dump/a"},
 		"3 sources": {"vg/lv", "@dump/a", "vg/lv2"}, "2 streams": {"@stream/a", "@stream/b"},
 	} {
-		if got := plural(int64(len(names)), nounOf(slices.Values(names))); got != want {
+		if got := plural(int64(len(names)), nounOf(names)); got != want {
 			t.Errorf("%q are %s, want %s", names, got, want)
 		}
 	}

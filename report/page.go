@@ -157,30 +157,39 @@ func (r rank) word() (word, tone string) {
 	return "ok", toneGood
 }
 
-func newPageView(p Page) pageView {
-	loc := cmp.Or(p.Location, time.UTC)
-	type ranked struct {
-		PageVolume
-		rank rank
-	}
-	var volumes []ranked
-	counts := [ranks]int{}
-	hosts := map[string]bool{}
-	var stored int64
+// ranked is a volume and what there is to say of it.
+type ranked struct {
+	PageVolume
+	rank rank
+}
+
+// ranked returns the volumes, the worst first, and how many there are of each rank.
+func (p Page) ranked() (volumes []ranked, counts [ranks]int) {
 	for _, v := range p.Volumes {
 		rank := v.rank(p.Made, p.Limit)
 		volumes = append(volumes, ranked{v, rank})
 		counts[rank]++
-		hosts[v.Host] = true
-		stored += v.SizeBytes
 	}
 	slices.SortStableFunc(volumes, func(a, b ranked) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Name, b.Name))
 	})
+	return volumes, counts
+}
+
+func newPageView(p Page) pageView {
+	loc := cmp.Or(p.Location, time.UTC)
+	volumes, counts := p.ranked()
+	hosts := map[string]bool{}
+	var stored int64
+	for _, v := range volumes {
+		hosts[v.Host] = true
+		stored += v.SizeBytes
+	}
 	v := pageView{
 		Title: shorten(say.Clean(p.Title), pageText), Made: p.Made.In(loc).Format("Monday, 2006-01-02 15:04 MST"),
 		Script: template.JS(pageScript), MadeUnix: p.Made.Unix(), LimitUnix: int64(p.Limit / time.Second), //nolint:gosec // our own script
 		Several: len(hosts) > 1, Legend: fmt.Sprintf("the %d nights to %s", PageNights, p.Made.In(loc).Format("2006-01-02")),
+		Counters: pageCounters(counts, len(hosts), stored),
 	}
 	sum := sha256.Sum256([]byte(pageScript))
 	v.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; " +
@@ -189,10 +198,28 @@ func newPageView(p Page) pageView {
 	if more := len(volumes) - len(shown); more > 0 {
 		v.More = plural(int64(more), "more volume") + ", none of them worse than those that are shown"
 	}
-	byHost, unproven := map[string]*hostView{}, map[string]int64{} // volumes that are shown
+	v.addVolumes(shown, p.Made, loc)
+	bad := v.headline(counts, len(p.Problems), nounOf(say.Names(volumes, func(v ranked) string { return v.Name })))
+	for _, problem := range p.Problems {
+		problem = cleaned(Run{Errors: []Problem{problem}}).Errors[0]
+		v.Problems = append(v.Problems, problemView{Message: problem.Message, Hint: problem.Hint})
+	}
+	if p.Run != nil {
+		run := newView(*p.Run, Options{Location: loc, History: p.History})
+		v.addVerdict(run, bad)
+		v.Problems = append(v.Problems, run.Failures[:min(len(run.Failures), shownProblems)]...)
+		v.Warnings = run.Warnings[:min(len(run.Warnings), shownProblems)]
+		v.Destinations = run.Destinations
+	}
+	return v
+}
+
+// addVolumes adds a row for each volume: below those that need attention, or below its host.
+func (v *pageView) addVolumes(volumes []ranked, now time.Time, loc *time.Location) {
+	byHost, unproven := map[string]*hostView{}, map[string]int64{}
 	var order []string
-	for _, volume := range shown {
-		row := newRow(volume.PageVolume, volume.rank, p.Made, loc)
+	for _, volume := range volumes {
+		row := newRow(volume.PageVolume, volume.rank, now, loc)
 		if volume.rank <= rankDamaged {
 			v.Attention = append(v.Attention, row)
 			continue
@@ -215,33 +242,23 @@ func newPageView(p Page) pageView {
 		}
 		v.Hosts = append(v.Hosts, *h)
 	}
-	bad := counts[rankNone] + counts[rankLate] + counts[rankFailed] + counts[rankDamaged]
-	v.Headline, v.Colour = pageHeadline(bad, len(volumes), len(p.Problems), nounOf(func(yield func(string) bool) {
-		for _, volume := range volumes {
-			if !yield(volume.Name) {
-				return
-			}
-		}
-	})), headlineColour(VerdictOK)
-	if len(p.Problems) > 0 || counts[rankDamaged] > 0 {
+}
+
+// headline sets the headline and its colour, and returns how many volumes need attention.
+func (v *pageView) headline(counts [ranks]int, problems int, noun string) (bad int) {
+	all := 0
+	for _, n := range counts {
+		all += n
+	}
+	bad = counts[rankNone] + counts[rankLate] + counts[rankFailed] + counts[rankDamaged]
+	v.Headline, v.Colour = pageHeadline(bad, all, problems, noun), headlineColour(VerdictOK)
+	if problems > 0 || counts[rankDamaged] > 0 {
 		v.Colour = headlineColour(VerdictWarning)
 	}
 	if bad > counts[rankDamaged] {
 		v.Colour = headlineColour(VerdictFailed)
 	}
-	v.Counters = pageCounters(counts, len(hosts), stored)
-	for _, problem := range p.Problems {
-		problem = cleaned(Run{Errors: []Problem{problem}}).Errors[0]
-		v.Problems = append(v.Problems, problemView{Message: problem.Message, Hint: problem.Hint})
-	}
-	if p.Run != nil {
-		run := newView(*p.Run, Options{Location: loc, History: p.History})
-		v.addVerdict(run, bad)
-		v.Problems = append(v.Problems, run.Failures[:min(len(run.Failures), shownProblems)]...)
-		v.Warnings = run.Warnings[:min(len(run.Warnings), shownProblems)]
-		v.Destinations = run.Destinations
-	}
-	return v
+	return bad
 }
 
 // addVerdict takes in how the last run went: the page of a host is never better than that.
@@ -263,7 +280,7 @@ func (v *pageView) addVerdict(run view, bad int) {
 
 func pageHeadline(bad, all, problems int, noun string) string {
 	switch {
-	case bad > 0 && bad == 1:
+	case bad == 1:
 		return fmt.Sprintf("1 of %s needs attention", plural(int64(all), noun))
 	case bad > 0:
 		return fmt.Sprintf("%s of %s need attention", say.Count(int64(bad)), plural(int64(all), noun))
@@ -288,15 +305,9 @@ func pageCounters(counts [ranks]int, hosts int, stored int64) []counter {
 		of(counts[rankNone]+counts[rankLate], "late or without any", toneBad), of(counts[rankFailed], "failed", toneBad),
 		of(counts[rankDamaged], "damaged", toneWarn),
 		of(counts[rankUnproven], "unproven", ""), of(counts[rankGood], "good and proven", toneGood),
-		of(hosts, hostsWord(hosts), ""), {say.Size(stored), "newest good backups", ""},
+		of(hosts, strings.TrimPrefix(plural(int64(hosts), "host"), say.Count(int64(hosts))+" "), ""),
+		{say.Size(stored), "newest good backups", ""},
 	}
-}
-
-func hostsWord(n int) string {
-	if n == 1 {
-		return "host"
-	}
-	return "hosts"
 }
 
 func newRow(v PageVolume, r rank, now time.Time, loc *time.Location) rowView {

@@ -287,7 +287,7 @@ func ledger(run Run) []string {
 				add(kind{state: x.State, what: x.What, reason: x.Reason}, strings.TrimSpace(v.Name+" "+x.Name), x.SizeBytes)
 			}
 		}
-		noun := nounOf(slices.Values([]string{v.Name}))
+		noun := nounOf([]string{v.Name})
 		if v.Ledger.ExcludedBytes > 0 {
 			add(kind{state: "patterns", noun: noun}, v.Name, v.Ledger.ExcludedBytes)
 		}

@@ -73,46 +73,13 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	filter := catalog.Filter{
-		Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known(), Compare: catalog.CompareShown,
-	}
-	if len(names) > 0 {
-		filter.Compare = catalog.CompareAll
-	}
-	var found []catalog.Listed
-	var failed []error
-	switch {
-	case o.allHosts:
-		filter.Newest, filter.Good = 1, true
-		if found, failed, err = catalog.ListFleet(ctx, setup.Named(stores), filter); err != nil {
-			return err
-		}
-		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
-	case len(stores) == 0:
-		return s.NoDestination("--from DIR/")
-	default:
-		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
-			if l.Err != nil {
-				failed = append(failed, fmt.Errorf("destination %s: %w", l.Destination, l.Err))
-				continue
-			}
-			found = append(found, l)
-		}
-	}
-	lines := []catalog.Line{}
-	for _, l := range found {
-		for _, line := range l.Lines(l.Destination) {
-			if len(o.volumes) > 0 && !isListed(line, o.volumes) {
-				continue
-			}
-			if o.allHosts {
-				line.Host = l.Host
-			}
-			lines = append(lines, line)
-		}
+	lines, failed, err := askBackups(ctx, s, o, stores, names)
+	if err != nil {
+		return err
 	}
 	var hosts []string
-	if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
+	isEmpty := len(lines) == 0 && len(failed) == 0 && !o.allHosts
+	if isEmpty {
 		hosts, failed = hostsOn(ctx, stores)
 	}
 	for _, err := range failed {
@@ -122,7 +89,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		err = a.printJSON(lines)
 	} else {
 		err = a.printBackups(lines, o.allHosts)
-		if len(lines) == 0 && len(failed) == 0 && !o.allHosts {
+		if isEmpty && len(failed) == 0 {
 			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(stores)))
 		}
 	}
@@ -135,6 +102,51 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		return exitWith(exitNothing)
 	}
 	return nil
+}
+
+// askBackups asks the destinations for the backups that a list is to have; names are those of their sources, none for all. failed has an
+// error for each destination that does not say.
+func askBackups(
+	ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, names []string,
+) (lines []catalog.Line, failed []error, err error) {
+	filter := catalog.Filter{
+		Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known(), Compare: catalog.CompareShown,
+	}
+	if len(names) > 0 {
+		filter.Compare = catalog.CompareAll
+	}
+	var found []catalog.Listed
+	switch {
+	case o.allHosts:
+		filter.Newest, filter.Good = 1, true
+		if found, failed, err = catalog.ListFleet(ctx, setup.Named(stores), filter); err != nil {
+			return nil, nil, err
+		}
+		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
+	case len(stores) == 0:
+		return nil, nil, s.NoDestination("--from DIR/")
+	default:
+		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
+			if l.Err != nil {
+				failed = append(failed, fmt.Errorf("destination %s: %w", l.Destination, l.Err))
+				continue
+			}
+			found = append(found, l)
+		}
+	}
+	lines = []catalog.Line{}
+	for _, l := range found {
+		for _, line := range l.Lines(l.Destination) {
+			if len(o.volumes) > 0 && !isListed(line, o.volumes) {
+				continue
+			}
+			if o.allHosts {
+				line.Host = l.Host
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines, failed, nil
 }
 
 // isListed tells whether a line is of a backup that is named.
