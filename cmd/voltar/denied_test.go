@@ -13,12 +13,20 @@ import (
 
 // Who may not read the folder of a host is told so, and not that there is none: with its name and without.
 func TestFoldersThatMayNotBeRead(t *testing.T) {
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/tmp", "voltar-denied-") // which lets everybody through, as a folder of TMPDIR may not
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := os.MkdirAll(filepath.Join(dir, "backups", "volume-host"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "voltar.toml"), []byte("host = \"elsewhere\"\nstate_dir = \"/nowhere/state\"\nrun_dir = \"/nowhere/run\"\n"))
-	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "backups"), 0o755),
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "backups"), 0o755),
 		os.Chmod(filepath.Join(dir, "voltar.toml"), 0o644), os.Chmod(filepath.Join(dir, "backups", "volume-host"), 0)); err != nil {
 		t.Fatal(err)
 	}
