@@ -78,7 +78,7 @@ func (b *branch) note(backup catalog.Backup) (warnings []report.Problem) {
 	does := b.carried.shared > 0 || b.carried.all == 0 && did
 	if did && !does {
 		warnings = append(warnings, report.Problem{
-			Message: fmt.Sprintf("on %s, what did not change is written again and takes its room anew: "+
+			Message: fmt.Sprintf("on %s, what did not change is written again and takes its space anew: "+
 				"it was shared with the previous backup before", b.target.Name),
 			Hint: "is it still the filesystem that it was? XFS and btrfs share, others do not. This is told once",
 		})
