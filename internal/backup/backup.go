@@ -152,7 +152,8 @@ func (e *Engine) Run(ctx context.Context, patterns []string) (_ *report.Run, err
 	var held *journal.HeldError
 	switch {
 	case errors.As(err, &held):
-		return nil, say.WithHint(err, "wait until it has ended; `journalctl -fu voltar` shows a run of the timer, and `voltar cancel VOLUME` takes one volume out of it")
+		return nil, say.WithHint(err, "wait until it has ended; `journalctl -fu voltar` shows a run of the timer, and "+
+			"`voltar cancel VOLUME` takes one volume out of it")
 	case err != nil:
 		// A night without a backup and without a word of it would be the worst.
 		none := e.opts.newReport("run", e.Now())
