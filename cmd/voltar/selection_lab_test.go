@@ -268,4 +268,13 @@ func TestLabRetentionOverNights(t *testing.T) {
 	if left := s.backupsOf(t, "vg/little"); len(left) != 1 || filepath.Base(left[0]) == night(0).UTC().Format("2006-01-02T150405Z") {
 		t.Errorf("after forget of the volume that is gone: %q", left)
 	}
+	lab.Do(t, "lvremove", "--yes", "vg/little")
+	s.restore(t, 0, "vg/little") // which goes on with the history, though LVM gives it another UUID
+	result = s.run(t, 0)
+	if v := volume(t, result, "vg/little"); len(result.Gone) != 0 || v.PreviousStoredBytes <= 0 || v.Copies[0].Kept != 1 {
+		t.Errorf("a volume that was restored: %+v; gone: %+v", v, result.Gone)
+	}
+	if code, out, errs = voltar(t, "forget", "vg/little", "--config", s.config); code != 0 || !strings.Contains(out, "on this host") {
+		t.Errorf("forget of a volume that was restored: %d %s %s", code, out, errs)
+	}
 }

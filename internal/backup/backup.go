@@ -189,6 +189,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if !whole {
 		r.placing.Wanted = chosen.refs()
 	}
+	r.placing.RestoredAs = restoredAs(chosen.plan.Inventory)
 	if err := r.open(ctx); err != nil {
 		return err
 	}

@@ -109,6 +109,7 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		p.Groups = append(p.Groups, g)
 	}
 	placing := e.placing()
+	placing.RestoredAs = restoredAs(plan.Inventory)
 	if len(patterns) > 0 {
 		placing.Wanted = chosen.refs()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"voltar/internal/catalog"
+	"voltar/internal/hostcmd"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
 	"voltar/internal/say"
@@ -68,6 +69,11 @@ func (e *Engine) eachOf(ctx context.Context, on []placement.Destination, command
 		placing = r.placing
 	}
 	placing.Wanted = wanted
+	inventory, err := e.LVM.Inventory(ctx)
+	if err != nil && !errors.Is(err, hostcmd.ErrNotFound) {
+		e.Log.Warn("backups from before a volume was restored count as those of another, as lvm2 does not tell which were", "err", err)
+	}
+	placing.RestoredAs = restoredAs(inventory)
 	var all []error
 	for _, d := range on {
 		t, err := placement.Look(ctx, placing, d)

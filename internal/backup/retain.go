@@ -3,8 +3,10 @@ package backup
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"voltar/internal/catalog"
+	"voltar/internal/journal"
 	"voltar/internal/keep"
 	"voltar/internal/say"
 	"voltar/lvm"
@@ -39,6 +41,29 @@ func (o *Options) present(plan lvm.Inventory) keep.Present {
 		p.Configured[s.Identity()] = true
 	}
 	return p
+}
+
+// restoredAs tells, of volumes that are gone, as which volume of the host each was restored, by the tags that a restore leaves. A volume
+// that is here was not, and where two volumes carry the same tag, as copies of a volume group do, nobody can tell which one it is.
+func restoredAs(inventory lvm.Inventory) map[catalog.Identity]catalog.Identity {
+	claims := map[catalog.Identity][]catalog.Identity{}
+	live := map[catalog.Identity]bool{}
+	for _, v := range inventory.Volumes {
+		identity := catalog.VolumeIdentity(v.VGUUID, v.UUID)
+		live[identity] = true
+		for _, tag := range v.Tags {
+			if was, ok := strings.CutPrefix(tag, journal.TagWas); ok {
+				claims[catalog.Identity(was)] = append(claims[catalog.Identity(was)], identity)
+			}
+		}
+	}
+	restored := map[catalog.Identity]catalog.Identity{}
+	for was, as := range claims {
+		if len(as) == 1 && !live[was] {
+			restored[was] = as[0]
+		}
+	}
+	return restored
 }
 
 // retainGone reports volumes that have backups and are no longer on the host, and ends those backups where the

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/placement"
@@ -56,6 +58,21 @@ func TestPresentIsWhatIsThereAndConfigured(t *testing.T) {
 		if got := s.opts.present(c.inv).Groups["g"]; got != c.whole {
 			t.Errorf("%s: whole %v, want %v", c.name, got, c.whole)
 		}
+	}
+}
+
+// Only voltar's mark has a volume continue the history of another: never its name, never two at once, never one that is here.
+func TestRestoredAs(t *testing.T) {
+	v := func(uuid string, tags ...string) lvm.Volume {
+		return lvm.Volume{VG: "vg", VGUUID: "vg", Name: "v", UUID: uuid, Tags: tags}
+	}
+	got := restoredAs(lvm.Inventory{Volumes: []lvm.Volume{
+		v("tenant"), v("restored", "web", "voltar.was=vg/gone", "voltar.was=vg/older"), v("copy-1", "voltar.was=vg/copied"),
+		v("copy-2", "voltar.was=vg/copied"), v("other", "voltar.was=vg/tenant"),
+	}})
+	want := map[catalog.Identity]catalog.Identity{"vg/gone": "vg/restored", "vg/older": "vg/restored"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

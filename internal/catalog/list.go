@@ -26,6 +26,8 @@ type Filter struct {
 	Damage map[string]string
 	// Now is the time of which backups are dated ahead or not; the zero time stands for that of the listing.
 	Now time.Time
+	// RestoredAs has volumes that are gone, and what each was restored as: backups of both are one history in a Stock.
+	RestoredAs map[Identity]Identity
 	// Known is what is known of manifests by earlier listings; nil reads each.
 	Known *Known
 	// Compare has the files of good backups compared with their manifests. What lacks some is damaged.

@@ -82,7 +82,7 @@ func EntryOf(b Backup) Entry {
 	return e
 }
 
-// History is all backups of one source, whatever names it had.
+// History is all backups of one source, whatever names it had, and of the volumes that were restored as it.
 type History struct {
 	Identity Identity
 	Ref      Ref     // the name in the newest backup that is not dated ahead
@@ -108,6 +108,8 @@ type Stock struct {
 	Now        time.Time // as Filter has it
 	IsPart     bool      // only some sources were looked at
 
+	restoredAs map[Identity]Identity // as Filter has it
+
 	mu         sync.Mutex
 	histories  map[Identity][]Entry // the newest first; replaced and never changed, so that readers need no lock
 	sizeBytes  int64
@@ -121,7 +123,7 @@ func ReadStock(ctx context.Context, s store.Store, host string, filter Filter) (
 		return nil, err
 	}
 	x := newStock(host)
-	x.IsPart = filter.Match != nil
+	x.IsPart, x.restoredAs = filter.Match != nil, filter.RestoredAs
 	for _, e := range listing.Backups {
 		x.put(e)
 	}
@@ -164,8 +166,12 @@ func (s shared) share(e Entry) Entry {
 	return e
 }
 
+// line is under which identity the backups of a source are: its own, or that of the volume that it was restored as.
+func (x *Stock) line(identity Identity) Identity { return cmp.Or(x.restoredAs[identity], identity) }
+
 // put takes an entry while the stock is being read.
 func (x *Stock) put(e Entry) {
+	e.Identity = x.line(e.Identity)
 	x.histories[e.Identity] = append(x.histories[e.Identity], e)
 	x.sizeBytes += e.SizeBytes
 }
@@ -185,6 +191,7 @@ func newestFirst(a, b Entry) int { return cmp.Or(b.ID.Time.Compare(a.ID.Time), a
 // Add enters a backup that was made.
 func (x *Stock) Add(b Backup) {
 	e := EntryOf(b)
+	e.Identity = x.line(e.Identity)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old := x.histories[e.Identity]
@@ -197,6 +204,7 @@ func (x *Stock) Add(b Backup) {
 func (x *Stock) Remove(e Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	e.Identity = x.line(e.Identity)
 	left := slices.DeleteFunc(slices.Clone(x.histories[e.Identity]), func(have Entry) bool { return have.ID == e.ID })
 	x.sizeBytes -= e.SizeBytes
 	if x.histories[e.Identity] = left; len(left) == 0 {
@@ -208,6 +216,7 @@ func (x *Stock) Remove(e Entry) {
 func (x *Stock) MarkDamaged(e Entry, damage string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	e.Identity = x.line(e.Identity)
 	marked := slices.Clone(x.histories[e.Identity])
 	if i := slices.IndexFunc(marked, func(have Entry) bool { return have.ID == e.ID }); i >= 0 {
 		marked[i].Damage = damage
@@ -219,7 +228,7 @@ func (x *Stock) MarkDamaged(e Entry, damage string) {
 func (x *Stock) History(identity Identity) []Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.histories[identity]
+	return x.histories[x.line(identity)]
 }
 
 // Histories returns those of which a backup has a name that is wanted, whole; nil takes all. They are in the order of

@@ -74,6 +74,43 @@ nova-volumes/v2-renamed vg-uuid/uuid-of-v2: [nova-volumes/v2-ahead@2051-07-12T01
 	}
 }
 
+// A volume that was restored continues the history of the one that it was, also with what is added, marked and removed later.
+func TestAHistoryGoesOnAfterARestore(t *testing.T) {
+	s := newStore(t)
+	anew := volume("v1")
+	anew.LVUUID = "another"
+	stranger := volume("v1")
+	stranger.LVUUID = "stranger"
+	day := func(n int) time.Time { return night.AddDate(0, 0, n) }
+	before := add(t, s, volume("v1"), day(1))
+	add(t, s, anew, day(2))
+	add(t, s, stranger, day(3))
+	identity := VolumeIdentity(anew.VGUUID, anew.LVUUID)
+	x, err := ReadStock(t.Context(), s, testHost, Filter{RestoredAs: map[Identity]Identity{before.Identity(): identity}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := add(t, s, volume("v1"), day(0))
+	x.Add(earlier)
+	x.MarkDamaged(EntryOf(before), "it is gone")
+	wantHistory := func(want ...string) {
+		t.Helper()
+		for _, h := range x.Histories(nil) {
+			if h.Identity == identity && slices.Equal(ids(h.Entries), want) && len(x.Histories(nil)) == 2 && slices.Equal(ids(x.History(before.Identity())), want) {
+				return
+			}
+		}
+		t.Errorf("%+v, want one with %q", x.Histories(nil), want)
+	}
+	const name = "nova-volumes/v1@"
+	wantHistory(name+FormatTime(day(2)), name+FormatTime(day(1)), name+FormatTime(day(0)))
+	if x.History(identity)[1].IsGood() || !x.Holds(EntryOf(earlier)) {
+		t.Errorf("%+v", x.History(identity))
+	}
+	x.Remove(EntryOf(before))
+	wantHistory(name+FormatTime(day(2)), name+FormatTime(day(0)))
+}
+
 // The stock follows what is added and removed, and what was handed out before stays as it was.
 func TestStockIsKeptUpToDate(t *testing.T) {
 	s := newStore(t)

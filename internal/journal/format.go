@@ -32,6 +32,9 @@ const (
 // TagIncomplete is on a volume of KindVolume while it is being restored. It stays on one whose restore failed.
 const TagIncomplete = "voltar.incomplete"
 
+// TagWas, followed by an identity as package catalog writes it, is on a volume that was restored in the place of another which is gone.
+const TagWas = "voltar.was="
+
 // Thing is what a run is about to make, with all that is known beforehand to find it again.
 type Thing struct {
 	Kind        Kind      `json:"kind"`

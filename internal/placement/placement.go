@@ -49,6 +49,8 @@ type Run struct {
 	Known  *catalog.Known    // what manifests said that were read before; nil reads each
 	// Written is by which manifests that this host wrote are known again; nil keeps nothing.
 	Written *catalog.Written
+	// RestoredAs is which volumes that are gone were restored as others, as in catalog.Filter.
+	RestoredAs map[catalog.Identity]catalog.Identity
 	// Wanted are the sources that it is about: of others nothing is looked at on the destinations. Nil is about all.
 	Wanted func(catalog.Ref) bool
 	// MarkDamaged remembers for later runs what was found wrong with a backup, which has the place; nil where nothing is remembered.

@@ -96,7 +96,7 @@ func Look(ctx context.Context, run *Run, d Destination) (*Target, error) {
 
 func readStock(ctx context.Context, run *Run, d Destination, wanted func(catalog.Ref) bool) (*catalog.Stock, error) {
 	return catalog.ReadStock(ctx, d.Store, run.Host.Name, catalog.Filter{
-		Match: wanted, Damage: run.Damage, Now: run.Now(), Known: run.Known,
+		Match: wanted, Damage: run.Damage, Now: run.Now(), Known: run.Known, RestoredAs: run.RestoredAs,
 	})
 }
 

@@ -80,15 +80,37 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 			"make space (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
 	}
 	name := t.VG + "/" + t.LV
-	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool { return lvm.ValidTag(tag) != nil })
+	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool {
+		return lvm.ValidTag(tag) != nil || strings.HasPrefix(tag, journal.TagWas)
+	})
 	if kind := p.m.Source.LVKind; pool == "" && !slices.Contains([]string{"", "linear", "thin"}, kind) {
 		p.note("the volume was %s and becomes linear", kind)
 	}
 	return &place{
 		what: "volume " + name, lock: name, sizeBytes: size, zeros: zeros, mark: markOfVolume(name),
 		open:  []Step{&makeVolume{vg: t.VG, name: t.LV, sizeBytes: size, pool: pool, tags: tags}},
-		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV}},
+		close: []Step{&unmarkVolume{vg: t.VG, name: t.LV, was: p.was(t.VG, t.LV, inventory)}},
 	}, nil
+}
+
+// maxWas bounds how many tags are handed on of volumes that were restored again and again.
+const maxWas = 16
+
+// was are the tags by which a volume continues the history of the one that the backup is of, and of those which that one continued. It
+// has to have its name, all of its content, and to take its place: one that is still on the host keeps its history.
+func (p *planner) was(vg, lv string, inventory lvm.Inventory) []string {
+	source := p.m.Source
+	isLive := slices.ContainsFunc(inventory.Volumes, func(v lvm.Volume) bool { return v.VGUUID == source.VGUUID && v.UUID == source.LVUUID })
+	if isLive || source.VG != vg || source.Name != lv || len(p.req.Partitions)+len(p.req.Paths) > 0 {
+		return nil
+	}
+	tags := []string{journal.TagWas + string(source.Identity())}
+	for _, tag := range source.Tags {
+		if strings.HasPrefix(tag, journal.TagWas) && len(tags) < maxWas {
+			tags = append(tags, tag)
+		}
+	}
+	return slices.DeleteFunc(tags, func(tag string) bool { return lvm.ValidTag(tag) != nil })
 }
 
 // whereElse is a hint for a volume whose group is not here.
@@ -172,7 +194,7 @@ func (p *planner) claimVolume(ctx context.Context, v lvm.Volume, inventory lvm.I
 		sizeBytes: v.SizeBytes, device: v.DMPath, thin: v.IsThin(), zeroes: v.ZeroesNewBlocks(),
 		holds: append(holds, volumeContents(v, inventory)...),
 		open:  []Step{&claimVolume{vg: v.VG, name: v.Name, uuid: v.UUID}},
-		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name}},
+		close: []Step{&unmarkVolume{vg: v.VG, name: v.Name, was: p.was(v.VG, v.Name, inventory)}},
 	}, nil
 }
 
@@ -346,16 +368,28 @@ func (s *claimVolume) do(ctx context.Context, w *work) error {
 }
 
 // unmarkVolume is the last step of a volume.
-type unmarkVolume struct{ vg, name string }
+type unmarkVolume struct {
+	vg, name string
+	was      []string // tags by which it continues the history of the volume that the backup is of
+}
 
 func (s *unmarkVolume) Describe() []string {
-	return []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete,
-		s.vg, s.name)}
+	lines := []string{fmt.Sprintf("write everything to disk and take the tag %s from %s/%s", journal.TagIncomplete, s.vg, s.name)}
+	if len(s.was) > 0 {
+		lines = append(lines, fmt.Sprintf("tag %s/%s with %s: it continues the history of the volume that is gone",
+			s.vg, s.name, strings.Join(s.was, " and ")))
+	}
+	return lines
 }
 
 func (s *unmarkVolume) do(ctx context.Context, w *work) error {
 	if err := flushDevice(w.device); err != nil {
 		return err
+	}
+	for _, tag := range s.was {
+		if err := w.LVM.AddTag(ctx, s.vg, s.name, tag); err != nil {
+			return err
+		}
 	}
 	return w.LVM.DelTag(ctx, s.vg, s.name, journal.TagIncomplete)
 }
