@@ -176,15 +176,6 @@ func formatAge(now, then time.Time) string {
 	}
 }
 
-// listed gives the first names of a list and how many more there are.
-func listed(names []string, limit int) string {
-	shown := names[:min(limit, len(names))]
-	if more := len(names) - len(shown); more > 0 {
-		return fmt.Sprintf("%s and %s more", strings.Join(shown, ", "), say.Count(int64(more)))
-	}
-	return strings.Join(shown, ", ")
-}
-
 // safeName are names that a shell takes as they are.
 var safeName = regexp.MustCompile(`^[A-Za-z0-9@][A-Za-z0-9@/_.+-]*$`)
 

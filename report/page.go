@@ -324,7 +324,7 @@ func newRow(v PageVolume, r rank, now time.Time, loc *time.Location) rowView {
 		row.Proof = formatAge(now, v.Verified)
 	}
 	if len(v.On) > 0 {
-		row.Note = join("; ", short("on "+listed(v.On, 4)), row.Note)
+		row.Note = join("; ", short("on "+say.Listed(v.On, 4)), row.Note)
 	}
 	row.Strip, row.Nights = strip(v.Nights)
 	return row

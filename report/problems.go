@@ -41,11 +41,11 @@ func moreProblems(list []problemView) string {
 		names = append(names, p.Names...)
 	}
 	return join(": ", fmt.Sprintf("and %s more, which `voltar report --json` has", say.Count(int64(len(list)-shownProblems))),
-		listed(names, 3*shownNames))
+		say.Listed(names, 3*shownNames))
 }
 
 // Name is what the box is about, for people.
-func (p problemView) Name() string { return listed(p.Names, shownNames) }
+func (p problemView) Name() string { return say.Listed(p.Names, shownNames) }
 
 // First is the first line of the message.
 func (p problemView) First() string { return firstLine(p.Message) }
@@ -65,7 +65,7 @@ func (p problemView) NoGood() string {
 	if len(p.None) == 0 {
 		return ""
 	}
-	return "THERE IS NO GOOD BACKUP OF " + listed(p.None, shownNames)
+	return "THERE IS NO GOOD BACKUP OF " + say.Listed(p.None, shownNames)
 }
 
 // failures are what went wrong, each cause once; those first that leave volumes without any good backup.

@@ -195,10 +195,10 @@ func preheader(run Run, v view) string {
 		f := v.Failures[0]
 		text = join(". ", f.First(), f.Good)
 		if len(f.None) > 0 {
-			text = "NO GOOD BACKUP of " + listed(f.None, 2) + ". " + f.First()
+			text = "NO GOOD BACKUP of " + say.Listed(f.None, 2) + ". " + f.First()
 		}
 	case len(v.Warnings) > 0:
-		text = join(": ", listed(v.Warnings[0].Names, 2), v.Warnings[0].First())
+		text = join(": ", say.Listed(v.Warnings[0].Names, 2), v.Warnings[0].First())
 	case !run.makesBackups():
 		text = "took " + FormatDuration(run.Ended.Sub(run.Started))
 	default:

@@ -300,7 +300,7 @@ func ledger(run Run) []string {
 		f := kinds[k]
 		text := join(": ", fmt.Sprintf("%s, %s", k.count(len(f.names)), say.Size(f.sizeBytes)), k.reason)
 		if k.surprises() || len(f.names) <= shownRare {
-			text += " (" + listed(f.names, shownNames) + ")"
+			text += " (" + say.Listed(f.names, shownNames) + ")"
 		}
 		lines = append(lines, text)
 	}

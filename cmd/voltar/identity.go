@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"voltar/internal/agefile"
@@ -28,7 +29,7 @@ func (a *app) addIdentity(s *setup.Setup, identities *agefile.Identities, path s
 	if path == "-" {
 		return identities.Add(a.stdin, ask)
 	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that nobody writes into is empty
 	if err != nil {
 		return err
 	}

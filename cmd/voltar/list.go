@@ -182,7 +182,7 @@ func noBackups(host string, volumes, hosts, pending []string) error {
 	case len(pending) > 0:
 		hint = strings.Join(pending, "; ")
 	case len(hosts) > 0:
-		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", strings.Join(hosts, ", "))
+		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", say.Listed(hosts, catalog.ShownHosts))
 	}
 	return say.WithHint(err, hint)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/clock"
 	"voltar/internal/durable"
@@ -219,7 +220,8 @@ func (a *app) writeHostPage(o reportOptions, runs []report.Run) error {
 	return a.writeReport(o.html, []byte(page), pagePerm)
 }
 
-// writeReport writes a file whole or not at all, or to standard output for "-".
+// writeReport writes a file whole or not at all, where a symbolic link leads to when it is one; into what is no file, as a shell does; or
+// to standard output for "-".
 func (a *app) writeReport(file string, data []byte, perm os.FileMode) error {
 	if file == "-" {
 		_, err := a.rawOut.Write(data)
@@ -229,9 +231,41 @@ func (a *app) writeReport(file string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return usageError(fmt.Errorf("cannot write %s: it is a folder: name a file in it", file))
+	} else if err == nil && !info.Mode().IsRegular() {
+		return writeInto(path, data)
+	}
+	path = behindLinks(path)
 	err = durable.WriteFile(path, data, perm)
 	if dir := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) {
 		return usageError(say.WithHint(fmt.Errorf("cannot write %s: there is no folder %s", file, dir), "make it: mkdir -p "+dir))
 	}
 	return say.AsRoot(err)
+}
+
+// behindLinks is where the symbolic links of a path lead to, also when nothing is there yet.
+func behindLinks(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	target, err := os.Readlink(path)
+	switch {
+	case err != nil:
+		return path
+	case filepath.IsAbs(target):
+		return target
+	}
+	return filepath.Join(filepath.Dir(path), target)
+}
+
+// writeInto writes into a device or a pipe, which stays. It does not wait for a reader where there is none.
+func writeInto(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = f.Write(data)
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"voltar/internal/clock"
@@ -123,6 +122,9 @@ func aheadOf(found ID, listings []*Listing) []ID {
 	return ahead
 }
 
+// ShownHosts is how many hosts a hint names.
+const ShownHosts = 8
+
 // ResolveIn finds a backup in the list of one destination. Where that is empty, the error says of which hosts there are backups.
 func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string) (Entry, error) {
 	if len(listing.Backups)+len(listing.Unreadable) > 0 {
@@ -132,7 +134,7 @@ func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	if err != nil {
 		return Entry{}, err
 	}
-	hint := "there are backups of " + strings.Join(hosts, ", ") + ": give --host NAME"
+	hint := "there are backups of " + say.Listed(hosts, ShownHosts) + ": give --host NAME"
 	if len(hosts) == 0 {
 		hint = cmp.Or(store.PendingNote(s), "there are none of any other host: give the folder that holds a folder for each host")
 	}

@@ -301,6 +301,10 @@ func (c *Config) Path() string { return c.path }
 
 // Parse reads and checks the text of a file.
 func Parse(content []byte) (*Config, error) {
+	content = bytes.TrimPrefix(content, []byte("\uFEFF"))
+	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
+		return nil, errors.New("its text is UTF-16: save it as UTF-8")
+	}
 	c := Default()
 	decoder := toml.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()

@@ -115,6 +115,16 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// Editors of Windows begin a file with a mark of its encoding.
+func TestByteOrderMark(t *testing.T) {
+	if c, err := Parse([]byte("\uFEFFhost = \"h\"\n")); err != nil || c.Host != "h" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := Parse([]byte("\xff\xfeh\x00")); err == nil || !strings.Contains(err.Error(), "UTF-16") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]Size{
 		"0": 0, "512": 512, "1k": 1024, "10G": 10 << 30, "1.5GiB": 3 << 29, "2 MB": 2_000_000, "7b": 7,

@@ -79,6 +79,9 @@ func ReadFile(path string) ([]byte, error) {
 	if len(w.missing) > 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
+	if w.st.Mode&unix.S_IFMT == unix.S_IFIFO { // there may never be anybody who writes into it
+		return nil, fmt.Errorf("cannot read %s: it is a pipe, and no file", path)
+	}
 	content, err := os.ReadFile("/proc/self/fd/" + strconv.Itoa(w.fd))
 	var failure *fs.PathError
 	if errors.As(err, &failure) {

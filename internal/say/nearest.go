@@ -1,6 +1,9 @@
 package say
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Nearest returns the candidate that a mistyped word most likely means, or "" when none is close: a letter that is wrong, missing,
 // too much, or exchanged with its neighbour counts one, and a third of the word may be wrong.
@@ -28,6 +31,15 @@ func Names[T any](things []T, name func(T) string) (names []string) {
 		names = append(names, name(thing))
 	}
 	return names
+}
+
+// Listed names things in a row, and counts those beyond a limit.
+func Listed(names []string, limit int) string {
+	shown := names[:min(limit, len(names))]
+	if more := len(names) - len(shown); more > 0 {
+		return fmt.Sprintf("%s and %s more", strings.Join(shown, ", "), Count(int64(more)))
+	}
+	return strings.Join(shown, ", ")
 }
 
 // distance is that of Damerau and Levenshtein, with each letter exchanged at most once. Words that are absurdly long are far from all.
