@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/config"
 	"voltar/internal/deadunit"
@@ -205,5 +206,20 @@ func TestFullStateFolderIsToldWithWhatToDo(t *testing.T) {
 	}
 	if got := say.Text(d.stateHint(fs.ErrPermission)); strings.Contains(got, "state_dir") {
 		t.Errorf("another error is told as %q", got)
+	}
+}
+
+// Metrics do not take the place of a pipe or a device.
+func TestMetricsReplaceFilesAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := testDelivery(t, "[metrics]\ntextfile = \""+path+"\"\n")
+	if err := s.writeMetrics(*finishedRun("good", report.VolumeOK), nil); err == nil {
+		t.Error("a pipe was replaced")
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("%v, %v", info, err)
 	}
 }

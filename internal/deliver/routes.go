@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -115,6 +116,9 @@ func (d *Delivery) writeMetrics(result report.Run, earlier []report.Run) error {
 	path := d.Config.Metrics.Textfile
 	if path == "" {
 		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("metrics: cannot write %s: what has that name is no file", path)
 	}
 	text := report.Metrics(result, report.MetricsOptions{LastSuccess: history.LastGood(result, earlier)})
 	if err := durable.WriteFile(path, text, metricsPerm); err != nil {

@@ -76,11 +76,8 @@ func Remove(path string) error {
 }
 
 // WriteFile makes path hold data, with the permissions given (see Create). After an error, whatever path held before is
-// there still (but see File.Commit for a failed fsync of the folder). A device, a pipe or a socket is not replaced.
+// there still (but see File.Commit for a failed fsync of the folder).
 func (f *FS) WriteFile(path string, data []byte, perm fs.FileMode) error {
-	if info, err := f.stat(path); err == nil && info.Mode()&(fs.ModeDevice|fs.ModeNamedPipe|fs.ModeSocket) != 0 {
-		return fmt.Errorf("cannot write %s: what has that name is no file", path)
-	}
 	file, err := f.Create(path, perm, CreateOptions{})
 	if err != nil {
 		return err

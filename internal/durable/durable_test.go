@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // failOn returns a fault that gives err for one step, on paths that contain part.
@@ -71,20 +69,6 @@ func TestWriteFile(t *testing.T) {
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"state"}) {
 		t.Errorf("folder holds %q", got)
-	}
-}
-
-// A device or a pipe that has the name stays.
-func TestWriteFileReplacesFilesAlone(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFile(path, []byte("x"), 0o600); err == nil {
-		t.Error("a pipe was replaced")
-	}
-	if info, err := os.Lstat(path); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
-		t.Errorf("%v, %v", info, err)
 	}
 }
 
