@@ -106,7 +106,7 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 		s.Log.Warn("the history cannot be read completely", "err", err)
 	}
 	lines := catalog.Fleet(a.now(), o.olderThan, found)
-	empty, without := absences(s.Host, stores, runs, found, failed)
+	empty, without := absences(ctx, s.Host, stores, runs, found, failed)
 	failed = append(failed, empty...)
 	if here := (catalog.FleetLine{Host: s.Host, AgeSeconds: -1, Late: true}); len(without) > 0 && !excepted(here, o.except) {
 		failed = append(failed, without...)
@@ -136,7 +136,9 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 
 // absences says of each destination that answers whether it holds no host at all, and whether it is without this host,
 // which has made backups there. An empty disk in place of the right one has nothing that is late.
-func absences(host string, stores []setup.Destination, runs []report.Run, found []catalog.Listed, failed []error) (empty, without []error) {
+func absences(
+	ctx context.Context, host string, stores []setup.Destination, runs []report.Run, found []catalog.Listed, failed []error,
+) (empty, without []error) {
 	for _, d := range setup.Named(stores) {
 		silent := slices.ContainsFunc(failed, func(err error) bool {
 			var e *catalog.NoAnswerError
@@ -153,7 +155,7 @@ func absences(host string, stores []setup.Destination, runs []report.Run, found 
 		}
 		if len(hosts) == 0 {
 			empty = append(empty, say.WithHint(fmt.Errorf("destination %s: there is no host on it: %s", d.Name, d.Store),
-				cmp.Or(store.PendingNote(d.Store), "is the right disk mounted there, or the right bucket named?")))
+				cmp.Or(store.PendingNote(ctx, d.Store), "is the right disk mounted there, or the right bucket named?")))
 		}
 		if last, ok := history.LastAt(runs, host, d.Store.String()); ok && !slices.Contains(hosts, host) {
 			without = append(without, fmt.Errorf("destination %s: the backups of %s are missing: its run of %s made some there",

@@ -90,7 +90,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	} else {
 		err = a.printBackups(lines, o.allHosts)
 		if isEmpty && len(failed) == 0 {
-			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(stores)))
+			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(ctx, stores)))
 		}
 	}
 	switch {
@@ -157,9 +157,9 @@ func isListed(line catalog.Line, volumes []string) bool {
 }
 
 // pendingNotes tell of the destinations that are not there yet.
-func pendingNotes(stores []setup.Destination) (notes []string) {
+func pendingNotes(ctx context.Context, stores []setup.Destination) (notes []string) {
 	for _, d := range stores {
-		if note := store.PendingNote(d.Store); note != "" {
+		if note := store.PendingNote(ctx, d.Store); note != "" {
 			notes = append(notes, d.Name+": "+note)
 		}
 	}

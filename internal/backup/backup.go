@@ -194,7 +194,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 		return err
 	}
 	if chosen.looked {
-		r.rememberPlaces(chosen.plan.Inventory)
+		r.rememberPlaces(ctx, chosen.plan.Inventory)
 	}
 	defer r.endHooks(ctx)
 	defer r.renewLocks(ctx) // whatever came of the backups, and while what the first hooks set up stands

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"voltar/internal/durable"
 	"voltar/internal/store"
+	"voltar/internal/store/patient"
 	"voltar/lvm"
 )
 
@@ -21,9 +23,29 @@ type hostUse struct{ rule, reason string }
 // located is a store whose objects lie in a folder of this host.
 type located interface{ Folder() string }
 
+// folderOf returns the folder of a destination. isThere is false where it has none on this host, and where it cannot be used now,
+// as while its disk is not mounted or hangs: its path leads elsewhere then.
+func folderOf(ctx context.Context, s store.Store) (path string, isThere bool) {
+	place, ok := store.As[located](s)
+	if !ok {
+		return "", false
+	}
+	if placed, ok := store.As[store.Placed](s); ok {
+		if _, err := placed.Place(ctx); err != nil { // which is told to whoever writes there
+			return "", false
+		}
+	}
+	return place.Folder(), true
+}
+
+// volumesUnder returns the volumes on which a folder of a destination lies, which may hang.
+func (e *Engine) volumesUnder(ctx context.Context, s store.Store, folder string, inventory lvm.Inventory) ([]lvm.Volume, error) {
+	return patient.Ask(ctx, s, func(context.Context) ([]lvm.Volume, error) { return e.LVM.VolumesUnderPath(inventory, folder) })
+}
+
 // hostUses returns, by LV UUID, the volumes that must not be backed up because the backup itself, or this host's memory,
 // lies on them: through any stack of partitions, maps, arrays and loop devices.
-func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
+func (e *Engine) hostUses(ctx context.Context, inventory lvm.Inventory) (map[string]hostUse, error) {
 	uses := map[string]hostUse{}
 	add := func(volumes []lvm.Volume, err error, use hostUse) error {
 		for _, v := range volumes {
@@ -41,14 +63,14 @@ func (e *Engine) hostUses(inventory lvm.Inventory) (map[string]hostUse, error) {
 	}
 	places := places(e.StateDir, e.Log)
 	for _, d := range e.opts.Destinations {
-		place, ok := store.As[located](d.Store)
-		if !ok {
+		folder, isThere := folderOf(ctx, d.Store)
+		if !isThere {
 			for _, uuid := range places[d.Store.String()] {
 				uses[uuid] = hostUse{RuleDestination, fmt.Sprintf("destination %s, which is not there now, lay on it", d.Name)}
 			}
 			continue
 		}
-		under, err := e.LVM.VolumesUnderPath(inventory, place.Folder())
+		under, err := e.volumesUnder(ctx, d.Store, folder, inventory)
 		if err := add(under, err, hostUse{RuleDestination, fmt.Sprintf("destination %s lies on it", d.Name)}); err != nil {
 			return nil, fmt.Errorf("find what holds destination %s: %w", d.Name, err)
 		}
@@ -77,14 +99,14 @@ func places(stateDir string, log *slog.Logger) map[string][]string {
 }
 
 // rememberPlaces notes where those destinations lie that are there.
-func (r *run) rememberPlaces(inventory lvm.Inventory) {
+func (r *run) rememberPlaces(ctx context.Context, inventory lvm.Inventory) {
 	known, changed := places(r.StateDir, r.Log), false
 	for _, t := range r.targets {
-		place, ok := store.As[located](t.Store)
-		if !ok || t.Err() != nil {
+		folder, isThere := folderOf(ctx, t.Store)
+		if !isThere || t.Err() != nil {
 			continue
 		}
-		under, err := r.LVM.VolumesUnderPath(inventory, place.Folder())
+		under, err := r.volumesUnder(ctx, t.Store, folder, inventory)
 		if err != nil {
 			r.warnOf(fmt.Errorf("find what holds destination %s: %w", t.Name, err))
 			continue

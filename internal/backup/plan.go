@@ -81,7 +81,7 @@ func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan
 		return nil, asRoot(fmt.Errorf("list volumes: %w", err))
 	}
 	e.space.Note(inventory)
-	used, err := e.hostUses(inventory)
+	used, err := e.hostUses(ctx, inventory)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package backup
 import (
 	"errors"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +11,8 @@ import (
 
 	"voltar/internal/config"
 	"voltar/internal/store"
+	"voltar/internal/store/disk"
+	"voltar/internal/store/patient"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -114,5 +117,29 @@ func TestPreviewKnowsUnusableDestinations(t *testing.T) {
 	}
 	if len(p.Destinations) != 2 || p.Destinations[0].Unusable != nil || !errors.Is(p.Destinations[1].Unusable, store.ErrDown) {
 		t.Errorf("destinations %+v", p.Destinations)
+	}
+}
+
+// Below a mountpoint that is none, a destination's path leads to the volume of another folder.
+func TestFolderOfADestinationThatCannotBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		opts    disk.Options
+		isThere bool
+	}{
+		"there":       {disk.Options{Path: dir}, true},
+		"still to be": {disk.Options{Path: filepath.Join(dir, "new")}, true},
+		"unmounted":   {disk.Options{Path: dir, RequireMount: dir}, false},
+	} {
+		s, err := disk.Open(c.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path, isThere := folderOf(t.Context(), patient.Wrap(s, 0)); isThere != c.isThere || isThere != (path == c.opts.Path) {
+			t.Errorf("%s: %q, %t", name, path, isThere)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -82,11 +82,11 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		p.Looked, p.Known = true, plan.Volumes
 	}
 	for _, s := range chosen.sources {
-		p.Sources = append(p.Sources, e.previewSource(s))
+		p.Sources = append(p.Sources, e.previewSource(ctx, s))
 	}
 	if len(patterns) == 0 {
 		for _, d := range e.opts.Sources.Streams {
-			p.Sources = append(p.Sources, e.previewSource(dumpSource(catalog.SourceStream, d)))
+			p.Sources = append(p.Sources, e.previewSource(ctx, dumpSource(catalog.SourceStream, d)))
 		}
 	}
 	wanted := map[string][]int64{}
@@ -190,7 +190,7 @@ func (o *Options) volumeUnits(plan *Plan) [][]lvm.Volume {
 }
 
 // previewSource looks at a source without running anything.
-func (e *Engine) previewSource(s source) PreviewSource {
+func (e *Engine) previewSource(ctx context.Context, s source) PreviewSource {
 	line := PreviewSource{
 		Name: s.name(), Path: s.Path, Preset: s.dump.Preset, Command: s.dump.Command, Host: s.dump.Remote.Host,
 	}
@@ -205,14 +205,13 @@ func (e *Engine) previewSource(s source) PreviewSource {
 		err = say.AsRoot(tryFolder(s.Path))
 	}
 	var own ownFolders
+	var unknown []error
 	if err == nil {
-		own, err = e.ownFolders()
-	}
-	if err == nil {
+		own, unknown = e.ownFolders(ctx, s.Path)
 		err = own.checkRoot(s.Path)
 	}
 	if err == nil {
-		line.Note, err = own.noteBelow(s.Path)
+		line.Note, err = own.noteBelow(s.Path, unknown)
 	}
 	if err != nil {
 		problem := report.ProblemOf(err)
@@ -241,7 +240,7 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 		line.Unusable, line.Problem = err, report.ProblemOf(err).Message
 		return line
 	}
-	line.Note = store.PendingNote(d.Store)
+	line.Note = store.PendingNote(ctx, d.Store)
 	usage, err := d.Store.Usage(ctx)
 	switch {
 	case err != nil:

@@ -8,7 +8,6 @@ import (
 	"voltar/internal/extent"
 	"voltar/internal/quiesce"
 	"voltar/internal/quiet"
-	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -90,8 +89,8 @@ func (u unit) still(ctx context.Context) *quiet.Unit {
 		{Path: r.StateDir, Why: "this program keeps its journal there"}, {Path: r.opts.RunDir, Why: "this program keeps its locks there"},
 	}}
 	for _, d := range r.opts.Destinations {
-		if place, ok := store.As[located](d.Store); ok {
-			host.Needed = append(host.Needed, quiet.Needed{Path: place.Folder(), Why: fmt.Sprintf("destination %s lies there", d.Name)})
+		if folder, isThere := folderOf(ctx, d.Store); isThere {
+			host.Needed = append(host.Needed, quiet.Needed{Path: folder, Why: fmt.Sprintf("destination %s lies there", d.Name)})
 		}
 	}
 	var volumes []*quiet.Volume

@@ -184,7 +184,7 @@ func (e *Engine) Look(ctx context.Context, patterns []string) (*Plan, []PreviewS
 	}
 	sources := []PreviewSource{}
 	for _, s := range chosen.sources {
-		sources = append(sources, e.previewSource(s))
+		sources = append(sources, e.previewSource(ctx, s))
 	}
 	return chosen.plan, sources, nil
 }
@@ -251,9 +251,9 @@ func (a *account) storeDirectory(ctx context.Context, d Directory, files *extent
 		return nil, err
 	}
 	defer root.Close()
-	own, err := a.run.ownFolders()
-	if err != nil {
-		return nil, err
+	own, unknown := a.run.ownFolders(ctx, d.Path)
+	for _, err := range unknown {
+		a.warn(err.Error(), "if it does, each night's archive holds the nights before: name that folder in `exclude` of the [[directory]]")
 	}
 	if err := own.checkRoot(d.Path); err != nil {
 		return nil, err

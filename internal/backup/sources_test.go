@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,5 +145,25 @@ func TestOnlyTheDestinationsSayWhyNoneTakesTheRun(t *testing.T) {
 	s.opts.Destinations = nil
 	if result, err = s.Run(t.Context(), []string{"@directory/tree"}); err == nil || len(result.Errors) != 1 {
 		t.Errorf("without destinations: %v; the report has %+v", err, result.Errors)
+	}
+}
+
+// A destination whose folder cannot be told costs a directory no backup on the others.
+func TestADirectoryBesideDestinationsThatCannotBeUsed(t *testing.T) {
+	s := newSite(t, "disk", "file/below", "loop/below")
+	tree := filepath.Join(s.dir, "tree")
+	if err := errors.Join(os.Mkdir(tree, 0o700), os.WriteFile(filepath.Join(tree, "text"), nil, 0o600), os.WriteFile(filepath.Join(s.dir, "file"), nil, 0o600),
+		os.Symlink("loop", filepath.Join(s.dir, "loop"))); err != nil {
+		t.Fatal(err)
+	}
+	s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: tree, Level: archive.LevelFast}}})
+	result, err := s.Run(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := result.Volumes[0]
+	s.manifest(t, "disk")
+	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "destination loop/below") || v.Warnings[0].Hint == "" {
+		t.Errorf("%s, warnings %+v, %+v", v.Status, v.Warnings, v.Error)
 	}
 }

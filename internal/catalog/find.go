@@ -136,7 +136,7 @@ func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	}
 	hint := "there are backups of " + say.Listed(hosts, ShownHosts) + ": give --host NAME"
 	if len(hosts) == 0 {
-		hint = cmp.Or(store.PendingNote(s), "there are none of any other host: give the folder that holds a folder for each host")
+		hint = cmp.Or(store.PendingNote(ctx, s), "there are none of any other host: give the folder that holds a folder for each host")
 	}
 	return Entry{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
 }

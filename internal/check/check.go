@@ -219,7 +219,7 @@ func checkDestination(ctx context.Context, d setup.Destination) (list []Finding)
 		list = append(list, Finding{check, true, fmt.Sprintf("%s (%s) has %s free of %s", d.Name, d.Store,
 			say.Size(usage.FreeBytes), say.Size(usage.TotalBytes)), ""})
 	}
-	if f, found := checkInodes(d); found {
+	if f, found := checkInodes(d, usage); found {
 		list = append(list, f)
 	}
 	for _, note := range notes {
@@ -232,16 +232,12 @@ func checkDestination(ctx context.Context, d setup.Destination) (list []Finding)
 const leastInodesPercent = 1
 
 // checkInodes finds a filesystem that has room and can take no file. Those without a fixed number of inodes have none to tell.
-func checkInodes(d setup.Destination) (f Finding, found bool) {
-	if d.Folder == "" {
+func checkInodes(d setup.Destination, usage store.Usage) (f Finding, found bool) {
+	if usage.Inodes <= 0 || float64(usage.FreeInodes)*100 >= float64(usage.Inodes)*leastInodesPercent {
 		return Finding{}, false
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.Folder, &fs); err != nil || fs.Files == 0 || fs.Ffree*100 >= fs.Files*leastInodesPercent {
-		return Finding{}, false // that it cannot be reached is told of the destination
-	}
 	return Finding{"destination", false, fmt.Sprintf("%s (%s) has %s of %s inodes free: it cannot take many more files, however large it is",
-		d.Name, d.Folder, say.Count(int64(fs.Ffree)), say.Count(int64(fs.Files))),
+		d.Name, d.Store, say.Count(usage.FreeInodes), say.Count(usage.Inodes)),
 		"remove files there, or make its filesystem with more inodes (`mkfs.ext4 -i`)"}, true
 }
 
@@ -295,10 +291,11 @@ func tryStore(ctx context.Context, d setup.Destination) (usage store.Usage, note
 	if d.Unfit != nil {
 		return store.Usage{}, nil, d.Unfit
 	}
-	if notes, err = d.Store.Probe(ctx); err != nil {
-		return store.Usage{}, nil, err
+	notes, err = d.Store.Probe(ctx)
+	usage, usageErr := d.Store.Usage(ctx) // of a store that takes nothing as well: it may say why
+	if err == nil {
+		err = usageErr
 	}
-	usage, err = d.Store.Usage(ctx)
 	return usage, notes, err
 }
 

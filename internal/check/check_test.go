@@ -15,6 +15,7 @@ import (
 	"voltar/internal/deliver"
 	"voltar/internal/hostcmd"
 	"voltar/internal/setup"
+	"voltar/internal/store"
 )
 
 // newChecker checks a configuration on a host that has some commands and no others. WORK in the text is a folder of the test's own.
@@ -197,5 +198,18 @@ func TestMail(t *testing.T) {
 	} {
 		checker, dir := newChecker(t, c.text)
 		wantFinding(t, checker.mailServer(t.Context(), false), c.ok, strings.ReplaceAll(c.detail, "WORK", dir), c.hint)
+	}
+}
+
+// A filesystem that has room and no inode takes no backup.
+func TestDestinationsWithoutInodes(t *testing.T) {
+	full := setup.Destination{Folder: "/full"}
+	full.Store = store.Unavailable("/full", nil)
+	for usage, want := range map[store.Usage]bool{
+		{}: false, {Inodes: 1000, FreeInodes: 10}: false, {Inodes: 1000, FreeInodes: 9}: true, {Inodes: 16}: true,
+	} {
+		if f, found := checkInodes(full, usage); found != want || found && (f.OK || f.Hint == "") {
+			t.Errorf("%+v: %+v", usage, f)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ func (s *Setup) openStores() error {
 		s.Stores = append(s.Stores, Destination{
 			Destination: verify.Destination{
 				Destination: catalog.Destination{Name: d.Name, Store: opened}, Recipients: recipients,
-				Unfit: errors.Join(err, noKey, sameAs(s.Stores, opened)),
+				Unfit: errors.Join(err, noKey),
 			},
 			Folder: d.Path, keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
@@ -81,32 +82,44 @@ func (s *Setup) openStores() error {
 			s.opts.AtEnd(closer.Close)
 		}
 	}
+	s.refuseTwins()
 	return nil
 }
 
-// sameAs refuses a store that keeps the very objects of an earlier one: what both hold is there once, and each would remove what only
-// the other's policy keeps.
-func sameAs(earlier []Destination, opened store.Store) error {
-	place := placeOf(opened)
-	if place == "" {
-		return nil
-	}
-	for _, d := range earlier {
-		if placeOf(d.Store) == place {
-			return say.WithHint(fmt.Errorf("it is the same place as destination %s (%s): a backup would be there once, and not twice",
-				d.Name, d.Store), "give it a place of its own, or remove one of the two from the configuration")
+// refuseTwins takes a store for unfit that keeps the very objects of an earlier one: what both hold is there once, and each would
+// remove what only the other's policy keeps.
+func (s *Setup) refuseTwins() {
+	disks := 0
+	for _, d := range s.Stores {
+		if d.Folder != "" {
+			disks++
 		}
 	}
-	return nil
+	if disks < 2 { // then no disk is touched before it is used
+		return
+	}
+	first := map[string]Destination{}
+	for i, place := range catalog.AskAll(s.Stores, placeOf) {
+		d := &s.Stores[i]
+		earlier, isTwin := first[place]
+		switch {
+		case place == "":
+		case isTwin:
+			d.Unfit = errors.Join(d.Unfit, say.WithHint(fmt.Errorf("it is the same place as destination %s (%s): a backup would be there once, "+
+				"and not twice", earlier.Name, earlier.Store), "give it a place of its own, or remove one of the two from the configuration"))
+		default:
+			first[place] = *d
+		}
+	}
 }
 
 // placeOf is what tells a store from others; "" of one that cannot tell, which says so itself when it is used.
-func placeOf(s store.Store) string {
-	placed, ok := store.As[store.Placed](s)
+func placeOf(d Destination) string {
+	placed, ok := store.As[store.Placed](d.Store)
 	if !ok {
 		return ""
 	}
-	place, err := placed.Place()
+	place, err := placed.Place(context.Background()) // which lasts as long as the patience
 	if err != nil {
 		return ""
 	}

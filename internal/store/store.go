@@ -106,10 +106,12 @@ type Marked interface {
 	Marks() []string
 }
 
-// Usage is the room of a destination. Fields that the store cannot know are -1.
+// Usage is the room of a destination. Sizes that the store cannot know are -1.
 type Usage struct {
 	TotalBytes int64
 	FreeBytes  int64 // to this user, reserved blocks not counted
+	Inodes     int64 // how many files it can hold in all; 0 where that is not fixed
+	FreeInodes int64 // of Inodes
 }
 
 // Store keeps objects. Keys are as CheckKey has them, and no key is the folder of another. Every method is safe for
@@ -201,19 +203,19 @@ type Noter interface {
 // Placed is implemented by stores that can be told apart however they are named.
 type Placed interface {
 	// Place is the same for two stores that keep one and the same objects.
-	Place() (string, error)
+	Place(ctx context.Context) (string, error)
 }
 
 // Pending is implemented by stores that the first object which is written makes.
 type Pending interface {
 	// Pending says so, for people, of a store that is not there yet; "" of one that is.
-	Pending() string
+	Pending(ctx context.Context) string
 }
 
 // PendingNote is what a store says that is not there yet, or "".
-func PendingNote(s Store) string {
+func PendingNote(ctx context.Context, s Store) string {
 	if p, ok := As[Pending](s); ok {
-		return p.Pending()
+		return p.Pending(ctx)
 	}
 	return ""
 }

@@ -344,7 +344,7 @@ func (s *Store) Sweep(ctx context.Context, prefix string) (freedBytes int64, err
 
 // Probe tries out what backups need; see store.Store.
 func (s *Store) Probe(ctx context.Context) (notes []string, err error) {
-	if note := s.Pending(); note != "" {
+	if note := s.Pending(ctx); note != "" {
 		if err := s.checkCanMake(); err != nil {
 			return nil, s.wrap("probe", "", err)
 		}
@@ -403,7 +403,8 @@ func (s *Store) usage() (store.Usage, error) {
 		return store.Usage{}, err
 	}
 	unit := cmp.Or(stat.Frsize, stat.Bsize)
-	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit}, nil
+	return store.Usage{TotalBytes: int64(stat.Blocks) * unit, FreeBytes: int64(stat.Bavail) * unit,
+		Inodes: int64(stat.Files), FreeInodes: int64(stat.Ffree)}, nil
 }
 
 // Shares tells whether files in the folder can share their blocks; see store.Sharer.

@@ -405,7 +405,8 @@ func TestMissingFolder(t *testing.T) {
 		t.Errorf("Sweep and Delete: %d bytes, %v", freed, err)
 	}
 	usage, err := s.Usage(ctx)
-	if there, thereErr := mustOpen(t, Options{Path: above}).Usage(ctx); err != nil || thereErr != nil || usage.TotalBytes != there.TotalBytes {
+	if there, thereErr := mustOpen(t, Options{Path: above}).Usage(ctx); err != nil || thereErr != nil || usage.TotalBytes != there.TotalBytes ||
+		usage.Inodes != there.Inodes {
 		t.Errorf("Usage = %+v, %v, and above it %+v, %v", usage, err, there, thereErr)
 	}
 	if got := tree(t, above); len(got) > 0 {
@@ -414,8 +415,8 @@ func TestMissingFolder(t *testing.T) {
 	if err := put(s, "h/a", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if objects, err := s.List(ctx, ""); err != nil || len(objects) != 1 || s.Pending() != "" {
-		t.Errorf("with an object: List = %v, %v; %s", objects, err, s.Pending())
+	if objects, err := s.List(ctx, ""); err != nil || len(objects) != 1 || s.Pending(ctx) != "" {
+		t.Errorf("with an object: List = %v, %v; %s", objects, err, s.Pending(ctx))
 	}
 }
 

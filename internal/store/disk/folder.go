@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -232,7 +233,7 @@ func (s *Store) statfs() (stat unix.Statfs_t, err error) {
 }
 
 // Pending says that the folder is not there yet; see store.Pending.
-func (s *Store) Pending() string {
+func (s *Store) Pending(context.Context) string {
 	if _, err := s.folder(); !errors.Is(err, fs.ErrNotExist) {
 		return ""
 	}
@@ -253,7 +254,7 @@ func (s *Store) checkCanMake() error {
 
 // Place tells the folder from every other one, however their paths are spelled: by its inode or, while it is missing, by that of the
 // nearest one above it that is there.
-func (s *Store) Place() (string, error) {
+func (s *Store) Place(context.Context) (string, error) {
 	there, err := s.checkPlace()
 	if err != nil {
 		return "", err

@@ -282,6 +282,40 @@ func (s *Store) Usage(ctx context.Context) (store.Usage, error) {
 // String names the store; see store.Store.
 func (s *Store) String() string { return s.inner.String() }
 
+// Place tells the store from others; see store.Placed. It is "" for a store that cannot be told.
+func (s *Store) Place(ctx context.Context) (string, error) {
+	placed, ok := store.As[store.Placed](s.inner)
+	if !ok {
+		return "", nil
+	}
+	return call(ctx, s, s.patience, placed.Place, nil)
+}
+
+// Pending says that the store is not there yet; see store.Pending. Of one that does not answer that is not known.
+func (s *Store) Pending(ctx context.Context) string {
+	pending, ok := store.As[store.Pending](s.inner)
+	if !ok {
+		return ""
+	}
+	note, err := call(ctx, s, s.patience, func(ctx context.Context) (string, error) { return pending.Pending(ctx), nil }, nil)
+	if err != nil {
+		return ""
+	}
+	return note
+}
+
+// Ask makes a call that touches what a store lies on, and is none of the store's own. It has the bound of the store's calls, where
+// these have one: a call that hangs is left behind, and must not touch what the caller has.
+func Ask[T any](ctx context.Context, s store.Store, do func(context.Context) (T, error)) (T, error) {
+	p, ok := store.As[interface{ itself() *Store }](s)
+	if !ok {
+		return do(ctx)
+	}
+	return call(ctx, p.itself(), p.itself().patience, do, nil)
+}
+
+func (s *Store) itself() *Store { return s }
+
 // act is call for calls that return nothing but an error.
 func (s *Store) act(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	_, err := call(ctx, s, limit, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) }, nil)

@@ -84,6 +84,16 @@ func (s *stuck) Usage(ctx context.Context) (store.Usage, error) {
 	return s.Store.Usage(ctx)
 }
 
+func (s *stuck) Place(context.Context) (string, error) {
+	s.hang("place")
+	return "here", nil
+}
+
+func (s *stuck) Pending(context.Context) string {
+	s.hang("pending")
+	return "not yet"
+}
+
 type stuckWriter struct {
 	store.Writer
 	store *stuck
@@ -111,6 +121,17 @@ func (r *stuckReader) Read(p []byte) (int, error) {
 
 // use makes every kind of call until one fails.
 func use(ctx context.Context, s store.Store) error {
+	if placed, ok := store.As[store.Placed](s); ok {
+		if _, err := placed.Place(ctx); err != nil {
+			return err
+		}
+	}
+	_ = store.PendingNote(ctx, s) // which the next call says to be down
+	if inner, ok := store.As[*stuck](s); ok {
+		if _, err := patient.Ask(ctx, s, func(context.Context) (struct{}, error) { inner.hang("ask"); return struct{}{}, nil }); err != nil {
+			return err
+		}
+	}
 	if _, err := s.Usage(ctx); err != nil {
 		return err
 	}
@@ -146,7 +167,7 @@ func timeless(t *testing.T, name string, test func(*testing.T)) {
 
 // TestAStoreThatHangsIsDown hangs each kind of call: it ends, and no later call reaches the store.
 func TestAStoreThatHangsIsDown(t *testing.T) {
-	for _, call := range []string{"usage", "create", "write", "commit", "list", "open", "read"} {
+	for _, call := range []string{"usage", "create", "write", "commit", "list", "open", "read", "place", "pending", "ask"} {
 		timeless(t, call, func(t *testing.T) {
 			inner := newStuck(t, call)
 			s := patient.Wrap(inner, time.Minute)
