@@ -89,7 +89,8 @@ type ExtractOptions struct {
 	// OnProgress is called a few times a second, one call at a time.
 	OnProgress func(ExtractStats)
 
-	cloneRange func(fd int, r *unix.FileCloneRange) error // nil means the kernel's; tests do without a filesystem that can
+	progressEvery time.Duration                              // at most how often OnProgress is called; 0 means a few times a second
+	cloneRange    func(fd int, r *unix.FileCloneRange) error // nil means the kernel's; tests do without a filesystem that can
 }
 
 // Failure is one entry that was lost or could not be restored.
@@ -150,23 +151,24 @@ func Extract(ctx context.Context, r *Reader, root *os.Root, opts ExtractOptions)
 }
 
 type extractor struct {
-	ctx    context.Context
-	r      *Reader
-	t      *tarReader
-	opts   ExtractOptions
-	sel    *selection
-	plan   *plan
-	began  time.Time
-	top    *folder
-	stack  []*folder // from the root to the folder that is being filled
-	above  []*tarEntry
-	queue  chan *fileJob
-	room   *semaphore.Weighted
-	wg     sync.WaitGroup
-	seq    int64 // of the current entry
-	late   bool  // some entries are immutable or append-only
-	told   time.Time
-	sharer *sharer
+	ctx     context.Context
+	r       *Reader
+	t       *tarReader
+	opts    ExtractOptions
+	sel     *selection
+	plan    *plan
+	began   time.Time
+	top     *folder
+	stack   []*folder // from the root to the folder that is being filled
+	above   []*tarEntry
+	queue   chan *fileJob
+	room    *semaphore.Weighted
+	wg      sync.WaitGroup
+	seq     int64 // of the current entry
+	late    bool  // some entries are immutable or append-only
+	told    time.Time
+	writing int64 // bytes of the large file at hand that are written, for progress
+	sharer  *sharer
 
 	busy     bool            // with an entry: what is salvaged meanwhile waits
 	waiting  [][]byte        // which is at most what one damaged member has: the rest of the entry that it ends
@@ -411,7 +413,7 @@ func (x *extractor) snapshot() ExtractStats {
 }
 
 func (x *extractor) progress() {
-	if x.opts.OnProgress == nil || time.Since(x.told) < progressEvery {
+	if x.opts.OnProgress == nil || time.Since(x.told) < cmp.Or(x.opts.progressEvery, progressEvery) {
 		return
 	}
 	x.told = time.Now()
@@ -419,6 +421,7 @@ func (x *extractor) progress() {
 	stats := x.stats
 	stats.Failures, stats.Damage = nil, nil
 	x.mu.Unlock()
+	stats.Bytes += x.writing
 	x.opts.OnProgress(stats)
 }
 

@@ -117,6 +117,7 @@ func (x *extractor) awaitBefore(path string, seq int64) {
 
 // largeFile writes a file as it is inflated.
 func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
+	defer func() { x.writing = 0 }() // it is counted among the files then, or lost
 	return x.writeFile(f.fd.fd, name, f.inherits, e, func(w *pieceWriter) error {
 		for {
 			p, err := x.t.data(readPieceBytes)
@@ -129,6 +130,7 @@ func (x *extractor) largeFile(f *folder, name string, e *tarEntry) error {
 			if err := w.write(p); err != nil {
 				return err
 			}
+			x.writing += int64(len(p))
 			x.progress()
 		}
 	})

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"path"
@@ -169,6 +170,28 @@ func (s *selection) unmatched() error {
 		return nil
 	}
 	return &e
+}
+
+// Unmatched returns those of some patterns, as ExtractOptions has them in Paths, that select nothing of the index.
+func (x *Index) Unmatched(ctx context.Context, patterns []string) ([]string, error) {
+	s, err := newSelection(patterns)
+	if err != nil {
+		return nil, err
+	}
+	if s.all() {
+		return nil, nil
+	}
+	for e, err := range x.entriesOf(ctx, x.blocksFor(s)) {
+		if err != nil {
+			return nil, err
+		}
+		s.matches(e.Path)
+	}
+	var none *UnmatchedError
+	if errors.As(s.unmatched(), &none) {
+		return none.Patterns, nil
+	}
+	return nil, nil
 }
 
 // plan is how a selection is taken out of an archive with an index: the members to read, and what the entries in them

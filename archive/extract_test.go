@@ -25,6 +25,35 @@ func command(t *testing.T, dir, name string, args ...string) string {
 }
 
 // extractBytes extracts an archive into a new folder.
+// A large file is progress while it is stored and while it is written, and not only in the end.
+func TestLargeFilesAreProgress(t *testing.T) {
+	const size = 48 << 20
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "disk"), make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pool := NewPool(1)
+	defer pool.Close()
+	var stored, written, last int64 // the least that was told of each, and the last
+	archived := writeTreeOf(t, dir, TreeOptions{Pool: pool, OnProgress: func(p Progress) {
+		if stored == 0 {
+			stored = p.ContentBytes
+		}
+		last = p.ContentBytes
+	}})
+	if stored <= 0 || stored >= size || last > size {
+		t.Errorf("%d bytes are stored after the first member of a file of %d, %d in the end", stored, size, last)
+	}
+	_, stats, err := extractBytes(t, archived.archive, ExtractOptions{progressEvery: 1, OnProgress: func(s ExtractStats) {
+		if written == 0 && s.Files == 0 {
+			written = s.Bytes
+		}
+	}})
+	if err != nil || written <= 0 || written >= size || stats.Bytes != size {
+		t.Errorf("%d bytes are written before a file of %d is, %d in the end; %v", written, size, stats.Bytes, err)
+	}
+}
+
 func extractBytes(t *testing.T, data []byte, opts ExtractOptions) (string, ExtractStats, error) {
 	t.Helper()
 	dir := t.TempDir()

@@ -498,6 +498,7 @@ func (t *treeWriter) streamData(ctx context.Context, it *item) error {
 		}
 		n = min(n, left)
 		left -= n
+		t.content.Add(n)
 		return t.members.room(int(n)), nil
 	})
 }

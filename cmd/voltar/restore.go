@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -130,6 +132,9 @@ func readRestore(c *cli.Context) (restoreOptions, error) {
 			Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"), Privileges: c.Bool("privileges"),
 		},
 	}
+	if second := c.Args().Get(1); c.NArg() == 2 && strings.HasPrefix(second, "@") && strings.Count(second, "/") == 0 {
+		return o, say.WithHint(errors.New("name one backup: VOLUME[@TIME]"), "without the space: "+o.backup+second)
+	}
 	if c.NArg() != 1 {
 		return o, errors.New("name one backup: VOLUME[@TIME]")
 	}
@@ -169,7 +174,8 @@ func readTarget(c *cli.Context) (restore.Target, error) {
 	if name := c.String("to-lv"); name != "" {
 		ref, err := catalog.ParseRef(name)
 		if err != nil || ref.Kind != catalog.SourceVolume {
-			return target, fmt.Errorf("--to-lv: %q is not VG/LV", name)
+			return target, say.WithHint(fmt.Errorf("--to-lv: %q is not VG/LV", name),
+				"name the volume group, too, as in --to-lv vg0/"+cmp.Or(path.Base(name), "web")+"; `vgs` lists the groups")
 		}
 		target.VG, target.LV = ref.VG, ref.Name
 	}

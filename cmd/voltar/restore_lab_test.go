@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -314,7 +315,7 @@ func restoreEveryLayout(t *testing.T, s site, before map[string]facts) {
 			lab.Do(t, "lvremove", "--force", "vg/"+name)
 			s.restore(t, 0, "vg/"+name)
 			want.compare(t, diskFacts(t, "/dev/vg/"+name))
-			checkLV(t, "vg", name)
+			checkLV(t, "vg", name, "voltar.was="+string(manifest(t, s.folder(t, "vg", name)).Source.Identity()))
 		})
 	}
 }
@@ -482,8 +483,10 @@ func restoreFolder(t *testing.T, s site, before map[string]facts) {
 	if err != nil || strings.Join(found, " ") != some+"/p1/etc/fstab "+some+"/p5/etc/fstab" {
 		t.Errorf("%q %v", found, err)
 	}
-	if _, errs := s.restore(t, 3, "vg/mbr", "--to-dir", filepath.Join(t.TempDir(), "x"), "--path", "nothing/like/it"); errs != "" {
-		t.Log(errs)
+	none := filepath.Join(t.TempDir(), "none")
+	s.restore(t, exitUsage, "vg/mbr", "--to-dir", none, "--path", "nothing/like/it")
+	if _, err := os.Stat(none); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what matches nothing has made a folder: %v", err)
 	}
 }
 
@@ -785,13 +788,13 @@ func checkIncomplete(t *testing.T, volume string, want bool) {
 	}
 }
 
-// checkLV looks whether a volume is as its guest says, and not marked as incomplete.
-func checkLV(t *testing.T, vg, name string) {
+// checkLV looks whether a volume is as its guest says, has some tags, and is not marked as incomplete.
+func checkLV(t *testing.T, vg, name string, tags ...string) {
 	t.Helper()
 	got := strings.TrimSpace(lab.Do(t, "lvs", "--noheadings", "--units", "b", "--nosuffix", "--separator", "|",
 		"-o", "lv_size,pool_lv,lv_tags", vg+"/"+name))
 	for _, g := range guests() {
-		if want := fmt.Sprintf("%d|%s|", g.sizeBytes, g.pool); g.name == name && got != want {
+		if want := fmt.Sprintf("%d|%s|%s", g.sizeBytes, g.pool, strings.Join(tags, ",")); g.name == name && got != want {
 			t.Errorf("the volume is %q, want %q", got, want)
 		}
 	}

@@ -19,7 +19,8 @@ func comesBack(t *testing.T, vg string, make func(name string, sizeBytes int64),
 
 	s := restoreSite(t)
 	s.run(t, 0)
-	if _, m := s.newest(t, vg+"/"+g.name); m.Source.LVKind != wantKind {
+	_, m := s.newest(t, vg+"/"+g.name)
+	if m.Source.LVKind != wantKind {
 		t.Errorf("the volume is %s, want %s", m.Source.LVKind, wantKind)
 	}
 	if code, out, errs := voltar(t, "verify", "--full", "--config", s.config); code != 0 {
@@ -28,7 +29,7 @@ func comesBack(t *testing.T, vg string, make func(name string, sizeBytes int64),
 	lab.Do(t, "lvremove", "--force", "--yes", vg+"/"+g.name)
 	s.restore(t, 0, vg+"/"+g.name)
 	before.compare(t, diskFacts(t, "/dev/"+vg+"/"+g.name))
-	checkLV(t, vg, g.name)
+	checkLV(t, vg, g.name, "voltar.was="+string(m.Source.Identity()))
 }
 
 func TestLabStripesOverDisks(t *testing.T) {

@@ -45,7 +45,7 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 		for _, text := range q.Backups {
 			entry, err := d.Stock.Resolve(text)
 			if err != nil {
-				lacking[text] = fmt.Errorf("destination %s: %w", d.Name, err)
+				lacking[text] = fmt.Errorf("destination %s: %w", d.Name, e.withOthers(ctx, d, text, err))
 				continue
 			}
 			found[text] = true
@@ -125,4 +125,19 @@ func (g *groups) name(ctx context.Context, entry catalog.Entry) (string, error) 
 		g.names[id] = ""
 	}
 	return g.names[id], nil
+}
+
+// withOthers says of a backup that a stock of its name alone does not have what there is instead, as far as the destination tells.
+func (e *Engine) withOthers(ctx context.Context, d keep.Destination, text string, err error) error {
+	if !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	listing, listErr := catalog.ListNamed(ctx, d.Store, d.Stock.Host, text, catalog.Filter{Now: d.Stock.Now, Known: e.opts.Known})
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	if _, better := listing.Resolve(text); better != nil {
+		return better
+	}
+	return err
 }

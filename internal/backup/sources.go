@@ -312,7 +312,12 @@ func (e *Engine) Stream(ctx context.Context, name string) (_ *report.Run, err er
 	i := slices.IndexFunc(e.opts.Sources.Streams, func(d Dump) bool { return d.Name == name })
 	if i < 0 {
 		names := say.Names(e.opts.Sources.Streams, func(d Dump) string { return d.Name })
-		return nil, fmt.Errorf("%w: the configuration has no [[stream]] of the name %q%s", ErrUsage, name, say.DidYouMean(name, names))
+		there := "it has none: add a [[stream]] to it"
+		if len(names) > 0 {
+			there = "it has " + strings.Join(names, ", ")
+		}
+		return nil, say.WithHint(fmt.Errorf("%w: the configuration has no [[stream]] of the name %q%s", ErrUsage, name,
+			say.DidYouMean(name, names)), there)
 	}
 	r, err := e.begin(ctx, "stream", "stream "+name+" of "+e.opts.ConfigPath)
 	if err != nil {

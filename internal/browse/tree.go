@@ -158,7 +158,11 @@ func (t *Tree) openWith(ctx context.Context, name string,
 		return nil, archive.Entry{}, err
 	}
 	if e.Type != archive.TypeFile && e.Type != archive.TypeHardlink {
-		return nil, archive.Entry{}, fmt.Errorf("%w: %q is %s, not a file", ErrUsage, name, Kind(e.Type))
+		err := fmt.Errorf("%w: %q is %s, not a file", ErrUsage, name, Kind(e.Type))
+		if e.Type == archive.TypeDir {
+			err = say.WithHint(err, "`voltar ls` lists what is in it, and `voltar extract` takes it out")
+		}
+		return nil, archive.Entry{}, err
 	}
 	if t.data == nil {
 		if t.data, err = t.b.open(ctx, t.b.store, t.b.backup, t.extent.Archive); err != nil {

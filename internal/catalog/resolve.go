@@ -90,11 +90,25 @@ func (r resolver) resolveRef(name string) (Ref, error) {
 		if len(all) == 0 {
 			return Ref{}, ErrNotFound
 		}
-		return Ref{}, say.WithHint(ErrNotFound, fmt.Sprintf("there are backups of %s", some(all)))
+		return Ref{}, say.WithHint(fmt.Errorf("%w%s", ErrNotFound, didYouMean(name, known)), fmt.Sprintf("there are backups of %s", some(all)))
 	default:
 		return Ref{}, say.WithHint(fmt.Errorf("%w: the name fits more than one volume", ErrNotFound),
 			fmt.Sprintf("say which: %s", some(found)))
 	}
+}
+
+// didYouMean names the source that a mistyped name may stand for.
+func didYouMean(name string, known map[Ref]bool) string {
+	var names []string
+	for ref := range known {
+		if strings.Contains(name, "/") {
+			names = append(names, ref.String())
+		} else {
+			names = append(names, ref.Name)
+		}
+	}
+	slices.Sort(names)
+	return say.DidYouMean(name, names)
 }
 
 func (r resolver) resolveTime(ref Ref, when string) (at int, err error) {

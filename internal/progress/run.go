@@ -3,6 +3,7 @@ package progress
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -66,23 +67,14 @@ func (p *Run) VolumeStarted(name string, sizeBytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dropFirst()
-	last := []decor.Decorator{decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 14})}
+	began := time.Now()
+	last := []decor.Decorator{speedSince(began)}
 	if p.exact {
-		last = append(last, decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left"))
+		last = append(last, leftSince(began, "  "))
 	} else {
-		last = append(last, decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8}))
+		last = append(last, decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 8}), leftSince(began, "  at most "))
 	}
-	p.byVol[name] = newBar(p.bars, sizeBytes, say.Clean(name), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth), last)
-}
-
-// newBar adds a bar, or a count of bytes alone where nobody knows how much there is.
-func newBar(bars *mpb.Progress, total int64, name string, counters decor.Decorator, last []decor.Decorator) *mpb.Bar {
-	label := decor.Name(name, decor.WCSyncSpaceR)
-	if total <= 0 {
-		return bars.AddSpinner(0, mpb.PrependDecorators(label, decor.CurrentKibiByte("% .1f", decor.WCSyncWidth)),
-			mpb.AppendDecorators(last[0]), mpb.BarRemoveOnComplete())
-	}
-	return bars.AddBar(total, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...), mpb.BarRemoveOnComplete())
+	p.byVol[name] = newBar(p.bars, sizeBytes, say.Clean(name), countedBytes(), last)
 }
 
 // dropFirst ends what was done before the first volume. The caller holds mu.

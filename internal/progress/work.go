@@ -47,13 +47,12 @@ func (p *Work) Started(total int64) {
 
 // open adds the bar. The caller holds mu.
 func (p *Work) open() {
-	counters := decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncWidth)
-	speed := decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 14})
+	counters, speed := countedBytes(), speedSince(p.began)
 	if p.things != "" {
 		counters = decor.CountersNoUnit("%d / %d "+p.things, decor.WCSyncWidth)
 		speed = decor.AverageSpeed(0, "%.1f/s", decor.WC{W: 10})
 	}
-	last := []decor.Decorator{speed, decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")}
+	last := []decor.Decorator{speed, leftSince(p.began, "  ")}
 	if p.things == "" {
 		p.bar = newBar(p.bars, p.total, p.doing, counters, last)
 		return

@@ -31,6 +31,23 @@ func TestLinesOfWork(t *testing.T) {
 	}
 }
 
+func TestTextsOfBars(t *testing.T) {
+	for _, c := range []struct {
+		done, total int64
+		took        time.Duration
+		speed, left string
+	}{
+		{0, 600 << 20, 10 * time.Second, "0 B/s", ""},
+		{100, 1000, 0, "0 B/s", "0.0 s left"},
+		{100 << 20, 600 << 20, 10 * time.Second, "10.0 MiB/s", "50.0 s left"},
+		{1, 1 << 50, time.Hour, "0 B/s", ""},
+	} {
+		if speed, left := speedText(c.done, c.took), leftText(c.done, c.total, c.took); speed != c.speed || left != c.left {
+			t.Errorf("%+v: %q, %q", c, speed, left)
+		}
+	}
+}
+
 // Where nobody watches there are neither bars nor what moves the cursor.
 func TestNoBarsElsewhereThanOnATerminal(t *testing.T) {
 	var out bytes.Buffer

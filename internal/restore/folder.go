@@ -75,6 +75,58 @@ func (p *planner) planFolder() error {
 	return nil
 }
 
+// findPaths is the step that refuses patterns of which no filesystem has anything, before the target is touched.
+type findPaths struct {
+	pieces []piece
+	paths  []string
+}
+
+func (p *planner) addFindPaths() {
+	s := &findPaths{paths: p.req.Paths}
+	for _, x := range p.m.Extents {
+		if p.wanted(x) && x.State == catalog.StateFiles && x.Index != nil {
+			s.pieces = append(s.pieces, piece{Extent: x})
+		}
+	}
+	if len(s.pieces) > 0 {
+		p.add(s)
+	}
+}
+
+func (s *findPaths) Describe() []string {
+	return []string{"look for " + strings.Join(s.paths, ", ") + " in the backup"}
+}
+
+func (s *findPaths) do(ctx context.Context, w *work) error {
+	missing := s.paths
+	for _, x := range s.pieces {
+		if len(missing) == 0 {
+			return nil
+		}
+		index, err := w.index(ctx, x)
+		if err != nil {
+			return err
+		}
+		if missing, err = index.Unmatched(ctx, missing); err != nil {
+			return fmt.Errorf("%s: %w", x.label(), err)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return say.WithHint(fmt.Errorf("%w: nothing in the backup matches %s", ErrUsage, inWords(missing)),
+		fmt.Sprintf("`voltar ls %s` shows what there is", w.plan.Backup))
+}
+
+// inWords names some things: `p1`, `p1 and p5`, `p1, p5 and p6`.
+func inWords(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
 // makeFolder makes the folder, which nobody else can enter: guests' set-uid programs are in it.
 type makeFolder struct{ path string }
 

@@ -18,7 +18,7 @@ func (p *planner) checkGroups() error {
 	for _, x := range p.m.Extents {
 		if x.PV != nil && p.wanted(x) && !p.wantsGroup(x.PV.VGUUID) {
 			return say.WithHint(fmt.Errorf("%w: %q holds a part of the guest's volume group %s", ErrUsage, x.Name, x.PV.VG),
-				fmt.Sprintf("name all partitions of the group: %q", p.groupNames(x.PV.VGUUID)))
+				"name all partitions of the group: "+inWords(p.groupNames(x.PV.VGUUID)))
 		}
 	}
 	return nil

@@ -69,6 +69,10 @@ func layOut(m *catalog.Manifest, script []byte, targetBytes int64, grow bool) (*
 	return l, nil
 }
 
+// tooSmall is what to do about a target that does not hold what the backup does.
+const tooSmall = "take a larger target: a volume that is not there yet is made as large as it was, or as --size says; " +
+	"`lvextend` makes one larger"
+
 // fitWhole makes the only extent of a volume without partitions fit.
 func (l *layout) fitWhole(grow bool) error {
 	if len(l.pieces) != 1 {
@@ -78,7 +82,7 @@ func (l *layout) fitWhole(grow bool) error {
 	canChange := p.State == catalog.StateFiles || p.State == catalog.StateSwap
 	switch {
 	case l.targetBytes < p.SizeBytes && !canChange:
-		return fmt.Errorf("%w: an image of %d bytes does not fit %d", ErrUsage, p.SizeBytes, l.targetBytes)
+		return say.WithHint(fmt.Errorf("%w: an image of %s does not fit %s", ErrUsage, say.Size(p.SizeBytes), say.Size(l.targetBytes)), tooSmall)
 	case l.targetBytes < p.SizeBytes, grow && canChange:
 		p.targetBytes = l.targetBytes
 	}
@@ -108,7 +112,7 @@ func (l *layout) fitTable(m *catalog.Manifest, text []byte, grow bool) error {
 	}
 	fitted, err := script.Fit(l.targetBytes, grow)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUsage, err)
+		return say.WithHint(fmt.Errorf("%w: %w", ErrUsage, err), tooSmall)
 	}
 	end := int64(0)
 	for i := range l.pieces {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -50,7 +51,11 @@ func (e *Engine) checkUnused(ctx context.Context, device string) error {
 func (e *Engine) users(ctx context.Context, device string) ([]string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(device, &st); err != nil {
-		return nil, fmt.Errorf("cannot look at %s: %w", device, err)
+		err = fmt.Errorf("cannot look at %s: %w", device, err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = say.WithHint(err, "`lsblk` lists the block devices; --to-image FILE makes a file")
+		}
+		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return nil, fmt.Errorf("%w: %s is no block device", ErrUsage, device)

@@ -95,6 +95,9 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 		p.note("the sums of archives and images are checked as they are read: " +
 			"a failure at the end leaves the target incomplete")
 	}
+	if len(req.Paths) > 0 && !req.KeepGoing {
+		p.addFindPaths()
+	}
 	if req.Target.Kind == ToFolder {
 		return p.plan, p.planFolder()
 	}
@@ -141,8 +144,11 @@ func (p *planner) check() error {
 	}
 	for _, name := range p.req.Partitions {
 		if !slices.Contains(names, name) {
-			return say.WithHint(fmt.Errorf("%w: there is no partition %q", ErrUsage, name),
-				fmt.Sprintf("the backup has %q", names))
+			there := "the backup has " + inWords(names)
+			if len(names) == 0 {
+				there = "the backup is of the whole volume, without partitions: leave --partition out"
+			}
+			return say.WithHint(fmt.Errorf("%w: there is no partition %q", ErrUsage, name), there)
 		}
 	}
 	return p.checkGroups()
