@@ -89,6 +89,9 @@ type frame struct {
 	excluded bool   // what is below is counted, not stored
 }
 
+// excludedMost is where bytes that are left out are no longer counted: what a hostile filesystem says of its files has no end.
+const excludedMost = 1 << 59
+
 // walker goes through a tree in the order of archives. It never leaves the tree: names are looked up in open folders,
 // links are not followed, and what is mounted on the tree is passed over.
 type walker struct {
@@ -115,7 +118,7 @@ type walker struct {
 
 	entries int64 // names found
 
-	excludedEntries, excludedBytes int64
+	excludedEntries, excludedBytes int64      // bytes up to excludedMost
 	met                            []FolderID // of closed
 }
 
@@ -401,7 +404,7 @@ func (w *walker) count(ctx context.Context, parent *dirHandle, name string) erro
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		w.excludedBytes += int64(min(st.Size, st.Blocks*512))
+		w.excludedBytes = min(w.excludedBytes+int64(min(st.Size, min(st.Blocks, excludedMost/512)*512, excludedMost)), excludedMost)
 		return nil
 	case unix.S_IFDIR:
 	default:

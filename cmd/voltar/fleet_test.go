@@ -29,7 +29,8 @@ func newFleet(t *testing.T) (s site, far string) {
 	hour := func(n int) time.Time { return browsetest.Night.Add(time.Duration(n) * time.Hour) }
 	damaged := func(m *catalog.Manifest) { m.Status = catalog.StatusDamaged }
 	browsetest.Make(t, near, browsetest.Spec{LV: "fresh", Whole: true, Fill: fill, Time: hour(24)})
-	browsetest.Make(t, offsite, browsetest.Spec{LV: "fresh", Whole: true, Fill: fill, Time: hour(24)})
+	browsetest.Make(t, offsite, browsetest.Spec{LV: "fresh", Whole: true, Fill: fill, Time: hour(24),
+		Edit: func(m *catalog.Manifest) { m.Host.Name = "another" }})
 	browsetest.Make(t, near, browsetest.Spec{LV: "old", Whole: true, Fill: fill, Time: hour(2)})
 	browsetest.Make(t, near, browsetest.Spec{LV: "worse", Whole: true, Fill: fill, Time: hour(0)})
 	browsetest.Make(t, near, browsetest.Spec{LV: "worse", Whole: true, Fill: fill, Time: hour(24), Edit: damaged})

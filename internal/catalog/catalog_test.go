@@ -121,13 +121,17 @@ func volume(name string) Source {
 
 func manifest(source Source, t time.Time) *Manifest {
 	name := NamesOf(source.Ref(), false).Archive("")
-	return &Manifest{
+	m := &Manifest{
 		Format: Format, Voltar: "1.0.0", Status: StatusComplete, Host: Host{Name: testHost, MachineID: "machine-1"},
 		Run: "20261120T010001Z-3f9a0c", Source: source, Time: t, Started: t, Ended: t.Add(time.Minute),
 		Extents: []Extent{{SizeBytes: source.SizeBytes, State: StateFiles, Archive: name}},
 		Files: []File{{Name: name, SizeBytes: 4, SHA1: "a17c9aaa61e80a1bf71d0d850af4e5baa9800bbd",
 			SHA256: "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"}},
 	}
+	if source.Kind == SourceDump {
+		m.Dumps = []Dump{{Name: source.Name, File: name}}
+	}
+	return m
 }
 
 // fill writes the files that a manifest lists, each of its size.

@@ -137,11 +137,18 @@ func ParseManifest(data []byte) (*Manifest, error) {
 		return nil, err
 	}
 	if err := m.Check(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, faults{err})
 	}
 	m.Time = m.Time.UTC()
 	return &m, nil
 }
+
+// faults are all that is wrong with a manifest, in one line.
+type faults struct{ error }
+
+func (f faults) Error() string { return strings.ReplaceAll(f.error.Error(), "\n", "; ") }
+
+func (f faults) Unwrap() error { return f.error }
 
 // Check tells all that is wrong with a manifest: what must be there and is not, and what must not be trusted.
 func (m *Manifest) Check() error {
@@ -157,7 +164,7 @@ func (m *Manifest) Check() error {
 	if m.Host.Name == "" {
 		fail("the host has no name")
 	}
-	errs = append(errs, m.Source.check(), checkTime(m.Time), m.checkLengths())
+	errs = append(errs, m.Source.check(), checkTime(m.Time), m.checkSpan(), m.checkLengths(), m.checkHolds())
 	names, err := checkFiles(m.Files)
 	errs = append(errs, err)
 	for i := range m.Extents {
@@ -171,6 +178,62 @@ func (m *Manifest) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkHolds refuses a backup of nothing. Also a volume that is empty, and a swap area, have an extent.
+func (m *Manifest) checkHolds() error {
+	switch m.Source.Kind {
+	case SourceVolume, SourceDirectory:
+		if len(m.Extents) == 0 {
+			return errors.New("it names no extent: nothing can be restored from it")
+		}
+	case SourceDump, SourceStream:
+		if len(m.Dumps) == 0 {
+			return errors.New("it names no dump: nothing can be restored from it")
+		}
+	}
+	var content int64
+	for i := range m.Extents {
+		x := &m.Extents[i]
+		if x.ContentBytes >= 0 && x.ContentBytes > maxCount-content {
+			return fmt.Errorf("the content of its extents, %d bytes with that of %q, is more than any volume holds", x.ContentBytes, x.Name)
+		}
+		content += max(x.ContentBytes, 0)
+	}
+	return nil
+}
+
+// checkSpan wants the times of a backup to be those of a clock.
+func (m *Manifest) checkSpan() error {
+	const firstYear, lastYear = 1970, 2999 // a clock that lost its time begins at the first
+	for _, t := range []time.Time{m.Started, m.Ended} {
+		if year := t.UTC().Year(); year < firstYear || year > lastYear {
+			return fmt.Errorf("it began or ended at %s, which no clock says", t.UTC().Format(time.RFC3339))
+		}
+	}
+	if m.Ended.Before(m.Started) {
+		return fmt.Errorf("it ended at %s, before it began at %s", m.Ended.UTC().Format(time.RFC3339), m.Started.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// maxCount is the most entries or bytes that a count in a manifest may say: more than any volume holds, so that sums stay in range.
+const maxCount = 1 << 60
+
+// checkCounts refuses counts of what an extent held that cannot be.
+func (e *Extent) checkCounts() error {
+	for _, c := range []struct {
+		name  string
+		count int64
+	}{
+		{"used", e.UsedBytes}, {"entries", e.Entries}, {"content", e.ContentBytes}, {"unique", e.UniqueBytes}, {"excluded", e.ExcludedBytes},
+		{"excluded_entries", e.ExcludedEntries}, {"long_paths", e.LongPaths}, {"damaged_count", e.DamagedCount},
+	} {
+		if c.count < 0 || c.count > maxCount {
+			return fmt.Errorf("its count %q of %d is out of range", c.name, c.count)
+		}
+	}
+	return nil
 }
 
 // Bounds of what is kept in mind of every backup. What voltar writes is far shorter.
@@ -290,7 +353,7 @@ func (e *Extent) check(files map[string]bool) error {
 	if e.Archive == "" && (e.State == StateFiles || e.State == StateImage || e.State == StateLVM) {
 		errs = append(errs, errors.New("it names no file that holds it"))
 	}
-	return errors.Join(append(errs, e.checkGuest())...)
+	return errors.Join(append(errs, e.checkCounts(), e.checkGuest())...)
 }
 
 // checkGuest checks what says where a guest's physical and logical volumes lie.

@@ -152,10 +152,18 @@ func TestManifestFromElsewhere(t *testing.T) {
 		"a list where a text was":    func(r map[string]any) { r["voltar"] = []any{} },
 		"a text where a list was":    func(r map[string]any) { r["files"] = "none" },
 		"a size of half a byte":      func(r map[string]any) { source(r)["size"] = 1.5 },
+		"no extents":                 func(r map[string]any) { r["extents"] = []any{} },
+		"a dump without one":         func(r map[string]any) { r["source"] = map[string]any{"kind": "dump", "name": "db"} },
+		"negative count":             func(r map[string]any) { extent(r, 1)["used"] = -3 },
+		"content past all bounds":    func(r map[string]any) { extent(r, 1)["content"] = int64(math.MaxInt64) },
+		"contents that overflow":     func(r map[string]any) { extent(r, 1)["content"], extent(r, 3)["content"] = maxCount, 1 },
+		"end before the beginning":   func(r map[string]any) { r["ended"] = "2026-11-20T00:00:00Z" },
+		"begun in the year 1":        func(r map[string]any) { r["started"] = "0001-01-01T00:00:00Z" },
+		"ended in the year 9999":     func(r map[string]any) { r["ended"] = "9999-01-01T00:00:00Z" },
 		"unknown kind of the source": func(r map[string]any) { source(r)["kind"] = "tape" },
 	} {
-		if _, err := ParseManifest(edit(t, change)); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: error %v, want ErrDamaged", name, err)
+		if _, err := ParseManifest(edit(t, change)); !errors.Is(err, ErrDamaged) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %q, want ErrDamaged in one line", name, err)
 		}
 	}
 	good := edit(t, func(map[string]any) {})

@@ -33,6 +33,7 @@ func TestListHosts(t *testing.T) {
 		}
 	}
 	m := manifest(volume("v"), hour(7))
+	m.Host.Name = "another"
 	data, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)

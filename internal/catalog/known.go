@@ -49,7 +49,7 @@ const (
 	maxKnownEntryBytes = 16 << 10  // of one backup; others are read each time
 	maxKnownFiles      = 1_000     // of all stores; the least recently used go
 	maxAllKnownBytes   = 256 << 20 // of all stores
-	knownFormat        = "voltar-known/1"
+	knownFormat        = "voltar-known/2"
 )
 
 // knownHead is the first line of a file.

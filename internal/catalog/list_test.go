@@ -30,6 +30,14 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw(t, s, moved.Path(testHost)+"/manifest.json", string(data))
+	strange := ID{VolumeRef("nova-volumes", "v1"), hour(7)} // another host's
+	other := manifest(volume("v1"), hour(7))
+	other.Host.Name = "other-host"
+	if data, err := other.Encode(); err != nil {
+		t.Fatal(err)
+	} else {
+		raw(t, s, strange.Path(testHost)+"/manifest.json", string(data))
+	}
 	newer := ID{VolumeRef("nova-volumes", "v2"), hour(7)}
 	raw(t, s, newer.Path(testHost)+"/manifest.json", `{"format":"voltar/2"}`)
 	unfinished := ID{VolumeRef("nova-volumes", "v2"), hour(8)}
@@ -50,9 +58,10 @@ func TestList(t *testing.T) {
 		t.Errorf("backups %q, want %q", got, want)
 	}
 	var format *FormatError
-	if len(l.Unreadable) != 3 || l.Unreadable[0].ID.Compare(broken) != 0 || !errors.Is(l.Unreadable[0].Err, ErrDamaged) ||
+	if len(l.Unreadable) != 4 || l.Unreadable[0].ID.Compare(broken) != 0 || !errors.Is(l.Unreadable[0].Err, ErrDamaged) ||
 		l.Unreadable[1].ID.Compare(moved) != 0 || !errors.Is(l.Unreadable[1].Err, ErrDamaged) ||
-		l.Unreadable[2].ID.Compare(newer) != 0 || !errors.As(l.Unreadable[2].Err, &format) {
+		l.Unreadable[2].ID.Compare(strange) != 0 || !errors.Is(l.Unreadable[2].Err, ErrDamaged) ||
+		l.Unreadable[3].ID.Compare(newer) != 0 || !errors.As(l.Unreadable[3].Err, &format) {
 		t.Errorf("unreadable %+v", l.Unreadable)
 	}
 	if len(l.Unfinished) != 1 || l.Unfinished[0].ID.Compare(unfinished) != 0 {

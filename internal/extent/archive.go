@@ -139,7 +139,7 @@ func (a *archiver) storeTree(ctx context.Context, x *Extent, mounted *mount.Moun
 		a.Warn(fmt.Sprintf("%s: %v", x.Label(), err), "check the filesystem in the guest; its image has what a repair may find")
 		return &leftAloneError{err.Error()}
 	}
-	x.UsedBytes = int64(use.Blocks-use.Bfree) * use.Bsize
+	x.UsedBytes = usedBytes(use, x.SizeBytes)
 
 	opts := archive.TreeOptions{Limits: treeLimits(use, a.MaxDuration), TempDir: a.StateDir}
 	err := a.writeTree(ctx, x, root, x.treeMaxBytes(use), opts, func(stats archive.TreeStats) error {

@@ -31,6 +31,12 @@ func treeLimits(use unix.Statfs_t, most time.Duration) archive.Limits {
 	return archive.Limits{StreamBytes: sharingFactor*sizeBytes + sharingBytes, Entries: entries, Duration: most / 2}
 }
 
+// usedBytes is what a filesystem says is used of it: nothing less than 0, and at most what it lies on.
+func usedBytes(use unix.Statfs_t, sizeBytes int64) int64 {
+	blocks := use.Blocks - min(use.Bfree, use.Blocks)
+	return min(int64(min(blocks, 1<<40))*use.Bsize, sizeBytes)
+}
+
 // beyondBounds returns why a tree was not archived whose filesystem is sound to the kernel but holds more than readers, or
 // this host, can do with. Its image has all of it.
 func beyondBounds(err error) (*archive.LimitError, bool) {

@@ -182,3 +182,15 @@ func TestKernelErrorsGetTheirNames(t *testing.T) {
 		t.Errorf("%+v", x.Damaged)
 	}
 }
+
+// What a hostile superblock says is used does not make a manifest that no reader takes.
+func TestUsedBytesStayInRange(t *testing.T) {
+	for name, use := range map[string]unix.Statfs_t{
+		"more free than there is": {Blocks: 1, Bfree: 3, Bsize: 4096},
+		"more than there can be":  {Blocks: 1 << 63, Bsize: 4096},
+	} {
+		if got := usedBytes(use, 1<<20); got < 0 || got > 1<<20 {
+			t.Errorf("%s: %d bytes", name, got)
+		}
+	}
+}

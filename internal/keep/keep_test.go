@@ -86,7 +86,9 @@ func (s *site) make(t *testing.T, source catalog.Source, at time.Time, machineID
 	m := &catalog.Manifest{
 		Format: catalog.Format, Voltar: "1.0.0", Status: catalog.StatusComplete, Run: "earlier", Source: source, Time: at,
 		Host: catalog.Host{Name: host, MachineID: machineID}, Started: at, Ended: at.Add(time.Minute),
-		Files: []catalog.File{{Name: "data.tar.gz", SizeBytes: d.SizeBytes, SHA1: d.SHA1, SHA256: d.SHA256}},
+		Extents: []catalog.Extent{{SizeBytes: d.SizeBytes, State: catalog.StateFiles, Archive: "data.tar.gz"}},
+		Dumps:   []catalog.Dump{{Name: "data", File: "data.tar.gz"}},
+		Files:   []catalog.File{{Name: "data.tar.gz", SizeBytes: d.SizeBytes, SHA1: d.SHA1, SHA256: d.SHA256}},
 	}
 	draft, err := catalog.Begin(t.Context(), s.store, host, m.ID(), "20261120T010001Z-3f9a0c", nil)
 	if err != nil {

@@ -78,7 +78,9 @@ func (o *Output) Publish(ctx context.Context, m catalog.Manifest) (Published, er
 	p := Published{Backup: o.ID.String()}
 	for _, b := range o.alive() {
 		own := m
-		own.Ended = o.run.Now().UTC()
+		if own.Ended = o.run.Now().UTC(); own.Ended.Round(0).Before(own.Started.Round(0)) {
+			own.Ended = own.Started // the clock was set back meanwhile; readers refuse a backup that ended before it began
+		}
 		backup, err := b.publish(ctx, own)
 		if err != nil {
 			b.drop(err)

@@ -188,6 +188,7 @@ func TestSealedManifestNamesNoFiles(t *testing.T) {
 	recipients, _ := browsetest.NewKey(t)
 	m := &catalog.Manifest{
 		Format: catalog.Format, Status: catalog.StatusDamaged, Host: catalog.Host{Name: "host"}, Time: browsetest.Night,
+		Started: browsetest.Night, Ended: browsetest.Night,
 		Source:   catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: "v", VGUUID: "1", LVUUID: "2", SizeBytes: 1 << 30},
 		Warnings: []string{"home/secret-plans.doc is odd"},
 		Extents: []catalog.Extent{{

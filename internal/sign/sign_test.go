@@ -199,7 +199,8 @@ func newSite(t *testing.T) (plain, signed store.Store, key *Key) {
 func manifest(host string, at time.Time) *catalog.Manifest {
 	return &catalog.Manifest{
 		Format: catalog.Format, Status: catalog.StatusComplete, Host: catalog.Host{Name: host, MachineID: "m"}, Run: run, Time: at, Started: at, Ended: at,
-		Source: catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: "v", VGUUID: "1", LVUUID: "2", SizeBytes: 1 << 20},
+		Source:  catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: "v", VGUUID: "1", LVUUID: "2", SizeBytes: 1 << 20},
+		Extents: []catalog.Extent{{SizeBytes: 1 << 20, State: catalog.StateSwap}},
 	}
 }
 

@@ -188,7 +188,8 @@ func TestLabNamesThatFallTogether(t *testing.T) {
 			if err == nil {
 				m := &catalog.Manifest{
 					Format: catalog.Format, Status: catalog.StatusComplete, Host: us, Run: "20261120T010001Z-3f9a0c", Time: night, Started: night, Ended: night,
-					Source: catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: pair[i], VGUUID: "1", LVUUID: pair[i], SizeBytes: 1 << 20},
+					Source:  catalog.Source{Kind: catalog.SourceVolume, VG: "vg", Name: pair[i], VGUUID: "1", LVUUID: pair[i], SizeBytes: 1 << 20},
+					Extents: []catalog.Extent{{SizeBytes: 1 << 20, State: catalog.StateSwap}},
 				}
 				if _, err := d.Commit(t.Context(), m); err != nil {
 					t.Fatal(err)
