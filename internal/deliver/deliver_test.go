@@ -211,7 +211,7 @@ func TestFullStateFolderIsToldWithWhatToDo(t *testing.T) {
 
 // Metrics do not take the place of a pipe or a device.
 func TestMetricsReplaceFilesAlone(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
+	path := filepath.Join(t.TempDir(), "pipe.prom")
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
