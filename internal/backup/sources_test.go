@@ -16,6 +16,7 @@ import (
 	"voltar/internal/placement/placementtest"
 	"voltar/internal/quiesce"
 	"voltar/internal/store"
+	"voltar/internal/store/disk"
 	"voltar/report"
 )
 
@@ -165,5 +166,43 @@ func TestADirectoryBesideDestinationsThatCannotBeUsed(t *testing.T) {
 	s.manifest(t, "disk")
 	if len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Message, "destination loop/below") || v.Warnings[0].Hint == "" {
 		t.Errorf("%s, warnings %+v, %+v", v.Status, v.Warnings, v.Error)
+	}
+}
+
+// A folder that held backups and is made anew is told once; the first one of all is no news.
+func TestADestinationThatLostItsFolder(t *testing.T) {
+	s := newSite(t, "disk")
+	tree := t.TempDir()
+	if err := os.WriteFile(filepath.Join(tree, "text"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: tree, Level: archive.LevelFast}}})
+	s.opts.Written = catalog.NewWritten(filepath.Join(s.dir, "written"))
+	for night, want := range []int{0, 1, 0} {
+		s.Now = func() time.Time { return placementtest.FirstNight.AddDate(0, 0, 5+night) }
+		if want > 0 {
+			if err := os.RemoveAll(filepath.Join(s.dir, "disk")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		opened, err := disk.Open(disk.Options{Path: filepath.Join(s.dir, "disk")}) // as each run does
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = opened.Close() })
+		s.on("disk").Store = opened
+		result, err := s.Run(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for _, w := range result.Warnings {
+			if strings.Contains(w.Message, "was not there") && strings.Contains(w.Message, "had some: 1)") && w.Hint != "" {
+				told++
+			}
+		}
+		if told != want {
+			t.Errorf("night %d: %+v, want it told %d times", night, result.Warnings, want)
+		}
 	}
 }

@@ -99,9 +99,29 @@ func (w *Written) Shared(s store.Store, b Backup) bool {
 	return err == nil && file.Shares
 }
 
+// Sources counts the sources of which this host wrote backups to a store, as far as is known.
+func (w *Written) Sources(s store.Store) (count int, err error) {
+	if w == nil {
+		return 0, nil
+	}
+	paths, err := filepath.Glob(filepath.Join(w.dir, "*.json"))
+	for _, path := range paths {
+		file, readErr := readWritten(path)
+		err = errors.Join(err, readErr)
+		if file.Store == s.String() {
+			count++
+		}
+	}
+	return count, err
+}
+
 // read reads the note of a source; an empty one where there is none.
-func (w *Written) read(s store.Store, b Backup) (file writtenFile, err error) {
-	text, _, err := readRegular(w.path(s, b), maxWrittenBytes)
+func (w *Written) read(s store.Store, b Backup) (writtenFile, error) {
+	return readWritten(w.path(s, b))
+}
+
+func readWritten(path string) (file writtenFile, err error) {
+	text, _, err := readRegular(path, maxWrittenBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return file, nil
 	}
