@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -220,7 +221,7 @@ func (a *app) printExtractedLine(line extractedLine) {
 		say.Println(a.stdout, "  "+note)
 	}
 	for _, lost := range line.Lost {
-		say.Printf(a.stdout, "  not restored: %s: %s\n", lost.Path, lost.Reason)
+		say.Printf(a.stdout, "  not restored: %s: %s\n", cmp.Or(lost.Path, "files whose names are lost"), lost.Reason)
 	}
 	if line.LostOmitted > 0 {
 		say.Printf(a.stdout, "  and %d more\n", line.LostOmitted)

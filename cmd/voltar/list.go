@@ -26,7 +26,8 @@ func (a *app) listCommand() *cli.Command {
 			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
 			"backups that are dated ahead of this host's clock. A backup that lacks a file is listed as damaged: on S3 in every\n" +
-			"list, on a disk if its VOLUME is named, or with --all-hosts.",
+			"list, on a disk if its VOLUME is named, or with --all-hosts. Ends with 1 if nothing of what is named, a VOLUME or\n" +
+			"--host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "list only destination `NAME`, or a folder (with a slash)"},
 			hostFlag(),
@@ -93,12 +94,19 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(ctx, stores)))
 		}
 	}
+	var missing error
+	if !isEmpty && len(failed) == 0 {
+		missing = unfound(o.volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup }))
+	}
+	if missing != nil {
+		a.printError(missing)
+	}
 	switch {
 	case err != nil:
 		return err
-	case len(failed) > 0:
+	case len(failed) > 0 || missing != nil && len(lines) > 0:
 		return exitWith(exitAttention)
-	case len(lines) == 0 && len(o.volumes) > 0:
+	case len(lines) == 0 && (len(o.volumes) > 0 || o.host != ""):
 		return exitWith(exitNothing)
 	}
 	return nil

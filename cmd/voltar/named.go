@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,25 @@ func isNamed(id catalog.ID, args []string) bool {
 		name, when, _ := cutTime(arg)
 		return (name == id.Ref.Name || refMatcher([]string{name})(id.Ref)) && strings.HasPrefix(catalog.FormatTime(id.Time), when)
 	})
+}
+
+// unfound is the error of those arguments that mean none of some backups, or nil.
+func unfound(args, backups []string) error {
+	var errs []error
+	for _, arg := range args {
+		if !slices.ContainsFunc(backups, func(backup string) bool { return meansBackup(backup, arg) }) {
+			errs = append(errs, say.WithHint(fmt.Errorf("there is no backup for %s", arg), "`voltar list` without a name shows what there is"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// meansBackup tells whether an argument means the backup of an identity as it is printed.
+func meansBackup(backup, arg string) bool {
+	name, when, _ := cutTime(backup)
+	ref, err := catalog.ParseRef(name)
+	at, timeErr := catalog.ParseTime(when)
+	return err == nil && timeErr == nil && isNamed(catalog.ID{Ref: ref, Time: at}, []string{arg})
 }
 
 // refMatcher tells whether a source is one of those that patterns name; without patterns all are.

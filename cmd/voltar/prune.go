@@ -126,6 +126,9 @@ func (a *app) remove(
 		return err
 	}
 	lines, err := do(ctx, engine, refMatcher(o.sources), o.dryRun)
+	if err == nil {
+		err = unfound(o.sources, say.Names(lines, func(l keep.Line) string { return l.Backup }))
+	}
 	return a.printRemoved(s, lines, err, o)
 }
 
@@ -138,7 +141,7 @@ func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o remov
 		if err := a.printJSON(lines); err != nil {
 			return err
 		}
-	} else if err := a.printPruneLines(lines, o.dryRun); err != nil {
+	} else if err := a.printPruneLines(lines, o.dryRun, err != nil); err != nil {
 		return err
 	}
 	if err != nil {
@@ -148,7 +151,7 @@ func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o remov
 	return nil
 }
 
-func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
+func (a *app) printPruneLines(lines []keep.Line, dryRun, failed bool) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	removed := 0
 	for _, line := range lines {
@@ -164,7 +167,7 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun bool) error {
 		}
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, say.Size(line.SizeBytes), verdict, line.Reason)
 	}
-	if err := table.Flush(); err != nil || removed > 0 {
+	if err := table.Flush(); err != nil || removed > 0 || failed {
 		return err
 	}
 	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", counted(len(lines), "backup"))

@@ -91,10 +91,14 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		say.Log(s.Log.Error, err)
 	}
 	bars.RunEnded(result)
+	code := result.ExitCode
 	if err := a.printRun(result, delivery.Rendering(result), o.json); err != nil {
-		return err
+		s.Log.Error("the report was not printed", "err", err)
+		if code == exitDone {
+			code = exitNotDelivered
+		}
 	}
-	return exitWith(result.ExitCode)
+	return exitWith(code)
 }
 
 // isTyped tells whether a person gave the command at a terminal, and not a timer or a script. What a person reads may be a

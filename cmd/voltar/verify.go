@@ -118,10 +118,11 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 		Started: time.Now().UTC(),
 	}
 	run.ID = journal.NewRunID(run.Started)
-	var list []verify.Checked
-	if list, run.Destinations, err = pass.Choose(ctx, o.backups, o.all); err != nil {
-		return err
+	list, destinations, unfound := pass.Choose(ctx, o.backups, o.all)
+	if unfound != nil && len(list) == 0 {
+		return unfound
 	}
+	run.Destinations = destinations
 	work := progress.NewWork(a.screen, s.Log, "verifying", "")
 	pass.Options.OnRead = work.Done
 	work.Started(pass.SizeBytes(list))
@@ -136,10 +137,15 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 	}
 	run.Ended = time.Now().UTC()
 	verify.Describe(&run, list)
-	run.ExitCode = verifyExitCode(ctx, run, list)
+	if run.ExitCode = verifyExitCode(ctx, run, list); unfound != nil && run.ExitCode == exitDone {
+		run.ExitCode = exitAttention
+	}
 	a.delivery(s).Verification(ctx, &run, o.mail)
 	if err := a.printVerification(list, run, o, run.Host == s.Host); err != nil {
 		return err
+	}
+	if unfound != nil {
+		a.printError(unfound)
 	}
 	return exitWith(run.ExitCode)
 }
@@ -230,7 +236,7 @@ func (a *app) printVerification(list []verify.Checked, run report.Run, o verifyO
 		say.Println(a.stdout, "There are no backups to check.")
 	case bad > 0:
 		say.Printf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
-		for _, hint := range nextSteps(list, ours) {
+		for _, hint := range nextSteps(list, ours, o.repairIndex) {
 			say.Println(a.stdout, say.HintLabel+hint)
 		}
 	}
@@ -238,8 +244,8 @@ func (a *app) printVerification(list []verify.Checked, run report.Run, o verifyO
 }
 
 // nextSteps say what to do about the backups that are not good, a line for each: which destination has it whole, or how to get a new one,
-// and what brings back what is left.
-func nextSteps(list []verify.Checked, ours bool) (steps []string) {
+// and what brings back what is left. Indexes that were just tried are not tried again.
+func nextSteps(list []verify.Checked, ours, tried bool) (steps []string) {
 	good := map[string][]string{} // the destinations where a backup was found to be good
 	for _, c := range list {
 		if c.Good() {
@@ -256,7 +262,7 @@ func nextSteps(list []verify.Checked, ours bool) (steps []string) {
 		case len(good[id]) > 0:
 			step = fmt.Sprintf("%s is good on %s: `voltar restore %s --from %s` takes it from there",
 				id, strings.Join(good[id], ", "), id, good[id][0])
-		case c.Result.Repair:
+		case c.Result.Repair && !tried:
 			step = fmt.Sprintf("`voltar verify --repair-index %s` makes its index again from its archive", id)
 		case !ours:
 			step = fmt.Sprintf("`voltar list %s --host %s` shows the older ones", volume, c.Backup.Host)

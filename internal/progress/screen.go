@@ -26,7 +26,9 @@ type Screen struct {
 }
 
 // NewScreen returns a Screen on a writer, which may be a terminal.
-func NewScreen(out io.Writer) *Screen { return &Screen{out: out, terminal: IsTerminal(out)} }
+func NewScreen(out io.Writer) *Screen {
+	return &Screen{out: out, terminal: IsTerminal(out) && !isDumb()}
+}
 
 // Write implements io.Writer.
 func (s *Screen) Write(p []byte) (int, error) {
@@ -71,5 +73,8 @@ func IsTerminal(w any) bool {
 
 // Colors tells whether a stream is a terminal on which colours are welcome (https://no-color.org).
 func Colors(w io.Writer) bool {
-	return IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return IsTerminal(w) && os.Getenv("NO_COLOR") == "" && !isDumb()
 }
+
+// isDumb tells whether the terminal shows sequences that move its cursor or colour its text as they are.
+func isDumb() bool { return os.Getenv("TERM") == "dumb" }

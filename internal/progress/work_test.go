@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +96,21 @@ func TestABarOfThingsOutlivesWhatItWasFullOf(t *testing.T) {
 		}
 	}
 	p.Close()
+}
+
+// Bars move the cursor: a terminal that cannot has none.
+func TestNoBarsOnADumbTerminal(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	for term, want := range map[string]bool{"dumb": false, "linux": true} {
+		t.Setenv("TERM", term)
+		s := NewScreen(terminal)
+		bars := s.begin()
+		if s.end(bars); (bars != nil) != want {
+			t.Errorf("TERM=%s: bars %t", term, bars != nil)
+		}
+	}
 }

@@ -60,14 +60,15 @@ func chosenOn(d *Destination, e catalog.Entry) Checked {
 func (c *Checked) Good() bool { return c.Err == nil && c.Result.Good() }
 
 // Choose lists the backups to check: those that are named, or all, or the newest of each volume. It describes each destination for
-// the report. A named backup must be on one destination at least.
+// the report. A named backup must be on one destination at least: the error is of those that are on none, beside the list of the others.
 func (p *Pass) Choose(ctx context.Context, names []string, all bool) ([]Checked, []report.Destination, error) {
 	var list []Checked
 	var described []report.Destination
-	var missing []error
+	missing := map[string][]error{} // by name, of each destination
 	type answer struct {
-		chosen       []Checked
-		lacking, err error
+		chosen  []Checked
+		lacking map[string]error // by name
+		err     error
 	}
 	var on []*Destination
 	for i := range p.On {
@@ -91,20 +92,27 @@ func (p *Pass) Choose(ctx context.Context, names []string, all bool) ([]Checked,
 			where.Error = report.ProblemOf(a.err)
 			say.Log(p.Log.Error, a.err, "destination", d.Name)
 		}
-		if a.lacking != nil {
-			missing = append(missing, a.lacking)
+		for name, err := range a.lacking {
+			missing[name] = append(missing[name], err)
 		}
 		list = append(list, a.chosen...)
 		described = append(described, where)
 	}
-	if len(list) == 0 && len(missing) > 0 {
-		return nil, nil, errors.Join(missing...)
+	var unfound []error
+	for _, name := range names {
+		if len(missing[name]) == len(on) || len(list) == 0 {
+			unfound = append(unfound, missing[name]...)
+			delete(missing, name)
+		}
 	}
-	return list, described, nil
+	return list, described, errors.Join(unfound...)
 }
 
 // named lists the backups of some names on one destination. lacking is of those that it does not have; another may.
-func (p *Pass) named(ctx context.Context, d *Destination, names []string) (list []Checked, lacking, err error) {
+func (p *Pass) named(ctx context.Context, d *Destination, names []string) (
+	list []Checked, lacking map[string]error, err error,
+) {
+	lacking = map[string]error{}
 	for _, text := range names {
 		listing, err := catalog.ListNamed(ctx, d.Store, p.Host, text, catalog.Filter{Now: p.Now()})
 		if err != nil {
@@ -120,7 +128,7 @@ func (p *Pass) named(ctx context.Context, d *Destination, names []string) (list 
 		case !errors.Is(err, catalog.ErrNotFound):
 			return list, lacking, err
 		default:
-			lacking = errors.Join(lacking, fmt.Errorf("destination %s: %w", d.Name, err))
+			lacking[text] = fmt.Errorf("destination %s: %w", d.Name, err)
 		}
 	}
 	return list, lacking, nil
