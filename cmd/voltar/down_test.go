@@ -80,7 +80,7 @@ func TestDestinationsThatAreDown(t *testing.T) {
 	}}
 	proxy.Fail(died)
 
-	impatient := "patience = \"1s\"\n"
+	impatient := "patience = \"3s\"\n"
 	s := newSite(t, bucketDestination("refusing", refusingServer(t), "bucket")+impatient+
 		bucketDestination("silent", silent, "bucket")+impatient+bucketDestination("dying", proxy.Endpoint, "bucket")+impatient+
 		directories(t, smallSources))
