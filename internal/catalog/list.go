@@ -325,7 +325,7 @@ func parseBackup(host string, id ID, text []byte, size int64) (Backup, error) {
 		return Backup{}, fmt.Errorf("%w: its manifest is that of %s", ErrDamaged, m.ID())
 	}
 	if m.Host.Name != host {
-		return Backup{}, fmt.Errorf("%w: its manifest is that of host %q", ErrDamaged, m.Host.Name)
+		return Backup{}, fmt.Errorf("%w: its manifest is that of host %q, whose name the folder has to have", ErrDamaged, m.Host.Name)
 	}
 	return Backup{Host: host, ID: id, Manifest: m, SizeBytes: m.FileBytes() + size, ManifestSum: sha256.Sum256(text)}, nil
 }
