@@ -85,15 +85,20 @@ func TestLabUnmounted(t *testing.T) {
 	if err := os.Mkdir(mount, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	opts := Options{Path: filepath.Join(mount, "backups"), RequireMount: mount}
-	if _, err := Open(opts); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("before the mount: %v", err)
-	}
-	lab.Do(t, "mount", device, mount)
-	s, err := Open(opts)
+	s, err := Open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := put(s, "h/a", "x"); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("written before the mount: %v", err)
+	}
+	if _, err := s.List(t.Context(), ""); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("listed before the mount: %v", err)
+	}
+	if got := tree(t, mount); len(got) != 0 {
+		t.Errorf("below the mountpoint there is %q", got)
+	}
+	lab.Do(t, "mount", device, mount)
 	if err := put(s, "h/a", "x"); err != nil {
 		t.Error(err)
 	}
