@@ -205,8 +205,9 @@ lint: vet $(GOLANGCI_LINT) $(DEADCODE) ## check style and the import rules too, 
 	unused=$$($(DEADCODE) ./cmd/voltar && $(DEADCODE) -test -tags slow,boot,pictures ./...) # what the program never calls, and what tests do not
 	if [ -n "$$unused" ]; then printf 'nothing calls these:\n%s\n' "$$unused" >&2; exit 1; fi
 
+# What waits for servers most begins first, so that others calculate meanwhile.
 test-host: ## run all tests that need no machine, under the race detector
-	go test $(RACE) -timeout 30m -skip '$(MACHINE_TESTS)' ./...
+	go test $(RACE) -timeout 30m -skip '$(MACHINE_TESTS)' ./internal/store/s3 ./...
 
 # Each lab test has a limit of its own that follows the machine's speed; go test's is for a machine that hangs.
 test-lab: ## run the tests that need one, two packages at a time
