@@ -117,7 +117,7 @@ func interrupted() Run {
 	run.Ended = night.Add(11 * time.Minute)
 	run.Errors = []Problem{{Message: "stopped by SIGTERM"}}
 	for i, v := range run.Volumes[2:] {
-		run.Volumes[2+i] = Volume{Name: v.Name, Status: VolumeSkipped, SizeBytes: v.SizeBytes, PreviousStoredBytes: -1}
+		run.Volumes[2+i] = Volume{Name: v.Name, Status: VolumeSkipped, SizeBytes: v.SizeBytes, PreviousStoredBytes: -1, LastGood: &lastNight}
 	}
 	run.Recovered = []string{"snapshot nova-volumes/voltar-volume-00000008 of the run 20261119T000001Z-aaaa"}
 	return run

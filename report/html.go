@@ -4,6 +4,7 @@ import (
 	_ "embed" // for the template
 	"fmt"
 	"html/template"
+	"regexp"
 	"strings"
 
 	"voltar/internal/say"
@@ -17,7 +18,7 @@ var mailTemplate string
 // Options.TrendCID names one, comes in the same mail. Escaping is html/template's, on top of Clean. A run whose volumes are all
 // good stays below 90 KB, as Gmail cuts mails at 102: beyond that it counts volumes instead of naming them.
 func HTML(run Run, opts Options) (string, error) {
-	page, err := template.New("mail").Funcs(template.FuncMap{"spans": spans}).Parse(mailTemplate)
+	page, err := template.New("mail").Funcs(templateFuncs).Parse(mailTemplate)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the template of the HTML report: %w", err)
 	}
@@ -107,6 +108,13 @@ func (v volumesView) within(limit int) volumesView {
 	}
 	return out
 }
+
+var templateFuncs = template.FuncMap{"spans": spans, "unbroken": unbroken}
+
+var thousands = regexp.MustCompile(`(\d) (\d\d\d)\b`)
+
+// unbroken keeps numbers of more than three digits in one line.
+func unbroken(text string) string { return thousands.ReplaceAllString(text, "$1\u00a0$2") }
 
 // span is a part of a sentence.
 type span struct {

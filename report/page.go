@@ -69,7 +69,7 @@ var pageScript string
 // which searches, says when the page has become old and loads it again. It works without that script, too. 15,000 volumes make
 // a page of some 5 MB; the most that it shows are 20,000 rows of at most 1 KiB each.
 func StatusPage(p Page) (string, error) {
-	page, err := template.New("page").Funcs(template.FuncMap{"spans": spans}).Parse(pageTemplate)
+	page, err := template.New("page").Funcs(templateFuncs).Parse(pageTemplate)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the template of the status page: %w", err)
 	}
@@ -179,17 +179,20 @@ func (p Page) ranked() (volumes []ranked, counts [ranks]int) {
 func newPageView(p Page) pageView {
 	loc := cmp.Or(p.Location, time.UTC)
 	volumes, counts := p.ranked()
-	hosts := map[string]bool{}
+	hosts, failed := map[string]bool{}, 0
 	var stored int64
 	for _, v := range volumes {
 		hosts[v.Host] = true
+		if v.Failed {
+			failed++
+		}
 		stored += v.SizeBytes
 	}
 	v := pageView{
 		Title: shorten(say.Clean(p.Title), pageText), Made: p.Made.In(loc).Format("Monday, 2006-01-02 15:04 MST"),
 		Script: template.JS(pageScript), MadeUnix: p.Made.Unix(), LimitUnix: int64(p.Limit / time.Second), //nolint:gosec // our own script
 		Several: len(hosts) > 1, Legend: fmt.Sprintf("the %d nights to %s", PageNights, p.Made.In(loc).Format("2006-01-02")),
-		Counters: pageCounters(counts, len(hosts), stored),
+		Counters: pageCounters(counts, failed, len(hosts), stored),
 	}
 	sum := sha256.Sum256([]byte(pageScript))
 	v.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; " +
@@ -294,7 +297,8 @@ func pageHeadline(bad, all, problems int, noun string) string {
 	return "All " + plural(int64(all), noun) + " are well"
 }
 
-func pageCounters(counts [ranks]int, hosts int, stored int64) []counter {
+// pageCounters sum up a page. What failed last night may be late as well, and counts as both.
+func pageCounters(counts [ranks]int, failed, hosts int, stored int64) []counter {
 	of := func(n int, label, tone string) counter {
 		if n == 0 {
 			tone = ""
@@ -302,7 +306,7 @@ func pageCounters(counts [ranks]int, hosts int, stored int64) []counter {
 		return counter{say.Count(int64(n)), label, tone}
 	}
 	return []counter{
-		of(counts[rankNone]+counts[rankLate], "late or without any", toneBad), of(counts[rankFailed], "failed", toneBad),
+		of(counts[rankNone]+counts[rankLate], "late or without any", toneBad), of(failed, "failed last night", toneBad),
 		of(counts[rankDamaged], "damaged", toneWarn),
 		of(counts[rankUnproven], "unproven", ""), of(counts[rankGood], "good and proven", toneGood),
 		of(hosts, strings.TrimPrefix(plural(int64(hosts), "host"), say.Count(int64(hosts))+" "), ""),
@@ -312,16 +316,17 @@ func pageCounters(counts [ranks]int, hosts int, stored int64) []counter {
 
 func newRow(v PageVolume, r rank, now time.Time, loc *time.Location) rowView {
 	short := func(s string) string { return shorten(say.Clean(s), pageText) }
-	row := rowView{Host: short(v.Host), Name: short(v.Name), Good: "none", Size: "-", Proof: "no", Note: short(v.Note)}
+	row := rowView{Host: short(v.Host), Name: short(v.Name), Good: "none", Size: "-", Proof: "-", Note: short(v.Note)}
 	row.Word, row.Tone = r.word()
 	if row.Name == "" {
 		row.Name = "(no backups)"
 	}
 	if !v.Good.IsZero() {
 		row.Good, row.Age, row.Size = v.Good.In(loc).Format("2006-01-02 15:04"), formatAge(now, v.Good), say.Size(v.SizeBytes)
-	}
-	if !v.Verified.IsZero() {
-		row.Proof = formatAge(now, v.Verified)
+		row.Proof = "no"
+		if !v.Verified.IsZero() {
+			row.Proof = formatAge(now, v.Verified)
+		}
 	}
 	if len(v.On) > 0 {
 		row.Note = join("; ", short("on "+say.Listed(v.On, 4)), row.Note)

@@ -14,10 +14,10 @@
 		});
 	});
 	const look = () => {
-		const age = Date.now() / 1000 - page.made;
+		const age = Date.now() / 1000 - page.made, hours = Math.floor(age / 3600);
 		const old = document.getElementById("old");
 		old.hidden = age < page.limit;
-		old.textContent = "THIS PAGE IS " + Math.floor(age / 3600) + " HOURS OLD: what it shows may be over";
+		old.textContent = "THIS PAGE IS " + (hours < 48 ? hours + " HOURS" : Math.floor(hours / 24) + " DAYS") + " OLD: what it shows may be over";
 	};
 	look();
 	setInterval(look, 60000);

@@ -50,11 +50,23 @@ func fleetPage(hosts, volumes int) Page {
 	return p
 }
 
-// hostPage is the page of the one host of the mail fixtures.
+// hostPage is the page of the one host of the mail fixtures, with a row for each volume of its last run.
 func hostPage() Page {
 	run := noGood()
-	p := fleetPage(1, 60)
-	p.Title, p.Run = run.Host, &run
+	p := Page{Title: run.Host, Made: pageNow, Location: time.FixedZone("CET", 3600), Limit: 26 * time.Hour, Run: &run}
+	for _, v := range run.Volumes {
+		row := PageVolume{
+			Host: run.Host, Name: v.Name, Good: v.Ended, SizeBytes: v.StoredBytes, Verified: v.LastProven(), Failed: !v.Good(),
+			On: []string{"disk", "offsite"}, Nights: slices.Repeat([]Night{NightGood}, PageNights),
+		}
+		if row.Failed {
+			row.Good, row.SizeBytes, row.Nights[PageNights-1] = *v.LastGood, 870*mib, NightFailed
+		}
+		if row.Good.IsZero() {
+			row.SizeBytes, row.On, row.Nights = 0, nil, slices.Repeat([]Night{NightFailed}, PageNights)
+		}
+		p.Volumes = append(p.Volumes, row)
+	}
 	return p
 }
 
@@ -113,6 +125,27 @@ func TestPageIsInert(t *testing.T) {
 	}
 	if !strings.Contains(harmless, "script-src &#39;sha256-") && !strings.Contains(harmless, "script-src 'sha256-") {
 		t.Error("the page does not say which script may run")
+	}
+}
+
+// What failed last night is counted although it may be late as well, no proof is told of a volume whose good backups are gone, and
+// no number is broken.
+func TestPageCounts(t *testing.T) {
+	p := fleetPage(20, 60)
+	for i := range p.Volumes {
+		p.Volumes[i].Failed = p.Volumes[i].Failed || i == 45
+	}
+	v := newPageView(p)
+	if late, failed := v.Counters[0], v.Counters[1]; late.Value != "3" || failed.Value != "2" {
+		t.Errorf("counted %+v and %+v", late, failed)
+	}
+	for _, row := range v.Attention {
+		if none := row.Good == "none"; none != (row.Proof == "-") {
+			t.Errorf("%s: newest good backup %s, proven %s", row.Name, row.Good, row.Proof)
+		}
+	}
+	if page := statusPage(t, p); !strings.Contains(page, "4 of 1\u00a0200 volumes") {
+		t.Error("the number of volumes in the headline can be broken")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -104,7 +105,7 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 	}
 	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good "+nounOf(namesOf(volumes))), say.Size(stored))
 	if carried.Bytes > 0 {
-		text += fmt.Sprintf(", %s of %s compressed anew", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
+		text += fmt.Sprintf(", %s of %s new", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
 	}
 	if !justMade {
 		return text
@@ -160,7 +161,10 @@ func change(now, before int64) string {
 		return "was empty"
 	}
 	percent := (float64(now) - float64(before)) / float64(before) * 100
-	if percent > 0 {
+	switch {
+	case math.Abs(percent) < 0.1:
+		return FormatPercent(math.Abs(percent)) // less than what is shown has no direction worth a sign
+	case percent > 0:
 		return "+" + FormatPercent(percent)
 	}
 	return FormatPercent(percent)
@@ -218,13 +222,13 @@ func snapshotWords(s Snapshot) string {
 	if s.SizeBytes > 0 {
 		text += " of " + say.Size(s.SizeBytes)
 	}
-	if s.SuggestedBytes > 0 {
+	if s.SuggestedBytes > 0 && s.PeakPercent >= nearlyFull {
 		text += ", suggested " + say.Size(s.SuggestedBytes)
 	}
 	return join(", ", text, s.Note)
 }
 
-// nearlyFull is from what percentage on a snapshot that went well is told of.
+// nearlyFull is from what percentage on a snapshot that went well is told of, and a larger one suggested.
 const nearlyFull = 60
 
 // known is what is well and worth knowing all the same.
