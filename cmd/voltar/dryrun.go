@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,6 +64,9 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 			say.Printf(a.stdout, " has %s free", say.Size(d.FreeBytes))
 		}
 		say.Println(a.stdout)
+		for hint := range strings.Lines(d.Hint) {
+			say.Printf(a.stdout, "  %s%s\n", say.HintLabel, strings.TrimSuffix(hint, "\n"))
+		}
 		if d.Note != "" {
 			say.Printf(a.stdout, "  %s\n", d.Note)
 		}
@@ -73,11 +75,6 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		}
 	}
 	say.Printf(a.stdout, "\nNothing was done. Planned at %s.\n", shortTime(time.Now()))
-	for _, d := range preview.Destinations {
-		if d.Unusable != nil {
-			a.printError(fmt.Errorf("destination %s: %w", d.Name, d.Unusable))
-		}
-	}
 	return unusable(preview.Destinations)
 }
 
@@ -85,7 +82,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 func unusable(destinations []backup.PreviewDestination) error {
 	bad := 0
 	for _, d := range destinations {
-		if d.Unusable != nil {
+		if d.Unusable {
 			bad++
 		}
 	}

@@ -136,7 +136,7 @@ name = "etc"
 path = "`+t.TempDir()+`"
 `)
 	code, _, errs := voltar(t, "run", "@directory/etc", "--config", s.config)
-	if code != exitNothing || !strings.Contains(errs, "recipients_file of destination disk") {
+	if code != exitNothing || !strings.Contains(errs, "destination disk: read recipients_file: ") {
 		t.Errorf("%d\n%s", code, errs)
 	}
 	left, err := os.ReadDir(s.backups)

@@ -97,6 +97,7 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	if o.html != "" {
 		filter.Since = statuspage.Since(a.now())
 	}
+	stores, vanished := s.WithoutVanished(ctx, stores)
 	found, failed, err := catalog.ListFleet(ctx, setup.Named(stores), filter)
 	if err != nil {
 		return err
@@ -106,6 +107,7 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 		s.Log.Warn("the history cannot be read completely", "err", err)
 	}
 	lines := catalog.Fleet(a.now(), o.olderThan, found)
+	failed = append(failed, vanished...)
 	empty, without := absences(ctx, s.Host, stores, runs, found, failed)
 	failed = append(failed, empty...)
 	if here := (catalog.FleetLine{Host: s.Host, AgeSeconds: -1, Late: true}); len(without) > 0 && !excepted(here, o.except) {
@@ -141,7 +143,7 @@ func absences(
 ) (empty, without []error) {
 	for _, d := range setup.Named(stores) {
 		silent := slices.ContainsFunc(failed, func(err error) bool {
-			var e *catalog.NoAnswerError
+			var e *catalog.DestinationError
 			return errors.As(err, &e) && e.Destination == d.Name
 		})
 		if silent {

@@ -74,10 +74,15 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(stores) == 0 {
+		return s.NoDestination("--from DIR/")
+	}
+	stores, vanished := s.WithoutVanished(ctx, stores)
 	lines, failed, err := askBackups(ctx, s, o, stores, names)
 	if err != nil {
 		return err
 	}
+	failed = append(failed, vanished...)
 	var hosts []string
 	isEmpty := len(lines) == 0 && len(failed) == 0 && !o.allHosts
 	if isEmpty {
@@ -131,12 +136,10 @@ func askBackups(
 			return nil, nil, err
 		}
 		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
-	case len(stores) == 0:
-		return nil, nil, s.NoDestination("--from DIR/")
 	default:
 		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
 			if l.Err != nil {
-				failed = append(failed, fmt.Errorf("destination %s: %w", l.Destination, l.Err))
+				failed = append(failed, catalog.At(l.Destination, l.Err))
 				continue
 			}
 			found = append(found, l)
@@ -207,7 +210,7 @@ func hostsOn(ctx context.Context, stores []setup.Destination) (hosts []string, f
 	}) {
 		hosts = append(hosts, a.hosts...)
 		if a.err != nil {
-			failed = append(failed, fmt.Errorf("destination %s: %w", stores[i].Name, a.err))
+			failed = append(failed, catalog.At(stores[i].Name, a.err))
 		}
 	}
 	slices.Sort(hosts)

@@ -36,7 +36,7 @@ func TestLabRunToADiskThatIsNotMounted(t *testing.T) {
 
 	code, errs := run()
 	if left, err := os.ReadDir(point); code != exitUsage || err != nil || len(left) > 0 ||
-		!strings.Contains(errs, "nothing is mounted at "+point+", which is a mountpoint by /etc/fstab") {
+		!strings.Contains(errs, point+" is not mounted, and is a mountpoint by /etc/fstab") {
 		t.Errorf("not mounted: %d, %s, and below the mountpoint %v, %v", code, errs, left, err)
 	}
 	lab.Do(t, "mount", point)

@@ -109,7 +109,7 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 		return s.NoDestination("--from DIR/")
 	}
 	pass := &verify.Pass{Host: s.HostOr(o.host), Options: o.check, RepairIndex: o.repairIndex,
-		RunDir: s.Config.RunDir, Log: s.Log, Now: s.Now}
+		RunDir: s.Config.RunDir, Log: s.Log, Now: s.Now, Written: s.Written()}
 	for _, d := range stores {
 		pass.On = append(pass.On, d.Destination)
 	}

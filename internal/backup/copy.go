@@ -26,6 +26,12 @@ func (e *Engine) Copy(ctx context.Context, q CopyRequest) (lines []placement.Cop
 	if err != nil {
 		return nil, err
 	}
+	if err := e.opts.vanished(ctx, from); err != nil {
+		return nil, err
+	}
+	if err := e.opts.vanished(ctx, to); err != nil { // which this mends
+		say.Log(e.Log.Warn, err)
+	}
 	placing := e.placing()
 	if !q.DryRun { // which leaves no line anywhere
 		var r *run

@@ -45,7 +45,7 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 		for _, text := range q.Backups {
 			entry, err := d.Stock.Resolve(text)
 			if err != nil {
-				lacking[text] = fmt.Errorf("destination %s: %w", d.Name, e.withOthers(ctx, d, text, err))
+				lacking[text] = catalog.At(d.Name, e.withOthers(ctx, d, text, err))
 				continue
 			}
 			found[text] = true

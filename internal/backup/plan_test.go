@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"voltar/internal/config"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/internal/store/patient"
@@ -110,12 +111,13 @@ func TestNoRoom(t *testing.T) {
 func TestPreviewKnowsUnusableDestinations(t *testing.T) {
 	s := newSite(t, "disk", "gone")
 	s.withSources(t, Sources{Directories: []Directory{{Name: "tree", Path: t.TempDir()}}})
-	s.on("gone").Store = store.Unavailable("gone", store.ErrDown)
+	s.on("gone").Store = store.Unavailable("gone", &store.WholeError{Err: say.WithHint(errors.New("it is gone"), "bring it back")})
 	p, err := s.Preview(t.Context(), []string{"@directory/tree"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Destinations) != 2 || p.Destinations[0].Unusable != nil || !errors.Is(p.Destinations[1].Unusable, store.ErrDown) {
+	if len(p.Destinations) != 2 || p.Destinations[0].Unusable || !p.Destinations[1].Unusable ||
+		p.Destinations[1].Problem != "it is gone" || p.Destinations[1].Hint != "bring it back" {
 		t.Errorf("destinations %+v", p.Destinations)
 	}
 }

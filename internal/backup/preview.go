@@ -65,8 +65,9 @@ type PreviewDestination struct {
 	Where     string           `json:"where"`
 	FreeBytes int64            `json:"free"` // -1 when it cannot be told
 	Problem   string           `json:"problem,omitempty"`
+	Hint      string           `json:"hint,omitempty"` // what to do about the problem, a line for each thing
 	Note      string           `json:"note,omitempty"` // that it is not there yet
-	Unusable  error            `json:"-"`              // why nothing can be written to it
+	Unusable  bool             `json:"-"`              // nothing can be written to it
 	Remove    []report.Removed `json:"remove,omitempty"`
 }
 
@@ -114,7 +115,11 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 		placing.Wanted = chosen.refs()
 	}
 	for _, d := range e.opts.Destinations {
-		p.Destinations = append(p.Destinations, previewDestination(ctx, placing, d, chosen))
+		line := previewDestination(ctx, placing, d, chosen)
+		if err := e.opts.vanished(ctx, d); err != nil {
+			line.tell(err)
+		}
+		p.Destinations = append(p.Destinations, line)
 	}
 	return p, nil
 }
@@ -237,18 +242,20 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 	line := PreviewDestination{Name: d.Name, Where: d.Store.String(), FreeBytes: -1}
 	target, err := placement.Look(ctx, placing, d)
 	if err != nil {
-		line.Unusable, line.Problem = err, report.ProblemOf(err).Message
+		line.Unusable = true
+		line.tell(err)
 		return line
 	}
 	line.Note = store.PendingNote(ctx, d.Store)
 	usage, err := d.Store.Usage(ctx)
 	switch {
 	case err != nil:
-		line.Problem = err.Error()
+		line.tell(err)
 	default:
 		line.FreeBytes = usage.FreeBytes
-		if line.Unusable = NoRoom(usage); line.Unusable != nil {
-			line.Problem = report.ProblemOf(line.Unusable).Message
+		if err := NoRoom(usage); err != nil {
+			line.Unusable = true
+			line.tell(err)
 		}
 	}
 	if keep.IsEmpty(d.Policy) {
@@ -264,9 +271,16 @@ func previewDestination(ctx context.Context, placing *placement.Run, d placement
 		tonight = append(tonight, catalog.Entry{Identity: s.Identity(), ID: catalog.ID{Ref: s.Ref()}})
 	}
 	if line.Remove, err = previewRetention(ctx, placing, target.Kept(), tonight); err != nil {
-		line.Problem = report.ProblemOf(err).Message
+		line.tell(err)
 	}
 	return line
+}
+
+// tell says what is wrong with the destination, of which there may be something already.
+func (d *PreviewDestination) tell(err error) {
+	if d.Problem == "" {
+		d.Problem, d.Hint = store.Whole(err).Error(), report.ProblemOf(err).Hint
+	}
 }
 
 // leastRoomBytes is the room below which not even a backup's own lists find place.

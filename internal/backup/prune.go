@@ -76,9 +76,13 @@ func (e *Engine) eachOf(ctx context.Context, on []placement.Destination, command
 	placing.RestoredAs = restoredAs(inventory)
 	var all []error
 	for _, d := range on {
+		if err := e.opts.vanished(ctx, d); err != nil {
+			all = append(all, err)
+			continue
+		}
 		t, err := placement.Look(ctx, placing, d)
 		if err != nil {
-			all = append(all, fmt.Errorf("destination %s: %w", d.Name, err))
+			all = append(all, catalog.At(d.Name, err))
 			continue
 		}
 		keeper := placing.Keeper()
@@ -90,6 +94,11 @@ func (e *Engine) eachOf(ctx context.Context, on []placement.Destination, command
 		lines, all = append(lines, some...), append(all, err)
 	}
 	return lines, errors.Join(all...)
+}
+
+// vanished says of a destination that its folder is gone with what this host wrote there, or nil.
+func (o *Options) vanished(ctx context.Context, d placement.Destination) error {
+	return o.Written.Vanished(ctx, catalog.Destination{Name: d.Name, Store: d.Store})
 }
 
 // Cleanup removes what dead runs left on this host, and nothing else. What they left on destinations in lost is given up.

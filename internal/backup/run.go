@@ -19,7 +19,6 @@ import (
 	"voltar/internal/owned"
 	"voltar/internal/placement"
 	"voltar/internal/say"
-	"voltar/internal/store"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -123,27 +122,16 @@ func (r *run) recover(ctx context.Context) {
 
 // open claims the destinations. A run goes on while one of them can be written to.
 func (r *run) open(ctx context.Context) (err error) {
-	pending := catalog.AskAll(r.opts.Destinations, func(d placement.Destination) string { return store.PendingNote(ctx, d.Store) })
+	vanished := catalog.AskAll(r.opts.Destinations, func(d placement.Destination) error { // before their folders are made anew
+		return r.opts.vanished(ctx, d)
+	})
 	r.targets, err = placement.Open(ctx, r.placing, r.opts.Destinations)
 	for i, t := range r.targets {
-		if pending[i] != "" && t.Err() == nil {
-			r.warnOfLost(t)
+		if vanished[i] != nil && t.Err() == nil {
+			r.warnOf(vanished[i])
 		}
 	}
 	return err
-}
-
-// warnOfLost says of a destination whose folder was missing, and is made anew, that this host wrote backups there before.
-func (r *run) warnOfLost(t *placement.Target) {
-	sources, err := r.opts.Written.Sources(t.Store)
-	if err != nil {
-		r.warnOf(fmt.Errorf("look whether destination %s held backups before: %w", t.Name, err))
-	}
-	if sources > 0 {
-		r.warn(fmt.Sprintf("destination %s: the folder %s was not there, and is made anew: its earlier backups are gone or lie elsewhere "+
-			"(sources that had some: %d)", t.Name, t.Store, sources),
-			"if they lie on a disk that is not mounted, mount it and name it in require_mount; `voltar copy` brings back what others have")
-	}
 }
 
 // backUpAll works through the volumes, and then through what else there is, for as long as a run may take.

@@ -197,7 +197,7 @@ func TestADestinationThatLostItsFolder(t *testing.T) {
 		}
 		told := 0
 		for _, w := range result.Warnings {
-			if strings.Contains(w.Message, "was not there") && strings.Contains(w.Message, "had some: 1)") && w.Hint != "" {
+			if strings.Contains(w.Message, "gone or lie elsewhere") && strings.Contains(w.Message, "(sources: 1), was missing") && w.Hint != "" {
 				told++
 			}
 		}

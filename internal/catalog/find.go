@@ -18,6 +18,27 @@ type Destination struct {
 	Store store.Store
 }
 
+// DestinationError is an error of one destination, by the name that the configuration gives it. Of what befell the destination as a
+// whole (store.WholeError) it says that alone, and not what was about to be done with which object.
+type DestinationError struct {
+	Destination string
+	Err         error
+}
+
+// At says of which destination an error is. At of nil is nil.
+func At(destination string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &DestinationError{destination, err}
+}
+
+func (e *DestinationError) Error() string {
+	return "destination " + e.Destination + ": " + store.Whole(e.Err).Error()
+}
+
+func (e *DestinationError) Unwrap() error { return e.Err }
+
 // Listed is what a destination holds of one host, or why that cannot be told.
 type Listed struct {
 	Destination string
@@ -86,7 +107,7 @@ func Find(ctx context.Context, on []Destination, host, text string, filter Filte
 		}
 		switch {
 		case a.err != nil:
-			failed = append(failed, fmt.Errorf("destination %s: %w", on[i].Name, a.err))
+			failed = append(failed, At(on[i].Name, a.err))
 		case found.At < 0 || a.ID.Time.After(found.ID.Time),
 			a.ID.Compare(found.ID) == 0 && found.Damage != "" && a.Damage == "":
 			found.Backup, found.At = a.Backup, i

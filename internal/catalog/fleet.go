@@ -29,18 +29,8 @@ func ListHosts(ctx context.Context, s store.Store, filter Filter) ([]*Listing, e
 	return listings, nil
 }
 
-// NoAnswerError is that of a destination that cannot be listed.
-type NoAnswerError struct {
-	Destination string
-	Err         error
-}
-
-func (e *NoAnswerError) Error() string { return "destination " + e.Destination + ": " + e.Err.Error() }
-
-func (e *NoAnswerError) Unwrap() error { return e.Err }
-
-// ListFleet lists all hosts on some destinations. failed has a NoAnswerError for each that does not answer; when none does,
-// they are err.
+// ListFleet lists all hosts on some destinations. failed has a DestinationError for each that does not answer;
+// when none does, they are err.
 func ListFleet(ctx context.Context, on []Destination, filter Filter) (found []Listed, failed []error, err error) {
 	type answer struct {
 		listings []*Listing
@@ -55,7 +45,7 @@ func ListFleet(ctx context.Context, on []Destination, filter Filter) (found []Li
 	}
 	for i, a := range answers {
 		if a.err != nil {
-			failed = append(failed, &NoAnswerError{on[i].Name, a.err})
+			failed = append(failed, At(on[i].Name, a.err))
 			continue
 		}
 		for _, l := range a.listings {

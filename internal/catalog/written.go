@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 
 	"voltar/internal/durable"
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -113,6 +115,24 @@ func (w *Written) Sources(s store.Store) (count int, err error) {
 		}
 	}
 	return count, err
+}
+
+// Vanished says of a destination whose folder is not there that this host wrote backups to it: they are gone, or lie elsewhere. It is
+// nil of one that is there, and of one that nothing was written to.
+func (w *Written) Vanished(ctx context.Context, d Destination) error {
+	if w == nil || store.PendingNote(ctx, d.Store) == "" {
+		return nil
+	}
+	sources, err := w.Sources(d.Store)
+	switch {
+	case sources > 0:
+		return At(d.Name, say.WithHint(&store.WholeError{Err: fmt.Errorf("its backups are gone or lie elsewhere: the folder %s, where "+
+			"this host wrote some (sources: %d), was missing", d.Store, sources)},
+			"if they lie on a disk that is not mounted, mount it and name it in require_mount; `voltar copy` brings back what others have"))
+	case err != nil:
+		return At(d.Name, fmt.Errorf("look whether it held backups before: %w", err))
+	}
+	return nil
 }
 
 // read reads the note of a source; an empty one where there is none.

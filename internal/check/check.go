@@ -198,10 +198,10 @@ func (c *checker) destinations(ctx context.Context) []Finding {
 	if len(c.Stores) == 0 {
 		return []Finding{{"destination", false, "there is none", "add a [[destination]] to the configuration"}}
 	}
-	return slices.Concat(catalog.AskAll(c.Stores, func(d setup.Destination) []Finding { return checkDestination(ctx, d) })...)
+	return slices.Concat(catalog.AskAll(c.Stores, func(d setup.Destination) []Finding { return c.checkDestination(ctx, d) })...)
 }
 
-func checkDestination(ctx context.Context, d setup.Destination) (list []Finding) {
+func (c *checker) checkDestination(ctx context.Context, d setup.Destination) (list []Finding) {
 	check := "destination"
 	usage, notes, err := tryStore(ctx, d)
 	if d.Recipients != nil {
@@ -210,9 +210,14 @@ func checkDestination(ctx context.Context, d setup.Destination) (list []Finding)
 	if err == nil {
 		err = backup.NoRoom(usage)
 	}
+	if vanished := c.Written().Vanished(ctx, d.Destination.Destination); err == nil && vanished != nil {
+		err, notes = vanished, nil
+	}
 	switch {
 	case err != nil:
-		list = append(list, failed(check, fmt.Errorf("%s (%s): %w", d.Name, d.Store, err), ""))
+		f := failed(check, err, "")
+		f.Detail = fmt.Sprintf("%s (%s): %s", d.Name, d.Store, store.Whole(err))
+		list = append(list, f)
 	case usage.TotalBytes < 0:
 		list = append(list, Finding{check, true, fmt.Sprintf("%s (%s) can be written to", d.Name, d.Store), ""})
 	default:

@@ -78,9 +78,9 @@ func TestDestinations(t *testing.T) {
 		{true, "new (WORK/new/folder) has ", ""},
 		{true, "new: the folder WORK/new/folder is not there yet: the first run makes it", ""},
 		{false, "twin (WORK/new/folder): it is the same place as destination new (WORK/new/folder)", "a place of its own"},
-		{false, "away (WORK/mnt): open destination WORK/mnt: the destination's disk is not mounted: nothing is mounted at WORK/mnt", "mount it"},
-		{false, "odd (WORK/voltar.toml): open destination WORK/voltar.toml: WORK/voltar.toml is no folder", "move it out of the way"},
-		{false, "far (s3://s3.example.org/backups): read secret_key of destination far: ", "install -m 600 /dev/null WORK/none"},
+		{false, "away (WORK/mnt): WORK/mnt is not mounted", "mount its disk"},
+		{false, "odd (WORK/voltar.toml): WORK/voltar.toml is no folder", "move it out of the way"},
+		{false, "far (s3://s3.example.org/backups): read secret_key: ", "install -m 600 /dev/null WORK/none"},
 	} {
 		wantFinding(t, findings, want.ok, strings.ReplaceAll(want.detail, "WORK", dir), strings.ReplaceAll(want.hint, "WORK", dir))
 	}

@@ -140,7 +140,7 @@ func CopyLock(to Destination) string { return "copy to " + to.Store.String() }
 // openCopy reads what both ends hold. The source comes first: what a run finishes in between is then there on both.
 func openCopy(ctx context.Context, run *Run, from, to Destination, dryRun bool) (source, target *Target, err error) {
 	if source, err = Look(ctx, run, from); err != nil {
-		return nil, nil, fmt.Errorf("destination %s: %w", from.Name, err)
+		return nil, nil, catalog.At(from.Name, err)
 	}
 	if dryRun {
 		target, err = Look(ctx, run, to)
@@ -149,7 +149,7 @@ func openCopy(ctx context.Context, run *Run, from, to Destination, dryRun bool) 
 		err = target.err
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("destination %s: %w", to.Name, err)
+		return nil, nil, catalog.At(to.Name, err)
 	}
 	return source, target, nil
 }

@@ -81,7 +81,7 @@ func (o *Output) Close(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			all = append(all, fmt.Errorf("destination %s: %w", b.target.Name, err))
+			all = append(all, catalog.At(b.target.Name, err))
 			continue
 		}
 		all = append(all, b.settled(ctx))

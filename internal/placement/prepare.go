@@ -100,7 +100,7 @@ func failureOf(places []*place) error {
 		if err == nil {
 			return nil
 		}
-		all = append(all, fmt.Errorf("destination %s: %w", p.target.Name, err))
+		all = append(all, catalog.At(p.target.Name, err))
 	}
 	return errors.Join(all...)
 }
@@ -216,12 +216,9 @@ func (b *Backup) Copies() (copies []report.Copy) {
 // the destination's, and leaves out which file met that first, so that the report tells it once for all volumes.
 func explain(t *Target, err error) *report.Problem {
 	problem := report.ProblemOf(err)
+	problem.Message = store.Whole(err).Error()
 	var whole *store.WholeError
-	isWhole := errors.As(err, &whole)
-	if isWhole {
-		problem.Message = whole.Error()
-	}
-	if isWhole || t.err != nil {
+	if errors.As(err, &whole) || t.err != nil {
 		problem.Destinations = []string{t.Name}
 	}
 	return problem

@@ -11,6 +11,7 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/report"
 )
@@ -39,14 +40,16 @@ func Open(ctx context.Context, run *Run, destinations []Destination) (Targets, e
 	var all []error
 	for _, t := range ts {
 		if t.err != nil {
-			run.Log.Error("destination cannot be written to", "run", run.ID, "destination", t.Name, "err", t.err)
-			all = append(all, fmt.Errorf("destination %s: %w", t.Name, t.err))
+			all = append(all, catalog.At(t.Name, t.err))
 		}
 	}
 	switch {
 	case len(ts) == 0:
 		return ts, ErrNone
 	case len(all) < len(ts):
+		for _, err := range all { // which end nothing, and the report tells at the end
+			say.Log(run.Log.Error, err, "run", run.ID)
+		}
 		return ts, nil
 	}
 	return ts, &unreachableError{errors.Join(all...), ts}
@@ -244,10 +247,14 @@ func (t *Target) Describe(ctx context.Context) report.Destination {
 		d.Notes = append(d.Notes, note)
 	}
 	usage, err := t.Store.Usage(ctx)
-	if errors.Is(err, store.ErrDown) {
+	var whole *store.WholeError
+	switch {
+	case errors.Is(err, store.ErrDown):
 		return d // its error says so
-	}
-	if err != nil {
+	case errors.As(err, &whole): // what was written there may be nowhere
+		d.Error = explain(t, err)
+		return d
+	case err != nil:
 		d.Notes = append(d.Notes, fmt.Sprintf("how much space there is cannot be told: %v", err))
 		return d
 	}

@@ -152,7 +152,7 @@ func recipientsOf(d config.Destination) (*agefile.Recipients, error) {
 	if d.RecipientsFile != "" {
 		more, err := agefile.ReadKeys(d.RecipientsFile)
 		if err != nil {
-			return nil, fmt.Errorf("read recipients_file of destination %s: %w", d.Name, err)
+			return nil, fmt.Errorf("read recipients_file: %w", err)
 		}
 		keys = append(keys, more...)
 	}
@@ -161,7 +161,7 @@ func recipientsOf(d config.Destination) (*agefile.Recipients, error) {
 	}
 	recipients, err := agefile.ParseRecipients(keys)
 	if err != nil {
-		return nil, fmt.Errorf("read recipients of destination %s: %w", d.Name, err)
+		return nil, fmt.Errorf("read recipients: %w", err)
 	}
 	return recipients, nil
 }
@@ -181,7 +181,7 @@ func (s *Setup) bucketOptions(d config.Destination, memory *s3.Memory) (s3.Optio
 	if d.SecretKey.Set() {
 		var err error
 		if opts.Credentials.SecretKey, err = d.SecretKey.Read(); err != nil {
-			return opts, fmt.Errorf("read secret_key of destination %s: %w", d.Name, err)
+			return opts, fmt.Errorf("read secret_key: %w", err)
 		}
 	}
 	return opts, nil

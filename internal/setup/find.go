@@ -31,12 +31,16 @@ func (s *Setup) FindBackup(ctx context.Context, from, host, text string) (Destin
 	if len(stores) == 0 {
 		return Destination{}, catalog.Backup{}, s.NoDestination("--from DIR/")
 	}
+	stores, vanished := s.WithoutVanished(ctx, stores)
+	if len(stores) == 0 {
+		return Destination{}, catalog.Backup{}, errors.Join(vanished...)
+	}
 	filter := catalog.Filter{Damage: s.Damage(), Now: s.Now(), Known: s.Known()}
 	found, err := catalog.Find(ctx, Named(stores), s.HostOr(host), text, filter)
 	if err != nil {
-		return Destination{}, catalog.Backup{}, err
+		return Destination{}, catalog.Backup{}, errors.Join(append(vanished, err)...)
 	}
-	for _, err := range found.Others {
+	for _, err := range append(vanished, found.Others...) {
 		say.Log(s.Log.Warn, err)
 	}
 	if found.Damage != "" {
@@ -54,6 +58,19 @@ func (s *Setup) FindBackup(ctx context.Context, from, host, text string) (Destin
 			strings.Join(ahead, ", ")))
 	}
 	return stores[found.At], found.Backup, nil
+}
+
+// WithoutVanished leaves out the destinations whose folder is gone with what this host wrote there, and has an error for each.
+func (s *Setup) WithoutVanished(ctx context.Context, stores []Destination) (there []Destination, vanished []error) {
+	written := s.Written()
+	for i, err := range catalog.AskAll(Named(stores), func(d catalog.Destination) error { return written.Vanished(ctx, d) }) {
+		if err != nil {
+			vanished = append(vanished, err)
+			continue
+		}
+		there = append(there, stores[i])
+	}
+	return there, vanished
 }
 
 // Named are the stores with their names alone.

@@ -267,7 +267,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 		Damage:       s.Damage(),
 		Known:        s.Known(),
-		Written:      s.written(),
+		Written:      s.Written(),
 		MarkDamaged:  s.markDamaged,
 		Fresh:        cfg.Archive.Fresh.Span(),
 	}
@@ -324,8 +324,8 @@ func (s *Setup) Known() *catalog.Known {
 	return catalog.NewKnown(filepath.Join(s.Config.StateDir, "manifests"), s.Log)
 }
 
-// written is by which manifests that this host wrote are known again.
-func (s *Setup) written() *catalog.Written {
+// Written is by which manifests that this host wrote are known again.
+func (s *Setup) Written() *catalog.Written {
 	if s.Config.Path() == "" {
 		return nil
 	}

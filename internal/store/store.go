@@ -40,13 +40,22 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() error { return ErrLocked }
 
-// WholeError is the failure of a destination as a whole, whichever object met it first: it is full, or down. What others wrap
+// WholeError is the failure of a destination as a whole, whichever object met it first: it is full, down, or not there. What others wrap
 // around it is about that object.
 type WholeError struct{ Err error }
 
 func (e *WholeError) Error() string { return e.Err.Error() }
 
 func (e *WholeError) Unwrap() error { return e.Err }
+
+// Whole returns the failure of the destination as a whole that an error wraps, or the error itself where it wraps none.
+func Whole(err error) error {
+	var whole *WholeError
+	if errors.As(err, &whole) {
+		return whole
+	}
+	return err
+}
 
 // Object is what a store knows of one key.
 type Object struct {

@@ -2,9 +2,9 @@ package store
 
 import "context"
 
-// Unavailable stands in for a store that could not be opened: every operation fails with the reason. So one destination
-// that is missing is reported where its backups would have been, and the others are used.
-func Unavailable(where string, err error) Store { return unavailable{where, err} }
+// Unavailable stands in for a store that could not be opened: every operation fails with the reason, in a WholeError. So one
+// destination that is missing is reported where its backups would have been, and the others are used.
+func Unavailable(where string, err error) Store { return unavailable{where, &WholeError{Err: err}} }
 
 type unavailable struct {
 	where string

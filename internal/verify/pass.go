@@ -37,6 +37,7 @@ type Pass struct {
 	RunDir      string // of the locks that keep runs from removing what is repaired
 	Log         *slog.Logger
 	Now         func() time.Time
+	Written     *catalog.Written // by which a destination is known whose folder is gone; nil where nothing is kept
 }
 
 // Checked is one backup on one destination and what was found.
@@ -75,6 +76,9 @@ func (p *Pass) Choose(ctx context.Context, names []string, all bool) ([]Checked,
 		on = append(on, &p.On[i])
 	}
 	answers := catalog.AskAll(on, func(d *Destination) (a answer) {
+		if a.err = p.Written.Vanished(ctx, d.Destination); a.err != nil {
+			return a
+		}
 		if len(names) > 0 {
 			a.chosen, a.lacking, a.err = p.named(ctx, d, names)
 		} else {
@@ -90,7 +94,8 @@ func (p *Pass) Choose(ctx context.Context, names []string, all bool) ([]Checked,
 		where := report.Destination{Name: d.Name, Where: d.Store.String(), BackupBytes: -1, TotalBytes: -1, FreeBytes: -1}
 		if a.err != nil {
 			where.Error = report.ProblemOf(a.err)
-			say.Log(p.Log.Error, a.err, "destination", d.Name)
+			where.Error.Message = store.Whole(a.err).Error()
+			say.Log(p.Log.Error, catalog.At(d.Name, a.err))
 		}
 		for name, err := range a.lacking {
 			missing[name] = append(missing[name], err)
@@ -128,7 +133,7 @@ func (p *Pass) named(ctx context.Context, d *Destination, names []string) (
 		case !errors.Is(err, catalog.ErrNotFound):
 			return list, lacking, err
 		default:
-			lacking[text] = fmt.Errorf("destination %s: %w", d.Name, err)
+			lacking[text] = catalog.At(d.Name, err)
 		}
 	}
 	return list, lacking, nil

@@ -33,9 +33,12 @@ const (
 	filePerm = 0o600
 )
 
-// ErrNotMounted is wrapped by the error of a destination whose disk is not mounted: writing there would fill the disk
-// below.
-var ErrNotMounted = errors.New("the destination's disk is not mounted")
+var (
+	// ErrNotMounted is wrapped by the error of a destination whose disk is not mounted: writing there would fill the disk below.
+	ErrNotMounted = errors.New("not mounted")
+	// ErrMoved is wrapped by the error of a destination whose path no longer leads to the folder that it led to.
+	ErrMoved = errors.New("was moved or unmounted meanwhile")
+)
 
 // Options of a folder store.
 type Options struct {
@@ -56,7 +59,7 @@ type Store struct {
 	requireMount string
 	run          string
 	fault        durable.Fault
-	mounted      func(path string) (bool, error)
+	host         host
 	now          func() time.Time
 
 	mu       sync.Mutex // never held while the disk is touched, which may hang
@@ -69,15 +72,21 @@ var _ store.Store = (*Store)(nil)
 // Open returns the store of a folder, which may be missing. Nothing of the disk is touched, which may hang: its first use says why it
 // cannot be used. The caller must close the store.
 func Open(opts Options) (*Store, error) {
-	return open(opts, mountinfo.Mounted)
+	return open(opts, host{"/", mountinfo.Mounted})
 }
 
-func open(opts Options, mounted func(path string) (bool, error)) (*Store, error) {
+// host is what says what is mounted, and what is to be.
+type host struct {
+	root    string // above etc/fstab
+	mounted func(path string) (bool, error)
+}
+
+func open(opts Options, on host) (*Store, error) {
 	if !filepath.IsAbs(opts.Path) {
 		return nil, fmt.Errorf("open destination %q: its path must be absolute", opts.Path)
 	}
 	s := &Store{
-		path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, fault: opts.Fault, mounted: mounted, now: opts.Now,
+		path: filepath.Clean(opts.Path), requireMount: opts.RequireMount, run: opts.Run, fault: opts.Fault, host: on, now: opts.Now,
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -583,10 +592,10 @@ func ignoreNotExist(err error) error {
 // wrap says what was done to what, and translates the errors that callers decide on.
 func (s *Store) wrap(op, key string, err error) error {
 	where := path.Join(s.path, key)
-	var unusable *openError
+	var whole *store.WholeError
 	switch {
-	case errors.As(err, &unusable):
-		return unusable
+	case errors.As(err, &whole):
+		return whole
 	case isNotExist(err):
 		return fmt.Errorf("%s %s: %w", op, where, store.ErrNotExist)
 	case errors.Is(err, fs.ErrExist):

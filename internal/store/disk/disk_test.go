@@ -333,7 +333,7 @@ func TestUnmountedMeanwhile(t *testing.T) {
 	mount := t.TempDir()
 	isMounted := true
 	s, err := open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount},
-		func(path string) (bool, error) { return isMounted && path == mount, nil })
+		host{t.TempDir(), func(path string) (bool, error) { return isMounted && path == mount, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,8 +342,28 @@ func TestUnmountedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	isMounted = false
-	if err := put(s, "b", "x"); !errors.Is(err, ErrNotMounted) || !strings.Contains(say.Text(err), "hint:") {
-		t.Errorf("after it was unmounted: %v", err)
+	want := mount + " is not mounted\nhint: mount its disk; if it is not meant to be a mountpoint, require_mount in the configuration " +
+		"names another, or \"none\""
+	if err := put(s, "b", "x"); !errors.Is(err, ErrNotMounted) || say.Text(err) != want {
+		t.Errorf("after it was unmounted: %v", say.Text(err))
+	}
+}
+
+// One cause, and the command that the host's own tables ask for.
+func TestWhatFstabMountsIsMountedByItsName(t *testing.T) {
+	root := t.TempDir()
+	fstab := filepath.Join(root, "etc/fstab")
+	err := errors.Join(os.Mkdir(filepath.Dir(fstab), 0o700), os.WriteFile(fstab, []byte("UUID=4 /srv/usb ext4 noauto 0 2\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(Options{Path: "/srv/usb/backups", RequireMount: "/srv/usb"}, host{root, func(string) (bool, error) { return false, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Open(t.Context(), "h/a")
+	if want := "/srv/usb is not mounted\nhint: `mount /srv/usb`: what belongs there is in /etc/fstab"; err == nil || say.Text(err) != want {
+		t.Errorf("%v, want %s", say.Text(err), want)
 	}
 }
 
@@ -357,14 +377,17 @@ func TestFolderReplacedMeanwhile(t *testing.T) {
 	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(s, "a", "x"); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("error %v, want ErrNotMounted", err)
+	if err := put(s, "a", "x"); !errors.Is(err, ErrMoved) {
+		t.Errorf("error %v, want ErrMoved", err)
+	}
+	if _, err := s.Usage(t.Context()); !errors.Is(err, ErrMoved) {
+		t.Errorf("its room is told: %v, want ErrMoved", err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(s, "a", "x"); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("error %v, want ErrNotMounted", err)
+	if err := put(s, "a", "x"); !errors.Is(err, ErrMoved) {
+		t.Errorf("error %v, want ErrMoved", err)
 	}
 }
 
@@ -428,7 +451,7 @@ func TestFolderThatCannotBeMade(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"link": "link is a symbolic link to what is not there", "link/below": "link is a symbolic link to what is not there", "file": "file is no folder",
-		"file/below/it": ": " + filepath.Join(above, "file") + " is no folder",
+		"file/below/it": filepath.Join(above, "file") + " is no folder",
 	} {
 		if err := use(Options{Path: filepath.Join(above, path)}); err == nil || !strings.HasSuffix(err.Error(), want) || len(say.Hints(err)) == 0 {
 			t.Errorf("%s: %v, want %q and a hint", path, say.Text(err), want)
@@ -439,7 +462,8 @@ func TestFolderThatCannotBeMade(t *testing.T) {
 	if err := os.Mkdir(mount, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s, err := open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount}, func(string) (bool, error) { return isMounted, nil })
+	s, err := open(Options{Path: filepath.Join(mount, "backups"), RequireMount: mount},
+		host{t.TempDir(), func(string) (bool, error) { return isMounted, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,11 +498,11 @@ func TestNextSteps(t *testing.T) {
 func TestCloseWhileTheDiskHangs(t *testing.T) {
 	mount := t.TempDir()
 	hangs, goOn := make(chan struct{}), make(chan struct{})
-	s, err := open(Options{Path: mount, RequireMount: mount}, func(string) (bool, error) {
+	s, err := open(Options{Path: mount, RequireMount: mount}, host{t.TempDir(), func(string) (bool, error) {
 		close(hangs)
 		<-goOn
 		return true, nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

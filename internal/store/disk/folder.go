@@ -13,6 +13,7 @@ import (
 
 	"voltar/internal/durable"
 	"voltar/internal/say"
+	"voltar/internal/store"
 )
 
 // folder is the store's folder while it is open. Nothing leads out of it.
@@ -32,7 +33,7 @@ func (s *Store) folder() (*folder, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, &openError{s.path, s.withNextStep(err)}
+		return nil, &store.WholeError{Err: s.withNextStep(err)}
 	}
 	mine := &folder{root, durable.In(root, s.fault)}
 	f, err := s.publish(mine)
@@ -48,16 +49,6 @@ func (s *Store) openRoot() (*os.Root, error) {
 	}
 	return os.OpenRoot(s.path)
 }
-
-// openError is why the folder cannot be used, whatever it was to be used for.
-type openError struct {
-	path string
-	err  error
-}
-
-func (e *openError) Error() string { return fmt.Sprintf("open destination %s: %v", e.path, e.err) }
-
-func (e *openError) Unwrap() error { return e.err }
 
 // publish returns the folder that is open: an earlier one, or that which is offered, or nil.
 func (s *Store) publish(offered *folder) (*folder, error) {
@@ -83,7 +74,10 @@ func (s *Store) toWrite() (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, s.checkSame(f)
+	if err := s.checkSame(f); err != nil {
+		return nil, &store.WholeError{Err: s.withNextStep(err)}
+	}
+	return f, nil
 }
 
 // checkPlace refuses when the required mountpoint is none, or the folder does not lie below it. It returns the folder or, while it
@@ -123,15 +117,23 @@ func (s *Store) checkMount() error {
 	if s.requireMount == "" {
 		return nil
 	}
-	mounted, err := s.mounted(s.requireMount)
+	mounted, err := s.host.mounted(s.requireMount)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look whether %s is mounted: %w", s.requireMount, err)
 	}
 	if !mounted {
-		return say.WithHint(fmt.Errorf("%w: nothing is mounted at %s", ErrNotMounted, s.requireMount),
-			"mount it; where it is not meant to be a mountpoint, require_mount in the configuration names another, or \"none\"")
+		return say.WithHint(fmt.Errorf("%s is %w", s.requireMount, ErrNotMounted), mountHint(s.host.root, s.requireMount))
 	}
 	return nil
+}
+
+// mountHint says how a mountpoint that is required gets its disk: by itself where the host is told what belongs there.
+func mountHint(root, point string) string {
+	points, err := hostMounts(root)
+	if source := points[filepath.Clean(point)]; err == nil && source != "" {
+		return fmt.Sprintf("`mount %s`: what belongs there is in %s", point, source)
+	}
+	return "mount its disk; if it is not meant to be a mountpoint, require_mount in the configuration names another, or \"none\""
 }
 
 // checkBelowMount refuses a folder that lies elsewhere than the mount that is to protect it.
@@ -168,7 +170,7 @@ func (s *Store) checkSame(f *folder) error {
 		return err
 	}
 	if err != nil || !os.SameFile(opened, there) {
-		return fmt.Errorf("%w: %s is no longer the folder that it was when this began", ErrNotMounted, s.path)
+		return say.WithHint(fmt.Errorf("%s %w", s.path, ErrMoved), "mount it, or move it back: the next run copies what is missing there")
 	}
 	return nil
 }
@@ -200,7 +202,7 @@ func (s *Store) remove(name string) error {
 	return f.files.Remove(name)
 }
 
-// statfs describes the filesystem that the folder lies on, or is to lie on.
+// statfs describes the filesystem that the folder lies on, or is to lie on. A folder that is no longer where it was has none.
 func (s *Store) statfs() (stat unix.Statfs_t, err error) {
 	f, err := s.folder()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -212,6 +214,9 @@ func (s *Store) statfs() (stat unix.Statfs_t, err error) {
 	}
 	if err != nil {
 		return stat, err
+	}
+	if err := s.checkSame(f); err != nil {
+		return stat, &store.WholeError{Err: s.withNextStep(err)}
 	}
 	dir, err := f.root.Open(".")
 	if err != nil {

@@ -46,8 +46,7 @@ func hostMount(root, path string, mounted func(string) (bool, error)) (string, e
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("look whether %s is mounted: %w", nearest, err)
 	case !is:
-		return "", say.WithHint(fmt.Errorf("%w: nothing is mounted at %s, which is a mountpoint by %s", ErrNotMounted, nearest, by),
-			"mount "+nearest)
+		return "", say.WithHint(fmt.Errorf("%s is %w, and is a mountpoint by %s", nearest, ErrNotMounted, by), "`mount "+nearest+"`")
 	}
 	return nearest, nil
 }
