@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -153,7 +152,7 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 		return a.printJSON(lines)
 	}
 	words := map[placement.CopyState]string{placement.CopyMissing: "would copy", placement.CopyLeft: "left"}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	there := 0
 	for _, line := range lines {
 		if line.State == placement.CopyThere {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"voltar/internal/backup"
@@ -30,7 +29,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		return say.WithHint(errors.New("nothing is selected: a run would back up nothing"),
 			"`voltar volumes` says which rule leaves each volume out")
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "VOLUME\tSIZE\tSNAPSHOT\tNOTE\n")
 	for _, v := range preview.Volumes {
 		snapshot := "thin"
@@ -101,7 +100,7 @@ func (a *app) printSources(sources []backup.PreviewSource) error {
 		return nil
 	}
 	say.Println(a.stdout)
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "SOURCE\tREAD FROM\tNOTE\n")
 	for _, s := range sources {
 		from, note := s.Path, cmp.Or(s.Problem, s.Note)

@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -193,7 +192,7 @@ func excepted(l catalog.FleetLine, patterns []string) bool {
 // printFleet prints the volumes that are late, and how many are not.
 func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 	late, hosts, lateHosts := 0, map[string]bool{}, map[string]bool{}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	for _, l := range lines {
 		hosts[l.Host] = true
 		if !l.Late {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -122,6 +121,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 func askBackups(
 	ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, names []string,
 ) (lines []catalog.Line, failed []error, err error) {
+	listMany()
 	filter := catalog.Filter{
 		Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known(), Compare: catalog.CompareShown,
 	}
@@ -218,7 +218,7 @@ func hostsOn(ctx context.Context, stores []setup.Destination) (hosts []string, f
 }
 
 func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	if withHost {
 		say.Printf(table, "HOST\t")
 	}

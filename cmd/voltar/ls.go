@@ -8,7 +8,6 @@ import (
 	"iter"
 	"path"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -103,7 +102,7 @@ func (a *app) listExtents(b catalog.Backup, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(lines)
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "EXTENT\tSTATE\tHOLDS\tLABEL\tSIZE\tFILES\tREASON\n")
 	for _, l := range lines {
 		if l.Extent == "" {

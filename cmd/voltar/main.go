@@ -48,12 +48,17 @@ func keepOutOfCoreDumps() {
 	}
 }
 
-// boundMemory lets the heap grow by a quarter between collections instead of to its double, unless the environment says
-// otherwise. Nearly all of it are buffers that are used again and again: a collection costs next to nothing.
-func boundMemory() {
-	const growPercent = 25
+// boundMemory lets the heap grow by a quarter between collections instead of to its double. Nearly all of it are buffers that are
+// used again and again: a collection costs next to nothing.
+func boundMemory() { growBetweenCollections(25) }
+
+// listMany lets the heap of a listing become three times as large between collections: it is made of small things that all stay.
+func listMany() { growBetweenCollections(200) }
+
+// growBetweenCollections sets by how much the heap grows between collections, unless the environment does.
+func growBetweenCollections(percent int) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(growPercent)
+		debug.SetGCPercent(percent)
 	}
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"reflect"
+	"text/tabwriter"
 	"time"
 
 	"voltar/internal/say"
@@ -19,6 +21,25 @@ func (a *app) printJSON(value any) error {
 	}
 	_, err = a.stdout.Write(append(data, '\n'))
 	return err
+}
+
+// table is text in columns. It is printed by Flush, many lines at a time.
+type table struct {
+	*tabwriter.Writer
+	lines *bufio.Writer
+}
+
+func (a *app) newTable() table {
+	lines := bufio.NewWriterSize(a.stdout, 64<<10)
+	return table{tabwriter.NewWriter(lines, 0, 0, 2, ' ', 0), lines}
+}
+
+// Flush ends the table.
+func (t table) Flush() error {
+	if err := t.Writer.Flush(); err != nil {
+		return err
+	}
+	return t.lines.Flush()
 }
 
 // shortTime is a time for people, in the clock of this host.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -152,7 +151,7 @@ func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o remov
 }
 
 func (a *app) printPruneLines(lines []keep.Line, dryRun, failed bool) error {
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	removed := 0
 	for _, line := range lines {
 		verdict := "removed"

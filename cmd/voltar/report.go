@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -134,7 +133,7 @@ func (a *app) listRuns(runs []report.Run, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(lines)
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "RUN\tLOCAL TIME\tVERDICT\tSUBJECT\n")
 	for _, l := range lines {
 		when := shortTime(l.Started)

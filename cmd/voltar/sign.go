@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -124,7 +123,7 @@ func (a *app) printSigned(lines []sign.Line, asJSON bool) error {
 		say.Println(a.stdout, "All of these are signed.")
 	}
 	words := map[string]string{sign.StateWould: "would be signed"}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	for _, line := range lines {
 		word := words[line.State]
 		if word == "" {

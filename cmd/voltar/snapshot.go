@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -160,7 +159,7 @@ func (a *app) printKept(kept []backup.Kept, asJSON bool) error {
 	if asJSON {
 		return a.printJSON(kept)
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "NAME\tVOLUME\tSNAPSHOT\tAGE\tSIZE\tFILL\tSTATE\n")
 	for _, k := range kept {
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, k.Volume, k.Device, keptAge(k), say.Size(k.SizeBytes),

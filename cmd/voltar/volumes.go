@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -65,7 +64,7 @@ func (a *app) volumes(ctx context.Context, o setupOptions, names []string) error
 	if len(lines) == 0 {
 		return nil
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table := a.newTable()
 	say.Printf(table, "VOLUME\tSIZE\tKIND\tBACKED UP\n")
 	for _, line := range lines {
 		verdict, size := "yes", "-"
