@@ -33,14 +33,27 @@ func NewCommonWriter(out interface {
 	io.Writer
 	CarriedWriter
 }, archive, other *Previous) *CommonWriter {
-	w := &CommonWriter{out: out, other: other}
-	for _, m := range archive.members {
-		if o, ok := other.find(m.plain); ok && o.stored == m.stored && o.length == m.length {
-			w.members = append(w.members, common{m.offset, o.offset, m.length})
-		}
-	}
+	w := &CommonWriter{out: out, other: other, members: commonOf(archive, other)}
 	slices.SortFunc(w.members, func(a, b common) int { return cmp.Compare(a.offset, b.offset) })
 	return w
+}
+
+// commonOf lists the members that two archives have alike by their sums.
+func commonOf(archive, other *Previous) (members []common) {
+	for _, m := range archive.members {
+		if o, ok := other.find(m.plain); ok && o.stored == m.stored && o.length == m.length {
+			members = append(members, common{m.offset, o.offset, m.length})
+		}
+	}
+	return members
+}
+
+// CommonBytes is what two archives have alike by the sums of their members, as it is stored.
+func CommonBytes(archive, other *Previous) (bytes int64) {
+	for _, m := range commonOf(archive, other) {
+		bytes += int64(m.length)
+	}
+	return bytes
 }
 
 func (w *CommonWriter) Write(p []byte) (n int, err error) {

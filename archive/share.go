@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"sort"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/fiemap"
 )
 
 // Some filesystems let files share their data: copies by reflink, and snapshots of btrfs. The tar stream has such data as
@@ -51,70 +52,12 @@ func canShare(fd int) bool {
 	return st.Type == unix.XFS_SUPER_MAGIC || st.Type == unix.BTRFS_SUPER_MAGIC
 }
 
-// fiemap and fiemapExtent are the kernel's, of linux/fiemap.h.
-type fiemap struct {
-	start, length                         uint64
-	flags, mapped, extentCount, reserved0 uint32
-	extents                               [128]fiemapExtent
-}
-
-type fiemapExtent struct {
-	logical, physical, length uint64
-	reserved0                 [2]uint64
-	flags                     uint32
-	reserved1                 [3]uint32
-}
-
-const (
-	ioctlFiemap = 0xc020660b // FS_IOC_FIEMAP
-
-	fiemapLast      = 0x1
-	fiemapEncoded   = 0x8
-	fiemapUnwritten = 0x800
-	fiemapShared    = 0x2000
-	// An extent with one of these has no place that others could share: unknown, not yet allocated, encrypted, not aligned
-	// (in an inode, or packed with others), unwritten.
-	fiemapPlaceless = 0x2 | 0x4 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
-)
-
-// eachExtent visits the extents of an open file in their order and up to its size, until visit says that it is enough. The kernel is
-// asked for some at a time, so that the caller can stop: a seek for the next hole goes through all of them at once.
-func eachExtent(fd int, sizeBytes int64, visit func(e fiemapExtent) bool) error {
-	var m fiemap
-	for at := uint64(0); at < uint64(sizeBytes); {
-		m.start, m.length, m.extentCount, m.mapped = at, uint64(sizeBytes)-at, uint32(len(m.extents)), 0
-		err := ignoringEINTR(func() error {
-			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlFiemap, uintptr(unsafe.Pointer(&m))); errno != 0 {
-				return errno
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("cannot tell where its data lie: %w", err)
-		}
-		if m.mapped == 0 || m.mapped > uint32(len(m.extents)) {
-			return nil
-		}
-		for _, e := range m.extents[:m.mapped] {
-			if e.logical+e.length <= at || e.logical >= uint64(sizeBytes) { // a kernel that does not go on would never end
-				return nil
-			}
-			at = e.logical + e.length
-			if !visit(e) || e.flags&fiemapLast != 0 {
-				return nil
-			}
-		}
-	}
-	return nil
-}
-
 // sharedExtents lists the extents of an open file that others share, in their order and up to its size.
 func sharedExtents(fd int, sizeBytes int64, list []physical) ([]physical, error) {
 	looked := 0
-	err := eachExtent(fd, sizeBytes, func(e fiemapExtent) bool {
-		if e.flags&fiemapShared != 0 && e.flags&fiemapPlaceless == 0 {
-			list = append(list, physical{offset: int64(e.logical), length: min(int64(e.length), sizeBytes-int64(e.logical)),
-				at: int64(e.physical), packed: e.flags&fiemapEncoded != 0})
+	err := fiemap.Each(fd, sizeBytes, func(e fiemap.Extent) bool {
+		if e.IsShared() {
+			list = append(list, physical{offset: e.OffsetBytes, length: e.LengthBytes, at: e.AtBytes, packed: e.IsPacked()})
 		}
 		looked++
 		return looked < maxExtents && len(list) < maxShared
@@ -125,9 +68,9 @@ func sharedExtents(fd int, sizeBytes int64, list []physical) ([]physical, error)
 // mapsMore tells whether an open file has more than so many bytes of data, as far as the kernel can tell.
 func mapsMore(ctx context.Context, fd int, sizeBytes, mostBytes int64) (bool, error) {
 	mapped := int64(0)
-	err := eachExtent(fd, sizeBytes, func(e fiemapExtent) bool {
-		if e.flags&fiemapUnwritten == 0 { // it reads as a hole
-			mapped += min(int64(e.length), sizeBytes-int64(e.logical))
+	err := fiemap.Each(fd, sizeBytes, func(e fiemap.Extent) bool {
+		if !e.IsUnwritten() {
+			mapped += e.LengthBytes
 		}
 		return mapped <= mostBytes && ctx.Err() == nil
 	})

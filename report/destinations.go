@@ -23,7 +23,11 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 		out.Lines = append(out.Lines, "FAILED: see above")
 	}
 	if d.BackupBytes >= 0 {
-		out.Lines = append(out.Lines, "Total backups size: "+say.Size(d.BackupBytes))
+		text := "Total backups size: " + say.Size(d.BackupBytes)
+		if _, shared := tonight(run, d.Name); shared > 0 {
+			text += ", with what they share counted each time"
+		}
+		out.Lines = append(out.Lines, text)
 	}
 	if d.TotalBytes > 0 && d.FreeBytes >= 0 {
 		used := float64(d.TotalBytes-d.FreeBytes) / float64(d.TotalBytes) * 100
@@ -52,9 +56,8 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 // shownNotes bounds the notes of a destination.
 const shownNotes = 20
 
-// shared tells how much of tonight's backups is new on a destination where the rest takes no room of its own.
-func shared(run Run, destination string) []string {
-	var stored, shared int64
+// tonight is how much tonight's backups are on a destination, and what of that takes no room of its own.
+func tonight(run Run, destination string) (stored, shared int64) {
 	for _, v := range run.Volumes {
 		for _, c := range v.Copies {
 			if c.Destination == destination && c.Error == nil && c.Path != "" {
@@ -63,6 +66,12 @@ func shared(run Run, destination string) []string {
 			}
 		}
 	}
+	return stored, shared
+}
+
+// shared tells how much of tonight's backups is new on a destination where the rest takes no room of its own.
+func shared(run Run, destination string) []string {
+	stored, shared := tonight(run, destination)
 	if shared == 0 {
 		return nil
 	}
@@ -151,10 +160,10 @@ func caughtUp(list []CaughtUp) []string {
 	if len(list) == 0 {
 		return nil
 	}
-	var bytes int64
+	var bytes, shared int64
 	var names []string
 	for _, c := range list {
-		bytes += c.SizeBytes
+		bytes, shared = bytes+c.SizeBytes, shared+c.SharedBytes
 		if len(names) < shownCaughtUp {
 			names = append(names, c.Backup+" from "+c.From)
 		}
@@ -162,6 +171,10 @@ func caughtUp(list []CaughtUp) []string {
 	if more := len(list) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	return []string{fmt.Sprintf("Copied from other destinations: %s, %s: %s", plural(int64(len(list)), "backup"), say.Size(bytes),
+	size := say.Size(bytes)
+	if shared > 0 {
+		size = say.Size(bytes-shared) + " of " + size + " new"
+	}
+	return []string{fmt.Sprintf("Copied from other destinations: %s, %s: %s", plural(int64(len(list)), "backup"), size,
 		strings.Join(names, ", "))}
 }

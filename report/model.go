@@ -194,6 +194,8 @@ type CaughtUp struct {
 	Backup    string `json:"backup"` // identity VG/LV@TIME
 	From      string `json:"from"`   // name of the other destination
 	SizeBytes int64  `json:"size"`
+
+	SharedBytes int64 `json:"shared,omitempty"` // of SizeBytes, what lies where an earlier backup has it
 }
 
 // Gone is a volume that has backups but is no longer on the host.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/catalog"
+	"voltar/internal/keep"
 	"voltar/internal/lab"
 	"voltar/report"
 )
@@ -187,15 +189,51 @@ func TestLabCarrySharesBlocks(t *testing.T) {
 			}
 			folders := s.backupsOf(t, "@directory/d")
 			checkSums(t, folders...)
-			if err := os.RemoveAll(folders[0]); err != nil {
-				t.Fatal(err)
+			lines := listed(t, s, "@directory/d")
+			own, all := *lines[0].OwnBytes, freedBy(t, s, lines[0].Backup, lines[1].Backup)
+			if one := freedBy(t, s, lines[0].Backup); one != own || own == 0 || own > 12*mib || *lines[1].OwnBytes > 12*mib {
+				t.Errorf("of %d and %d bytes the backups' own, the first alone frees %d", own, *lines[1].OwnBytes, one)
+			}
+			if whole := lines[0].SizeBytes + *lines[1].OwnBytes; filesystem == "xfs" && (all < whole-mib || all > whole+mib) || all > whole+mib {
+				t.Errorf("both free %d bytes of %d", all, whole)
+			}
+			before := usedBytes()
+			if code, out, errs := voltar(t, "forget", lines[0].Backup, "--config", s.config); code != 0 || !strings.Contains(out, "This freed") {
+				t.Errorf("%d %s %s", code, out, errs)
 			}
 			lab.Do(t, "umount", s.backups)
 			lab.Do(t, "mount", device, s.backups)
+			if freed := before - usedBytes(); freed < own || freed > own+2*mib { // and what the filesystem keeps of it for itself
+				t.Errorf("%d bytes were freed, not %d", freed, own)
+			}
 			if got := shell(t, `tar -xzOf "$1"/*.tar.gz still | sha256sum; sha256sum < "$2"`, folders[1], filepath.Join(tree, "still")); strings.Count(got, "\n") != 2 || got[:64] != got[68:132] {
 				t.Errorf("without the first backup, the second holds something else: %s", got)
 			}
 			checkSums(t, folders[1])
 		})
 	}
+}
+
+// freedBy says what removing backups frees, as a dry run of `forget` has it.
+func freedBy(t *testing.T, s site, backups ...string) (bytes int64) {
+	t.Helper()
+	_, out, errs := voltar(t, append([]string{"forget", "--force", "--dry-run", "--json", "--config", s.config}, backups...)...)
+	var lines []keep.Line
+	if err := json.Unmarshal([]byte(out), &lines); err != nil || len(lines) != len(backups) {
+		t.Fatal(err, out, errs)
+	}
+	for _, l := range lines {
+		bytes += l.FreedBytes
+	}
+	return bytes
+}
+
+// listed is what `list` says of the backups of a source.
+func listed(t *testing.T, s site, source string) (lines []catalog.Line) {
+	t.Helper()
+	code, out, errs := voltar(t, "list", source, "--json", "--config", s.config)
+	if err := json.Unmarshal([]byte(out), &lines); code != 0 || err != nil {
+		t.Fatal(code, err, out, errs)
+	}
+	return lines
 }

@@ -154,6 +154,7 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 	words := map[placement.CopyState]string{placement.CopyMissing: "would copy", placement.CopyLeft: "left"}
 	table := a.newTable()
 	there := 0
+	var copied, shared int64 // bytes
 	for _, line := range lines {
 		if line.State == placement.CopyThere {
 			there++
@@ -163,6 +164,12 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 		if word == "" {
 			word = string(line.State)
 		}
+		if line.State == placement.CopyDone {
+			copied, shared = copied+line.SizeBytes, shared+line.SharedBytes
+		}
+		if line.SharedBytes > 0 {
+			word += ", " + say.Size(line.SizeBytes-line.SharedBytes) + " new"
+		}
 		reason := line.Reason
 		if line.Hint != "" {
 			reason += " (" + strings.ReplaceAll(line.Hint, "\n", "; ") + ")"
@@ -171,6 +178,12 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if shared > 0 {
+		if _, err := say.Printf(a.stdout, "%s of %s new: the rest is shared with backups that %s has.\n", say.Size(copied-shared),
+			say.Size(copied), o.to); err != nil {
+			return err
+		}
 	}
 	_, err := say.Printf(a.stdout, "%s has %d of %d already.\n", o.to, there, len(lines))
 	return err

@@ -25,8 +25,9 @@ func (a *app) listCommand() *cli.Command {
 			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
 			"backups that are dated ahead of this host's clock. A backup that lacks a file is listed as damaged: on S3 in every\n" +
-			"list, on a disk if its VOLUME is named, or with --all-hosts. Ends with 1 if nothing of what is named, a VOLUME or\n" +
-			"--host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
+			"list, on a disk if its VOLUME is named, or with --all-hosts. If a VOLUME is named and its backups share their place\n" +
+			"on a disk, ITS OWN is what no other backup has: what removing this one alone frees. Ends with 1 if nothing of\n" +
+			"what is named, a VOLUME or --host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "list only destination `NAME`, or a folder (with a slash)"},
 			hostFlag(),
@@ -147,8 +148,16 @@ func askBackups(
 	}
 	lines = []catalog.Line{}
 	for _, l := range found {
-		for _, line := range l.Lines(l.Destination) {
-			if len(o.volumes) > 0 && !isListed(line, o.volumes) {
+		isWanted := func(line catalog.Line) bool { return len(o.volumes) == 0 || isListed(line, o.volumes) }
+		of := l.Lines(l.Destination)
+		if len(o.volumes) > 0 && !o.allHosts {
+			at := slices.IndexFunc(stores, func(d setup.Destination) bool { return d.Name == l.Destination })
+			if err := l.NoteOwn(ctx, stores[at].Store, of, isWanted); err != nil {
+				failed = append(failed, fmt.Errorf("destination %s: %w", l.Destination, err))
+			}
+		}
+		for _, line := range of {
+			if !isWanted(line) {
 				continue
 			}
 			if o.allHosts {
@@ -222,7 +231,12 @@ func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
 	if withHost {
 		say.Printf(table, "HOST\t")
 	}
-	say.Printf(table, "BACKUP\tLOCAL TIME\tON\tSIZE\tFILES\tSTATUS\n")
+	withOwn := slices.ContainsFunc(lines, func(l catalog.Line) bool { return l.OwnBytes != nil })
+	own := ""
+	if withOwn {
+		own = "\tITS OWN"
+	}
+	say.Printf(table, "BACKUP\tLOCAL TIME\tON\tSIZE%s\tFILES\tSTATUS\n", own)
 	for _, line := range lines {
 		status := line.Status
 		if line.Encrypted {
@@ -234,8 +248,14 @@ func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
 		if withHost {
 			say.Printf(table, "%s\t", line.Host)
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination,
-			say.Size(line.SizeBytes), line.Entries, status)
+		size := say.Size(line.SizeBytes)
+		if withOwn {
+			size += "\t"
+		}
+		if line.OwnBytes != nil {
+			size += say.Size(*line.OwnBytes)
+		}
+		say.Printf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination, size, line.Entries, status)
 	}
 	return table.Flush()
 }

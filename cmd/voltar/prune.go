@@ -153,6 +153,7 @@ func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o remov
 func (a *app) printPruneLines(lines []keep.Line, dryRun, failed bool) error {
 	table := a.newTable()
 	removed := 0
+	var heldBytes, freedBytes int64 // of those that go
 	for _, line := range lines {
 		verdict := "removed"
 		switch {
@@ -163,11 +164,25 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun, failed bool) error {
 		}
 		if !line.Keep {
 			removed++
+			heldBytes, freedBytes = heldBytes+line.SizeBytes, freedBytes+line.FreedBytes
 		}
 		say.Printf(table, "%s\t%s\t%s\t%s\t%s\n", line.Destination, line.Backup, say.Size(line.SizeBytes), verdict, line.Reason)
 	}
-	if err := table.Flush(); err != nil || removed > 0 || failed {
+	if err := table.Flush(); err != nil {
 		return err
+	}
+	if freedBytes < heldBytes {
+		word := "freed"
+		if dryRun {
+			word = "would free"
+		}
+		if _, err := say.Printf(a.stdout, "This %s %s of %s: the rest is shared with backups that stay.\n", word, say.Size(freedBytes),
+			say.Size(heldBytes)); err != nil {
+			return err
+		}
+	}
+	if removed > 0 || failed {
+		return nil
 	}
 	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", counted(len(lines), "backup"))
 	return err

@@ -360,7 +360,7 @@ func TestWhatADestinationForgesIsFoundOut(t *testing.T) {
 				}
 			}
 			if c.believe {
-				if err := s.opts.Written.Note(s.on("disk").Store, forged, false); err != nil {
+				if err := s.opts.Written.Note(s.on("disk").Store, forged, catalog.Space{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -384,6 +384,15 @@ type sharingStore struct {
 	store.Store
 	does        bool
 	sharedBytes int64
+	freeBytes   int64 // that it says to have; 0 for as much as it has
+}
+
+func (s *sharingStore) Usage(ctx context.Context) (store.Usage, error) {
+	u, err := s.Store.Usage(ctx)
+	if s.freeBytes > 0 {
+		u.FreeBytes = s.freeBytes
+	}
+	return u, err
 }
 
 func (s *sharingStore) Unwrap() store.Store { return s.Store }
@@ -393,7 +402,10 @@ func (s *sharingStore) Create(ctx context.Context, key string, opts store.PutOpt
 	return &sharingWriter{w, s}, err
 }
 
-func (s *sharingStore) Shares() bool { return s.does }
+func (s *sharingStore) Shares(context.Context) bool { return s.does }
+
+// Pieces are known of no object: what is tested here is what was counted as it was written.
+func (s *sharingStore) Pieces(context.Context, string) ([]store.Piece, error) { return nil, nil }
 
 type sharingWriter struct {
 	store.Writer
@@ -452,6 +464,39 @@ func TestWhatIsCarriedOverIsShared(t *testing.T) {
 	}
 }
 
+// A night that shares most of what it stores needs no room for all of it, where the one before it did so too. One that does not share does.
+func TestANightThatSharesFitsWhereAllOfItDoesNot(t *testing.T) {
+	s := newCarrySite(t, "disk", "second")
+	s.opts.Written = catalog.NewWritten(filepath.Join(t.TempDir(), "written"))
+	for _, on := range []string{"disk", "second"} {
+		s.on(on).Store = &sharingStore{Store: s.on(on).Store, does: on == "disk"}
+	}
+	s.night(t, 0)
+	v := s.night(t, 1)
+	for _, on := range []string{"disk", "second"} {
+		s.on(on).Store.(*sharingStore).freeBytes = v.StoredBytes / 2
+	}
+	s.Now = func() time.Time { return placementtest.FirstNight.AddDate(0, 0, 2) }
+	result, err := s.Run(t.Context(), []string{"@directory/tree"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := result.Volumes[0].Copies; c[0].Error != nil || c[1].Error == nil || !strings.Contains(c[1].Error.Message, "no space left") {
+		t.Errorf("%+v", c)
+	}
+	s.on("disk").Store.(*sharingStore).does = false
+	s.on("second").Store.(*sharingStore).freeBytes = 0
+	s.night(t, 3) // shares nothing, and nothing says before that it will not
+	s.on("disk").Store.(*sharingStore).freeBytes = v.StoredBytes / 2
+	s.Now = func() time.Time { return placementtest.FirstNight.AddDate(0, 0, 4) }
+	if result, err = s.Run(t.Context(), []string{"@directory/tree"}); err != nil {
+		t.Fatal(err)
+	}
+	if c := result.Volumes[0].Copies; c[0].Error == nil || c[1].Error != nil {
+		t.Errorf("after a night that shared nothing: %+v", c)
+	}
+}
+
 // A copy shares with what lies there already what it has in common with it, and is the same to the byte.
 func TestACopySharesWhatLiesThere(t *testing.T) {
 	s := newCarrySite(t, "disk", "far", "plain")
@@ -464,9 +509,17 @@ func TestACopySharesWhatLiesThere(t *testing.T) {
 	far, plain := &sharingStore{Store: s.on("far").Store, does: true}, &sharingStore{Store: s.on("plain").Store}
 	s.on("far").Store, s.on("plain").Store = far, plain
 	for _, to := range []string{"far", "plain"} {
-		lines, err := s.Copy(t.Context(), CopyRequest{From: "disk", To: to})
-		if err != nil || len(lines) != 2 || lines[0].State != placement.CopyDone || lines[1].State != placement.CopyDone {
+		first := CopyRequest{From: "disk", To: to, Pick: func(l *catalog.Stock) ([]catalog.Entry, error) { return l.Entries(nil)[1:], nil }}
+		if lines, err := s.Copy(t.Context(), first); err != nil || len(lines) != 1 || lines[0].State != placement.CopyDone || lines[0].SharedBytes != 0 {
 			t.Fatalf("%+v, %v", lines, err)
+		}
+		far.freeBytes = 7 << 20 // all of the other needs more
+		lines, err := s.Copy(t.Context(), CopyRequest{From: "disk", To: to})
+		if err != nil || len(lines) != 2 || lines[0].State != placement.CopyThere || lines[1].State != placement.CopyDone {
+			t.Fatalf("%+v, %v", lines, err)
+		}
+		if to == "far" && (lines[0].SharedBytes != 0 || lines[1].SharedBytes != far.sharedBytes) || to == "plain" && lines[1].SharedBytes != 0 {
+			t.Errorf("%+v on %s, where %d bytes are shared", lines, to, far.sharedBytes)
 		}
 		for n := range 2 {
 			want, err := os.ReadFile(s.archiveOf(t, "disk", n))

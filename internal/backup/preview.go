@@ -317,8 +317,17 @@ func previewRetention(
 			others++
 			continue
 		}
-		for _, v := range verdicts.Condemned() {
-			removed = append(removed, report.Removed{Path: catalog.Place(d.Store, v.Entry.Path()), Reason: v.Reason})
+		condemned := verdicts.Condemned()
+		frees, err := keep.Frees(ctx, d, condemned)
+		if err != nil {
+			return removed, err
+		}
+		for i, v := range condemned {
+			line := report.Removed{Path: catalog.Place(d.Store, v.Entry.Path()), Reason: v.Reason, FreedBytes: v.Entry.SizeBytes}
+			if frees != nil {
+				line.FreedBytes = frees[i]
+			}
+			removed = append(removed, line)
 		}
 	}
 	if others > 0 {

@@ -1,10 +1,12 @@
 package catalog
 
 import (
+	"context"
 	"errors"
 	"time"
 
 	"voltar/internal/clock"
+	"voltar/internal/store"
 )
 
 // Line is one backup in a list for people and programs.
@@ -16,6 +18,7 @@ type Line struct {
 	Path        string    `json:"path"`
 	Status      string    `json:"status"` // complete, damaged, ahead, unreadable, untrusted, unfinished
 	SizeBytes   int64     `json:"size"`
+	OwnBytes    *int64    `json:"own,omitempty"` // see OwnBytes; nil where it was not asked for, or is all of it
 	Entries     int64     `json:"entries"`
 	Encrypted   bool      `json:"encrypted,omitempty"`
 	Ahead       bool      `json:"ahead,omitempty"` // dated ahead of this host's clock: it is the newest for nobody
@@ -24,6 +27,25 @@ type Line struct {
 
 // statusAhead is that of a complete backup that is dated ahead (package clock).
 const statusAhead = "ahead"
+
+// NoteOwn adds to the lines of backups what of each is its own, where backups share their place in the store. Others than those that
+// are chosen are not looked at.
+func (l *Listing) NoteOwn(ctx context.Context, s store.Store, lines []Line, chosen func(Line) bool) error {
+	if _, shares := store.SharingOf(ctx, s); !shares {
+		return nil
+	}
+	for i := range l.Backups { // whose lines come first
+		if !chosen(lines[i]) {
+			continue
+		}
+		own, err := OwnBytes(ctx, s, l.Backups[i])
+		if err != nil {
+			return err
+		}
+		lines[i].OwnBytes = &own
+	}
+	return nil
+}
 
 // Lines returns a line for each backup of a listing, those included that cannot be read or have no manifest.
 func (l *Listing) Lines(destination string) []Line {

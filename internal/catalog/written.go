@@ -41,25 +41,31 @@ type writtenFile struct {
 	Store    string `json:"store"`
 	Folder   string `json:"folder"`
 	Manifest string `json:"manifest"` // SHA-256, in hexadecimal
-	Shares   bool   `json:"shares"`   // it shares blocks with the backup before it
+	Space
 }
 
-func (w *Written) path(s store.Store, b Backup) string {
-	sum := sha256.Sum256([]byte(s.String() + "\x00" + b.Host + "\x00" + string(b.Identity())))
+// Space is what a backup took when it was written.
+type Space struct {
+	Shares   bool  `json:"shares"` // it shares blocks with the backup before it
+	NewBytes int64 `json:"new"`    // what it does not share; 0 where nothing is known
+}
+
+func (w *Written) path(s store.Store, host string, identity Identity) string {
+	sum := sha256.Sum256([]byte(s.String() + "\x00" + host + "\x00" + string(identity)))
 	return filepath.Join(w.dir, hex.EncodeToString(sum[:16])+".json")
 }
 
-func fileOf(s store.Store, b Backup, shares bool) writtenFile {
-	return writtenFile{writtenFormat, s.String(), b.Path(), hex.EncodeToString(b.ManifestSum[:]), shares}
+func fileOf(s store.Store, b Backup, space Space) writtenFile {
+	return writtenFile{writtenFormat, s.String(), b.Path(), hex.EncodeToString(b.ManifestSum[:]), space}
 }
 
-// Note keeps the sum of a backup that this host has just written, and whether it shares blocks with the backup before it, in place
-// of what was noted of that one. Whoever calls it keeps others from the source meanwhile.
-func (w *Written) Note(s store.Store, b Backup, shares bool) error {
+// Note keeps the sum of a backup that this host has just written, and what it took, in place of what was noted of the backup before it.
+// Whoever calls it keeps others from the source meanwhile.
+func (w *Written) Note(s store.Store, b Backup, space Space) error {
 	if w == nil {
 		return nil
 	}
-	text, err := json.Marshal(fileOf(s, b, shares))
+	text, err := json.Marshal(fileOf(s, b, space))
 	if err == nil && len(text) > maxWrittenBytes {
 		err = fmt.Errorf("it takes %d bytes", len(text))
 	}
@@ -67,7 +73,7 @@ func (w *Written) Note(s store.Store, b Backup, shares bool) error {
 		err = durable.MkdirAll(w.dir, 0o700)
 	}
 	if err == nil {
-		err = durable.WriteFile(w.path(s, b), text, 0o600)
+		err = durable.WriteFile(w.path(s, b.Host, b.Identity()), text, 0o600)
 	}
 	if err == nil {
 		err = w.limits.keep(w.dir)
@@ -84,11 +90,11 @@ func (w *Written) Wrote(s store.Store, b Backup) (bool, error) {
 	if w == nil {
 		return false, nil
 	}
-	file, err := w.read(s, b)
+	file, err := readWritten(w.path(s, b.Host, b.Identity()))
 	if err != nil {
 		return false, fmt.Errorf("read in %s whether %s was written here: %w", w.dir, b.ID, err)
 	}
-	return file == fileOf(s, b, file.Shares), nil
+	return file == fileOf(s, b, file.Space), nil
 }
 
 // Shared tells whether the last backup of a source that this host wrote to a store shares blocks with the one before it, as far as is
@@ -97,8 +103,24 @@ func (w *Written) Shared(s store.Store, b Backup) bool {
 	if w == nil {
 		return false
 	}
-	file, err := w.read(s, b)
+	file, err := readWritten(w.path(s, b.Host, b.Identity()))
 	return err == nil && file.Shares
+}
+
+// spareFraction of a backup that shares is what the next one may take more than it did.
+const spareFraction = 8
+
+// NeedsBytes is what the next backup of a source takes on a store after e, the newest there: as much as that did when this host wrote it,
+// and an eighth of its size. It is the size of e where this host did not write it, nothing was shared, or nothing is known.
+func (w *Written) NeedsBytes(s store.Store, e Entry) int64 {
+	if w == nil {
+		return e.SizeBytes
+	}
+	file, err := readWritten(w.path(s, e.Host, e.Identity))
+	if err != nil || file.Store != s.String() || file.Folder != e.Path() || !file.Shares || file.NewBytes == 0 {
+		return e.SizeBytes
+	}
+	return min(e.SizeBytes, file.NewBytes+e.SizeBytes/spareFraction)
 }
 
 // Sources counts the sources of which this host wrote backups to a store, as far as is known.
@@ -135,11 +157,7 @@ func (w *Written) Vanished(ctx context.Context, d Destination) error {
 	return nil
 }
 
-// read reads the note of a source; an empty one where there is none.
-func (w *Written) read(s store.Store, b Backup) (writtenFile, error) {
-	return readWritten(w.path(s, b))
-}
-
+// readWritten reads the note of a source; an empty one where there is none.
 func readWritten(path string) (file writtenFile, err error) {
 	text, _, err := readRegular(path, maxWrittenBytes)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -22,11 +22,28 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 	if wrote(first) {
 		t.Error("it is known before it was noted")
 	}
-	check(t, w.Note(s, first, true))
+	check(t, w.Note(s, first, Space{Shares: true, NewBytes: 5}))
 	again, err := EntryOf(first).Load(t.Context(), s)
 	check(t, err)
 	if !wrote(first) || !wrote(again) {
 		t.Error("it is not known again")
+	}
+	// The next takes what this one took, and an eighth of its size, if that is less than all of it.
+	large := EntryOf(first)
+	large.SizeBytes = 800
+	if needs := w.NeedsBytes(s, large); needs != 5+100 {
+		t.Errorf("%d bytes are needed", needs)
+	}
+	large.SizeBytes = 4
+	if needs := w.NeedsBytes(s, large); needs != 4 {
+		t.Errorf("%d bytes are needed", needs)
+	}
+	unknown := large
+	unknown.ID.Time = night.Add(-time.Hour)
+	for _, needs := range []int64{w.NeedsBytes(s, unknown), w.NeedsBytes(newStore(t), large), (*Written)(nil).NeedsBytes(s, large)} {
+		if needs != large.SizeBytes {
+			t.Errorf("%d bytes are needed of what is not known", needs)
+		}
 	}
 	if !w.Shared(s, first) || w.Shared(newStore(t), first) {
 		t.Error("whether it shared blocks is not known")
@@ -41,15 +58,18 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 		t.Errorf("on another store: %t, %v", is, err)
 	}
 	second := add(t, s, volume("v"), night.Add(time.Hour))
-	check(t, w.Note(s, second, false))
+	check(t, w.Note(s, second, Space{}))
 	if wrote(first) || !wrote(second) {
 		t.Error("the last one is not the one that is known")
+	}
+	if needs := w.NeedsBytes(s, EntryOf(second)); needs != second.SizeBytes {
+		t.Errorf("%d bytes are needed after one that did not share", needs)
 	}
 	if w.Shared(s, first) || (*Written)(nil).Shared(s, first) {
 		t.Error("the last one did not share")
 	}
 	for _, text := range []string{"", "{", fmt.Sprintf("%8000d", 1)} {
-		check(t, os.WriteFile(w.path(s, second), []byte(text), 0o600))
+		check(t, os.WriteFile(w.path(s, second.Host, second.Identity()), []byte(text), 0o600))
 		if is, err := w.Wrote(s, second); is || err == nil {
 			t.Errorf("a note %.10q: %t, %v", text, is, err)
 		}
@@ -61,7 +81,7 @@ func TestWhatThisHostWroteIsKnown(t *testing.T) {
 	if is, err := (*Written)(nil).Wrote(s, second); is || err != nil {
 		t.Errorf("%t, %v", is, err)
 	}
-	check(t, (*Written)(nil).Note(s, second, true))
+	check(t, (*Written)(nil).Note(s, second, Space{}))
 }
 
 // The folder does not grow for ever: the oldest notes go.
@@ -78,7 +98,7 @@ func TestNotesOfWhatWasWrittenAreBounded(t *testing.T) {
 		check(t, os.Chtimes(name, time.Unix(int64(i), 0), time.Unix(int64(i), 0)))
 	}
 	b := add(t, s, volume("v"), night)
-	check(t, w.Note(s, b, false))
+	check(t, w.Note(s, b, Space{}))
 	entries, err := os.ReadDir(w.dir)
 	check(t, err)
 	if len(entries) != 18 || entries[0].Name() != "00003.json" {

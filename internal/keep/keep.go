@@ -170,7 +170,7 @@ func (k *Keeper) MakeRoom(ctx context.Context, d Destination, source catalog.Ide
 		}
 	}
 	if usage.FreeBytes < sizeBytes {
-		return result, say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and the last backup took %s", store.ErrNoSpace,
+		return result, say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and by the last backup it needs %s", store.ErrNoSpace,
 			say.Size(usage.FreeBytes), say.Size(sizeBytes))}, "make space, or keep fewer backups")
 	}
 	return result, nil
@@ -195,15 +195,45 @@ func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	var all []error
-	for _, v := range condemned {
+	freed, err := Frees(ctx, d, condemned)
+	if err != nil {
+		all = append(all, err)
+	}
+	for i, v := range condemned {
 		o := outcome{verdict: v}
 		var err error
 		if o.removed, o.held, err = k.removeOne(ctx, d, v); err != nil {
 			all = append(all, fmt.Errorf("remove %s: %w", v.Entry.ID, err))
 		}
+		if o.removed != nil && freed != nil {
+			o.removed.FreedBytes = freed[i]
+		}
 		outcomes = append(outcomes, o)
 	}
 	return outcomes, errors.Join(all...)
+}
+
+// Frees tells what the removal of each of some backups of one source frees, one after the other, where that is less than their
+// sizes: where backups share their place. Elsewhere, and where it cannot be told, it is nil.
+func Frees(ctx context.Context, d Destination, condemned []Verdict) ([]int64, error) {
+	var going, staying []catalog.Entry
+	goes := map[string]bool{}
+	for _, v := range condemned {
+		going, goes[v.Entry.ID.String()] = append(going, v.Entry), true
+	}
+	if len(going) == 0 {
+		return nil, nil
+	}
+	for _, e := range d.Stock.History(going[0].Identity) {
+		if !goes[e.ID.String()] {
+			staying = append(staying, e)
+		}
+	}
+	freed, ok, err := catalog.FreedBytes(ctx, d.Store, going, staying)
+	if !ok || err != nil {
+		return nil, err
+	}
+	return freed, nil
 }
 
 // removeOne deletes one backup. It is in the journal before, so that a crash in between leaves nothing that nobody owns.

@@ -310,6 +310,53 @@ func TestPruneSaysWhatStays(t *testing.T) {
 }
 
 // A source whose files cannot be listed keeps no other from being pruned; each failure has its own hint.
+// sharing is a store in which each backup but one byte of its own lies where the others do.
+type sharing struct{ store.Store }
+
+func (s sharing) Unwrap() store.Store { return s.Store }
+
+func (s sharing) Shares(context.Context) bool { return true }
+
+func (s sharing) Pieces(_ context.Context, key string) ([]store.Piece, error) {
+	if !strings.HasSuffix(key, ".gz") {
+		return nil, nil
+	}
+	return []store.Piece{{AtBytes: 100, LengthBytes: 1000, IsShared: true}, {AtBytes: 5000, LengthBytes: 1}}, nil
+}
+
+// Whether it is done or only shown, what a removal is said to free is what nothing else has.
+func TestWhatIsFreedIsNotShared(t *testing.T) {
+	s := newSite(t, 4)
+	for n := range 4 {
+		s.make(t, volume("v"), nightAfter(n), machine)
+	}
+	s.store = sharing{s.store}
+	freed := func(lines []Line) (list []int64) {
+		for _, l := range lines {
+			list = append(list, l.FreedBytes)
+		}
+		return list
+	}
+	for _, dryRun := range []bool{true, false} {
+		lines, err := s.Prune(t.Context(), s.with(t, retention.Policy{KeepLast: 2}), nil, dryRun)
+		if err != nil || !slices.Equal(freed(lines), []int64{0, 0, 1, 1}) {
+			t.Errorf("dry run %t: %+v, %v", dryRun, lines, err)
+		}
+	}
+	s.make(t, volume("v"), nightAfter(4), machine)
+	result, err := s.Retain(t.Context(), s.with(t, retention.Policy{KeepLast: 2}), volume("v").Identity())
+	if err != nil || len(result.Removed) != 1 || result.Removed[0].FreedBytes != 1 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	gone := Present{Groups: map[string]bool{"vg-uuid": true}}
+	for _, dryRun := range []bool{true, false} {
+		lines, err := s.Forget(t.Context(), s.with(t, retention.Policy{}), gone, func(catalog.Ref) bool { return true }, dryRun)
+		if got := freed(lines); err != nil || len(got) != 2 || max(got[0], got[1]) != 1001 || got[0]+got[1] != 1002 {
+			t.Errorf("dry run %t: %+v, %v", dryRun, lines, err)
+		}
+	}
+}
+
 func TestPruneGoesOn(t *testing.T) {
 	s := newSite(t, 3)
 	for n := range 3 {

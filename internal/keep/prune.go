@@ -20,6 +20,7 @@ type Line struct {
 	Keep        bool   `json:"keep"`
 	Reason      string `json:"reason"`
 	SizeBytes   int64  `json:"size"`
+	FreedBytes  int64  `json:"freed"` // by its removal: less than its size where backups share their place, 0 of what stays
 	held        bool   // it was to go, and object lock holds it
 }
 
@@ -250,8 +251,17 @@ func (p Present) forgets(h catalog.History) (keep bool, reason string) {
 func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict, dryRun bool) (lines []Line, err error) {
 	stays := map[string]string{} // what was condemned and is still there, and why
 	held := map[string]bool{}
-	if !dryRun {
-		condemned := Verdicts{List: verdicts}.Condemned()
+	condemned := Verdicts{List: verdicts}.Condemned()
+	freed := map[string]int64{}
+	if dryRun {
+		var frees []int64
+		frees, err = Frees(ctx, d, condemned)
+		for i, v := range condemned {
+			if freed[v.Entry.ID.String()] = v.Entry.SizeBytes; frees != nil {
+				freed[v.Entry.ID.String()] = frees[i]
+			}
+		}
+	} else {
 		for _, v := range condemned {
 			stays[v.Entry.ID.String()] = "it could not be removed"
 		}
@@ -261,6 +271,7 @@ func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict
 			switch id := o.verdict.Entry.ID.String(); {
 			case o.removed != nil:
 				delete(stays, id)
+				freed[id] = o.removed.FreedBytes
 			case o.held != nil && o.held.Until.IsZero():
 				stays[id], held[id] = "object lock holds it", true
 			case o.held != nil:
@@ -270,6 +281,7 @@ func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict
 	}
 	for _, v := range verdicts {
 		line := Line{Destination: d.Name, Backup: v.Entry.ID.String(), Keep: v.Keep, Reason: v.Reason, SizeBytes: v.Entry.SizeBytes}
+		line.FreedBytes = freed[line.Backup]
 		if why, ok := stays[line.Backup]; ok {
 			line.Keep, line.Reason, line.held = true, why+": "+v.Reason, held[line.Backup]
 		}

@@ -143,10 +143,11 @@ func (t *Target) lacking(ctx context.Context, backups []catalog.Entry) (lacking 
 func (t *Target) catchUpBackup(ctx context.Context, from *Target, b catalog.Entry) error {
 	t.run.Log.Info("copying what a destination lacks", "run", t.run.ID, "backup", b.ID.String(), "from", from.Name, "to", t.Name,
 		"size", say.Size(b.SizeBytes))
-	if err := t.copyFrom(ctx, from, b, func(int64) {}); err != nil {
+	shared, err := t.copyFrom(ctx, from, b, func(int64) {})
+	if err != nil {
 		return fmt.Errorf("%s: %w", b.ID, err)
 	}
-	t.caughtUp = append(t.caughtUp, report.CaughtUp{Backup: b.ID.String(), From: from.Name, SizeBytes: b.SizeBytes})
+	t.caughtUp = append(t.caughtUp, report.CaughtUp{Backup: b.ID.String(), From: from.Name, SizeBytes: b.SizeBytes, SharedBytes: shared})
 	return nil
 }
 

@@ -51,13 +51,15 @@ const (
 
 // CopyLine is one backup and what became of it.
 type CopyLine struct {
-	Backup    string    `json:"backup"`
-	From      string    `json:"from"`
-	To        string    `json:"to"`
-	SizeBytes int64     `json:"size"`
-	State     CopyState `json:"state"`
-	Reason    string    `json:"reason,omitempty"`
-	Hint      string    `json:"hint,omitempty"` // of one that failed: what to do next
+	Backup    string `json:"backup"`
+	From      string `json:"from"`
+	To        string `json:"to"`
+	SizeBytes int64  `json:"size"`
+	// SharedBytes is what of a copy lies where an earlier backup has it, and takes no room of its own.
+	SharedBytes int64     `json:"shared"`
+	State       CopyState `json:"state"`
+	Reason      string    `json:"reason,omitempty"`
+	Hint        string    `json:"hint,omitempty"` // of one that failed: what to do next
 }
 
 // Copy makes up what one destination lacks of another, the newest backups first, as far as the retention of the one that
@@ -95,7 +97,7 @@ func doStep(ctx context.Context, source, target *Target, s copyStep, opts CopyOp
 	err := checkForm(target.Destination, s.backup.Encryption)
 	if err == nil && !opts.DryRun {
 		line.State = CopyDone
-		err = copyShown(ctx, source, target, s.backup, opts.Progress)
+		line.SharedBytes, err = copyShown(ctx, source, target, s.backup, opts.Progress)
 	}
 	if err != nil {
 		problem := report.ProblemOf(err)
@@ -105,19 +107,19 @@ func doStep(ctx context.Context, source, target *Target, s copyStep, opts CopyOp
 }
 
 // copyShown copies a backup and tells the one who watches.
-func copyShown(ctx context.Context, source, target *Target, b catalog.Entry, progress Progress) error {
+func copyShown(ctx context.Context, source, target *Target, b catalog.Entry, progress Progress) (sharedBytes int64, err error) {
 	if progress == nil {
 		return target.copyFrom(ctx, source, b, func(int64) {})
 	}
 	now := target.run.Now
 	shown := report.Volume{Name: b.ID.String(), StoredBytes: b.SizeBytes, Status: report.VolumeOK, Started: now().UTC()}
 	progress.VolumeStarted(shown.Name, b.SizeBytes)
-	err := target.copyFrom(ctx, source, b, func(bytes int64) { progress.VolumeRead(shown.Name, bytes) })
+	sharedBytes, err = target.copyFrom(ctx, source, b, func(bytes int64) { progress.VolumeRead(shown.Name, bytes) })
 	if shown.Ended = now().UTC(); err != nil {
 		shown.Status, shown.Error = report.VolumeFailed, report.ProblemOf(err)
 	}
 	progress.VolumeEnded(shown)
-	return err
+	return sharedBytes, err
 }
 
 // unreadableLines tell of what nobody can copy, where everything was to be.
@@ -238,21 +240,22 @@ type aloneError struct{ error }
 
 func (e aloneError) Unwrap() error { return e.error }
 
-// copyFrom copies one backup to the destination. Whatever fails, nothing of it stays behind; what cannot be removed stays in
-// the journal.
-func (t *Target) copyFrom(ctx context.Context, from *Target, e catalog.Entry, progress func(int64)) (err error) {
+// copyFrom copies one backup to the destination, and returns what of it shares its place there. Whatever fails, nothing of it stays
+// behind; what cannot be removed stays in the journal.
+func (t *Target) copyFrom(ctx context.Context, from *Target, e catalog.Entry, progress func(int64)) (sharedBytes int64, err error) {
 	if ctx.Err() != nil {
-		return fmt.Errorf("stopped before its turn: %w", context.Cause(ctx))
+		return 0, fmt.Errorf("stopped before its turn: %w", context.Cause(ctx))
 	}
 	if err := errors.Join(checkForm(t.Destination, e.Encryption), t.run.unused(e.ID.Ref)); err != nil {
-		return aloneError{err}
+		return 0, aloneError{err}
 	}
 	b, text, err := e.LoadText(ctx, from.Store)
 	if err != nil {
-		return aloneError{err}
+		return 0, aloneError{err}
 	}
-	if err := t.fits(ctx, b.SizeBytes); err != nil {
-		return err
+	sharing := t.sharingWith(ctx, from, b)
+	if err := t.fits(ctx, b.SizeBytes, sharing); err != nil {
+		return 0, err
 	}
 	at := &place{target: t}
 	out := &Output{ID: b.ID, run: t.run, places: []*place{at}}
@@ -262,25 +265,24 @@ func (t *Target) copyFrom(ctx context.Context, from *Target, e catalog.Entry, pr
 			err = aloneError{say.WithHint(fmt.Errorf("%w, without a manifest", err),
 				fmt.Sprintf("if nothing is writing there, remove %s/%s", t.Store, b.Path()))}
 		}
-		return err
+		return 0, err
 	}
 	one := out.branches[0]
 	if one.encrypts() && b.Manifest.Encryption == nil {
-		return sealCopy(ctx, from.Store, one, b, text, progress)
+		return 0, sealCopy(ctx, from.Store, one, b, text, progress)
 	}
-	sharing := t.sharingWith(from, b)
 	for _, file := range b.Manifest.Files {
 		if err := copyFile(ctx, from.Store, one.draft, b, file, sharing, progress); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	copied, err := one.draft.CommitText(ctx, text)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	one.stands = true
 	t.stock.Add(copied)
-	return nil
+	return sharing.bytes(), nil
 }
 
 // sealCopy encrypts a backup on its way to a destination. Files, sums, recipe and manifest become what a run would have
@@ -341,13 +343,17 @@ func (r *Run) unused(ref catalog.Ref) error {
 	return r.Locks.Look(journal.ScopeVolume, ref.String())
 }
 
-// fits looks whether there is room for so much on the destination, as far as that can be known.
-func (t *Target) fits(ctx context.Context, sizeBytes int64) error {
+// fits looks whether there is room for so much on the destination, less what is shared, as far as that can be known.
+func (t *Target) fits(ctx context.Context, sizeBytes int64, sharing *copySharing) error {
 	usage, err := t.Store.Usage(ctx)
-	if err != nil {
+	if err != nil || usage.FreeBytes < 0 || usage.FreeBytes >= sizeBytes {
 		return err
 	}
-	if usage.FreeBytes >= 0 && usage.FreeBytes < sizeBytes {
+	common, err := sharing.commonBytes(ctx)
+	if err != nil {
+		t.run.Log.Warn("what a copy shares is not known", "run", t.run.ID, "destination", t.Name, "err", err)
+	}
+	if sizeBytes -= common; usage.FreeBytes < sizeBytes {
 		return say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %s free, and it takes %s",
 			store.ErrNoSpace, say.Size(usage.FreeBytes), say.Size(sizeBytes))},
 			"make space, or keep fewer backups; `voltar prune` removes what the policy no longer keeps")

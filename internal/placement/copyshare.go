@@ -12,14 +12,42 @@ import (
 
 // copySharing has a copy share what the destination has of it already.
 type copySharing struct {
-	from, to *Previous // the backup that is copied, and the one that is nearest to it on the destination
+	from, to    *Previous // the backup that is copied, and the one that is nearest to it on the destination
+	sharedBytes int64     // so far
+}
+
+// bytes is what was shared so far.
+func (s *copySharing) bytes() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.sharedBytes
+}
+
+// commonBytes is what a copy will share, as far as the indexes of both backups are right. Where they cannot be read that is nothing.
+func (s *copySharing) commonBytes(ctx context.Context) (bytes int64, err error) {
+	if s == nil {
+		return 0, nil
+	}
+	for _, x := range s.from.backup.Manifest.Extents {
+		if x.Archive == "" {
+			continue
+		}
+		from, to, err := s.open(ctx, x.Archive)
+		if err == nil && from != nil && to != nil {
+			bytes += archive.CommonBytes(from, to)
+		}
+		if err := errors.Join(err, from.Close(), to.Close()); err != nil {
+			return 0, err
+		}
+	}
+	return bytes, nil
 }
 
 // sharingWith looks for a backup on the destination with which a copy of another can share its place; nil when there is none.
-func (t *Target) sharingWith(from *Target, b catalog.Backup) *copySharing {
+func (t *Target) sharingWith(ctx context.Context, from *Target, b catalog.Backup) *copySharing {
 	e := catalog.EntryOf(b)
-	disk, ok := store.As[interface{ Shares() bool }](t.Store)
-	if !ok || !disk.Shares() || e.Encryption != nil || t.Recipients != nil {
+	if _, shares := store.SharingOf(ctx, t.Store); !shares || e.Encryption != nil || t.Recipients != nil {
 		return nil
 	}
 	var nearest *catalog.Entry
@@ -58,7 +86,7 @@ func (s *copySharing) writer(ctx context.Context, name string, w store.Writer) (
 	if err != nil || from == nil || to == nil {
 		return w, end
 	}
-	return archive.NewCommonWriter(&copyWriter{w, sharer}, from, to), end
+	return archive.NewCommonWriter(&copyWriter{w, sharer, s}, from, to), end
 }
 
 // open opens an archive or image as both backups have it; nil for one that has none.
@@ -78,12 +106,17 @@ func (s *copySharing) open(ctx context.Context, name string) (from, to *archive.
 // copyWriter is a file of a copy.
 type copyWriter struct {
 	io.Writer
-	sharer store.Sharer
+	sharer  store.Sharer
+	sharing *copySharing // which counts
 }
 
 func (w *copyWriter) WriteCarried(p []byte, file archive.PreviousFile, offset int64) (int, error) {
-	if _, err := w.sharer.Share(p, file.(*previousFile).Reader, offset); err != nil {
+	isShared, err := w.sharer.Share(p, file.(*previousFile).Reader, offset)
+	if err != nil {
 		return 0, err
+	}
+	if isShared {
+		w.sharing.sharedBytes += int64(len(p))
 	}
 	return len(p), nil
 }

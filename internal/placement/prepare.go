@@ -57,8 +57,8 @@ func (ts Targets) For(run *Run, source catalog.Source) *Backup {
 	return &Backup{targets: ts, run: run, ref: source.Ref(), identity: source.Identity()}
 }
 
-// Prepare makes room on every destination that can be written to, as much as the source's last backup took. A destination that
-// fails drops out with its cause; the error says that none is left. The problems are for the report.
+// Prepare makes room on every destination that can be written to, as much as the source's next backup needs by the
+// last one. A destination that fails drops out with its cause; the error says that none is left. The problems are for the report.
 func (b *Backup) Prepare(ctx context.Context) (problems []report.Problem, err error) {
 	for _, t := range b.targets {
 		at := &place{target: t, copy: report.Copy{Destination: t.Name}}
@@ -76,13 +76,13 @@ func (b *Backup) Prepare(ctx context.Context) (problems []report.Problem, err er
 	return problems, failureOf(b.places)
 }
 
-// makeRoom looks whether a backup as large as the last one fits. Where it does not, old ones go before it.
+// makeRoom looks whether a backup fits that takes what the next one needs by the last one. Where it does not, old ones go before it.
 func (b *Backup) makeRoom(ctx context.Context, t *Target) (keep.Result, error) {
 	last, ok := t.lastComplete(b.identity)
 	if !ok {
 		return keep.Result{}, nil
 	}
-	return b.run.Keeper().MakeRoom(ctx, t.Kept(), b.identity, last.SizeBytes)
+	return b.run.Keeper().MakeRoom(ctx, t.Kept(), b.identity, b.run.Written.NeedsBytes(t.Store, last))
 }
 
 // take enters in the report what retention did on a destination, and returns what it warns of.

@@ -83,7 +83,7 @@ func (b *branch) note(backup catalog.Backup) (warnings []report.Problem) {
 			Hint: "is it still the filesystem that it was? XFS and btrfs share, others do not. This is told once",
 		})
 	}
-	if err := run.Written.Note(s, backup, does); err != nil {
+	if err := run.Written.Note(s, backup, catalog.Space{Shares: does, NewBytes: backup.SizeBytes - b.carried.shared}); err != nil {
 		run.Log.Warn("the next backup proves anew all that it carries over", "run", run.ID, "destination", b.target.Name, "err", err)
 	}
 	return warnings

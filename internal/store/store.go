@@ -203,6 +203,27 @@ type Sharer interface {
 	Share(data []byte, with Reader, offset int64) (isShared bool, err error)
 }
 
+// Sharing is implemented by stores in which objects may lie in the same place; see Sharer.
+type Sharing interface {
+	// Shares tells whether they do, where the store is now.
+	Shares(ctx context.Context) bool
+	// Pieces tells where the data of an object lie, without its holes, in their order.
+	Pieces(ctx context.Context, key string) ([]Piece, error)
+}
+
+// Piece is a part of an object that lies in one place.
+type Piece struct {
+	AtBytes     int64 // where; -1 where that does not tell whether another object lies there
+	LengthBytes int64
+	IsShared    bool // something else lies there, too: the place is not free when the object goes
+}
+
+// SharingOf returns what tells where the objects of a store lie, if they may share their place there.
+func SharingOf(ctx context.Context, s Store) (sharing Sharing, ok bool) {
+	sharing, ok = As[Sharing](s)
+	return sharing, ok && sharing.Shares(ctx)
+}
+
 // Noter is implemented by stores with properties that a report should mention.
 type Noter interface {
 	// Notes returns what is known of them without asking.

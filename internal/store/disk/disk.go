@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/durable"
+	"voltar/internal/fiemap"
 	"voltar/internal/say"
 	"voltar/internal/store"
 )
@@ -416,10 +417,79 @@ func (s *Store) usage() (store.Usage, error) {
 		Inodes: int64(stat.Files), FreeInodes: int64(stat.Ffree)}, nil
 }
 
-// Shares tells whether files in the folder can share their blocks; see store.Sharer.
-func (s *Store) Shares() bool {
+// Shares tells whether files in the folder can share their blocks; see store.Sharing.
+func (s *Store) Shares(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	stat, err := s.statfs()
 	return err == nil && durable.Shares(stat.Type)
+}
+
+// maxPieces bounds the pieces of one object: 100 MB of memory.
+const maxPieces = 4 << 20
+
+// Pieces tells where an object lies; see store.Sharing. On btrfs an extent stays whole while anything of it is in use, so that the
+// place of a part of it says nothing.
+func (s *Store) Pieces(ctx context.Context, key string) ([]store.Piece, error) {
+	if err := s.check(ctx, key); err != nil {
+		return nil, s.wrap("look where it lies", key, err)
+	}
+	list, err := s.pieces(ctx, key)
+	if err != nil {
+		return nil, s.wrap("look where it lies", key, err)
+	}
+	return list, nil
+}
+
+func (s *Store) pieces(ctx context.Context, key string) (list []store.Piece, err error) {
+	file, err := s.open(key)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var filesystem unix.Statfs_t
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		if failed = unix.Fstatfs(int(fd), &filesystem); failed == nil {
+			list, failed = piecesOf(ctx, int(fd), info.Size(), filesystem.Type != unix.BTRFS_SUPER_MAGIC)
+		}
+	})
+	return list, errors.Join(err, failed)
+}
+
+// piecesOf lists the pieces of an open file, those that go on as one.
+func piecesOf(ctx context.Context, fd int, sizeBytes int64, placed bool) (list []store.Piece, err error) {
+	err = fiemap.Each(fd, sizeBytes, func(e fiemap.Extent) bool {
+		p := store.Piece{AtBytes: e.AtBytes, LengthBytes: e.LengthBytes, IsShared: e.IsShared()}
+		if !placed || e.IsPacked() {
+			p.AtBytes = -1
+		}
+		if n := len(list); n > 0 && list[n-1].IsShared == p.IsShared &&
+			(list[n-1].AtBytes+list[n-1].LengthBytes == p.AtBytes || list[n-1].AtBytes < 0 && p.AtBytes < 0) {
+			list[n-1].LengthBytes += p.LengthBytes
+		} else {
+			list = append(list, p)
+		}
+		return len(list) <= maxPieces && ctx.Err() == nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case len(list) > maxPieces:
+		return nil, fmt.Errorf("it lies in more than %d pieces", maxPieces)
+	}
+	return list, nil
 }
 
 // check refuses keys that are not valid or that a temporary file could have.

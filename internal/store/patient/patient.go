@@ -291,6 +291,25 @@ func (s *Store) Place(ctx context.Context) (string, error) {
 	return call(ctx, s, s.patience, placed.Place, nil)
 }
 
+// Shares tells whether objects may lie in the same place; see store.Sharing. Those of a store that does not answer do not.
+func (s *Store) Shares(ctx context.Context) bool {
+	sharing, ok := store.As[store.Sharing](s.inner)
+	if !ok {
+		return false
+	}
+	shares, err := call(ctx, s, s.patience, func(ctx context.Context) (bool, error) { return sharing.Shares(ctx), nil }, nil)
+	return err == nil && shares
+}
+
+// Pieces tells where an object lies; see store.Sharing. Of a store that does not share, it does not know.
+func (s *Store) Pieces(ctx context.Context, key string) ([]store.Piece, error) {
+	sharing, ok := store.As[store.Sharing](s.inner)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return call(ctx, s, s.patience, func(ctx context.Context) ([]store.Piece, error) { return sharing.Pieces(ctx, key) }, nil)
+}
+
 // Pending says that the store is not there yet; see store.Pending. Of one that does not answer that is not known.
 func (s *Store) Pending(ctx context.Context) string {
 	pending, ok := store.As[store.Pending](s.inner)

@@ -132,6 +132,7 @@ func use(ctx context.Context, s store.Store) error {
 			return err
 		}
 	}
+	_, _ = store.SharingOf(ctx, s) // as is this
 	if _, err := s.Usage(ctx); err != nil {
 		return err
 	}
