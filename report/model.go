@@ -84,7 +84,8 @@ const (
 
 // Volume is the result of one volume, dump, stream or directory.
 type Volume struct {
-	Name                string       `json:"name"` // VG/LV, or @dump/NAME and the like
+	Name                string       `json:"name"`            // VG/LV, or @dump/NAME and the like
+	Guest               *Guest       `json:"guest,omitempty"` // whose disk it is; nil where nobody knows
 	Status              VolumeStatus `json:"status"`
 	Started             time.Time    `json:"started"`
 	Ended               time.Time    `json:"ended"`
@@ -109,6 +110,14 @@ type Volume struct {
 	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
 	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok; zero when there is none
 	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
+}
+
+// Guest is the machine or container whose disk a volume is.
+type Guest struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Kind string `json:"kind,omitempty"` // libvirt, proxmox-vm, proxmox-ct, command
+	Disk string `json:"disk,omitempty"`
 }
 
 // Carried says what of a volume's archives was carried over from the previous backup, and what was compressed anew.

@@ -135,6 +135,11 @@ func volumeCandidates(ctx context.Context, s *setup.Setup, beginning string) []c
 		return list
 	}
 	if plan, err := engine.Plan(ctx, nil); err == nil {
+		for _, g := range plan.Guests.Guests {
+			if len(g.Disks) > 0 {
+				list = append(list, cmdline.Candidate{Word: g.Name, Text: "guest"})
+			}
+		}
 		for _, c := range plan.Choices {
 			text := "volume"
 			if c.Rule != "" {
@@ -188,7 +193,7 @@ func backupCandidates(
 	if withTime := kind == ofBackup && at > 0; withTime {
 		source := beginning[:at]
 		filter.Newest = 0
-		filter.Match = func(ref catalog.Ref) bool { return ref.String() == source || ref.Name == source }
+		filter.Match = func(ref catalog.Ref) bool { return ref.String() == source || ref.Name == source } // times of guests are not completed
 	}
 	var list []cmdline.Candidate
 	for _, l := range catalog.ListEach(ctx, setup.Named(stores), host, filter) {
@@ -202,6 +207,10 @@ func backupCandidates(
 				continue
 			case beginning != "":
 				list = append(list, cmdline.Candidate{Word: b.ID.Ref.Name, Text: "source"})
+				if !b.Guest.IsZero() {
+					list = append(list, cmdline.Candidate{Word: b.Guest.Name, Text: "guest"},
+						cmdline.Candidate{Word: b.Guest.String(), Text: b.ID.Ref.String()})
+				}
 			}
 			list = append(list, cmdline.Candidate{Word: b.ID.Ref.String(), Text: "source"})
 		}

@@ -49,7 +49,7 @@ var documents = map[string]reflect.Type{
 
 // fieldsOf lists the fields of a document with their types, those of lists as "list[].field", and marks those that may be missing.
 func fieldsOf(t reflect.Type, path string) (fields []string) {
-	for t.Kind() == reflect.Slice && t != reflect.TypeFor[[]byte]() {
+	for t.Kind() == reflect.Slice && t != reflect.TypeFor[[]byte]() || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
@@ -89,7 +89,7 @@ func typeWord(t reflect.Type) string {
 		return "list of strings"
 	case t.Kind() == reflect.Slice:
 		return "list"
-	case t.Kind() == reflect.Map:
+	case t.Kind() == reflect.Map, t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem() != reflect.TypeFor[time.Time]():
 		return "object"
 	case t.Kind() == reflect.Bool:
 		return "boolean"

@@ -19,15 +19,16 @@ func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list backups", ArgsUsage: "[VOLUME[@TIME]...]",
 		UsageText: "voltar list\n" +
-			"voltar list web # the backups of one volume\n" +
+			"voltar list web # the backups of one volume, or of a guest's disks\n" +
 			"voltar list web@2026-11-20 # those of one day\n" +
 			"voltar list --from /mnt/disk/ --host vmhost3 # those of another host, on a disk\n" +
 			"voltar list --all-hosts # the newest of every host\n",
 		Description: "The first column is what the other commands take as BACKUP. A VOLUME alone means its newest backup, not counting\n" +
 			"backups that are dated ahead of this host's clock. A backup that lacks a file is listed as damaged: on S3 in every\n" +
 			"list, on a disk if its VOLUME is named, or with --all-hosts. If a VOLUME is named and its backups share their place\n" +
-			"on a disk, ITS OWN is what no other backup has: what removing this one alone frees. Ends with 1 if nothing of\n" +
-			"what is named, a VOLUME or --host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
+			"on a disk, ITS OWN is what no other backup has: what removing this one alone frees. A guest's name, or GUEST:DISK,\n" +
+			"stands for the volumes that are its disks by their backups. Ends with 1 if nothing of what is named, a VOLUME or\n" +
+			"--host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "list only destination `NAME`, or a folder (with a slash)"},
 			hostFlag(),
@@ -78,7 +79,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		return s.NoDestination("--from DIR/")
 	}
 	stores, vanished := s.WithoutVanished(ctx, stores)
-	lines, failed, err := askBackups(ctx, s, o, stores, names)
+	lines, guests, failed, err := askBackups(ctx, s, o, stores, names)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,8 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	}
 	var missing error
 	if !isEmpty && len(failed) == 0 {
-		missing = unfound(o.volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup }))
+		volumes := slices.DeleteFunc(slices.Clone(o.volumes), func(text string) bool { return slices.Contains(guests, text) })
+		missing = unfound(volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup }))
 	}
 	if missing != nil {
 		a.printError(missing)
@@ -117,11 +119,11 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	return nil
 }
 
-// askBackups asks the destinations for the backups that a list is to have; names are those of their sources, none for all. failed has an
-// error for each destination that does not say.
+// askBackups asks the destinations for the backups that a list is to have; names are those of their sources, none for all. guests are
+// the words that named one; failed has an error for each destination that does not say.
 func askBackups(
 	ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, names []string,
-) (lines []catalog.Line, failed []error, err error) {
+) (lines []catalog.Line, guests []string, failed []error, err error) {
 	listMany()
 	filter := catalog.Filter{
 		Match: refMatcher(names), Damage: s.Damage(), Now: s.Now(), Known: s.Known(), Compare: catalog.CompareShown,
@@ -129,26 +131,25 @@ func askBackups(
 	if len(names) > 0 {
 		filter.Compare = catalog.CompareAll
 	}
-	var found []catalog.Listed
-	switch {
-	case o.allHosts:
+	if o.allHosts {
 		filter.Newest, filter.Good = 1, true
-		if found, failed, err = catalog.ListFleet(ctx, setup.Named(stores), filter); err != nil {
-			return nil, nil, err
-		}
-		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
-	default:
-		for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
-			if l.Err != nil {
-				failed = append(failed, catalog.At(l.Destination, l.Err))
-				continue
-			}
-			found = append(found, l)
-		}
+	}
+	ask := func(filter catalog.Filter) ([]catalog.Listed, []error, error) {
+		return askStores(ctx, s, o, stores, filter)
+	}
+	found, failed, err := ask(filter)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ofGuests, guests, err := askGuests(ask, filter, o.volumes, found)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	lines = []catalog.Line{}
-	for _, l := range found {
-		isWanted := func(line catalog.Line) bool { return len(o.volumes) == 0 || isListed(line, o.volumes) }
+	for i, l := range append(found, ofGuests...) {
+		isWanted := func(line catalog.Line) bool {
+			return len(o.volumes) == 0 || i >= len(found) || isListed(line, o.volumes)
+		}
 		of := l.Lines(l.Destination)
 		if len(o.volumes) > 0 && !o.allHosts {
 			at := slices.IndexFunc(stores, func(d setup.Destination) bool { return d.Name == l.Destination })
@@ -163,10 +164,98 @@ func askBackups(
 			if o.allHosts {
 				line.Host = l.Host
 			}
-			lines = append(lines, line)
+			same := func(have catalog.Line) bool {
+				return have.Host == line.Host && have.Destination == line.Destination && have.Backup == line.Backup
+			}
+			if i < len(found) || !slices.ContainsFunc(lines, same) { // a guest and a disk of it may both be named
+				lines = append(lines, line)
+			}
 		}
 	}
-	return lines, failed, nil
+	return lines, guests, failed, nil
+}
+
+// askStores asks the destinations for backups of one host, or of all.
+func askStores(
+	ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, filter catalog.Filter,
+) (found []catalog.Listed, failed []error, err error) {
+	if o.allHosts {
+		if found, failed, err = catalog.ListFleet(ctx, setup.Named(stores), filter); err != nil {
+			return nil, nil, err
+		}
+		slices.SortStableFunc(found, func(a, b catalog.Listed) int { return strings.Compare(a.Host, b.Host) })
+		return found, failed, nil
+	}
+	for _, l := range catalog.ListEach(ctx, setup.Named(stores), s.HostOr(o.host), filter) {
+		if l.Err != nil {
+			failed = append(failed, catalog.At(l.Destination, l.Err))
+			continue
+		}
+		found = append(found, l)
+	}
+	return found, failed, nil
+}
+
+// askGuests lists the disks of guests that words name which name no volume. A word that was answered is not asked again.
+func askGuests(
+	ask func(catalog.Filter) ([]catalog.Listed, []error, error), filter catalog.Filter, volumes []string, found []catalog.Listed,
+) (list []catalog.Listed, guests []string, err error) {
+	var all []catalog.Listed // the newest of each volume, once it is needed
+	for _, text := range volumes {
+		if slices.ContainsFunc(found, func(l catalog.Listed) bool { return holds(l.Listing, text) }) {
+			continue
+		}
+		if all == nil {
+			newest := filter
+			newest.Match, newest.Newest, newest.Compare = nil, 1, catalog.CompareNone
+			if all, _, err = ask(newest); err != nil { // what does not answer was told by the first question
+				return nil, nil, err
+			}
+		}
+		word, when, _ := cutTime(text)
+		disks := map[catalog.Ref]bool{}
+		for _, l := range all {
+			entries, err := catalog.OfGuest(l.Backups, word)
+			if err != nil {
+				return nil, nil, usageError(err)
+			}
+			for _, e := range entries {
+				disks[e.ID.Ref] = true
+			}
+		}
+		if len(disks) == 0 {
+			continue
+		}
+		ofDisks := filter
+		ofDisks.Match = func(ref catalog.Ref) bool { return disks[ref] }
+		listed, _, err := ask(ofDisks)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, l := range listed {
+			only := *l.Listing
+			only.Backups, err = catalog.OfGuest(l.Backups, word)
+			if err != nil {
+				return nil, nil, usageError(err)
+			}
+			only.Backups = slices.DeleteFunc(only.Backups, func(e catalog.Entry) bool {
+				return !strings.HasPrefix(catalog.FormatTime(e.ID.Time), when)
+			})
+			only.Unreadable, only.Unfinished = nil, nil
+			if l.Listing = &only; len(only.Backups) > 0 {
+				list, guests = append(list, l), append(guests, text)
+			}
+		}
+	}
+	return list, guests, nil
+}
+
+// holds tells whether a listing has something that a word names.
+func holds(l *catalog.Listing, text string) bool {
+	named := func(id catalog.ID) bool { return isNamed(id, []string{text}) }
+	return slices.ContainsFunc(l.Backups, func(e catalog.Entry) bool { return named(e.ID) }) ||
+		slices.ContainsFunc(l.Unreadable, func(u catalog.Unreadable) bool { return named(u.ID) }) ||
+		slices.ContainsFunc(l.Unfinished, func(u catalog.Unfinished) bool { return named(u.ID) })
 }
 
 // isListed tells whether a line is of a backup that is named.
@@ -231,12 +320,17 @@ func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
 	if withHost {
 		say.Printf(table, "HOST\t")
 	}
+	withGuests := slices.ContainsFunc(lines, func(l catalog.Line) bool { return l.Guest != nil })
+	say.Printf(table, "BACKUP\t")
+	if withGuests {
+		say.Printf(table, "GUEST\t")
+	}
 	withOwn := slices.ContainsFunc(lines, func(l catalog.Line) bool { return l.OwnBytes != nil })
 	own := ""
 	if withOwn {
 		own = "\tITS OWN"
 	}
-	say.Printf(table, "BACKUP\tLOCAL TIME\tON\tSIZE%s\tFILES\tSTATUS\n", own)
+	say.Printf(table, "LOCAL TIME\tON\tSIZE%s\tFILES\tSTATUS\n", own)
 	for _, line := range lines {
 		status := line.Status
 		if line.Encrypted {
@@ -255,7 +349,15 @@ func (a *app) printBackups(lines []catalog.Line, withHost bool) error {
 		if line.OwnBytes != nil {
 			size += say.Size(*line.OwnBytes)
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", line.Backup, shortTime(line.Time), line.Destination, size, line.Entries, status)
+		say.Printf(table, "%s\t", line.Backup)
+		if withGuests {
+			guest := "-"
+			if line.Guest != nil {
+				guest = line.Guest.String()
+			}
+			say.Printf(table, "%s\t", guest)
+		}
+		say.Printf(table, "%s\t%s\t%s\t%d\t%s\n", shortTime(line.Time), line.Destination, size, line.Entries, status)
 	}
 	return table.Flush()
 }

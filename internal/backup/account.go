@@ -40,10 +40,18 @@ func (r *run) newAccount(ctx context.Context, source catalog.Source) *account {
 	a := &account{
 		run: r, source: source, scope: newScope(ctx, name, lv), placed: r.targets.For(r.placing, source),
 		extents: extent.Whole(source),
-		line:    report.Volume{Name: name, SizeBytes: source.SizeBytes, PreviousStoredBytes: -1},
+		line:    report.Volume{Name: name, Guest: guestLine(source.Guest), SizeBytes: source.SizeBytes, PreviousStoredBytes: -1},
 	}
 	r.roster.add(a)
 	return a
+}
+
+// guestLine is whose disk a volume is, as the report has it.
+func guestLine(g *catalog.Guest) *report.Guest {
+	if g == nil {
+		return nil
+	}
+	return &report.Guest{ID: g.ID, Name: g.Name, Kind: g.Kind, Disk: g.Disk}
 }
 
 func (a *account) name() string { return a.line.Name }

@@ -26,6 +26,7 @@ import (
 	"voltar/archive"
 	"voltar/internal/catalog"
 	"voltar/internal/extent"
+	"voltar/internal/guests"
 	"voltar/internal/journal"
 	"voltar/internal/mount"
 	"voltar/internal/owned"
@@ -55,9 +56,11 @@ type Options struct {
 	RunDir     string
 
 	Limits
-	Select       Select
-	Snapshot     SnapshotOptions
-	Settings     func(lvm.Volume) Settings // what the configuration says of one volume
+	Select   Select
+	Snapshot SnapshotOptions
+	Settings func(lvm.Volume) Settings // what the configuration says of one volume
+	// FindGuests finds whose each volume is; nil looks for nobody.
+	FindGuests   func(context.Context, lvm.Inventory) (guests.Found, []lvm.Trouble)
 	Destinations []placement.Destination
 	Groups       []Group
 	Hooks        []quiesce.Hook // of the run as a whole

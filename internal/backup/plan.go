@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"voltar/internal/extent"
+	"voltar/internal/guests"
 	"voltar/internal/hostcmd"
 	"voltar/internal/journal"
 	"voltar/internal/owned"
@@ -55,6 +56,8 @@ func (c Choice) Name() string { return c.Volume.String() }
 type Plan struct {
 	Choices []Choice // every volume of the host but LVM's internal ones, by name
 	lvm.Inventory
+	Guests        guests.Found
+	GuestTroubles []lvm.Trouble // why not all is known of them
 }
 
 // Selected returns the volumes to back up.
@@ -69,7 +72,8 @@ func (p *Plan) Selected() []lvm.Volume {
 }
 
 // Plan looks at the volumes of the host. Patterns, where there are any, choose instead of the configuration's own
-// patterns and tags; the built-in rules hold all the same, and a pattern that chooses nothing is an error.
+// patterns and tags; the built-in rules hold all the same, and a pattern that chooses nothing is an error. A guest's name, alone or
+// with a colon and a disk, stands for its volumes.
 func (e *Engine) Plan(ctx context.Context, patterns []string) (*Plan, error) {
 	return e.planWith(ctx, patterns, nil)
 }
@@ -85,27 +89,35 @@ func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan
 	if err != nil {
 		return nil, err
 	}
-	guests, err := e.LVM.GuestGroups(inventory)
+	inGuests, err := e.LVM.GuestGroups(inventory)
 	if err != nil {
 		return nil, fmt.Errorf("find volume groups of guests: %w", err)
 	}
 	plan := &Plan{Inventory: inventory}
+	if e.opts.FindGuests != nil {
+		plan.Guests, plan.GuestTroubles = e.opts.FindGuests(ctx, inventory)
+	}
+	wanted, err := e.want(plan, patterns)
+	if err != nil {
+		return nil, err
+	}
 	for _, v := range inventory.Volumes {
 		if v.Internal {
 			continue
 		}
 		c := Choice{Volume: v}
 		c.Rule, c.Reason = e.opts.builtInRule(v, inventory.VGOf(v), used)
-		if reason := guests[v.VGUUID]; c.Rule == "" && reason != "" && !e.opts.Select.namesOutright(v, patterns) {
+		if reason := inGuests[v.VGUUID]; c.Rule == "" && reason != "" && !e.opts.Select.namesOutright(v, wanted.patterns) {
 			c.Rule, c.Reason = RuleGuestLVM, reason
 		}
 		if c.Rule == "" {
-			c.Rule, c.Reason = e.opts.Select.configuredRule(v, patterns)
+			c.Rule, c.Reason = wanted.rule(e.opts.Select, v)
 		}
 		plan.Choices = append(plan.Choices, c)
 	}
 	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
-	return plan, e.opts.Select.checkPatterns(plan, patterns, others)
+	others = append(slices.Clone(others), guestNames(plan)...)
+	return plan, errors.Join(e.opts.Select.checkPatterns(plan, wanted.patterns, others), wanted.check(plan))
 }
 
 // asRoot adds to a failure of lvm2 that it answers root alone, where this user is another.
@@ -187,7 +199,7 @@ func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason st
 	hasTag := func(tag string) bool { return slices.Contains(v.Tags, tag) }
 	switch {
 	case hasTag(TagExclude):
-		return RuleExcludeTag, "its tag says so"
+		return s.excluded(v)
 	case len(s.VolumeGroups) > 0 && !slices.ContainsFunc(s.VolumeGroups, func(p string) bool { return s.Match(p, "", v.VG) }):
 		return RuleGroups, "its volume group is not selected"
 	case len(s.Include) > 0 && !slices.ContainsFunc(s.Include, matches):
@@ -195,10 +207,19 @@ func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason st
 	case len(s.IncludeTags) > 0 && !slices.ContainsFunc(s.IncludeTags, hasTag):
 		return RuleIncludeTags, "it has none of the tags"
 	}
+	return s.excluded(v)
+}
+
+// excluded returns what of the configuration excludes a volume by its name or tags, if something does.
+func (s Select) excluded(v lvm.Volume) (rule, reason string) {
+	if v.HasTag(TagExclude) {
+		return RuleExcludeTag, "its tag says so"
+	}
+	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
 	if i := slices.IndexFunc(s.Exclude, matches); i >= 0 {
 		return RuleExclude, fmt.Sprintf("pattern %q", s.Exclude[i])
 	}
-	if i := slices.IndexFunc(s.ExcludeTags, hasTag); i >= 0 {
+	if i := slices.IndexFunc(s.ExcludeTags, v.HasTag); i >= 0 {
 		return RuleExcludeTags, fmt.Sprintf("tag %q", s.ExcludeTags[i])
 	}
 	return "", ""

@@ -182,7 +182,7 @@ func (r *run) note(plan *Plan) {
 			r.report.Excluded = append(r.report.Excluded, report.Excluded{Name: c.Name(), Rule: c.Rule, Reason: c.Reason})
 		}
 	}
-	for _, trouble := range plan.Troubles() {
+	for _, trouble := range slices.Concat(plan.Troubles(), plan.GuestTroubles) {
 		r.warn(trouble.What, trouble.Hint)
 	}
 }

@@ -118,7 +118,9 @@ func (e *Engine) choose(ctx context.Context, patterns []string) (choice, error) 
 	if err != nil {
 		return choice{}, err
 	}
-	isSource := func(pattern string) bool { return strings.HasPrefix(pattern, "@") }
+	isSource := func(pattern string) bool {
+		return strings.HasPrefix(pattern, "@") && !strings.HasPrefix(pattern, catalog.GuestPrefix)
+	}
 	volumes := slices.DeleteFunc(slices.Clone(patterns), isSource)
 	named := slices.DeleteFunc(slices.Clone(patterns), func(p string) bool { return !isSource(p) })
 	sources := e.opts.Sources.configured()

@@ -60,7 +60,9 @@ func (r *run) units(ctx context.Context, plan *Plan) []unit {
 func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume) *candidate {
 	c := &candidate{volume: volume, settings: r.opts.Settings(volume)}
 	c.vg, _ = plan.VG(volume.VG)
-	c.account = r.newAccount(ctx, sourceOf(volume, c.vg))
+	source := sourceOf(volume, c.vg)
+	source.Guest = plan.GuestOf(volume)
+	c.account = r.newAccount(ctx, source)
 	group := r.opts.group(c.settings.Group)
 	c.quiet = &quiet.Volume{
 		LV: volume, Group: group.Name, Wants: slices.Concat(c.settings.Freeze, group.Freeze),

@@ -249,6 +249,11 @@ func (m *Manifest) checkLengths() error {
 			return fmt.Errorf("%q… is longer than any name of a run, a machine, a volume or a group", id[:20])
 		}
 	}
+	if g := m.Source.Guest; g != nil {
+		if err := g.check(); err != nil {
+			return err
+		}
+	}
 	if m.Encryption == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"voltar/internal/clock"
@@ -162,16 +163,26 @@ func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	return Entry{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
 }
 
-// ListNamed lists what is needed to tell which backup "VOLUME[@TIME]" means: the volumes that the name can mean; when there
-// are none, the newest of all, for the message that says what there is.
+// ListNamed lists what is needed to tell which backup "VOLUME[@TIME]" means: the volumes that the name can mean, or else the disks of
+// the guest that it means; when there are none, the newest of all, for the message that says what there is.
 func ListNamed(ctx context.Context, s store.Store, host, text string, filter Filter) (*Listing, error) {
 	name, _ := cutTime(text)
 	only := filter
 	only.Match = func(ref Ref) bool { return ref.String() == name || ref.Name == name }
 	listing, err := List(ctx, s, host, only)
-	if err == nil && len(listing.Backups)+len(listing.Unreadable) == 0 {
-		filter.Newest = 1
-		listing, err = List(ctx, s, host, filter)
+	if err != nil || len(listing.Backups)+len(listing.Unreadable) > 0 {
+		return listing, err
 	}
-	return listing, err
+	newest := filter
+	newest.Newest = 1
+	if listing, err = List(ctx, s, host, newest); err != nil {
+		return listing, err
+	}
+	ofGuest, _ := OfGuest(listing.Backups, name) // what is ambiguous is found so again in the listing
+	if len(ofGuest) == 0 {
+		return listing, nil // which says what there is
+	}
+	refs, _ := disksOf(ofGuest)
+	only.Match = func(ref Ref) bool { return slices.Contains(refs, ref) }
+	return List(ctx, s, host, only)
 }

@@ -49,7 +49,7 @@ const (
 	maxKnownEntryBytes = 16 << 10  // of one backup; others are read each time
 	maxKnownFiles      = 1_000     // of all stores; the least recently used go
 	maxAllKnownBytes   = 256 << 20 // of all stores
-	knownFormat        = "voltar-known/2"
+	knownFormat        = "voltar-known/3"
 )
 
 // knownHead is the first line of a file.
@@ -72,6 +72,7 @@ type knownEntry struct {
 	Entries    int64           `json:"entries"`
 	Files      string          `json:"files"` // digest, in hexadecimal
 	Encryption json.RawMessage `json:"encryption,omitempty"`
+	Guest      Guest           `json:"guest,omitzero"`
 }
 
 // knownEnd is the last line of a file.
@@ -200,7 +201,7 @@ func (r *knownHost) entry(id ID, seen marks) (e Entry, isKnown bool) {
 	}
 	e = Entry{
 		Host: r.head.Host, ID: id, Identity: k.Identity, MachineID: k.MachineID, Run: k.Run, Status: k.Status, SizeBytes: k.SizeBytes,
-		Entries: k.Entries, known: true,
+		Entries: k.Entries, Guest: k.Guest, known: true,
 	}
 	if n, err := hex.Decode(e.files[:], []byte(k.Files)); err != nil || n != len(e.files) {
 		return e, false
@@ -231,7 +232,7 @@ func (r *knownHost) add(e Entry, by []string) {
 	}
 	k := knownEntry{
 		Folder: folderBelowHost(e.ID), Marks: by, Identity: e.Identity, MachineID: e.MachineID, Run: e.Run, Status: e.Status,
-		SizeBytes: e.SizeBytes, Entries: e.Entries, Files: hex.EncodeToString(e.files[:]),
+		SizeBytes: e.SizeBytes, Entries: e.Entries, Files: hex.EncodeToString(e.files[:]), Guest: e.Guest,
 	}
 	if e.Encryption != nil {
 		var err error

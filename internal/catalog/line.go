@@ -23,6 +23,7 @@ type Line struct {
 	Encrypted   bool      `json:"encrypted,omitempty"`
 	Ahead       bool      `json:"ahead,omitempty"` // dated ahead of this host's clock: it is the newest for nobody
 	Note        string    `json:"note,omitempty"`
+	Guest       *Guest    `json:"guest,omitempty"` // whose disk the volume was then
 }
 
 // statusAhead is that of a complete backup that is dated ahead (package clock).
@@ -57,6 +58,9 @@ func (l *Listing) Lines(destination string) []Line {
 	}
 	for _, b := range l.Backups {
 		line := Line{Path: b.Path(), Status: string(b.Status), SizeBytes: b.SizeBytes, Entries: b.Entries, Encrypted: b.Encryption != nil}
+		if !b.Guest.IsZero() {
+			line.Guest = &b.Guest
+		}
 		if b.Damage != "" {
 			line.Status = string(StatusDamaged)
 			line.note(b.Damage)

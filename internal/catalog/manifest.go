@@ -81,7 +81,8 @@ type Source struct {
 	Tags           []string   `json:"tags,omitempty"`
 	ThinPool       string     `json:"thin_pool,omitempty"`
 	VGExtentBytes  int64      `json:"vg_extent,omitempty"`
-	Path           string     `json:"path,omitempty"` // of a directory
+	Path           string     `json:"path,omitempty"`  // of a directory
+	Guest          *Guest     `json:"guest,omitempty"` // whose disk the volume is; nil where nobody knows
 }
 
 // Snapshot tells what the backup was read from.

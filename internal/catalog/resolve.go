@@ -15,12 +15,12 @@ import (
 var ErrNotFound = errors.New("there is no such backup")
 
 // Resolve finds the backup that "VOLUME[@TIME]" means. VOLUME is VG/LV (or @dump/NAME and the like), or the name after
-// the slash alone where that is unique; TIME may be cut short where that is unique; without it the newest is meant that
-// is not dated ahead.
+// the slash alone where that is unique, or else GUEST:DISK, or GUEST where it has one disk; TIME may be cut short where that is
+// unique; without it the newest is meant that is not dated ahead.
 // An error that wraps ErrNotFound says what there is. When the newest cannot be read nothing older is taken in its
 // stead: that must be asked for.
 func (l *Listing) Resolve(text string) (Entry, error) {
-	r := resolver{bad: l.Unreadable, now: l.Now}
+	r := resolver{entries: l.Backups, bad: l.Unreadable, now: l.Now}
 	for _, b := range l.Backups {
 		r.known = append(r.known, b.ID)
 	}
@@ -34,7 +34,7 @@ func (l *Listing) Resolve(text string) (Entry, error) {
 // Resolve is as Listing has it.
 func (x *Stock) Resolve(text string) (Entry, error) {
 	entries := x.Entries(nil)
-	r := resolver{bad: x.Unreadable, now: x.Now}
+	r := resolver{entries: entries, bad: x.Unreadable, now: x.Now}
 	for _, e := range entries {
 		r.known = append(r.known, e.ID)
 	}
@@ -47,14 +47,20 @@ func (x *Stock) Resolve(text string) (Entry, error) {
 
 // resolver finds one of the backups there are, in the order of ID.Compare.
 type resolver struct {
-	known []ID
-	bad   []Unreadable
-	now   time.Time
+	known   []ID
+	entries []Entry // in the same order
+	bad     []Unreadable
+	now     time.Time
 }
 
 func (r resolver) resolve(text string) (at int, err error) {
 	name, when := cutTime(text)
 	ref, err := r.resolveRef(name)
+	if errors.Is(err, ErrNotFound) {
+		if disk, isGuest, guestErr := r.resolveGuest(name); isGuest {
+			ref, err = disk, guestErr
+		}
+	}
 	if err == nil {
 		at, err = r.resolveTime(ref, when)
 	}
@@ -62,6 +68,19 @@ func (r resolver) resolve(text string) (at int, err error) {
 		return 0, fmt.Errorf("find backup %q: %w", text, err)
 	}
 	return at, nil
+}
+
+// resolveGuest finds the volume that is the only disk of a guest, or that disk of it that the name has behind a colon.
+func (r resolver) resolveGuest(name string) (ref Ref, isGuest bool, err error) {
+	entries, err := OfGuest(r.entries, name)
+	refs, names := disksOf(entries)
+	switch {
+	case err != nil || len(refs) == 1:
+		return append(refs, ref)[0], true, err
+	case len(refs) == 0:
+		return ref, false, nil
+	}
+	return ref, true, say.WithHint(fmt.Errorf("%w: %q is a guest with several disks", ErrNotFound, name), "say which: "+some(names))
 }
 
 func (r resolver) resolveRef(name string) (Ref, error) {

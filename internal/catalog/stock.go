@@ -30,6 +30,7 @@ type Entry struct {
 	SizeBytes  int64       // of all files, the manifest included
 	Entries    int64       // files and folders in its archives
 	Encryption *Encryption // nil for a backup that everybody can read
+	Guest      Guest       // whose disk the volume was; zero where nobody knew
 	files      [16]byte    // digest of the names and sizes of its files, without the manifest
 	known      bool        // its manifest was read some other time; see Known
 }
@@ -68,6 +69,9 @@ func EntryOf(b Backup) Entry {
 	e := Entry{
 		Host: b.Host, ID: b.ID, Identity: b.Identity(), MachineID: b.Manifest.Host.MachineID, Run: b.Manifest.Run,
 		Status: b.Manifest.Status, Damage: b.Damage, SizeBytes: b.SizeBytes, Encryption: b.Manifest.Encryption,
+	}
+	if b.Manifest.Source.Guest != nil {
+		e.Guest = *b.Manifest.Source.Guest
 	}
 	for _, x := range b.Manifest.Extents {
 		e.Entries += x.Entries
@@ -156,6 +160,8 @@ func (s shared) share(e Entry) Entry {
 	e.Host, e.MachineID, e.Run = s.text(e.Host), s.text(e.MachineID), s.text(e.Run)
 	e.Identity, e.Status = Identity(s.text(string(e.Identity))), Status(s.text(string(e.Status)))
 	e.ID.Ref.VG, e.ID.Ref.Name = s.text(e.ID.Ref.VG), s.text(e.ID.Ref.Name)
+	g := e.Guest
+	e.Guest = Guest{ID: s.text(g.ID), Name: s.text(g.Name), Kind: s.text(g.Kind), Disk: s.text(g.Disk)}
 	if e.Encryption != nil {
 		key := fmt.Sprintf("%q", *e.Encryption)
 		if s.encryptions[key] == nil {

@@ -37,6 +37,7 @@ type Config struct {
 	Parallel int    `toml:"parallel"`  // volumes at a time
 
 	Select    Select    `toml:"select"`
+	FoundBy   FoundBy   `toml:"guests"`
 	Snapshot  Snapshot  `toml:"snapshot"`
 	Archive   Archive   `toml:"archive"`
 	Limits    Limits    `toml:"limits"`
@@ -78,6 +79,13 @@ type Select struct {
 	ExcludeTags      []string `toml:"exclude_tags"`
 	ActivateInactive bool     `toml:"activate_inactive"`
 	SharedVG         string   `toml:"shared_vg"` // refuse or single-writer
+}
+
+// FoundBy says how this host's guests are found.
+type FoundBy struct {
+	Libvirt bool     `toml:"libvirt"`
+	Proxmox bool     `toml:"proxmox"`
+	Command []string `toml:"command"` // argv; prints a JSON object for each volume
 }
 
 // Snapshot says how much room snapshots get and when they are given up.
@@ -247,6 +255,7 @@ func Default() *Config {
 		RunDir:   "/run/voltar",
 		Parallel: 2,
 		Select:   Select{Exclude: []string{"_snapshot-*", "snap_*"}, SharedVG: "refuse"},
+		FoundBy:  FoundBy{Libvirt: true, Proxmox: true},
 		Snapshot: Snapshot{
 			Size: SnapshotSize{Percent: 100}, MinSize: 256 << 20,
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),

@@ -57,6 +57,7 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want.Ping = Ping{URL: "https://hc-ping.com/your-uuid-here", Start: "https://example.org/start",
 		Success: "https://example.org/success", Failure: "https://example.org/failure"}
 	want.Metrics.Textfile = "/var/lib/prometheus/node-exporter/voltar.prom"
+	want.FoundBy.Command = []string{"/usr/share/doc/voltar/examples/openstack-guests", "/etc/voltar/openrc.json"}
 	want.Sign = Sign{Key: "/etc/voltar/sign_key", TrustedKeys: "/etc/voltar/trusted_keys"}
 	want.Mail.Username, want.Mail.Password = "voltar", Secret{File: "/etc/voltar/mail.password"}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {

@@ -2,12 +2,14 @@ package setup
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 
 	"voltar/archive"
 	"voltar/internal/backup"
 	"voltar/internal/config"
+	"voltar/internal/guests"
 	"voltar/internal/quiesce"
 	"voltar/internal/quiet"
 	"voltar/lvm"
@@ -18,6 +20,18 @@ const (
 	tagGroup  = "voltar.group="
 	tagFreeze = "voltar.freeze="
 )
+
+// findGuests is how an engine finds the guests of this host; nil where the configuration wants nothing to be known of them.
+func (s *Setup) findGuests() func(context.Context, lvm.Inventory) (guests.Found, []lvm.Trouble) {
+	by := s.Config.FoundBy
+	if !by.Libvirt && !by.Proxmox && len(by.Command) == 0 {
+		return nil
+	}
+	from := guests.Sources{Libvirt: by.Libvirt, Proxmox: by.Proxmox, Command: by.Command, Runner: s.Runner}
+	return func(ctx context.Context, inventory lvm.Inventory) (guests.Found, []lvm.Trouble) {
+		return guests.Find(ctx, from, inventory)
+	}
+}
 
 // addQuiescing enters what the configuration says of hooks, groups and sources in the engine's options.
 func (s *Setup) addQuiescing(o *backup.Options) {

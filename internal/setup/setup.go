@@ -264,6 +264,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 			ThinDataPercent: cfg.Snapshot.ThinDataPercent, ThinMetadataPercent: cfg.Snapshot.ThinMetadataPercent,
 		},
 		Settings:     s.volumeSettings,
+		FindGuests:   s.findGuests(),
 		VanishedKeep: cfg.Retention.VanishedKeep.Span(),
 		Damage:       s.Damage(),
 		Known:        s.Known(),

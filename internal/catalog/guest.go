@@ -1,0 +1,112 @@
+package catalog
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"voltar/internal/say"
+)
+
+// Guest is the machine or container whose disk a volume was when its backup was made.
+type Guest struct {
+	ID   string `json:"id"`             // libvirt: UUID; Proxmox VE: VMID; else as the configured command has it
+	Name string `json:"name"`           // as people call it
+	Kind string `json:"kind,omitempty"` // libvirt, proxmox-vm, proxmox-ct, command
+	Disk string `json:"disk,omitempty"` // vda, scsi0, rootfs
+}
+
+// GuestPrefix before a guest's name says that no volume is meant.
+const GuestPrefix = "@guest/"
+
+// String names the disk: "web1:vda".
+func (g Guest) String() string {
+	if g.Disk == "" {
+		return g.Name
+	}
+	return g.Name + ":" + g.Disk
+}
+
+// IsZero tells whether nobody knew a guest.
+func (g Guest) IsZero() bool { return g == Guest{} }
+
+func (g Guest) check() error {
+	for _, text := range []string{g.ID, g.Name, g.Kind, g.Disk} {
+		if len(text) > maxIDBytes {
+			return fmt.Errorf("%.20q… is longer than any name of a guest", text)
+		}
+	}
+	return nil
+}
+
+// GuestNames are what a word may mean among guests: a guest, with or without a disk of it. The first that is one counts.
+func GuestNames(word string) []Guest {
+	word = strings.TrimPrefix(word, GuestPrefix)
+	if word == "" {
+		return nil
+	}
+	names := []Guest{{Name: word}}
+	if at := strings.LastIndexByte(word, ':'); at > 0 && at < len(word)-1 {
+		names = append(names, Guest{Name: word[:at], Disk: word[at+1:]})
+	}
+	return names
+}
+
+// OfGuest returns the backups of the guest that a word names: of the volumes whose backups say that they are disks of it. Backups of
+// those volumes that say nothing of a guest are among them, and those that were another guest's are not. An error says that the word
+// names several guests; no guest of the name has no backups.
+func OfGuest(entries []Entry, word string) ([]Entry, error) {
+	for _, name := range GuestNames(word) {
+		for _, is := range []func(Guest) bool{
+			func(g Guest) bool { return g.ID == name.Name },
+			func(g Guest) bool { return g.Name == name.Name && g.ID != "" },
+		} {
+			ids := map[string]bool{}
+			of := map[Identity]bool{}
+			for _, e := range entries {
+				if is(e.Guest) && (name.Disk == "" || e.Guest.Disk == name.Disk) {
+					ids[e.Guest.Kind+" "+e.Guest.ID], of[e.Identity] = true, true
+				}
+			}
+			if len(ids) > 1 {
+				return nil, severalGuests(word, ids)
+			}
+			if len(of) > 0 {
+				return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
+					return !of[e.Identity] || !e.Guest.IsZero() && !is(e.Guest)
+				}), nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// severalGuests is the error of a name that several guests have; ids are their kinds and IDs.
+func severalGuests(word string, ids map[string]bool) error {
+	var list []string
+	for id := range ids {
+		_, id, _ = strings.Cut(id, " ")
+		list = append(list, id)
+	}
+	slices.Sort(list)
+	return say.WithHint(fmt.Errorf("%w: %q is the name of several guests", ErrNotFound, word), "say which, by its ID: "+some(list))
+}
+
+// disksOf are the volumes of some backups, with the names that the newest of each has for it: "web1:vda (vg/lv)".
+func disksOf(entries []Entry) (refs []Ref, names []string) {
+	newest := map[Ref]Entry{}
+	for _, e := range entries {
+		if have, known := newest[e.ID.Ref]; !known || e.ID.Time.After(have.ID.Time) {
+			newest[e.ID.Ref] = e
+		}
+	}
+	for ref := range newest {
+		refs = append(refs, ref)
+	}
+	slices.SortFunc(refs, func(a, b Ref) int { return cmp.Compare(a.String(), b.String()) })
+	for _, ref := range refs {
+		names = append(names, fmt.Sprintf("%s (%s)", newest[ref].Guest, ref))
+	}
+	return refs, names
+}
