@@ -35,7 +35,7 @@ func TestUnitsTakeTurns(t *testing.T) {
 	plan := &Plan{Inventory: lvm.Inventory{VGs: []lvm.VG{{Name: "vg", FreeBytes: 310378496, ExtentBytes: 4 << 20}}}}
 	var units []unit
 	for _, name := range []string{"a", "b", "c"} {
-		m := r.newCandidate(t.Context(), plan, lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20, Active: true})
+		m := r.newCandidate(t.Context(), plan, lvm.Volume{VG: "vg", Name: name, SizeBytes: 400 << 20, Active: true}, Group{})
 		units = append(units, unit{run: r, volumes: []*candidate{m}})
 	}
 	ctx := t.Context()

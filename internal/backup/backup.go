@@ -63,6 +63,7 @@ type Options struct {
 	FindGuests   func(context.Context, lvm.Inventory) (guests.Found, []lvm.Trouble)
 	Destinations []placement.Destination
 	Groups       []Group
+	GuestUnits   GuestUnits
 	Hooks        []quiesce.Hook // of the run as a whole
 	Sources      Sources
 

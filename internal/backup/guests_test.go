@@ -9,9 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"voltar/internal/config"
 	"voltar/internal/guests"
 	"voltar/internal/hostcmd"
+	"voltar/internal/quiesce"
 	"voltar/internal/say"
 	"voltar/lvm"
 )
@@ -117,5 +120,100 @@ func TestOrphans(t *testing.T) {
 	}
 	if g := plan.GuestOf(plan.Volumes[0]); g == nil || g.String() != "web:vda" || g.Kind != "command" {
 		t.Errorf("the guest %+v", g)
+	}
+}
+
+// The disks of a guest are a unit by themselves, unless a group is configured or there is no space for it.
+func TestGuestsAreUnits(t *testing.T) {
+	tells := []tell{
+		{"vg/web-root", "1", "web", "vda", ""}, {"vg/web-data", "1", "web", "vdb", ""},
+		{"vg/db-data", "2", "db", "vda", ""}, {"vg/db-log", "2", "db", "vdb", ""},
+		{"vg/single", "3", "single", "vda", ""}, {"vg/twin-a", "4", "web", "vda", ""}, {"vg/twin-b", "4", "web", "vdb", ""},
+		{"vg/farm-a", "5", "farm-a", "vda", "farm"}, {"vg/farm-b", "6", "farm-b", "vda", "farm"},
+	}
+	volumes := []string{"vg/alone", "vg/configured"}
+	for _, line := range tells {
+		volumes = append(volumes, line.Volume)
+	}
+	const mib = 1 << 20
+	for name, tt := range map[string]struct {
+		together  bool
+		freezes   bool
+		freeBytes int64
+		want      string
+	}{
+		"off": {false, false, 1 << 30, "alone, configured db-data (db group), web-root, web-data, db-log, single, twin-a, twin-b, farm-a, farm-b"},
+		"together": {true, false, 1 << 30,
+			"alone, configured db-data (db group), web-root web-data (web (1)), db-log, single, twin-a twin-b (web (4)), farm-a farm-b (farm)"},
+		"no space for two": {true, false, 100 * mib,
+			"alone, configured db-data (db group), web-root!, web-data, db-log, single, twin-a!, twin-b, farm-a!, farm-b"},
+		"frozen": {true, true, 1 << 30, "alone, configured db-data (db group), web-root web-data (web (1)) frozen 1, db-log, single frozen 3, " +
+			"twin-a twin-b (web (4)) frozen 4, farm-a farm-b (farm) frozen 5 6"},
+	} {
+		plan := planOf(t, tells, volumes...)
+		plan.VGs = []lvm.VG{{Name: "vg", FreeBytes: tt.freeBytes, ExtentBytes: 4 * mib}}
+		for i := range plan.Choices {
+			plan.Choices[i].Volume.SizeBytes = 400 * mib
+		}
+		s := newSite(t)
+		s.opts.Settings = func(v lvm.Volume) Settings {
+			settings := Settings{SnapshotSize: lvm.SizePolicy{FloorBytes: 64 * mib}}
+			switch v.Name {
+			case "configured", "db-data":
+				settings.Group = "db group"
+			case "db-log": // frozen by somebody's own word
+				settings.Freeze = []quiesce.Freeze{{Name: "own"}}
+			}
+			return settings
+		}
+		s.opts.GuestUnits.Together = tt.together
+		if tt.freezes {
+			s.opts.GuestUnits.Freezes = func(g guests.Guest) []quiesce.Freeze { return []quiesce.Freeze{{Name: g.ID}} }
+		}
+		var units []string
+		for _, u := range s.opts.units(plan) {
+			text := strings.Join(say.Names(u.volumes, func(v lvm.Volume) string { return v.Name }), " ")
+			if u.group.Name != "" {
+				text += " (" + u.group.Name + ")"
+			}
+			if u.apart != "" {
+				text += "!"
+			}
+			if len(u.group.Freeze) > 0 {
+				text += " frozen " + strings.Join(say.Names(u.group.Freeze, func(f quiesce.Freeze) string { return f.Name }), " ")
+			}
+			if u.group.guest != "" && !u.group.GoOn {
+				t.Errorf("%s: a disk of %s takes the others with it", name, text)
+			}
+			units = append(units, text)
+		}
+		if got := strings.Join(units, ", "); got != tt.want {
+			t.Errorf("%s:\n%s, want\n%s", name, got, tt.want)
+		}
+	}
+}
+
+// What a run does for each guest is told in a line.
+func TestGuestNotes(t *testing.T) {
+	plan := planOf(t, []tell{{"vg/a", "1", "web", "vda", ""}, {"vg/b", "1", "web", "vdb", ""}, {"vg/c", "2", "web", "vda", ""}, {"vg/d", "3", "x", "vda", ""}},
+		"vg/a", "vg/b", "vg/c", "vg/d")
+	plan.Choices[3].Rule = RuleExclude
+	plan.VGs = []lvm.VG{{Name: "vg", FreeBytes: 1 << 40, ExtentBytes: 4 << 20}}
+	plan.Guests.Guests[0].Elsewhere = []string{"vdc (/srv/x.qcow2)"}
+	s := newSite(t)
+	s.opts.Settings = func(lvm.Volume) Settings { return Settings{} }
+	s.opts.GuestUnits.Together = true
+	s.opts.GuestUnits.Freezes = func(g guests.Guest) []quiesce.Freeze {
+		if g.ID == "2" {
+			return nil
+		}
+		return []quiesce.Freeze{{Method: quiesce.MethodVirsh}}
+	}
+	want := []GuestNote{
+		{"web (1)", "vda, vdb, at one moment, frozen by virsh", []string{"vdc (/srv/x.qcow2)"}},
+		{"web (2)", "vda, not frozen: it is shut off now", nil},
+	}
+	if diff := cmp.Diff(want, s.GuestNotes(plan)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -68,8 +68,10 @@ func (e *Engine) Keep(ctx context.Context, name string, patterns []string) (_ []
 			fmt.Sprintf("`voltar snapshot remove %s` removes them", name))
 	}
 	all := unit{run: r} // whatever their groups: all or none
-	for _, volume := range plan.Selected() {
-		all.volumes = append(all.volumes, r.newCandidate(ctx, plan, volume))
+	for _, p := range e.opts.units(plan) {
+		for _, volume := range p.volumes {
+			all.volumes = append(all.volumes, r.newCandidate(ctx, plan, volume, p.group))
+		}
 	}
 	made, err := all.keep(ctx, name)
 	for _, c := range all.volumes {

@@ -127,29 +127,22 @@ func (e *Engine) Preview(ctx context.Context, patterns []string) (*Preview, erro
 // previewVolumes says what snapshot each volume would get, as the queue of a run decides it. What has to wait is shown with
 // what it may have when nothing else of the run holds space.
 func (e *Engine) previewVolumes(plan *Plan) []PreviewVolume {
-	rooms := func() map[string]admit.Room {
-		free := map[string]admit.Room{}
-		for _, vg := range plan.VGs {
-			free[vg.Name] = admit.Room{FreeBytes: vg.FreeBytes - e.opts.Snapshot.KeepFreeBytes, ExtentBytes: vg.ExtentBytes}
-		}
-		return free
-	}
-	units := e.opts.volumeUnits(plan)
+	units := e.opts.units(plan)
 	requests := make([]admit.Request, len(units))
 	for i, u := range units {
-		for _, v := range u {
+		for _, v := range u.volumes {
 			requests[i] = append(requests[i], e.opts.wantOf(v, plan.VGOf(v)))
 		}
 	}
-	state := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: rooms()}
+	state := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: e.opts.rooms(plan)}
 	lines := []PreviewVolume{}
 	for i, d := range state.Pass(requests) {
 		waits := d.WaitsFor
 		if !d.Admitted {
-			alone := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: rooms()}
+			alone := admit.State{Parallel: e.opts.Parallel, SpareFraction: e.opts.spareFraction(), Rooms: e.opts.rooms(plan)}
 			d = alone.Pass(requests[i : i+1])[0]
 		}
-		for j, v := range units[i] {
+		for j, v := range units[i].volumes {
 			line := PreviewVolume{Name: v.String(), SizeBytes: v.SizeBytes, SnapshotBytes: d.Bytes[j]}
 			err := d.Errs[j]
 			if v.IsThin() {
@@ -175,23 +168,6 @@ func (o *Options) checkPool(plan *Plan, v lvm.Volume) error {
 		return err
 	}
 	return pool.Check(o.Snapshot.ThinDataPercent, o.Snapshot.ThinMetadataPercent)
-}
-
-// volumeUnits returns the selected volumes as a run takes them together.
-func (o *Options) volumeUnits(plan *Plan) [][]lvm.Volume {
-	var units [][]lvm.Volume
-	at := map[string]int{}
-	for _, v := range plan.Selected() {
-		group := o.Settings(v).Group
-		i, known := at[group]
-		if group == "" || !known {
-			i = len(units)
-			at[group] = i
-			units = append(units, nil)
-		}
-		units[i] = append(units[i], v)
-	}
-	return units
 }
 
 // previewSource looks at a source without running anything.

@@ -22,6 +22,8 @@ type Group struct {
 	// GoOn lets the rest go on when one volume fails before its snapshot stands. Otherwise all fail: a set of volumes with
 	// a part from another night is of no use to a database.
 	GoOn bool
+
+	guest string // whose disks it is by itself; "" for one of the configuration
 }
 
 // unit is what is snapshotted at one moment: one volume, or those of a consistency group.
@@ -40,30 +42,30 @@ type candidate struct {
 	quiet    *quiet.Volume
 }
 
-// units are the selected volumes, each by itself or with its group. A group's place is that of its first volume. What is done
-// for a volume alone ends with ctx.
+// units are the selected volumes as the run takes them. What is done for a volume alone ends with ctx.
 func (r *run) units(ctx context.Context, plan *Plan) []unit {
 	var list []unit
-	for _, volume := range plan.Selected() {
-		c := r.newCandidate(ctx, plan, volume)
-		group := r.opts.group(c.settings.Group)
-		at := slices.IndexFunc(list, func(u unit) bool { return group.Name != "" && u.group.Name == group.Name })
-		if at < 0 {
-			list = append(list, unit{run: r, group: group})
-			at = len(list) - 1
+	for _, p := range r.opts.units(plan) {
+		u := unit{run: r, group: p.group}
+		for _, volume := range p.volumes {
+			u.volumes = append(u.volumes, r.newCandidate(ctx, plan, volume, p.group))
 		}
-		list[at].volumes = append(list[at].volumes, c)
+		if p.apart != "" {
+			u.volumes[0].warn(p.apart, "a backup of each is made all the same; give the volume group more free space, or their snapshots less "+
+				"(snapshot_size in a [[volume]], min_size in [snapshot])")
+		}
+		list = append(list, u)
 	}
 	return list
 }
 
-func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume) *candidate {
+func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume, group Group) *candidate {
 	c := &candidate{volume: volume, settings: r.opts.Settings(volume)}
+	c.settings.Group = group.Name
 	c.vg, _ = plan.VG(volume.VG)
 	source := sourceOf(volume, c.vg)
 	source.Guest = plan.GuestOf(volume)
 	c.account = r.newAccount(ctx, source)
-	group := r.opts.group(c.settings.Group)
 	c.quiet = &quiet.Volume{
 		LV: volume, Group: group.Name, Wants: slices.Concat(c.settings.Freeze, group.Freeze),
 		Tell: c.lessQuiet, Failed: func() bool { return c.failure != nil },

@@ -24,6 +24,7 @@ import (
 	"voltar/internal/say"
 	"voltar/internal/setup"
 	"voltar/internal/store"
+	"voltar/lvm"
 	"voltar/report"
 )
 
@@ -161,8 +162,29 @@ func (c *checker) volumes(ctx context.Context) []Finding {
 		list = append(list, Finding{"volumes", false, "the configuration's " + pattern + " matches no volume of this host",
 			"correct the pattern: `voltar volumes` lists the volumes"})
 	}
-	for _, trouble := range plan.Troubles() {
+	for _, trouble := range slices.Concat(plan.Troubles(), plan.GuestTroubles) {
 		list = append(list, Finding{"volumes", false, trouble.What, trouble.Hint})
+	}
+	return append(list, checkGuests(engine.GuestNotes(plan), plan.Orphans())...)
+}
+
+// shownGuests bounds how many guests and volumes are told of.
+const shownGuests = 20
+
+// checkGuests says what is done for each guest, and which volumes are of none.
+func checkGuests(notes []backup.GuestNote, orphans []lvm.Volume) (list []Finding) {
+	for _, n := range notes[:min(len(notes), shownGuests)] {
+		detail := n.Guest + ": " + n.Does
+		if len(n.NotHere) > 0 {
+			detail += "; in no backup, as they are no volumes of this host: " + strings.Join(n.NotHere, ", ")
+		}
+		list = append(list, Finding{"guests", true, detail, ""})
+	}
+	if more := len(notes) - shownGuests; more > 0 {
+		list = append(list, Finding{"guests", true, fmt.Sprintf("and %d more guests likewise", more), ""})
+	}
+	if len(orphans) > 0 {
+		list = append(list, Finding{"guests", true, "of no guest: " + say.Listed(say.Names(orphans, lvm.Volume.String), shownGuests), ""})
 	}
 	return list
 }

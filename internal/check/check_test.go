@@ -16,6 +16,7 @@ import (
 	"voltar/internal/hostcmd"
 	"voltar/internal/setup"
 	"voltar/internal/store"
+	"voltar/lvm"
 )
 
 // newChecker checks a configuration on a host that has some commands and no others. WORK in the text is a folder of the test's own.
@@ -211,5 +212,21 @@ func TestDestinationsWithoutInodes(t *testing.T) {
 		if f, found := checkInodes(full, usage); found != want || found && (f.OK || f.Hint == "") {
 			t.Errorf("%+v: %+v", usage, f)
 		}
+	}
+}
+
+// Of each guest there is a line, of many the first ones, and one of what is of no guest. None is a failure.
+func TestGuestsAreTold(t *testing.T) {
+	notes := make([]backup.GuestNote, shownGuests+2)
+	notes[0] = backup.GuestNote{Guest: "web1", Does: "vda, vdb, at one moment", NotHere: []string{"vdc (/srv/x.qcow2)"}}
+	findings := checkGuests(notes, []lvm.Volume{{VG: "vg", Name: "old"}})
+	if len(findings) != shownGuests+2 {
+		t.Errorf("%d findings", len(findings))
+	}
+	wantFinding(t, findings, true, "web1: vda, vdb, at one moment; in no backup, as they are no volumes of this host: vdc (/srv/x.qcow2)", "")
+	wantFinding(t, findings, true, "and 2 more guests likewise", "")
+	wantFinding(t, findings, true, "of no guest: vg/old", "")
+	if findings := checkGuests(nil, nil); len(findings) > 0 {
+		t.Errorf("a host without guests: %+v", findings)
 	}
 }

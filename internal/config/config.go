@@ -81,11 +81,12 @@ type Select struct {
 	SharedVG         string   `toml:"shared_vg"` // refuse or single-writer
 }
 
-// FoundBy says how this host's guests are found.
+// FoundBy says how this host's guests are found, and what is done for the volumes of each that are in no [[group]].
 type FoundBy struct {
-	Libvirt bool     `toml:"libvirt"`
-	Proxmox bool     `toml:"proxmox"`
-	Command []string `toml:"command"` // argv; prints a JSON object for each volume
+	Libvirt     bool     `toml:"libvirt"`
+	Proxmox     bool     `toml:"proxmox"`
+	Command     []string `toml:"command"`     // argv; prints a JSON object for each volume
+	Consistency string   `toml:"consistency"` // off, group or freeze
 }
 
 // Snapshot says how much room snapshots get and when they are given up.
@@ -255,7 +256,7 @@ func Default() *Config {
 		RunDir:   "/run/voltar",
 		Parallel: 2,
 		Select:   Select{Exclude: []string{"_snapshot-*", "snap_*"}, SharedVG: "refuse"},
-		FoundBy:  FoundBy{Libvirt: true, Proxmox: true},
+		FoundBy:  FoundBy{Libvirt: true, Proxmox: true, Consistency: ConsistencyGroup},
 		Snapshot: Snapshot{
 			Size: SnapshotSize{Percent: 100}, MinSize: 256 << 20,
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),

@@ -82,6 +82,7 @@ func TestParseRefuses(t *testing.T) {
 			[]string{"parallel", "archive.level", "archive.exclude", "mail.to"}},
 		{"half a day", "[archive]\nfresh = \"36h\"\n", []string{"archive.fresh", "whole days"}},
 		{"an age", "[archive]\nfresh = \"4000d\"\n", []string{"archive.fresh"}},
+		{"consistency", "[guests]\nconsistency = \"always\"\n", []string{"guests.consistency", "off, group"}},
 		{"bad size", "[snapshot]\nsize = \"lots\"\n", []string{`cannot read "lots"`, "line 2"}},
 		{"size of nothing", "[snapshot]\nsize = \"0\"\n", []string{"more than 0 bytes"}},
 		{"bad glob", "[select]\ninclude = [\"vol[\"]\n", []string{"select.include"}},

@@ -16,6 +16,13 @@ const (
 	FailureGoOn = "go-on"
 )
 
+// What is done for the volumes of a guest that was found, where they are in no [[group]].
+const (
+	ConsistencyOff    = "off"    // each by itself
+	ConsistencyGroup  = "group"  // at one moment
+	ConsistencyFreeze = "freeze" // and frozen meanwhile, where the guest can be
+)
+
 // Guest says how to make something quiet around a snapshot.
 type Guest struct {
 	Name        string   `toml:"name"`

@@ -109,6 +109,7 @@ func (c *Config) validate() error {
 		p.add("parallel", "%d is not between 1 and 64", c.Parallel)
 	}
 	c.Select.validate(&p)
+	p.oneOf("guests.consistency", c.FoundBy.Consistency, ConsistencyOff, ConsistencyGroup, ConsistencyFreeze)
 	c.Snapshot.validate(&p)
 	p.level("archive.level", c.Archive.Level)
 	if c.Archive.Workers < 0 || c.Archive.Workers > 256 {

@@ -79,7 +79,7 @@ func (q *Quieter) open(ctx context.Context, f Freeze) (*Session, error) {
 		return nil, err
 	}
 	if q.unit {
-		scope := []string{"systemd-run", "--scope", "--quiet", "--collect", "--description=voltar: thaw " + f.Name, "--"}
+		scope := []string{"systemd-run", "--scope", "--quiet", "--collect", "--description=voltar: thaw what is frozen", "--"}
 		s, err := q.start(ctx, f, append(scope, argv...), words{preamble})
 		if err == nil || ctx.Err() != nil {
 			return s, err

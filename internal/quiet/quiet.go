@@ -248,7 +248,8 @@ func (w *wanted) add(f quiesce.Freeze, v *Volume) (err error) {
 // hold enters a freeze for a volume.
 func (w *wanted) hold(f quiesce.Freeze, v *Volume) {
 	same := func(h *hold) bool {
-		return h.Name == f.Name && h.Method == f.Method && slices.Equal(h.Mountpoints, f.Mountpoints) && slices.Equal(h.Devices, f.Devices)
+		return h.Name == f.Name && h.Method == f.Method && h.Domain == f.Domain && h.Socket == f.Socket &&
+			slices.Equal(h.Mountpoints, f.Mountpoints) && slices.Equal(h.Devices, f.Devices)
 	}
 	if i := slices.IndexFunc(w.list, same); i >= 0 {
 		w.list[i].volumes = append(w.list[i].volumes, v)

@@ -82,3 +82,18 @@ func TestDatabasesAreHeldAroundFilesystems(t *testing.T) {
 		t.Errorf("%+v", stages)
 	}
 }
+
+// What two volumes want of one guest is one hold; guests of one name are two.
+func TestHoldsAreOfOneGuest(t *testing.T) {
+	var w wanted
+	v := &Volume{}
+	for _, domain := range []string{"uuid-1", "uuid-2", "uuid-1"} {
+		w.hold(quiesce.Freeze{Name: "web", Method: quiesce.MethodVirsh, Domain: domain}, v)
+	}
+	for _, socket := range []string{"/1", "/2", "/2"} {
+		w.hold(quiesce.Freeze{Name: "web", Method: quiesce.MethodAgent, Socket: socket}, v)
+	}
+	if len(w.list) != 4 {
+		t.Errorf("%d holds of four guests", len(w.list))
+	}
+}

@@ -33,8 +33,42 @@ func (s *Setup) findGuests() func(context.Context, lvm.Inventory) (guests.Found,
 	}
 }
 
+// guestFreezes is what makes a guest quiet that was found: the [[guest]] of its name, or else its own means. libvirt keeps the connection
+// to the agent of its machines, so it has to ask; for a container, processes are frozen, and the kernel freezes its filesystems while LVM
+// makes their snapshots.
+func (s *Setup) guestFreezes(g guests.Guest) []quiesce.Freeze {
+	for _, name := range []string{g.Name, g.Alias, g.ID} {
+		if _, found := s.Config.Guest(name); found && name != "" {
+			return s.freezes([]string{name})
+		}
+	}
+	f := quiesce.Freeze{Name: g.Name, Must: s.opts.MustBeQuiet}
+	switch {
+	case !g.Running:
+		return nil
+	case g.Kind == guests.KindLibvirt && g.HasAgent:
+		f.Method, f.Domain = quiesce.MethodVirsh, g.ID
+	case g.Kind == guests.KindMachine && g.HasAgent:
+		f.Method, f.Socket = quiesce.MethodAgent, g.Socket
+	case g.Kind == guests.KindContainer:
+		f.Method = quiesce.MethodCommand
+		f.FreezeCommand = []string{"lxc-freeze", "-n", g.ID}
+		f.ThawCommand = []string{"sh", "-c", thawContainer, "sh", g.ID}
+	default:
+		return nil
+	}
+	return []quiesce.Freeze{f}
+}
+
+// thawContainer fails if the container was not frozen any more. lxc-unfreeze alone is content with that.
+const thawContainer = `state=$(lxc-info -n "$1" -s -H); lxc-unfreeze -n "$1" && [ "$state" = FROZEN ]`
+
 // addQuiescing enters what the configuration says of hooks, groups and sources in the engine's options.
 func (s *Setup) addQuiescing(o *backup.Options) {
+	o.GuestUnits.Together = s.Config.FoundBy.Consistency != config.ConsistencyOff
+	if s.Config.FoundBy.Consistency == config.ConsistencyFreeze {
+		o.GuestUnits.Freezes = s.guestFreezes
+	}
 	for _, g := range s.Config.Groups {
 		o.Groups = append(o.Groups, backup.Group{Name: g.Name, Freeze: s.freezes(g.Freeze), GoOn: g.OnFailure == config.FailureGoOn})
 	}
