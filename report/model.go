@@ -118,6 +118,8 @@ type Guest struct {
 	Name string `json:"name"`
 	Kind string `json:"kind,omitempty"` // libvirt, proxmox-vm, proxmox-ct, command
 	Disk string `json:"disk,omitempty"`
+	// DefinitionChanged says that what defines the guest is not what it was at its last backup.
+	DefinitionChanged bool `json:"definition_changed,omitempty"`
 }
 
 // Carried says what of a volume's archives was carried over from the previous backup, and what was compressed anew.

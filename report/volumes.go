@@ -234,6 +234,9 @@ const nearlyFull = 60
 // known is what is well and worth knowing all the same.
 func known(run Run) []string {
 	var list []string
+	if changed := changedGuests(run); len(changed) > 0 {
+		list = append(list, "the definition of "+say.Listed(changed, shownKnown)+" has changed since the last backup")
+	}
 	for _, v := range run.Volumes {
 		if !v.Good() {
 			continue
@@ -253,6 +256,17 @@ func known(run Run) []string {
 	}
 	if more := len(list) - shownKnown; more > 0 {
 		list = append(list[:shownKnown], fmt.Sprintf("and %s more of the kind: `voltar report --json` has them", say.Count(int64(more))))
+	}
+	return list
+}
+
+// changedGuests are the guests that are defined otherwise than at their last backup.
+func changedGuests(run Run) []string {
+	var list []string
+	for _, v := range run.Volumes {
+		if g := v.Guest; g != nil && g.DefinitionChanged && !slices.Contains(list, g.Name) {
+			list = append(list, g.Name)
+		}
 	}
 	return list
 }

@@ -15,6 +15,7 @@ type archived struct {
 	source   catalog.Source
 	layout   *extent.Layout
 	dumps    dumps
+	guest    string            // name of the file that has the definition of its guest; "" for none
 	snapshot *catalog.Snapshot // nil for what was read without one
 	quiesce  *catalog.Quiesce  // likewise
 }
@@ -32,6 +33,9 @@ func (s *surveyed) archive() (archived, error) {
 	a := archived{account: s.account, out: files.Out, source: s.source, layout: s.layout, quiesce: s.quiet.Facts()}
 	a.source.LogicalSector, a.source.PhysicalSector = s.layout.LogicalSector, s.layout.PhysicalSector
 	if a.dumps, err = s.storeDumps(s.ctx, s.settings.Dumps, files); err != nil {
+		return archived{}, err
+	}
+	if a.guest, err = s.storeDefinition(s.ctx, files); err != nil {
 		return archived{}, err
 	}
 	return a, s.stopped()

@@ -21,6 +21,7 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"voltar/archive"
@@ -205,7 +206,13 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	if err := r.runHooks(ctx, quiesce.PhaseBefore); err != nil {
 		return err
 	}
+	if r.definitions, err = readDefinitions(r.StateDir); err != nil {
+		r.warnOf(fmt.Errorf("tell whether definitions of guests have changed: %w", err))
+	}
 	r.backUpAll(ctx, chosen)
+	if err := r.definitions.save(); err != nil {
+		r.warnOf(fmt.Errorf("remember the definitions of guests: %w", err))
+	}
 	r.catchUp(ctx, patterns)
 	if chosen.looked && whole { // which alone knows all backups
 		r.retainGone(ctx, chosen.plan)

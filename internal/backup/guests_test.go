@@ -217,3 +217,43 @@ func TestGuestNotes(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A definition that differs from the one of its last backup is told, once. Those of other guests stay noted.
+func TestDefinitionsAreCompared(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	guest := func(id, text string) guests.Guest {
+		return guests.Guest{ID: id, Kind: guests.KindLibvirt, Definition: []guests.File{{Name: "domain.xml", Content: []byte(text)}}}
+	}
+	night := func(want bool, gs ...guests.Guest) {
+		t.Helper()
+		d, err := readDefinitions(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range gs {
+			if d.note(g); d.note(g) != want { // each of its disks says so
+				t.Errorf("%s changed: %t", g.ID, !want)
+			}
+		}
+		if err := d.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	night(false, guest("1", "a"), guest("2", "a"))
+	night(false, guest("1", "a"))
+	night(true, guest("1", "b"), guest("2", "b"))
+	night(false, guest("1", "b"), guest("2", "b"))
+	transient := guest("1", "c")
+	transient.Transient = true
+	night(false, transient)
+	path := filepath.Join(dir, "definitions.json")
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := readDefinitions(dir); err == nil || d.note(guest("1", "z")) {
+		t.Errorf("a torn file tells of changes, and %v", err)
+	}
+}

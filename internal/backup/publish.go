@@ -25,6 +25,7 @@ func (a *archived) manifest() *catalog.Manifest {
 		Format: catalog.Format, Voltar: a.run.opts.Version, Status: catalog.StatusComplete, Host: a.run.opts.Host, Run: a.run.id,
 		Source: a.source, Time: a.out.ID.Time, Started: a.line.Started,
 		Snapshot: a.snapshot, Quiesce: a.quiesce, Dumps: a.dumps.kept,
+		Definition: a.guest,
 	}
 	for _, w := range a.line.Warnings {
 		m.Warnings = append(m.Warnings, w.Message)

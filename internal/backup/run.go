@@ -34,6 +34,8 @@ type run struct {
 	placing *placement.Run // what package placement knows of the run
 	targets placement.Targets
 	roster  roster
+
+	definitions *definitions
 }
 
 // newReport is the report of a run that is just beginning.

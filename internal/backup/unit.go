@@ -9,6 +9,7 @@ import (
 
 	"voltar/internal/admit"
 	"voltar/internal/catalog"
+	"voltar/internal/guests"
 	"voltar/internal/quiesce"
 	"voltar/internal/quiet"
 	"voltar/internal/say"
@@ -40,6 +41,7 @@ type candidate struct {
 	vg       lvm.VG
 	settings Settings
 	quiet    *quiet.Volume
+	guest    *guests.Guest // whose disk it is; nil where nobody knows
 }
 
 // units are the selected volumes as the run takes them. What is done for a volume alone ends with ctx.
@@ -65,6 +67,9 @@ func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume, g
 	c.vg, _ = plan.VG(volume.VG)
 	source := sourceOf(volume, c.vg)
 	source.Guest = plan.GuestOf(volume)
+	if g, _, known := plan.Guests.Of(volume); known {
+		c.guest = &g
+	}
 	c.account = r.newAccount(ctx, source)
 	c.quiet = &quiet.Volume{
 		LV: volume, Group: group.Name, Wants: slices.Concat(c.settings.Freeze, group.Freeze),

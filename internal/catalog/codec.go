@@ -177,6 +177,9 @@ func (m *Manifest) Check() error {
 			fail("dump %q: the file %q is not among the files, or its name cannot be one", d.Name, d.File)
 		}
 	}
+	if m.Definition != "" && !names[m.Definition] {
+		fail("the definition of the guest, %q, is not among the files", m.Definition)
+	}
 	return errors.Join(errs...)
 }
 

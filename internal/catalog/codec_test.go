@@ -25,7 +25,7 @@ func full() *Manifest {
 	sums := m.Files[0]
 	m.Files = nil
 	for _, name := range []string{"v.p1.tar.gz", "v.p1.index.gz", "v.p1.boot.gz", "v.boot.gz", "v.p3.img.gz", "v.p3.members.gz", "v.sfdisk", "v.checksum",
-		RecipeName} {
+		RecipeName, "v.guest.tar.gz"} {
 		sums.Name = name
 		m.Files = append(m.Files, sums)
 	}
@@ -46,6 +46,7 @@ func full() *Manifest {
 			Carried: &Carried{From: "vg/v@2026-11-19T010001Z", Members: 3, Bytes: 30, NewMembers: 1, NewBytes: 10}},
 	}
 	m.Warnings = []string{"w"}
+	m.Source.Guest, m.Definition = &Guest{ID: "dcf47dbd-46d1-4d5b-b442-262a806a333a", Name: "web1", Kind: "libvirt", Disk: "vda"}, "v.guest.tar.gz"
 	return m
 }
 
@@ -142,6 +143,7 @@ func TestManifestFromElsewhere(t *testing.T) {
 		"boot area names no file":    func(r map[string]any) { extent(r, 1)["boot_area"] = "other" },
 		"index names no file":        func(r map[string]any) { extent(r, 1)["index"] = map[string]any{"name": "../x"} },
 		"dump names no file":         func(r map[string]any) { r["dumps"] = []any{map[string]any{"name": "db", "file": "../x"}} },
+		"definition names no file":   func(r map[string]any) { r["definition"] = "../x" },
 		"dump has a path":            func(r map[string]any) { r["dumps"] = []any{map[string]any{"name": "../db", "file": "v.boot.gz"}} },
 		"index of negative offset":   func(r map[string]any) { extent(r, 1)["index"].(map[string]any)["blocks_offset"] = -1 },
 		"files without an archive":   func(r map[string]any) { delete(extent(r, 1), "archive") },

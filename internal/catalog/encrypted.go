@@ -43,6 +43,7 @@ func (m *Manifest) Encrypted(format string, recipients []string) *Manifest {
 	for i := range sealed.Dumps {
 		sealed.Dumps[i].File = sealedName(sealed.Dumps[i].File)
 	}
+	sealed.Definition = sealedName(m.Definition)
 	return &sealed
 }
 

@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -53,20 +54,22 @@ func GuestNames(word string) []Guest {
 	return names
 }
 
-// OfGuest returns the backups of the guest that a word names: of the volumes whose backups say that they are disks of it. Backups of
-// those volumes that say nothing of a guest are among them, and those that were another guest's are not. An error says that the word
-// names several guests; no guest of the name has no backups.
+// OfGuest returns the backups of the guest that a word names: of the volumes whose backups say that they are disks of it, under whatever
+// name it had then. Backups of those volumes that say nothing of a guest are among them, and those that were another guest's are not. A
+// name is rather that of a guest which has it by its newest backup. An error says that the word names several guests; no guest of the
+// name has no backups.
 func OfGuest(entries []Entry, word string) ([]Entry, error) {
 	for _, name := range GuestNames(word) {
-		for _, is := range []func(Guest) bool{
-			func(g Guest) bool { return g.ID == name.Name },
-			func(g Guest) bool { return g.Name == name.Name && g.ID != "" },
-		} {
-			ids := map[string]bool{}
-			of := map[Identity]bool{}
-			for _, e := range entries {
-				if is(e.Guest) && (name.Disk == "" || e.Guest.Disk == name.Disk) {
-					ids[e.Guest.Kind+" "+e.Guest.ID], of[e.Identity] = true, true
+		byID := func(g Guest) bool { return g.ID == name.Name }
+		byName := func(g Guest) bool { return g.Name == name.Name && g.ID != "" }
+		for _, look := range []struct {
+			in []Entry
+			is func(Guest) bool
+		}{{entries, byID}, {newestOf(entries), byName}, {entries, byName}} {
+			ids, of := map[string]bool{}, map[Identity]bool{}
+			for _, e := range look.in {
+				if look.is(e.Guest) && (name.Disk == "" || e.Guest.Disk == name.Disk) {
+					ids[e.Guest.key()], of[e.Identity] = true, true
 				}
 			}
 			if len(ids) > 1 {
@@ -74,12 +77,26 @@ func OfGuest(entries []Entry, word string) ([]Entry, error) {
 			}
 			if len(of) > 0 {
 				return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
-					return !of[e.Identity] || !e.Guest.IsZero() && !is(e.Guest)
+					return !of[e.Identity] || !e.Guest.IsZero() && !ids[e.Guest.key()]
 				}), nil
 			}
 		}
 	}
 	return nil, nil
+}
+
+// key tells guests apart.
+func (g Guest) key() string { return g.Kind + " " + g.ID }
+
+// newestOf are the newest of the backups of each volume.
+func newestOf(entries []Entry) []Entry {
+	newest := map[Identity]Entry{}
+	for _, e := range entries {
+		if have, known := newest[e.Identity]; !known || e.ID.Time.After(have.ID.Time) {
+			newest[e.Identity] = e
+		}
+	}
+	return slices.Collect(maps.Values(newest))
 }
 
 // severalGuests is the error of a name that several guests have; ids are their kinds and IDs.

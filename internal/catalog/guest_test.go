@@ -30,6 +30,12 @@ func TestBackupsOfGuests(t *testing.T) {
 	add(t, s, of("b", disk(web, "vdb")), day(1))
 	add(t, s, of("c", disk(twin, "vda")), day(1))
 	add(t, s, of("d", disk(Guest{ID: "id-3", Name: "twin"}, "vda")), day(1))
+	was := web
+	was.Name = "old"
+	add(t, s, of("a", disk(was, "sda")), day(0).Add(time.Hour))
+	add(t, s, of("new", disk(Guest{ID: "id-5", Name: "old"}, "vda")), day(2))
+	add(t, s, of("gone", disk(Guest{ID: "id-6", Name: "before"}, "vda")), day(0))
+	add(t, s, of("gone", disk(Guest{ID: "id-6", Name: "after"}, "vda")), day(1))
 	add(t, s, of("web2", disk(Guest{ID: "id-4", Name: "c"}, "vda")), day(1))
 	known, _ := knownIn(t, t.TempDir())
 	filter := Filter{Now: day(30), Known: known}
@@ -40,7 +46,7 @@ func TestBackupsOfGuests(t *testing.T) {
 			t.Errorf("read %q again", reads)
 		}
 		for word, want := range map[string]string{
-			"web": "a a b", "id-1": "a a b", "web:vdb": "b", "@guest/web:vda": "a a", "@guest/id-3": "d", "id-2:vda": "c",
+			"web": "a a a b", "id-1": "a a a b", "old": "new", "before": "gone gone", "after": "gone gone", "web:vdb": "b", "@guest/web:vda": "a a a", "@guest/id-3": "d", "id-2:vda": "c",
 			"web:vdc": "", "none": "", "": "", "vda": "",
 		} {
 			entries, err := OfGuest(listing.Backups, word)

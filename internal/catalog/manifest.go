@@ -46,8 +46,10 @@ type Manifest struct {
 	Table    *Table    `json:"table,omitempty"` // nil when the volume has no partition table
 	Extents  []Extent  `json:"extents"`         // the ledger of the volume, by offset
 	Dumps    []Dump    `json:"dumps,omitempty"` // outputs of commands: beside a volume, or the source itself
-	Files    []File    `json:"files"`           // every file of the backup but this one
-	Warnings []string  `json:"warnings,omitempty"`
+	// Definition names the file that has what defines the guest whose disk the volume was: a gzipped tar archive.
+	Definition string   `json:"definition,omitempty"`
+	Files      []File   `json:"files"` // every file of the backup but this one
+	Warnings   []string `json:"warnings,omitempty"`
 }
 
 // Host is the machine that made a backup.

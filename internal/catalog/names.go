@@ -48,6 +48,9 @@ func (n Names) Table() string { return n.of("", "sfdisk") }
 // Dump is of a dump tied to the source: "volume-00000001.mysql.dump.gz"; dump is "" for a source that is a dump itself.
 func (n Names) Dump(dump string) string { return n.of(dump, "dump.gz") }
 
+// Guest is of what defines the guest whose disk the source is: "volume-00000001.guest.tar.gz".
+func (n Names) Guest() string { return n.of("guest", "tar.gz") }
+
 // Details is of the whole manifest of an encrypted backup: "volume-00000001.manifest.json.age".
 func (n Names) Details() string { return n.of("", ManifestName) }
 

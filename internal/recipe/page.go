@@ -167,6 +167,13 @@ sparse files wrongly. Use a UTF-8 locale.
 {{- end}}
 {{end}}
 {{- end}}
+{{- if .Definition}}
+
+{{if .Dumps}}7{{else}}6{{end}}. The machine{{.MachineName}}. Its definition was kept with each of its disks.
+{{range .DefineMachine}}
+   {{.}}
+{{- end}}
+{{end}}
 {{else if .IsStream}}{{range .DumpSteps}}
 2. {{.Title}}
 {{range .Commands}}

@@ -105,6 +105,12 @@ func samples() map[string]*catalog.Manifest {
 	plain := &catalog.Manifest{Source: source, Status: catalog.StatusComplete, Extents: []catalog.Extent{
 		{SizeBytes: 1 << 30, State: catalog.StateFiles, Archive: "volume-00000001.tar.gz", BootArea: "volume-00000001.boot.gz", Filesystem: ext4},
 	}}
+	ofGuest := *plain
+	ofGuest.Source.Guest = &catalog.Guest{ID: "dcf47dbd-46d1-4d5b-b442-262a806a333a", Name: "web\n    touch /tmp/owned", Kind: "libvirt", Disk: "vda"}
+	ofGuest.Definition = "volume-00000001.guest.tar.gz"
+	machine := *plain.Encrypted("age-encryption.org/v1", []string{"age1one"})
+	machine.Source.Guest = &catalog.Guest{ID: "100", Name: "100", Kind: "proxmox-vm"}
+	machine.Definition = "volume-00000001.guest.tar.gz.age"
 	thin := source
 	thin.ThinPool = "pool"
 	parted := &catalog.Manifest{Source: thin, Status: catalog.StatusDamaged, Table: &catalog.Table{Label: "gpt", SectorBytes: 4096}, Extents: []catalog.Extent{
@@ -157,6 +163,7 @@ func samples() map[string]*catalog.Manifest {
 		sealed.Files = []catalog.File{{Name: "volume-00000001.p1.tar.gz.age", SizeBytes: 9}, {Name: "volume-00000001.sfdisk.age", SizeBytes: 7}}
 		all[name+"-encrypted"] = sealed
 	}
+	all["guest"], all["guest-encrypted"] = &ofGuest, &machine
 	all["dump-encrypted"] = (&catalog.Manifest{
 		Source: catalog.Source{Kind: catalog.SourceDump, Name: "mysql"}, Files: []catalog.File{{Name: "mysql.dump.gz.age"}},
 		Dumps: []catalog.Dump{{Name: "mysql", File: "mysql.dump.gz", Preset: "mysql"}},
