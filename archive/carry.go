@@ -22,6 +22,8 @@ const storedSumBytes = 16
 // ErrRotten is wrapped by the error of a stored member that is not what it was.
 var ErrRotten = errors.New("it is not what was stored")
 
+var errStoredSum = errors.New("wrong checksum (SHA-256 of the stored member)")
+
 // MemberSums are what an index says of one member beside its place. An index that was made again from its archive has none.
 type MemberSums struct {
 	Plain  [sha256.Size]byte    // SHA-256 of what the member inflates to
@@ -96,7 +98,7 @@ func (p *Previous) readMember(inf *inflater, dst []byte, m *previousMember, plai
 // check holds a stored member against what it was found as, and against what it must inflate to.
 func (p *Previous) check(inf *inflater, stored []byte, m *previousMember, plain []byte) error {
 	if storedSum(stored) != m.stored {
-		return errors.New("wrong checksum (SHA-256 of the stored member)")
+		return errStoredSum
 	}
 	header, err := parseMemberHeader(stored)
 	if err != nil {

@@ -17,9 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PreviousMembers is how many members of one archive can be carried over: 4 TiB of an image. What comes behind them in the
+// PreviousMembers is how many members of one archive can be carried over: 8 TiB of an image, or 1 TiB of
+// small files. What comes behind them in the
 // archive is compressed anew.
-const PreviousMembers = 1 << 20
+const PreviousMembers = 2 << 20
 
 // proveEvery is how often a member is inflated and compared whose sums are trusted: once in so many days.
 const proveEvery = 16
@@ -32,7 +33,7 @@ type PreviousOptions struct {
 	FreshDays int
 	All       bool // members of any level, encoder and age count, for CommonWriter
 	Trusted   bool // whoever may write to the archive could not have written the sums; otherwise each member is proved
-	// Failed is told why a member that was found cannot be used, with its place; from several goroutines at once. It is compressed
+	// Failed is told why a member that was found cannot be used, by a *CarryError; from several goroutines at once. It is compressed
 	// anew. The error wraps ErrRotten when the member is to blame; any other is of reading it.
 	Failed func(err error)
 }
@@ -44,7 +45,7 @@ type PreviousFile interface {
 }
 
 // Previous is the archive or image of an extent in the previous backup, of which unchanged members are carried over. It holds 64
-// bytes for each of them in memory, 64 MiB at most. A nil one has no members.
+// bytes for each of them in memory, 128 MiB at most. A nil one has no members.
 type Previous struct {
 	src     PreviousFile
 	opts    PreviousOptions
@@ -210,5 +211,40 @@ func (p *Previous) failed(m *previousMember, err error) {
 	if !errors.Is(err, ErrRotten) && !errors.Is(err, unix.EIO) {
 		p.ended.Store(true)
 	}
-	p.opts.Failed(fmt.Errorf("the member at byte %d: %w", m.offset, err))
+	p.opts.Failed(&CarryError{Sums: m.sums(), OffsetBytes: m.offset, Err: err})
+}
+
+// CarryError is why a stored member cannot be used.
+type CarryError struct {
+	Sums        MemberSums
+	OffsetBytes int64 // in its archive
+	Err         error
+}
+
+func (e *CarryError) Error() string {
+	return fmt.Sprintf("the member at byte %d: %v", e.OffsetBytes, e.Err)
+}
+
+func (e *CarryError) Unwrap() error { return e.Err }
+
+func (m *previousMember) sums() MemberSums { return MemberSums{m.plain, m.stored, m.made} }
+
+// Holds tells whether the archive has a member of the same sums, byte for byte by its index, and whether that is still what was stored:
+// otherwise the error, a *CarryError, says why not.
+func (p *Previous) Holds(sums MemberSums) (bool, error) {
+	m, ok := p.find(sums.Plain)
+	if !ok || m.stored != sums.Stored {
+		return false, nil
+	}
+	stored := make([]byte, m.length)
+	n, err := p.src.ReadAt(stored, m.offset)
+	switch {
+	case n == len(stored) && storedSum(stored) == m.stored:
+		return true, nil
+	case n == len(stored):
+		err = fmt.Errorf("%w: %w", ErrRotten, errStoredSum)
+	case errors.Is(err, io.EOF):
+		err = fmt.Errorf("%w: its file ends before", ErrRotten)
+	}
+	return true, &CarryError{Sums: sums, OffsetBytes: m.offset, Err: err}
 }

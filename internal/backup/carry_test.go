@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -456,11 +457,58 @@ func TestWhatIsCarriedOverIsShared(t *testing.T) {
 			t.Errorf("night %d: %+v", n, v.Warnings)
 		}
 	}
-	if err := os.Truncate(s.archiveOf(t, "disk", 5), 0); err != nil {
-		t.Fatal(err)
+}
+
+// What rotted is looked for in the backups before, which may have it in the same place: those in which it is as bad are marked, others are not.
+func TestWhatRottedIsFollowed(t *testing.T) {
+	flip := func(t *testing.T, s *carrySite, n int) {
+		t.Helper()
+		path := s.archiveOf(t, "disk", n)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)/2] ^= 1 // in the middle of the second of three files: all nights have it at the same place
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if v := s.night(t, 6); len(v.Warnings) != 1 || !strings.Contains(v.Warnings[0].Hint, "verify --full --all") {
-		t.Errorf("damage in what is shared: %+v", v.Warnings)
+	for name, c := range map[string]struct {
+		rotten []int // nights
+		anew   int   // the night in which that file was another before; 0 for none
+		marked []int
+	}{
+		"all":                        {rotten: []int{0, 1, 2}, marked: []int{0, 1, 2}},
+		"the previous one alone":     {rotten: []int{2}, marked: []int{2}},
+		"some":                       {rotten: []int{1, 2}, marked: []int{1, 2}},
+		"not those of another file":  {rotten: []int{0, 2}, anew: 1, marked: []int{2}},
+		"those that are not in line": {rotten: []int{0, 2}, marked: []int{0, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newCarrySite(t, "disk")
+			for n := range 3 {
+				if c.anew > 0 && n == c.anew {
+					s.write(t, "b", "other")
+				}
+				s.night(t, n)
+			}
+			for _, n := range c.rotten {
+				flip(t, s, n)
+			}
+			v := s.night(t, 3)
+			var marked []int
+			for n := range 3 {
+				if what := s.marked[filepath.Dir(s.archiveOf(t, "disk", n))]; strings.Contains(what, "wrong checksum") {
+					marked = append(marked, n)
+				}
+			}
+			if !slices.Equal(marked, c.marked) || len(s.marked) != len(marked) || len(v.Warnings) != min(len(marked), 2) {
+				t.Errorf("marked are %v of %q; %+v", marked, s.marked, v.Warnings)
+			}
+			if tonight := gunzip(t, s.archiveOf(t, "disk", 3)); len(tonight) < 15<<20 {
+				t.Errorf("tonight's archive has %d bytes", len(tonight))
+			}
+		})
 	}
 }
 

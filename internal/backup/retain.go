@@ -19,6 +19,7 @@ func (a *account) letGo(ctx context.Context) {
 		a.remains = append(a.remains, err.Error())
 	}
 	a.scope.end()
+	a.previous.FollowRot(ctx)
 	a.warnAll(a.previous.Problems(a.failure == nil))
 	if a.failure == nil {
 		a.warnAll(a.placed.Retain(ctx))

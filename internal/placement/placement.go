@@ -6,6 +6,7 @@
 //	output.go    every file to every destination, summed on the way
 //	seal.go      what is encrypted on its way to one of them
 //	previous.go  what unchanged members are carried over from
+//	rot.go       older backups that lie where something rotted
 //	copy.go      a backup that stands on one destination to another
 //	copyshare.go what a copy shares with what lies there already
 //	catchup.go   what each destination lacks of the others, after a run

@@ -35,6 +35,7 @@ type Previous struct {
 	problems []report.Problem
 	slow     *report.Problem // why something was compressed anew; nil for nothing
 	rotten   bool
+	members  []rottenMember
 
 	loaded  bool // the rest is known
 	backup  catalog.Backup
@@ -157,7 +158,7 @@ func (p *Previous) open(ctx context.Context, extent string, state catalog.State,
 	if err != nil {
 		return nil, err
 	}
-	opened, err := p.read(ctx, sums, x.Archive, file, level)
+	opened, err := p.read(ctx, x, sums, file, level)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -179,7 +180,7 @@ func (p *Previous) openFile(ctx context.Context, name string) (store.Reader, err
 
 // read reads the sums of an archive's members, and holds the file that has them against the manifest.
 func (p *Previous) read(
-	ctx context.Context, sums, archived string, file store.Reader, level archive.Level,
+	ctx context.Context, x catalog.Extent, sums string, file store.Reader, level archive.Level,
 ) (_ *archive.Previous, err error) {
 	r, err := p.openFile(ctx, sums)
 	if err != nil {
@@ -190,7 +191,10 @@ func (p *Previous) read(
 	text := io.TeeReader(r, whole)
 	opened, readErr := archive.ReadPrevious(ctx, text, &previousFile{file, p.target}, file.SizeBytes(), archive.PreviousOptions{
 		Level: level, Today: p.today, FreshDays: p.freshDays, All: p.all, Trusted: p.trusted,
-		Failed: func(err error) { p.failed(fmt.Errorf("%s: %w", archived, err)) },
+		Failed: func(err error) {
+			p.noteRotten(x, err)
+			p.failed(fmt.Errorf("%s: %w", x.Archive, err))
+		},
 	})
 	if _, err := io.Copy(io.Discard, text); err != nil {
 		return nil, err
@@ -209,7 +213,7 @@ func (p *Previous) read(
 func (p *Previous) failed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rotten := errors.Is(err, archive.ErrRotten) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, unix.EIO)
+	rotten := isRotten(err)
 	switch {
 	case rotten && !p.rotten:
 		p.rotten = true
@@ -221,6 +225,11 @@ func (p *Previous) failed(err error) {
 	}
 }
 
+// isRotten tells whether an error is of data that are not there any more as they were stored.
+func isRotten(err error) bool {
+	return errors.Is(err, archive.ErrRotten) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, unix.EIO)
+}
+
 // markDamaged makes the backup one that does not count as good, for this run and those that come.
 func (p *Previous) markDamaged(found error) {
 	t := p.target
@@ -228,22 +237,20 @@ func (p *Previous) markDamaged(found error) {
 	p.problems = append(p.problems, report.Problem{
 		Message: fmt.Sprintf("%s on %s is damaged: %v. It does not count as good any more; tonight's backup has that part anew, from the source",
 			p.From(), t.Name, found),
-		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", p.From()) + p.hintShared(),
+		Hint: fmt.Sprintf("check the destination's disk; `voltar verify %s` says what is lost", p.From()),
 	})
+	p.remember(p.entry, found)
+}
+
+// remember has later runs know that a backup is damaged.
+func (p *Previous) remember(e catalog.Entry, found error) {
+	t := p.target
 	if t.run.MarkDamaged == nil {
 		return
 	}
-	if err := t.run.MarkDamaged(catalog.Place(t.Store, p.entry.Path()), found.Error()); err != nil {
+	if err := t.run.MarkDamaged(catalog.Place(t.Store, e.Path()), found.Error()); err != nil {
 		p.problems = append(p.problems, *report.ProblemOf(err))
 	}
-}
-
-// hintShared says what else lies where the backup does; "" for nothing.
-func (p *Previous) hintShared() string {
-	if !p.loaded || p.err != nil || !p.target.run.Written.Shared(p.target.Store, p.backup) {
-		return ""
-	}
-	return ". Backups before it share their blocks with it: `voltar verify --full --all` finds those that are damaged, too"
 }
 
 // Problems are for the report, once the backup stands or failed. That one took longer is worth a word only if it stands.
