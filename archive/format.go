@@ -6,10 +6,10 @@ import "time"
 
 // Sizes of the members that an archive is cut into. Writers follow them; readers must not depend on them.
 const (
-	MemberCutBytes  = 2 << 20 // past this, a member ends at the next entry whose path's hash says so
-	MemberMaxBytes  = 8 << 20 // at this, a member ends at the next entry in any case
-	FileMemberBytes = 4 << 20 // a large file continues in members of this much of its data
-	BlockEntries    = 1000    // entries of one index block
+	MemberCutBytes  = 128 << 10 // past this, a member ends at the next entry whose path's hash says so
+	MemberMaxBytes  = 8 << 20   // at this, a member ends at the next entry in any case
+	FileMemberBytes = 4 << 20   // a large file continues in members of this much of its data
+	BlockEntries    = 1000      // entries of one index block
 )
 
 // LongPathBytes is where the kernel takes a path no more (PATH_MAX), and GNU tar fails. Extract goes from folder to folder.

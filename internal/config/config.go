@@ -262,7 +262,7 @@ func Default() *Config {
 			ExtendAtPercent: 70, ExtendByPercent: 20, PollInterval: Duration(2 * time.Second),
 			ThinDataPercent: 95, ThinMetadataPercent: 90,
 		},
-		Archive: Archive{Level: "default", Exclude: []string{"/lost+found/*"}, Fresh: Duration(30 * 24 * time.Hour)},
+		Archive: Archive{Level: "default", Exclude: []string{"/lost+found/*"}, Fresh: Duration(120 * 24 * time.Hour)},
 		Limits: Limits{
 			Nice: 10, IONice: "best-effort", MaxDuration: Duration(24 * time.Hour), TellAfter: Duration(12 * time.Hour),
 		},
