@@ -369,11 +369,15 @@ func (h *host) tryFaults(t *testing.T, s settings) {
 	}
 }
 
-// readyHost is a host with two backups of each volume, whose commands are wrapped.
+// readyHost is a host with two backups of each volume, which share their blocks, and whose commands are wrapped.
 func readyHost(t *testing.T) *host {
 	t.Helper()
 	lab.VG(t, "vg", 160<<20)
 	h := newHost(t, t.TempDir())
+	disk := lab.Disk(t, replayDiskBytes)
+	lab.Do(t, "mkfs.xfs", "-q", disk)
+	lab.Do(t, "mount", disk, h.backups)
+	t.Cleanup(func() { lab.Do(t, "umount", h.backups) })
 	h.fill(t)
 	wrapCommands(t)
 	for range 2 {

@@ -18,7 +18,7 @@ import (
 )
 
 // powerDiskBytes is the disk that outlives the cuts: a volume group, and in it the destination and the state.
-const powerDiskBytes = 256 << 20
+const powerDiskBytes = 512 << 20
 
 // powerCycle is what the machine does each time that it is switched on: check what the last cut left, and start the next
 // run. The first time it makes everything.
@@ -27,11 +27,11 @@ fail() { echo "WRONG: $*"; exit 1; }
 device_names() { dmsetup ls | cut -f1 | sort | tr '\n' ' '; }
 if ! vgs vg >/dev/null 2>&1; then
 	vgcreate -q -y vg /dev/ubda >/dev/null
-	lvcreate -q -y -Wn -L 96M -n store vg >/dev/null
+	lvcreate -q -y -Wn -L 320M -n store vg >/dev/null
 	lvcreate -q -y -Wn -L 24M -n classic vg >/dev/null
 	lvcreate -q -y --type thin-pool -L 32M -n pool vg >/dev/null 2>&1
 	lvcreate -q -y --thin -V 16M -n thin vg/pool >/dev/null 2>&1
-	mkfs.ext4 -q /dev/vg/store
+	mkfs.xfs -q /dev/vg/store # where backups share their blocks
 	for v in classic thin; do
 		mkfs.ext4 -q -b 4096 /dev/vg/$v && mount /dev/vg/$v /mnt && head -c 2M /dev/urandom >/mnt/data && umount /mnt
 	done

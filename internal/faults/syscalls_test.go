@@ -55,6 +55,7 @@ var injections = []injection{
 	{"fsync,fdatasync", "signal=KILL", ""},
 	{"rename,renameat,renameat2", "signal=KILL", ""},
 	{"unlink,unlinkat,rmdir", "signal=KILL", ""},
+	{"ioctl", "signal=KILL", ""}, // as in the middle of sharing blocks
 }
 
 // moments are at which call of its thread an injection strikes.
