@@ -165,6 +165,7 @@ func TestLabServiceOnAHost(t *testing.T) {
 		{"install", install},
 		{"units are sound", unitsAreSound},
 		{"the timer's run is mailed and moves no link", timerRuns},
+		{"a drill brings back what only root may have", drillRuns},
 		{"the journal has fields", journalHasFields},
 		{"a killed run is cleaned up and reported", killedRun},
 		{"a stopped run cleans up and reports itself", stoppedRun},
@@ -198,6 +199,7 @@ func makeVolumes(t *testing.T) {
 	lab.VG(t, "vg", 700<<20)
 	whole := lab.LV(t, "vg", "guest-whole", 32<<20)
 	lab.Do(t, "mkfs.ext4", "-q", "-L", "whole", whole)
+	lab.Do(t, "sh", "-c", `mount "$1" /mnt && cp /bin/true /mnt/su && chmod 4755 /mnt/su && mknod /mnt/disk b 8 0 && chattr +i /mnt/su && umount /mnt`, "sh", whole)
 	disk := lab.LV(t, "vg", "guest-disk", 128<<20)
 	lab.Do(t, "sh", "-c", `echo 'start=2048, type=83' | sfdisk --quiet --no-reread --no-tell-kernel "$1"
 mkfs.ext4 -q -L shared -E offset=1048576 "$1" 126M && loop=$(losetup --find --show --offset 1048576 "$1") && mount "$loop" /mnt &&
@@ -213,7 +215,7 @@ head -c 24M /dev/urandom >/mnt/data && umount /mnt && losetup --detach "$loop"`,
 func install(t *testing.T) {
 	lab.Do(t, "sh", "-c", "dpkg --no-triggers -i /out/voltar_"+firstVersion+"_*.deb")
 	for unit, want := range map[string]string{
-		"voltar.timer": "disabled", "voltar-verify.timer": "disabled", "voltar-cleanup.service": "enabled",
+		"voltar.timer": "disabled", "voltar-verify.timer": "disabled", "voltar-drill.timer": "disabled", "voltar-cleanup.service": "enabled",
 	} {
 		out, err := exec.Command("systemctl", "is-enabled", unit).Output() // its status tells the same
 		if got := strings.TrimSpace(string(out)); got != want {
@@ -231,7 +233,7 @@ func install(t *testing.T) {
 
 func unitsAreSound(t *testing.T) {
 	out, err := exec.Command("systemd-analyze", "verify", "--man=no", "voltar.service", "voltar.timer", "voltar-cleanup.service",
-		"voltar-verify.service", "voltar-verify.timer", "voltar-failure@voltar.service.service").CombinedOutput()
+		"voltar-verify.service", "voltar-verify.timer", "voltar-drill.service", "voltar-drill.timer", "voltar-failure@voltar.service.service").CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
@@ -240,7 +242,7 @@ func unitsAreSound(t *testing.T) {
 	}
 	// The page on the service says how exposed each is; none may be more.
 	page := read(t, "../docs/service.md")
-	for _, unit := range []string{"voltar.service", "voltar-cleanup.service", "voltar-failure@.service", "voltar-verify.service"} {
+	for _, unit := range []string{"voltar.service", "voltar-cleanup.service", "voltar-failure@.service", "voltar-verify.service", "voltar-drill.service"} {
 		documented := regexp.MustCompile("\\| `" + regexp.QuoteMeta(unit) + "` \\| ([0-9.]+) \\|").FindStringSubmatch(page)
 		out, _ := exec.Command("systemd-analyze", "security", "--no-pager", unit).Output() // the status is the verdict
 
@@ -253,6 +255,19 @@ func unitsAreSound(t *testing.T) {
 			t.Errorf("%s has an exposure of %s, documented is %s", unit, measured[1], documented[1])
 		}
 	}
+}
+
+// drillRuns tries the volumes as the timer's service does, which may do what a restore needs, and moves no link.
+func drillRuns(t *testing.T) {
+	before := links(t)
+	for range 3 {
+		lab.Do(t, "systemctl", "start", "voltar-drill.service")
+	}
+	out := lab.Do(t, "voltar", "report", "--list", "--json")
+	if n := strings.Count(out, `"command": "drill"`); n != 3 {
+		t.Errorf("%d drills in the history\n%s", n, out)
+	}
+	linksAreThose(t, before)
 }
 
 func timerRuns(t *testing.T) {
@@ -461,7 +476,7 @@ func links(t *testing.T) []string {
 	t.Helper()
 	var all []string
 	err := filepath.WalkDir("/dev/disk", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type() == fs.ModeSymlink {
+		if err == nil && entry.Type() == fs.ModeSymlink && !strings.Contains(path, "/by-diskseq/") { // which counts how often loop devices were used
 			all = append(all, path+" -> "+link(t, path))
 		}
 		return err

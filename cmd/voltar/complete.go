@@ -43,7 +43,7 @@ func completion() cmdline.Completion {
 			"run": {ofVolume}, "cancel": {ofVolume, cmdline.KindNone}, "volumes": {ofVolume}, "snapshot create": {ofVolume},
 			"list": {ofSource}, "prune": {ofSource}, "forget": {ofBackup},
 			"restore": {ofBackup, cmdline.KindNone}, "ls": {ofBackup, cmdline.KindNone}, "cat": {ofBackup, cmdline.KindNone},
-			"extract": {ofBackup, cmdline.KindNone}, "verify": {ofBackup}, "copy": {ofBackup}, "sign": {ofBackup},
+			"extract": {ofBackup, cmdline.KindNone}, "verify": {ofBackup}, "drill": {ofBackup}, "copy": {ofBackup}, "sign": {ofBackup},
 			"stream": {ofStream, cmdline.KindNone}, "report": {ofRun, cmdline.KindNone},
 			"snapshot list": {ofSet, cmdline.KindNone}, "snapshot remove": {ofSet, cmdline.KindNone}, "snapshot merge": {ofSet, cmdline.KindNone},
 			"help": {cmdline.KindCommand, cmdline.KindNone}, "completion": {"bash|zsh|fish", cmdline.KindNone},

@@ -44,6 +44,7 @@ var documents = map[string]reflect.Type{
 	"voltar snapshot merge":    reflect.TypeFor[[]backup.Merged](),
 	"voltar snapshot remove":   reflect.TypeFor[[]backup.Kept](),
 	"voltar verify":            reflect.TypeFor[[]verifiedLine](),
+	"voltar drill":             reflect.TypeFor[[]drilledLine](),
 	"voltar volumes":           reflect.TypeFor[[]volumeLine](),
 }
 

@@ -170,7 +170,8 @@ func elsewhere() map[string][]string {
 	return map[string][]string{
 		"status": {"report", "list", "check"}, "info": {"report", "list"}, "history": {"report --list"}, "stats": {"report"},
 		"backup": {"run"}, "create": {"run"}, "start": {"run"}, "stop": {"cancel"}, "abort": {"cancel"},
-		"snapshots": {"list"}, "backups": {"list"}, "lvs": {"volumes"}, "test": {"check", "verify"}, "mount": {"ls", "extract"}, "find": {"ls"},
+		"snapshots": {"list"}, "backups": {"list"}, "lvs": {"volumes"}, "test": {"check", "verify", "drill"},
+		"mount": {"ls", "extract"}, "find": {"ls"},
 		"dump": {"cat"}, "show": {"report", "ls"}, "delete": {"forget", "prune"}, "remove": {"forget", "prune"}, "rm": {"forget", "prune"},
 		"clean": {"cleanup", "prune"}, "sync": {"copy"}, "config": {"init", "check"}, "setup": {"init"}, "log": {"report"},
 		"version": {"--version"},
@@ -182,7 +183,8 @@ func (a *app) commands(p *cmdline.Program) []*cli.Command {
 	groups := []cmdline.Group{
 		{Name: "Set up", Commands: []*cli.Command{a.initCommand(), a.checkCommand(), a.volumesCommand()}},
 		{Name: "Back up", Commands: []*cli.Command{a.runCommand(), a.cancelCommand(), a.streamCommand(), a.snapshotCommand()}},
-		{Name: "Look at backups", Commands: []*cli.Command{a.listCommand(), a.lsCommand(), a.catCommand(), a.verifyCommand(), a.reportCommand()}},
+		{Name: "Look at backups", Commands: []*cli.Command{a.listCommand(), a.lsCommand(), a.catCommand(), a.verifyCommand(), a.drillCommand(),
+			a.reportCommand()}},
 		{Name: "Restore", Commands: []*cli.Command{a.restoreCommand(), a.extractCommand()}},
 		{Name: "Look after backups", Commands: []*cli.Command{a.pruneCommand(), a.forgetCommand(), a.copyCommand(), a.signCommand(),
 			a.cleanupCommand()}},

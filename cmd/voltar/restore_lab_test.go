@@ -277,6 +277,7 @@ func TestLabRestore(t *testing.T) {
 		{"larger and smaller", restoreOtherSizes},
 		{"old blocks", restoreOldBlocks},
 		{"one partition in place", restoreOnePartition},
+		{"drill", restoreDrill},
 		{"damaged", restoreDamaged},
 		{"every layout", restoreEveryLayout},
 		{"by hand", restoreByHand},
@@ -704,6 +705,9 @@ func TestLabRestoreInterrupted(t *testing.T) {
 	checkIncomplete(t, "vg/copy", false)
 	before.compare(t, diskFacts(t, "/dev/vg/copy"))
 
+	drillKilled(t, s, unix.SIGTERM, 130)
+	drillKilled(t, s, unix.SIGKILL, -1)
+
 	image := filepath.Join(t.TempDir(), "busy.img")
 	s.stopMidway(t, unix.SIGKILL, "vg/busy", "--to-image", image)
 	if _, err := os.Stat(image + ".incomplete"); err != nil {
@@ -723,7 +727,13 @@ func TestLabRestoreInterrupted(t *testing.T) {
 // go on by two milliseconds at a time and looks while it stands, so that none is too fast to be seen.
 func (s site) stopMidway(t *testing.T, signal unix.Signal, args ...string) (code int) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", append([]string{"restore", "--config", s.config}, args...)...)
+	return s.stopMidwayOf(t, signal, "restore", args...)
+}
+
+// stopMidwayOf is stopMidway of a command that restores.
+func (s site) stopMidwayOf(t *testing.T, signal unix.Signal, command string, args ...string) (code int) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", append([]string{command, "--config", s.config}, args...)...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

@@ -141,6 +141,7 @@ func ProgramPage(program *Program) string {
 	p.section("Units")
 	p.item(`.I voltar.timer`, "Starts voltar.service every night. Enable it: systemctl enable --now voltar.timer")
 	p.item(`.I voltar\-verify.timer`, "Starts voltar-verify.service every week, once it is enabled.")
+	p.item(`.I voltar\-drill.timer`, "Starts voltar-drill.service every day, once it is enabled.")
 	p.item(`.I voltar\-cleanup.service`, "Removes what a killed run has left, at boot and after such a run.")
 	p.section("See also")
 	p.line(`.BR voltar.toml (5),`)

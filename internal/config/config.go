@@ -47,6 +47,7 @@ type Config struct {
 	Metrics   Metrics   `toml:"metrics"`
 	Log       Log       `toml:"log"`
 	Sign      Sign      `toml:"sign"`
+	Drill     Drill     `toml:"drill"`
 
 	Destinations []Destination `toml:"destination"`
 	Volumes      []Volume      `toml:"volume"`
@@ -61,6 +62,13 @@ type Config struct {
 	Directories     []Directory `toml:"directory"`
 
 	path string
+}
+
+// Drill says how backups are tried.
+type Drill struct {
+	Folder      string   `toml:"folder"`       // for scratch files; "drill" in StateDir when empty
+	MaxSize     Size     `toml:"max_size"`     // of data that one drill writes; 0 sets no limit
+	MaxDuration Duration `toml:"max_duration"` // of one drill; 0 sets no limit
 }
 
 // Sign says who vouches for backups. Nothing is signed or checked without it.
@@ -266,6 +274,7 @@ func Default() *Config {
 		Limits: Limits{
 			Nice: 10, IONice: "best-effort", MaxDuration: Duration(24 * time.Hour), TellAfter: Duration(12 * time.Hour),
 		},
+		Drill:     Drill{MaxDuration: Duration(12 * time.Hour)},
 		Retention: Retention{Days: 7},
 		Mail:      Mail{TLS: "starttls", Sendmail: "/usr/sbin/sendmail", Notify: "always", Timeout: Duration(time.Minute)},
 		Log:       Log{Level: "info"},

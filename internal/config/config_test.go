@@ -56,6 +56,7 @@ func TestSampleShowsTheDefaults(t *testing.T) {
 	want.Mail.Server, want.Mail.Port, want.Mail.CAFile = "mail.example.org", 587, "/etc/ssl/certs/mail.pem"
 	want.Ping = Ping{URL: "https://hc-ping.com/your-uuid-here", Start: "https://example.org/start",
 		Success: "https://example.org/success", Failure: "https://example.org/failure"}
+	want.Drill.Folder = "/var/lib/voltar/drill"
 	want.Metrics.Textfile = "/var/lib/prometheus/node-exporter/voltar.prom"
 	want.FoundBy.Command = []string{"/usr/share/doc/voltar/examples/openstack-guests", "/etc/voltar/openrc.json"}
 	want.Sign = Sign{Key: "/etc/voltar/sign_key", TrustedKeys: "/etc/voltar/trusted_keys"}

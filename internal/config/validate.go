@@ -121,6 +121,9 @@ func (c *Config) validate() error {
 	}
 	c.Limits.validate(&p)
 	c.Retention.validate(&p, "retention")
+	if c.Drill.Folder != "" {
+		p.absolute("drill.folder", c.Drill.Folder)
+	}
 	c.Mail.validate(&p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	c.validateSign(&p)

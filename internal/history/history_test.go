@@ -313,7 +313,7 @@ func TestReportsSayWhenBackupsWereProven(t *testing.T) {
 		proof("verify --quick", "/backups", report.VolumeOK, 5), // reads no data
 		proof("verify", "/mnt/usb", report.VolumeOK, 4),
 		proof("verify", "/backups", report.VolumeOK, 3),
-		proof("restore", "/backups", report.VolumeOK, 2),
+		proof("drill", "/backups", report.VolumeOK, 2),
 		proof("run", "/backups", report.VolumeOK, 1),
 	}
 	for _, c := range []struct {

@@ -15,6 +15,9 @@ const trendRuns = 30
 // backupCommand is the command of the runs that make backups; others are kept in the same history.
 const backupCommand = "run"
 
+// DrillCommand is that of runs that restored backups to try them.
+const DrillCommand = "drill"
+
 // Points gives what reports need for the trend and the forecast: the newest 30 runs that made backups. Here and below,
 // runs are as List returns them, newest first.
 func Points(runs []report.Run) []report.Point {
@@ -207,11 +210,11 @@ func noteProof(v *report.Volume, past report.Run, old report.Volume, here []plac
 		}
 	}
 	switch {
-	case damaged && strings.HasPrefix(past.Command, "verify"): // also of a sample, or without reading data
+	case damaged && (strings.HasPrefix(past.Command, "verify") || past.Command == DrillCommand): // also of a sample, or without reading data
 		later(&v.LastDamaged)
 	case good && past.Command == "verify": // in full: the others leave data unread
 		later(&v.LastVerified)
-	case good && past.Command == "restore":
+	case good && past.Command == DrillCommand:
 		later(&v.LastRestored)
 	}
 }

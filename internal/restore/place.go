@@ -42,6 +42,8 @@ func (p *planner) find(ctx context.Context) (*place, error) {
 		return p.findDevice(ctx, t)
 	case ToImage:
 		return p.findImage(t)
+	case ToScratch:
+		return p.findScratch(t)
 	case ToFolder:
 	}
 	return nil, fmt.Errorf("%w: no target of the kind %q", ErrUsage, p.req.Target.Kind)

@@ -50,6 +50,7 @@ type planner struct {
 	m         *catalog.Manifest
 	plan      *Plan
 	dataBytes int64 // that will be written, about
+	proofs    []Step
 }
 
 // Plan looks at the backup and the target and returns the steps. It changes nothing. The error wraps ErrUsage,
@@ -241,6 +242,7 @@ func (p *planner) planDisk(ctx context.Context) error {
 	if err := p.checkMaps(ctx); err != nil {
 		return err
 	}
+	p.add(p.proofs...)
 	p.add(place.close...)
 	p.checkSectors(place)
 	return nil
@@ -322,6 +324,7 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 	switch x.State {
 	case catalog.StateImage:
 		p.add(&writeImage{x})
+		p.addProof(x, nil)
 		p.plan.TotalBytes += x.SizeBytes
 		return nil
 	case catalog.StateLVM:
@@ -352,6 +355,7 @@ func (p *planner) addPiece(x piece, xfsprogs [2]int) error {
 	p.add(&restoreFilesystem{
 		piece: x, fs: fs, recipe: recipe, device: p.deviceOf(x), paths: p.req.Paths,
 	})
+	p.addProof(x, fs)
 	p.plan.TotalBytes += x.ContentBytes
 	return nil
 }
@@ -365,6 +369,8 @@ func (p *planner) deviceOf(x piece) string {
 		return "/dev/" + t.VG + "/" + t.LV
 	case t.Kind == ToDevice:
 		return t.Path
+	case t.Kind == ToScratch:
+		return "/dev/mapper/voltar-drill-" + p.plan.run
 	}
 	return "/dev/loopN"
 }

@@ -11,6 +11,8 @@
 //	image.go       extents that are stored as they were
 //	filesystem.go  make a filesystem as it was, and fill it; swap areas
 //	folder.go      files alone, into a folder
+//	scratch.go     a file that nobody sees, for a restore that is only to be tried
+//	prove.go       comparing what was restored with the backup
 //
 // Until the last step a volume carries the tag voltar.incomplete, and an image file's name ends in .incomplete. Maps
 // and loop devices are journalled before they are made, mounts are detached and end with the process.
@@ -40,6 +42,10 @@ var (
 	ErrOccupied = errors.New("the target holds something")
 	// ErrInUse is wrapped by the error for a target that someone uses; nothing overrides it.
 	ErrInUse = errors.New("the target is in use")
+	// ErrTooLarge is wrapped by the error for a backup that does not fit a scratch file.
+	ErrTooLarge = errors.New("it is too large to be tried")
+	// ErrDiffers is wrapped by the error for what was restored and is not what the backup holds.
+	ErrDiffers = errors.New("what was restored is not what was backed up")
 	// ErrSums is wrapped by the error for a backup whose files are not what its manifest says.
 	ErrSums = errors.New("the backup is damaged")
 )
@@ -75,13 +81,16 @@ const (
 	ToDevice TargetKind = "device" // any block device
 	ToImage  TargetKind = "image"  // a new raw image file, sparse
 	ToFolder TargetKind = "folder" // files alone
+	// ToScratch is a file that is compared with the backup when all is restored, and given up.
+	ToScratch TargetKind = "scratch"
 )
 
 // Target says where to.
 type Target struct {
 	Kind      TargetKind
 	VG, LV    string // of ToVolume; both empty for the volume that the backup is of
-	Path      string // of all others
+	Path      string // of all others; of ToScratch the folder
+	MaxBytes  int64  // of data that may be written to ToScratch; 0 sets no limit
 	SizeBytes int64  // of a volume or image to be made; 0 means the size that the volume had
 	Classic   bool   // make the volume outside of any thin pool
 	ThinPool  string // make the volume in this pool; empty means as it was

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/lab"
+)
+
+// drill tries backups, and returns what became of each.
+func (s site) drill(t *testing.T, wantCode int, args ...string) []drilledLine {
+	t.Helper()
+	code, out, errs := voltar(t, append([]string{"drill", "--json", "--config", s.config}, args...)...)
+	var lines []drilledLine
+	if err := json.Unmarshal([]byte(out), &lines); code != wantCode || err != nil {
+		t.Fatalf("drill %q: exit code %d, want %d, %v\n%s\n%s", args, code, wantCode, err, errs, out)
+	}
+	return lines
+}
+
+// whatIsSeen is what a host shows of its volumes and of the filesystems on them.
+func whatIsSeen(t *testing.T) string {
+	t.Helper()
+	return lab.Do(t, "sh", "-c", "lvs --noheadings -o name,uuid,attr; pvs --noheadings -o name,uuid; dmsetup ls | sort; losetup --list --noheadings; "+
+		"find /dev/disk -type l -printf '%p %l\\n' 2>/dev/null | sort; blkid -c /dev/null | sort")
+}
+
+// Each layout is tried beside its living original, which nothing shows; the one that was never tried comes first, and what does not come back
+// is told.
+func restoreDrill(t *testing.T, s site, before map[string]facts) {
+	seen := whatIsSeen(t)
+	first := s.drill(t, 0, "--next")
+	rest := s.drill(t, 0, "--next", "--number", "10")
+	if len(first) != 1 || len(rest) != len(before) || rest[len(rest)-1].Backup != first[0].Backup {
+		t.Errorf("tried first %+v, then %+v, want all %d, the first one last", first, rest, len(before))
+	}
+	for _, line := range slices.Concat(first, rest) {
+		if !line.Good {
+			t.Errorf("%+v", line)
+		}
+	}
+	if now := whatIsSeen(t); now != seen {
+		t.Errorf("the host shows\n%s\nand showed\n%s", now, seen)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.dir, "state", "drill")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	archives, err := filepath.Glob(filepath.Join(s.folder(t, "vg", "plain"), "*.tar.gz"))
+	if err != nil || len(archives) != 1 {
+		t.Fatal(archives, err)
+	}
+	flip(t, archives[0], 5000)
+	defer flip(t, archives[0], 5000)
+	bad := s.drill(t, 3, "vg/plain")
+	if len(bad) != 1 || bad[0].Good || !strings.Contains(bad[0].Error, filepath.Base(archives[0])) || !strings.Contains(bad[0].Hint, "verify --full") {
+		t.Errorf("a flipped bit: %+v", bad)
+	}
+	code, out, errs := voltar(t, "drill", "--config", s.config, "vg/gpt", "vg/nosuch")
+	if code != 3 || !strings.Contains(out, "proven: it came back as it was in") || !strings.Contains(errs, "vg/nosuch") {
+		t.Errorf("one that is there and one that is not: %d\n%s\n%s", code, out, errs)
+	}
+}
+
+// flip turns one bit of a file, or turns it back.
+func flip(t *testing.T, path string, at int64) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var b [1]byte
+	if _, err := file.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 4
+	if _, err := file.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A drill that is killed leaves what the next command names and removes, and its file goes with its loop device.
+func drillKilled(t *testing.T, s site, signal unix.Signal, wantCode int) {
+	seen := whatIsSeen(t)
+	if code := s.stopMidwayOf(t, signal, "drill", "vg/busy"); code != wantCode {
+		t.Errorf("exit code %d after %v, want %d", code, signal, wantCode)
+	}
+	if signal == unix.SIGKILL {
+		if restoreMaps(t) == nil {
+			t.Error("a killed drill left no map: the test came too late or too early")
+		}
+		if code, out, errs := voltar(t, "cleanup", "--config", s.config); code != 0 || !strings.Contains(out, "voltar-drill-") {
+			t.Errorf("cleanup: %d\n%s\n%s", code, out, errs)
+		}
+	}
+	if now := whatIsSeen(t); now != seen {
+		t.Errorf("after %v the host shows\n%s\nand showed\n%s", signal, now, seen)
+	}
+}

@@ -1,0 +1,127 @@
+// Package drill tries backups: it restores one to a scratch file that nobody sees, checks its filesystems, compares everything in
+// them with the backup, and gives the file up. What a drill finds is kept in the history, as what a verification finds is.
+package drill
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"voltar/internal/browse"
+	"voltar/internal/catalog"
+	"voltar/internal/clock"
+	"voltar/internal/history"
+	"voltar/internal/restore"
+	"voltar/report"
+)
+
+// Command is that of drills in the history.
+const Command = history.DrillCommand
+
+// Options of a Driller.
+type Options struct {
+	Folder      string        // for scratch files; nobody else can enter it
+	MaxBytes    int64         // of data that one drill writes; 0 sets no limit
+	MaxDuration time.Duration // of one drill; 0 sets no limit
+	Decrypt     browse.DecryptFunc
+	Now         func() time.Time
+}
+
+// Driller tries backups.
+type Driller struct {
+	Engine *restore.Engine
+	Options
+}
+
+// Candidate is a backup that can be tried.
+type Candidate struct {
+	catalog.Entry
+	On    catalog.Destination
+	Tried time.Time // when a backup of the volume was last tried; zero for never
+}
+
+// Candidates are the newest good backup of each volume, that which has waited longest for a drill first: those of volumes that none was
+// ever tried of, then by the time of the last one, good or not. Of a backup that several destinations have, the one that stands
+// later among them is tried: it is the one that is read more seldom.
+func Candidates(on []catalog.Destination, found []catalog.Listed, runs []report.Run, now time.Time) []Candidate {
+	tried := map[string]time.Time{}
+	for _, run := range history.OfCommand(runs, Command) {
+		for _, v := range run.Volumes {
+			if v.Ended.After(tried[v.Name]) {
+				tried[v.Name] = v.Ended
+			}
+		}
+	}
+	newest := map[catalog.Ref]Candidate{}
+	for i, l := range found {
+		if l.Err != nil {
+			continue
+		}
+		for _, e := range l.Backups {
+			ref := e.ID.Ref
+			if ref.Kind == catalog.SourceVolume && e.IsGood() && !clock.IsAhead(e.ID.Time, now) && !e.ID.Time.Before(newest[ref].ID.Time) {
+				newest[ref] = Candidate{e, on[i], tried[ref.String()]}
+			}
+		}
+	}
+	var list []Candidate
+	for _, c := range newest {
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b Candidate) int {
+		return cmp.Or(a.Tried.Compare(b.Tried), cmp.Compare(a.ID.Ref.String(), b.ID.Ref.String()))
+	})
+	return list
+}
+
+// Try tries a backup and describes how that went. The error is restore.ErrTooLarge for one that was not tried because it does not fit;
+// anything else that goes wrong is in the result.
+func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destination) (report.Volume, error) {
+	source := b.Manifest.Source
+	v := report.Volume{
+		Name: b.ID.Ref.String(), Backup: b.ID.String(), Started: d.Now().UTC(), SizeBytes: source.SizeBytes, StoredBytes: b.SizeBytes,
+		PreviousStoredBytes: b.SizeBytes,
+	}
+	for _, x := range b.Manifest.Extents {
+		v.Entries += x.Entries
+	}
+	if d.MaxDuration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d.MaxDuration,
+			fmt.Errorf("it took longer than %s, which max_duration allows", report.FormatDuration(d.MaxDuration)))
+		defer cancel()
+	}
+	err := d.restore(ctx, b, on)
+	v.Ended = d.Now().UTC()
+	if errors.Is(err, restore.ErrTooLarge) {
+		return v, err
+	}
+	copied := report.Copy{Destination: on.Name, Path: catalog.Place(on.Store, b.Path())}
+	switch {
+	case err == nil:
+		v.Status, v.LastRestored = report.VolumeOK, v.Ended
+	case errors.Is(err, restore.ErrSums) || errors.Is(err, restore.ErrDiffers):
+		v.Status, copied.Error = report.VolumeDamaged, report.ProblemOf(err)
+		copied.Error.Hint = fmt.Sprintf("`voltar verify --full %s` names what is lost; `voltar list %s` shows the older backups", b.ID, b.ID.Ref)
+	default:
+		v.Status, copied.Error = report.VolumeFailed, report.ProblemOf(err)
+	}
+	v.Copies = []report.Copy{copied}
+	return v, nil
+}
+
+// restore restores a backup to a scratch file and compares it.
+func (d *Driller) restore(ctx context.Context, b catalog.Backup, on catalog.Destination) error {
+	plan, err := d.Engine.Plan(ctx, restore.Request{
+		Backup: b, Store: on.Store, Destination: on.Name, Decrypt: d.Decrypt,
+		Target: restore.Target{Kind: restore.ToScratch, Path: d.Folder, MaxBytes: d.MaxBytes},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = d.Engine.Run(ctx, plan)
+	return errors.Join(err, plan.Close())
+}
