@@ -152,6 +152,7 @@ func hostile() Run {
 	run.PlannedVolumes = 2
 	v := &run.Volumes[0]
 	v.Name, v.Quiesce, v.Backup = "vg/"+hostileText, hostileText, hostileText
+	v.Guest = &Guest{ID: hostileText, Name: hostileText, Disk: hostileText, DefinitionChanged: true}
 	v.Status, v.DamagedCount = VolumeDamaged, 21
 	v.DamagedFiles = []string{hostileText}
 	v.Warnings = []Problem{{Message: hostileText}}

@@ -60,6 +60,10 @@ func (m *metrics) volume(v Volume, before time.Time) {
 	if !success.IsZero() {
 		m.lastSuccess(v.Name, success)
 	}
+	if g := v.Guest; g != nil {
+		m.gauge("voltar_volume_info", "Whose disk the volume is, always 1.", 1, volume, label{"guest", g.Name}, label{"guest_id", g.ID},
+			label{"disk", g.Disk})
+	}
 	m.gauge("voltar_volume_success", "1 when the last run made a complete backup of the volume on every destination.",
 		truth(v.Good()), volume)
 	m.gauge("voltar_volume_size_bytes", "Size of the volume.", float64(v.SizeBytes), volume)

@@ -217,6 +217,26 @@ type Gone struct {
 	Note    string    `json:"note,omitempty"`
 }
 
+// guestNameLimit is how much of a guest's name stands on a line, in characters.
+const guestNameLimit = 40
+
+// ofGuest is what stands behind a name of the volume: " (web1:vda)".
+func (v Volume) ofGuest() string {
+	if v.Guest == nil {
+		return ""
+	}
+	return " (" + v.Guest.String() + ")"
+}
+
+// String names the guest and its disk.
+func (g Guest) String() string {
+	name := shorten(g.Name, guestNameLimit)
+	if g.Disk != "" {
+		name += ":" + shorten(g.Disk, guestNameLimit)
+	}
+	return name
+}
+
 // LastProven is when a backup of it was last found to be good: by a verification or a restore.
 func (v Volume) LastProven() time.Time {
 	if v.LastRestored.After(v.LastVerified) {

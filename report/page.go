@@ -43,6 +43,7 @@ type Page struct {
 // PageVolume is one row: a volume and what there is of it. Its texts are as they came.
 type PageVolume struct {
 	Host, Name string    // a Name of "" stands for a host without backups
+	Guest      string    // whose disk it is, "web1:vda"; "" where nobody knows
 	Good       time.Time // of the newest good backup; zero for none
 	SizeBytes  int64     // of that
 	Verified   time.Time // when a backup was last read back; zero where that is not known
@@ -320,6 +321,9 @@ func newRow(v PageVolume, r rank, now time.Time, loc *time.Location) rowView {
 	row.Word, row.Tone = r.word()
 	if row.Name == "" {
 		row.Name = "(no backups)"
+	}
+	if v.Guest != "" {
+		row.Name += " (" + short(v.Guest) + ")"
 	}
 	if !v.Good.IsZero() {
 		row.Good, row.Age, row.Size = v.Good.In(loc).Format("2006-01-02 15:04"), formatAge(now, v.Good), say.Size(v.SizeBytes)

@@ -193,7 +193,7 @@ func volumeFailures(v Volume, run Run) []problemView {
 	var list []problemView
 	told := false
 	add := func(message, hint, commandLine string) {
-		p := problemView{Names: []string{v.Name}, Message: message, Hint: hint}
+		p := problemView{Names: []string{v.Name + v.ofGuest()}, Message: message, Hint: hint}
 		if commandLine != "" && !strings.Contains(hint, commandLine) {
 			p.Commands = []string{commandLine}
 		}
@@ -338,7 +338,7 @@ func warnings(run Run) []problemView {
 	}
 	for _, v := range run.Volumes {
 		for _, p := range v.Warnings {
-			list = append(list, problemView{Names: []string{v.Name}, Message: p.Message, Hint: p.Hint})
+			list = append(list, problemView{Names: []string{v.Name + v.ofGuest()}, Message: p.Message, Hint: p.Hint})
 		}
 	}
 	if len(list) == 0 && run.ExitCode == undeliveredCode {

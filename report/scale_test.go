@@ -21,7 +21,8 @@ func volumesRun(count int) Run {
 			name = fmt.Sprintf("%s/volume-%08x-7a0a-4a52-a6a4-8b0e1d3c%04x", group, 0x3f9d1c5e+i*7919, i)
 		}
 		v := Volume{
-			Name: name, Status: VolumeOK, Started: run.Started, Ended: run.Started.Add(time.Duration(40+i*37%600) * time.Second),
+			Name: name, Guest: &Guest{ID: fmt.Sprint(100 + i/2), Name: fmt.Sprintf("customer-%d", i/2), Disk: []string{"vda", "vdb"}[i%2]},
+			Status: VolumeOK, Started: run.Started, Ended: run.Started.Add(time.Duration(40+i*37%600) * time.Second),
 			Backup: name + "@2026-11-20T000006Z", SizeBytes: 100 * gib, StoredBytes: 700*mib + n*37%9000*mib,
 			PreviousStoredBytes: 690*mib + n*36%9000*mib, Entries: 12345, Quiesce: "crash-consistent",
 			Snapshot: &Snapshot{Kind: "classic", SizeBytes: 10 * gib, PeakBytes: 320 * mib, PeakPercent: 3.2, SuggestedBytes: gib},
@@ -44,7 +45,7 @@ func volumesRun(count int) Run {
 // failVolume makes the volume's backup one that failed, with a cause that is its own.
 func failVolume(v *Volume, good time.Time) {
 	*v = Volume{
-		Name: v.Name, Status: VolumeFailed, Started: v.Started, Ended: v.Started.Add(40 * time.Second), SizeBytes: v.SizeBytes,
+		Name: v.Name, Guest: v.Guest, Status: VolumeFailed, Started: v.Started, Ended: v.Started.Add(40 * time.Second), SizeBytes: v.SizeBytes,
 		PreviousStoredBytes: v.PreviousStoredBytes, Ledger: Ledger{FailedBytes: v.SizeBytes}, LastVerified: v.LastVerified,
 		Error: &Problem{
 			Message: "snapshot overflowed: its 100 MiB filled up before all of " + v.Name + " was read",

@@ -75,7 +75,7 @@ func newVolumesView(run Run) volumesView {
 		for _, v := range good[name] {
 			shown := newVolumeView(v, run)
 			if _, lv, found := strings.Cut(v.Name, "/"); found {
-				shown.Name = lv
+				shown.Name = lv + v.ofGuest()
 			}
 			group.Volumes = append(group.Volumes, shown)
 		}
@@ -123,7 +123,7 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 }
 
 func newVolumeView(v Volume, run Run) volumeView {
-	out := volumeView{Name: v.Name, Word: statusWord(v), Duration: "-", Size: "-", Change: "-"}
+	out := volumeView{Name: v.Name + v.ofGuest(), Word: statusWord(v), Duration: "-", Size: "-", Change: "-"}
 	if !v.Started.IsZero() && !v.Ended.IsZero() {
 		out.Duration = FormatDuration(v.Ended.Sub(v.Started))
 	}
@@ -264,8 +264,8 @@ func known(run Run) []string {
 func changedGuests(run Run) []string {
 	var list []string
 	for _, v := range run.Volumes {
-		if g := v.Guest; g != nil && g.DefinitionChanged && !slices.Contains(list, g.Name) {
-			list = append(list, g.Name)
+		if g := v.Guest; g != nil && g.DefinitionChanged && !slices.Contains(list, shorten(g.Name, guestNameLimit)) {
+			list = append(list, shorten(g.Name, guestNameLimit))
 		}
 	}
 	return list

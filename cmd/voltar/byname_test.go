@@ -65,6 +65,9 @@ func TestBackupsByGuest(t *testing.T) {
 	if code, out, errs := voltar(t, "ls", "4711:vda", "/usr/lib", "--config", s.config); code != 0 || !strings.Contains(out, "os-release") {
 		t.Errorf("ls: %d %s %s", code, out, errs)
 	}
+	if _, out, _ := voltar(t, "report", "--fleet", "--older-than", "1h", "--config", s.config); !strings.Contains(out, "disk-vdb (web1:vdb)") {
+		t.Errorf("the fleet:\n%s", out)
+	}
 	code, _, errs := voltar(t, "ls", "4711", "--config", s.config)
 	if code == 0 || !strings.Contains(errs, "a guest with several disks") || !strings.Contains(errs, "vda (vg/disk-vda)") {
 		t.Errorf("ls of two disks: %d %s", code, errs)

@@ -207,7 +207,7 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		if !l.Good.IsZero() {
 			good, age, on = shortTime(l.Good), fleetAgeWords(time.Duration(l.AgeSeconds)*time.Second), strings.Join(l.On, ", ")
 		}
-		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, cmp.Or(l.Volume, "-"), good, age, on, fleetNote(l))
+		say.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Host, fleetName(l), good, age, on, fleetNote(l))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -231,6 +231,14 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n", late,
 		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), have, fleetAgeWords(limit))
 	return err
+}
+
+// fleetName names a volume, and whose disk it is.
+func fleetName(l catalog.FleetLine) string {
+	if l.Guest == "" {
+		return cmp.Or(l.Volume, "-")
+	}
+	return l.Volume + " (" + l.Guest + ")"
 }
 
 // fleetNote says what else there is to know of a volume that is late.

@@ -62,6 +62,7 @@ func ListFleet(ctx context.Context, on []Destination, filter Filter) (found []Li
 type FleetLine struct {
 	Host       string    `json:"host"`
 	Volume     string    `json:"volume,omitempty"`        // "" for a host that has no backups
+	Guest      string    `json:"guest,omitempty"`         // whose disk it was when its newest backup was made: "web1:vda"
 	Good       time.Time `json:"newest_good,omitzero"`    // of the newest complete backup; zero for none
 	AgeSeconds int64     `json:"age_seconds"`             // of that, -1 for none
 	On         []string  `json:"destinations,omitempty"`  // that have it
@@ -127,5 +128,8 @@ func (l *FleetLine) add(b Line) {
 	}
 	if b.Time.After(l.Newest) || b.Time.Equal(l.Newest) && b.Status == string(StatusComplete) {
 		l.Newest, l.Status = b.Time, b.Status
+		if l.Guest = ""; b.Guest != nil {
+			l.Guest = b.Guest.String()
+		}
 	}
 }

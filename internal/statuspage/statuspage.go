@@ -57,7 +57,7 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 	for i, v := range shown.Volumes {
 		proven := v.LastProven()
 		page.Volumes[i] = report.PageVolume{
-			Host: last.Host, Name: v.Name, Verified: proven, Failed: !v.Good() && v.Status != report.VolumeDamaged,
+			Host: last.Host, Name: v.Name, Guest: guestOf(v), Verified: proven, Failed: !v.Good() && v.Status != report.VolumeDamaged,
 			Damaged: v.Status == report.VolumeDamaged || v.LastDamaged.After(proven), Nights: make([]report.Night, report.PageNights),
 		}
 		rows[v.Name] = &page.Volumes[i]
@@ -79,6 +79,14 @@ func Host(runs []report.Run, now time.Time, limit time.Duration, loc *time.Locat
 		}
 	}
 	return page, true
+}
+
+// guestOf names whose disk a volume is, or "".
+func guestOf(v report.Volume) string {
+	if v.Guest == nil {
+		return ""
+	}
+	return v.Guest.String()
 }
 
 func nightOfVolume(v report.Volume) report.Night {
@@ -127,7 +135,7 @@ func Fleet(lines []catalog.FleetLine, found []catalog.Listed, failed []error, kn
 	for _, l := range lines {
 		hosts[l.Host] = true
 		v := report.PageVolume{
-			Host: l.Host, Name: l.Volume, Good: l.Good, SizeBytes: l.SizeBytes, On: l.On, Nights: nights[l.Host+"/"+l.Volume],
+			Host: l.Host, Name: l.Volume, Guest: l.Guest, Good: l.Good, SizeBytes: l.SizeBytes, On: l.On, Nights: nights[l.Host+"/"+l.Volume],
 			Failed:  l.Newest.After(l.Good) && l.Status == "unfinished",
 			Damaged: l.Newest.After(l.Good) && l.Status != "unfinished" && l.Status != string(catalog.StatusComplete),
 		}
