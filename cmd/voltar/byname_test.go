@@ -62,6 +62,19 @@ func TestBackupsByGuest(t *testing.T) {
 	if !strings.Contains(out, `red\x1b[31m:vda`) || !strings.Contains(out, "web1:vdb") || !strings.Contains(out, "GUEST") || strings.Contains(out, "\x1b") {
 		t.Errorf("listed as\n%s", out)
 	}
+	if code, out, errs := voltar(t, "verify", "web1:vdb", "--config", s.config); code != 0 {
+		t.Errorf("verify: %d %s %s", code, out, errs)
+	}
+	stock := func() *catalog.Stock {
+		x, err := catalog.ReadStock(t.Context(), store, browsetest.Host, catalog.Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}()
+	if fit, err := fitting(stock, "web1", map[string]bool{}); err != nil || len(fit) != 2 {
+		t.Errorf("to copy: %d, %v", len(fit), err)
+	}
 	if code, out, errs := voltar(t, "ls", "4711:vda", "/usr/lib", "--config", s.config); code != 0 || !strings.Contains(out, "os-release") {
 		t.Errorf("ls: %d %s %s", code, out, errs)
 	}

@@ -117,6 +117,9 @@ func fitting(l *catalog.Stock, arg string, named map[string]bool) (fit []catalog
 	}
 	fit = l.Entries(refMatcher([]string{arg}))
 	if len(fit) == 0 {
+		fit, err = catalog.OfGuest(l.Entries(nil), arg)
+	}
+	if len(fit) == 0 && err == nil {
 		_, err = l.Resolve(arg) // whose message says what there is
 	}
 	return fit, err

@@ -92,6 +92,19 @@ make /dev/nova-volumes/volume-00000003 mkfs.ext4 -q -L thin
 kpartx -ds /dev/nova-volumes/volume-00000002
 lvs -o vg_name,lv_name,lv_size,pool_lv
 
+# What libvirt knows: web1 has the first two volumes, and db1 the third.
+mkdir -p /etc/libvirt/qemu
+domain() {
+	printf "<domain type='kvm'><name>%s</name><uuid>%s</uuid><devices>" "$1" "$2"
+	shift 2
+	for disk; do
+		printf "<disk type='block'><source dev='/dev/nova-volumes/volume-%s'/><target dev='%s'/></disk>" "${disk#*:}" "${disk%:*}"
+	done
+	printf '</devices></domain>\n'
+}
+domain web1 dcf47dbd-46d1-4d5b-b442-262a806a333a vda:00000001 vdb:00000002 >/etc/libvirt/qemu/web1.xml
+domain db1 0a3f2d4e-1111-4222-8333-444455556666 vda:00000003 >/etc/libvirt/qemu/db1.xml
+
 say "A guest goes on writing to volume-00000001 all the while"
 mount "${maps}1p1" /mnt/origin
 while :; do date >>/mnt/origin/home/user/log; sync -f /mnt/origin; sleep 1; done &
@@ -113,11 +126,12 @@ busybox awk '/^MIME-Version|^Subject|^From:|^To:|^Date:/ && !body {print}' /run/
 "$VOLTAR" report | tee /out/mail.txt
 cp /run/mail.eml /out/mail.eml
 
-say "What there is now: voltar list"
+say "What there is now: voltar list, and of one guest"
 "$VOLTAR" list
+"$VOLTAR" list web1
 
 say "Looking into the newest backup: voltar ls, cat and verify"
-"$VOLTAR" ls volume-00000001
+"$VOLTAR" ls web1:vda
 "$VOLTAR" ls -l volume-00000001 p1:/home/user
 "$VOLTAR" cat volume-00000001 p1:/home/user/notes
 "$VOLTAR" verify --full --from offsite
