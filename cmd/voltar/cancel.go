@@ -24,7 +24,8 @@ type cancelLine struct {
 func (a *app) cancelCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cancel", Usage: "take a volume out of the current run", ArgsUsage: "VOLUME",
-		UsageText: "voltar cancel nova-volumes/volume-00000001",
+		UsageText: "voltar cancel web1 # all disks of a guest\n" +
+			"voltar cancel nova-volumes/volume-00000001",
 		Description: "Frees one volume at once, for example to extend it, which LVM refuses while the volume has a classic snapshot.\n" +
 			"Removes its snapshot and discards what this run has archived of it. The run continues with the other volumes\n" +
 			"and reports this one as cancelled. Returns when the volume is free.",

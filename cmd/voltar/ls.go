@@ -24,7 +24,8 @@ func (a *app) lsCommand() *cli.Command {
 		Name: "ls", Usage: "list the contents of a backup", ArgsUsage: "BACKUP [pN:/PATH...]",
 		UsageText: "voltar ls web # the extents of the newest backup\n" +
 			"voltar ls -l web p1:/etc\n" +
-			"voltar ls -R web@2026-11-20 p1:/home\n",
+			"voltar ls -R web@2026-11-20 p1:/home\n" +
+			"voltar ls web1:vda # a disk of a guest\n",
 		Description: "BACKUP is VOLUME[@TIME]; without a time, the newest. Without a path, lists the extents of a partitioned volume. For a\n" +
 			"volume without partitions, give /PATH alone. Reads only the parts of the index that it needs.",
 		Flags: []cli.Flag{untrustedFlag(),

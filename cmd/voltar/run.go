@@ -21,8 +21,10 @@ func (a *app) runCommand() *cli.Command {
 		UsageText: "voltar run --dry-run # what tonight's run would do\n" +
 			"voltar run # back up everything that the configuration selects, and mail the report\n" +
 			"voltar run nova-volumes/volume-00000001 --no-mail # one volume, without a report\n" +
+			"voltar run web1 # the disks of a guest\n" +
 			"voltar run web --to /mnt/disk # one volume, to a disk that is plugged in\n",
-		Description: "Backs up the volumes that the configuration selects, or the volumes that are named: VG/LV, LV, or a pattern.\n" +
+		Description: "Backs up the volumes that the configuration selects, or the volumes that are named: VG/LV, LV, a\n" +
+			"pattern, or a guest for all its disks.\n" +
 			"Snapshots each volume, archives it to every destination and checks the result; then applies retention and\n" +
 			"mails the report.",
 		Flags: []cli.Flag{

@@ -38,7 +38,7 @@ func (r *run) newAccount(ctx context.Context, source catalog.Source) *account {
 		lv = source.Name
 	}
 	a := &account{
-		run: r, source: source, scope: newScope(ctx, name, lv), placed: r.targets.For(r.placing, source),
+		run: r, source: source, scope: newScope(ctx, name, lv, source.Guest), placed: r.targets.For(r.placing, source),
 		extents: extent.Whole(source),
 		line:    report.Volume{Name: name, Guest: guestLine(source.Guest), SizeBytes: source.SizeBytes, PreviousStoredBytes: -1},
 	}

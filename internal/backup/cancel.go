@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"voltar/internal/catalog"
 	"voltar/internal/control"
 	"voltar/internal/say"
 )
@@ -28,14 +30,15 @@ func forOthers(cause error) error {
 // cancelScope is a source's part in a run, which can be ended alone.
 type cancelScope struct {
 	name, lv string          // the source's, lv of volumes only: what is known of it otherwise changes while it is at work
+	guest    *catalog.Guest  // whose disk it is; nil where nobody knows
 	ctx      context.Context // ends with the run's, or alone when the source is cancelled or takes too long
 	cancel   context.CancelCauseFunc
 	begun    chan struct{} // closed when the source's turn has come
 	ended    chan struct{} // closed when the source holds nothing any more
 }
 
-func newScope(ctx context.Context, name, lv string) *cancelScope {
-	s := &cancelScope{name: name, lv: lv, begun: make(chan struct{}), ended: make(chan struct{})}
+func newScope(ctx context.Context, name, lv string, guest *catalog.Guest) *cancelScope {
+	s := &cancelScope{name: name, lv: lv, guest: guest, begun: make(chan struct{}), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
 }
@@ -125,15 +128,30 @@ func (r *run) listen() (closeControl func()) {
 
 func (o Options) controlName() string { return cmp.Or(o.ConfigPath, "none") }
 
-// answer takes a source out of the run, and returns when it is free.
+// answer takes a source out of the run, or all disks of a guest, and returns when they are free.
 func (r *run) answer(_ context.Context, request control.Request) (string, error) {
-	a, err := r.roster.find(request.Cancel)
+	accounts, err := r.roster.find(request.Cancel)
 	if err != nil {
 		return "", err
 	}
+	for _, a := range accounts {
+		r.Log.Warn("cancelled by a person", "run", r.id, "volume", a.scope.name)
+		a.scope.cancel(errCancelled)
+	}
+	var done []string
+	var errs []error
+	for _, a := range accounts {
+		what, err := a.awaitCancelled()
+		if errs = append(errs, err); err == nil {
+			done = append(done, what)
+		}
+	}
+	return strings.Join(done, "; "), errors.Join(errs...)
+}
+
+// awaitCancelled waits until a source that was cancelled is free, and says what became of it.
+func (a *account) awaitCancelled() (string, error) {
 	name := a.scope.name
-	r.Log.Warn("cancelled by a person", "run", r.id, "volume", name)
-	a.scope.cancel(errCancelled)
 	select {
 	case <-a.scope.begun:
 		<-a.scope.ended // bounded, as all cleaning up is; the run itself waits for it
@@ -150,8 +168,8 @@ func (r *run) answer(_ context.Context, request control.Request) (string, error)
 	return name + " is free; the rest of the run goes on", nil
 }
 
-// find returns the source of the run that a person means and that is not done.
-func (r *roster) find(wanted string) (*account, error) {
+// find returns the source of the run that a person means and that is not done, or those disks of a guest.
+func (r *roster) find(wanted string) ([]*account, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var going []string
@@ -167,15 +185,46 @@ func (r *roster) find(wanted string) (*account, error) {
 	slices.Sort(going)
 	switch {
 	case len(found) == 1 && !found[0].scope.over():
-		return found[0], nil
+		return found, nil
 	case len(found) == 1:
 		return nil, fmt.Errorf("the run is done with %s already", found[0].scope.name)
 	case len(found) > 1:
 		return nil, say.WithHint(fmt.Errorf("%q is in several volume groups", wanted), "name one as VG/LV")
-	case len(going) == 0:
+	}
+	if disks, err := r.disksOf(wanted); err != nil || len(disks) > 0 {
+		return disks, err
+	}
+	if len(going) == 0 {
 		return nil, fmt.Errorf("%q is not in the run, which is at work on no volume now", wanted)
 	}
 	return nil, fmt.Errorf("%q is not in the run, which has these before it: %s", wanted, strings.Join(going, ", "))
+}
+
+// disksOf returns the disks of the guest that a person means which are not done; none where there is no such guest.
+func (r *roster) disksOf(wanted string) ([]*account, error) {
+	for _, name := range catalog.GuestNames(wanted) {
+		var found []*account
+		ids := map[string]bool{}
+		for _, a := range r.accounts {
+			g := a.scope.guest
+			if g != nil && (g.ID == name.Name || g.Name == name.Name) && (name.Disk == "" || g.Disk == name.Disk) {
+				found = append(found, a)
+				ids[g.ID] = true
+			}
+		}
+		if len(ids) > 1 {
+			return nil, say.WithHint(fmt.Errorf("%q is the name of several guests", wanted),
+				"name one by its ID: "+say.Listed(slices.Sorted(maps.Keys(ids)), shownGuests))
+		}
+		left := slices.DeleteFunc(slices.Clone(found), func(a *account) bool { return a.scope.over() })
+		if len(left) > 0 {
+			return left, nil
+		}
+		if len(found) > 0 {
+			return nil, fmt.Errorf("the run is done with %s already", wanted)
+		}
+	}
+	return nil, nil
 }
 
 // Cancel takes one volume out of the run of a configuration that is going on, in whichever process, and returns in words

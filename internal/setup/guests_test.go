@@ -1,12 +1,15 @@
 package setup
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"voltar/internal/config"
 	"voltar/internal/guests"
+	"voltar/internal/hostcmd"
 	"voltar/internal/quiesce"
 )
 
@@ -44,6 +47,26 @@ func TestGuestFreezes(t *testing.T) {
 			if err := f.Check(); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+// A container is thawed in any case, and only one that was frozen until then proves it.
+func TestThawContainer(t *testing.T) {
+	for state, proven := range map[string]bool{"FROZEN": true, "RUNNING": false, "": false} {
+		dir := t.TempDir()
+		for name, body := range map[string]string{"lxc-info": `[ "$*" = "-n 101 -s -H" ] && echo ` + state, "lxc-unfreeze": `echo "$*" >>'` + dir + `/thawed'`} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		thaw := (&Setup{Config: &config.Config{}}).guestFreezes(guests.Guest{Kind: guests.KindContainer, ID: "101", Running: true})[0].ThawCommand
+		_, err := hostcmd.New(hostcmd.Options{SearchPath: []string{dir, "/usr/bin", "/bin"}}).Run(t.Context(), hostcmd.Cmd{Name: thaw[0], Args: thaw[1:]})
+		if (err == nil) != proven {
+			t.Errorf("%q: %v", state, err)
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "thawed")); err != nil || string(text) != "-n 101\n" {
+			t.Errorf("%q: thawed %q, %v", state, text, err)
 		}
 	}
 }
