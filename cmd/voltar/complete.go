@@ -92,6 +92,7 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 	if err != nil {
 		return nil
 	}
+	s.Config.FoundBy.Command = nil // a person at a prompt does not wait for another program's answer
 	switch kind {
 	case ofVolume:
 		return volumeCandidates(ctx, s, beginning)
