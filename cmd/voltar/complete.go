@@ -54,7 +54,7 @@ func completion() cmdline.Completion {
 			"sign --from": ofDestination, "forget --from": ofDestination,
 			"report --from": ofDestination, "--html": cmdline.KindFile, "--trend": cmdline.KindFile,
 			"--to-lv": ofVolume, "--to-device": cmdline.KindFile, "--to-image": cmdline.KindFile, "--to-dir": cmdline.KindFolder,
-			"--overwrite": "never|replace|keep", "--verify": "first|stream|none", "--name": ofSet,
+			"--guest": ofBackup, "--overwrite": "never|replace|keep", "--verify": "first|stream|none", "--name": ofSet,
 		},
 	}
 }

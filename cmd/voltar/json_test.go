@@ -37,6 +37,7 @@ var documents = map[string]reflect.Type{
 	"voltar report --list":     reflect.TypeFor[[]runLine](),
 	"voltar restore":           reflect.TypeFor[restore.Result](),
 	"voltar restore --dry-run": reflect.TypeFor[plannedRestore](),
+	"voltar restore --guest":   reflect.TypeFor[guestRestore](),
 	"voltar run --dry-run":     reflect.TypeFor[backup.Preview](),
 	"voltar sign":              reflect.TypeFor[[]sign.Line](),
 	"voltar snapshot create":   reflect.TypeFor[[]backup.Kept](),

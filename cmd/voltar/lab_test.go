@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		Layers: func(ctx context.Context) ([]string, error) {
 			packages := []string{"openssh-server", "age", "mariadb-client", "postgresql"}
 			if lab.Slow {
-				packages = append(packages, "mariadb-server-core", "mdadm", "7zip", "python3")
+				packages = append(packages, "mariadb-server-core", "mdadm", "7zip", "python3", "libvirt-clients")
 			}
 			return lab.Debs(ctx, packages...)
 		},

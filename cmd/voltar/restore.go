@@ -25,6 +25,7 @@ func (a *app) restoreCommand() *cli.Command {
 			"voltar restore web # the newest, to where it was\n" +
 			"voltar restore web@2026-11-20 --to-lv vg0/restored\n" +
 			"voltar restore web --to-image /var/tmp/web.img\n" +
+			"voltar restore --guest web1 --as web2 --define # all its disks, as another guest\n" +
 			"voltar restore web --from /mnt/disk/ --host vmhost3 # on any machine\n",
 		Description: "Makes the volume as it was: boot code, partition table, filesystems and files. The default target is the volume of\n" +
 			"the same name, which is created if it is missing. A target that holds anything is refused without --force; a\n" +
@@ -32,6 +33,10 @@ func (a *app) restoreCommand() *cli.Command {
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),
+			&cli.StringFlag{Name: "guest", Usage: "restore all disks of `GUEST[@TIME]`, of one moment, and its definition"},
+			&cli.StringFlag{Name: "as", Usage: "with --guest: as another guest beside it, of the name (or VMID) `NAME`"},
+			&cli.StringFlag{Name: "vg", Usage: "with --guest: to the volume group `NAME`"},
+			&cli.BoolFlag{Name: "define", Usage: "with --guest: give its definition to libvirt or Proxmox VE"},
 			&cli.StringFlag{Name: "to-lv", Usage: "restore to the volume `VG/LV`"},
 			&cli.StringFlag{Name: "to-device", Usage: "restore to the block device `PATH`"},
 			&cli.StringFlag{Name: "to-image", Usage: "restore to the new raw image `FILE`"},
@@ -54,6 +59,9 @@ func (a *app) restoreCommand() *cli.Command {
 			if err != nil {
 				return usageError(err)
 			}
+			if o.guest.name != "" {
+				return a.restoreGuest(c.Context, o)
+			}
 			return a.restore(c.Context, o)
 		},
 	}
@@ -63,6 +71,7 @@ type restoreOptions struct {
 	setupOptions
 	sourceOptions
 	backup  string
+	guest   guestOptions
 	dryRun  bool
 	request restore.Request // but for what is looked up: the backup and what decrypts it
 }
@@ -132,6 +141,10 @@ func readRestore(c *cli.Context) (restoreOptions, error) {
 			Force: c.Bool("force"), Grow: c.Bool("grow"), KeepGoing: c.Bool("keep-going"), Privileges: c.Bool("privileges"),
 		},
 	}
+	o.guest = guestOptions{name: c.String("guest"), as: c.String("as"), vg: c.String("vg"), define: c.Bool("define")}
+	if o.guest != (guestOptions{}) {
+		return readGuestRestore(c, o)
+	}
 	if second := c.Args().Get(1); c.NArg() == 2 && strings.HasPrefix(second, "@") && strings.Count(second, "/") == 0 {
 		return o, say.WithHint(errors.New("name one backup: VOLUME[@TIME]"), "without the space: "+o.backup+second)
 	}
@@ -139,6 +152,30 @@ func readRestore(c *cli.Context) (restoreOptions, error) {
 		return o, errors.New("name one backup: VOLUME[@TIME]")
 	}
 	if err := checkTimes([]string{o.backup}); err != nil {
+		return o, err
+	}
+	var err error
+	o.request.Target, err = readTarget(c)
+	return o, err
+}
+
+// readGuestRestore checks the options of a restore of a whole guest.
+func readGuestRestore(c *cli.Context, o restoreOptions) (restoreOptions, error) {
+	if o.guest.name == "" {
+		return o, errors.New("--as, --vg and --define go with --guest GUEST")
+	}
+	for _, flag := range []string{
+		"to-lv", "to-device", "to-image", "to-dir", "size", "grow", "partition", "path", "privileges", "keep-going",
+	} {
+		if c.IsSet(flag) {
+			return o, say.WithHint(fmt.Errorf("--%s does not go with --guest", flag),
+				"restore its disks one by one, as in `voltar restore web1:vda`")
+		}
+	}
+	if c.NArg() > 0 {
+		return o, errors.New("--guest names what is restored: name no backup beside it")
+	}
+	if err := checkTimes([]string{o.guest.name}); err != nil {
 		return o, err
 	}
 	var err error
@@ -193,12 +230,17 @@ type plannedRestore struct {
 	Losses      []string `json:"losses,omitempty"`
 }
 
-func (a *app) printRestorePlan(plan *restore.Plan, asJSON bool) error {
+func planned(plan *restore.Plan) plannedRestore {
 	out := plannedRestore{Backup: plan.Backup, Destination: plan.Destination, Target: plan.Target,
 		Overwrites: plan.Holds, Notes: plan.Notes, Losses: plan.Losses}
 	for _, step := range plan.Steps {
 		out.Steps = append(out.Steps, step.Describe()...)
 	}
+	return out
+}
+
+func (a *app) printRestorePlan(plan *restore.Plan, asJSON bool) error {
+	out := planned(plan)
 	if asJSON {
 		return a.printJSON(out)
 	}

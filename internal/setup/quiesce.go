@@ -33,6 +33,16 @@ func (s *Setup) findGuests() func(context.Context, lvm.Inventory) (guests.Found,
 	}
 }
 
+// Guests are the guests of this host, as far as the configuration wants them to be known.
+func (s *Setup) Guests(ctx context.Context, inventory lvm.Inventory) guests.Found {
+	find := s.findGuests()
+	if find == nil {
+		return guests.Found{}
+	}
+	found, _ := find(ctx, inventory) // what troubles there are is told by `voltar check`
+	return found
+}
+
 // guestFreezes is what makes a guest quiet that was found: the [[guest]] of its name, or else its own means. libvirt keeps the connection
 // to the agent of its machines, so it has to ask; for a container, processes are frozen, and the kernel freezes its filesystems while LVM
 // makes their snapshots.

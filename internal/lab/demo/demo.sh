@@ -162,6 +162,17 @@ umount /mnt/restored
 diff /run/before /run/after
 echo "volume-00000003 is what it was: $(wc -l </run/after) lines of names, owners, modes, times and sums agree"
 
+say "A guest comes back beside itself, as another one: voltar restore --guest db1 --as db2"
+"$VOLTAR" restore --guest db1 --as db2
+mount -o ro /dev/nova-volumes/db2-vda /mnt/restored
+listing /mnt/restored >/run/after
+umount /mnt/restored
+diff /run/before /run/after
+busybox grep -o '<name>.*</name>\|/dev/nova-volumes/[a-z0-9-]*' "$(find /var/lib/voltar/guests -name domain.xml)"
+
+say "A drill: voltar drill --next restores a backup where nobody sees it, and compares it"
+"$VOLTAR" drill --next
+
 say "Nothing is left on the host but the volumes"
 lvs -o vg_name,lv_name,lv_size,data_percent
 dmsetup ls

@@ -1,0 +1,178 @@
+// Package revive brings a whole guest back: all its disks of one moment, and its definition.
+//
+//	revive.go      which backups belong together, and what each disk becomes
+//	definition.go  the definition, rewritten for what was restored, and how it is given to who runs guests
+//	domain.go      libvirt's
+//	pve.go         that of Proxmox VE
+package revive
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"voltar/internal/catalog"
+	"voltar/internal/guests"
+	"voltar/internal/say"
+)
+
+// ErrUsage is wrapped by the error of a request that makes no sense.
+var ErrUsage = errors.New("cannot bring that guest back")
+
+// Moment are the backups of a guest's disks that one run made.
+type Moment struct {
+	Guest catalog.Guest // without a disk
+	Time  time.Time     // of the first of them
+	Disks []Disk        // by name
+	Known []string      // names of all disks that the guest ever had a good backup of
+	Other string        // the time of the newest run before that has more of them, "" for none
+}
+
+// Disk is the backup of one disk.
+type Disk struct {
+	catalog.Entry
+	On catalog.Destination
+}
+
+// Choose finds the newest moment of a guest, or the newest whose time begins with when. found is what the destinations hold, in their
+// order.
+func Choose(on []catalog.Destination, found []catalog.Listed, word, when string, now time.Time) (Moment, error) {
+	var all []catalog.Entry
+	at := map[string]int{} // the first destination that has a backup
+	for i, l := range found {
+		if l.Err != nil {
+			continue
+		}
+		for _, e := range l.Backups {
+			if _, known := at[e.ID.String()]; !known && e.IsGood() && !e.IsAhead(now) {
+				at[e.ID.String()] = i
+				all = append(all, e)
+			}
+		}
+	}
+	of, err := catalog.OfGuest(all, word)
+	if err != nil {
+		return Moment{}, err
+	}
+	of = slices.DeleteFunc(of, func(e catalog.Entry) bool { return e.Guest.IsZero() || e.Guest.Disk == "" })
+	if len(of) == 0 {
+		return Moment{}, say.WithHint(fmt.Errorf("%w: no good backup is of a disk of a guest %q", catalog.ErrNotFound, word),
+			"`voltar list` names the guests; `voltar restore VOLUME` brings one volume back")
+	}
+	slices.SortStableFunc(of, func(a, b catalog.Entry) int { return b.ID.Time.Compare(a.ID.Time) })
+	chosen := slices.IndexFunc(of, func(e catalog.Entry) bool { return strings.HasPrefix(catalog.FormatTime(e.ID.Time), when) })
+	if chosen < 0 {
+		return Moment{}, say.WithHint(fmt.Errorf("%w: %s has no good backup of %s", catalog.ErrNotFound, word, when),
+			fmt.Sprintf("`voltar list %s` shows its times", word))
+	}
+	m := Moment{Guest: of[chosen].Guest, Time: of[chosen].ID.Time}
+	m.Guest.Disk = ""
+	inRun := map[string]int{}
+	for _, e := range of {
+		if !slices.Contains(m.Known, e.Guest.Disk) {
+			m.Known = append(m.Known, e.Guest.Disk)
+		}
+		inRun[e.Run]++
+		if e.Run != of[chosen].Run {
+			continue
+		}
+		m.Disks = append(m.Disks, Disk{e, on[at[e.ID.String()]]})
+		if e.ID.Time.Before(m.Time) {
+			m.Time = e.ID.Time
+		}
+	}
+	for _, e := range of {
+		if e.ID.Time.Before(m.Time) && inRun[e.Run] > len(m.Disks) {
+			m.Other = catalog.FormatTime(e.ID.Time)
+			break
+		}
+	}
+	slices.SortFunc(m.Disks, func(a, b Disk) int { return cmp.Compare(a.Guest.Disk, b.Guest.Disk) })
+	return m, nil
+}
+
+// checkDisks refuses a moment of which a disk is missing that the definition has.
+func (m Moment) checkDisks(unknown []string) (notes []string, err error) {
+	for _, name := range unknown {
+		if slices.Contains(m.Known, name) {
+			hint := "restore the volumes one by one: `voltar list " + m.Guest.Name + "` shows what there is"
+			if m.Other != "" {
+				hint = "take the moment before, of which there is more: " + m.Guest.Name + "@" + m.Other
+			}
+			return nil, say.WithHint(fmt.Errorf("%w: its disk %s has no good backup of that moment", ErrUsage, name), hint)
+		}
+		notes = append(notes, fmt.Sprintf("the disk %s is in no backup: the definition still names where it was", name))
+	}
+	return notes, nil
+}
+
+// namePattern is a name that libvirt, lvm2 and a path all take.
+var (
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	vmidPattern = regexp.MustCompile(`^[1-9][0-9]{2,8}$`)
+)
+
+// Targets says which volume each disk becomes, by its position: the one that it was, or with as, a new one. vg replaces the volume group
+// if it is not "".
+func (m Moment) Targets(as, vg string) ([]catalog.Ref, error) {
+	isPVE := m.Guest.Kind == string(guests.KindMachine) || m.Guest.Kind == string(guests.KindContainer)
+	switch {
+	case as == "":
+	case isPVE && !vmidPattern.MatchString(as):
+		return nil, fmt.Errorf("%w: %q is no VMID of Proxmox VE, which is a number from 100 on", ErrUsage, as)
+	case !namePattern.MatchString(as):
+		return nil, fmt.Errorf("%w: %q is no name for a guest: letters, digits, and . _ - behind the first", ErrUsage, as)
+	}
+	var list []catalog.Ref
+	for _, d := range m.Disks {
+		to := catalog.Ref{Kind: catalog.SourceVolume, VG: cmp.Or(vg, d.ID.Ref.VG), Name: d.ID.Ref.Name}
+		switch {
+		case as == "":
+		case isPVE:
+			before := to.Name
+			if to.Name = pveVolume(before, m.Guest.ID, as); to.Name == before {
+				to.Name = fmt.Sprintf("vm-%s-disk-%d", as, len(list))
+			}
+		case !namePattern.MatchString(d.Guest.Disk):
+			return nil, fmt.Errorf("%w: the name of its disk %q is not fit for a volume", ErrUsage, d.Guest.Disk)
+		default:
+			to.Name = as + "-" + d.Guest.Disk
+		}
+		if slices.Contains(list, to) {
+			return nil, fmt.Errorf("%w: two of its disks would become %s", ErrUsage, to)
+		}
+		list = append(list, to)
+	}
+	return list, nil
+}
+
+// pveVolume is the name of a volume for another VMID: vm-100-disk-0, base-100-disk-0.
+func pveVolume(name, id, as string) string {
+	for _, prefix := range []string{"vm-", "base-", "subvol-"} {
+		if rest, found := strings.CutPrefix(name, prefix+id+"-"); found {
+			return "vm-" + as + "-" + rest
+		}
+	}
+	return name
+}
+
+// CheckHost refuses to overwrite a guest that runs here, and a name that a guest of this host has.
+func (m Moment) CheckHost(here guests.Found, as string) error {
+	for _, g := range here.Guests {
+		if as == "" && string(g.Kind) == m.Guest.Kind && g.ID == m.Guest.ID && g.Running {
+			return say.WithHint(fmt.Errorf("%w: %s runs on this host", ErrUsage, g.Title()), "shut it down, or bring it back beside it: --as NAME")
+		}
+		if as != "" && slices.Contains([]string{g.Name, g.Alias, g.ID}, as) {
+			return say.WithHint(fmt.Errorf("%w: this host has a guest %s already", ErrUsage, g.Title()), "choose another name for --as")
+		}
+	}
+	return nil
+}
+
+// devicePath is where a volume is found on its host.
+func devicePath(ref catalog.Ref) string { return path.Join("/dev", ref.VG, ref.Name) }
