@@ -24,7 +24,8 @@ type Index struct {
 	src    io.ReaderAt
 	blocks []Block
 	total  indexTotal
-	end    int64 // of the blocks
+	end    int64  // of the blocks
+	cache  *Cache // of blocks; nil keeps none
 }
 
 // OpenIndex reads the list of blocks of the index in the sizeBytes of src. blocksOffset is where that list begins, as
@@ -166,8 +167,19 @@ func (x *Index) ArchiveBytes() int64 { return x.total.ArchiveBytes }
 // Blocks returns where the blocks lie. The caller must not change them.
 func (x *Index) Blocks() []Block { return x.blocks }
 
-// block inflates one block.
+// block returns one block, inflated.
 func (x *Index) block(ctx context.Context, i int) ([]byte, error) {
+	if x.cache == nil {
+		return x.readBlock(ctx, i)
+	}
+	// How much it inflates to is not known before: one that is as long as allowed takes half of what loads may hold.
+	return x.cache.get(cacheKey{x, x.blocks[i].Offset}, cacheLoadBytes/2, func(ctx context.Context) ([]byte, error) {
+		return x.readBlock(ctx, i)
+	})
+}
+
+// readBlock inflates one block.
+func (x *Index) readBlock(ctx context.Context, i int) ([]byte, error) {
 	b := x.blocks[i]
 	text, err := readMember(ctx, x.src, b.Offset, b.LengthBytes, IndexBlockMaxBytes)
 	if err != nil {
@@ -237,6 +249,16 @@ func (x *Index) Find(ctx context.Context, path string) (Entry, []Member, error) 
 }
 
 func (x *Index) find(ctx context.Context, path string) (Entry, []Member, error) {
+	entry, text, err := x.findText(ctx, path)
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	members, err := membersOf(text, entry)
+	return entry, members, err
+}
+
+// findText returns the entry of path and the block that has it.
+func (x *Index) findText(ctx context.Context, path string) (Entry, []byte, error) {
 	path, err := cleanPath(path)
 	if err != nil {
 		return Entry{}, nil, err
@@ -250,11 +272,7 @@ func (x *Index) find(ctx context.Context, path string) (Entry, []Member, error) 
 		return Entry{}, nil, err
 	}
 	entry, err := findLine(text, path)
-	if err != nil {
-		return Entry{}, nil, err
-	}
-	members, err := membersOf(text, entry)
-	return entry, members, err
+	return entry, text, err
 }
 
 // findLine finds the line of an entry. Its beginning is compared first, as voltar would write it, and lines are parsed

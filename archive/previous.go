@@ -95,13 +95,37 @@ type previousLine struct {
 }
 
 func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) error {
+	known := false
+	return eachMemberLine(index, func(l *previousLine) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		switch {
+		case l.Encoder != nil:
+			known = p.opts.All || l.Encoder.Name == Encoder && l.Encoder.Level == p.opts.Level.orDefault()
+		case l.Member != nil && known && l.Member.SHA256 != "":
+			sums, err := l.Member.sums()
+			if err != nil {
+				return err
+			}
+			return p.add(l.Member.Member, sums, sizeBytes)
+		case l.Total != nil && l.Total.ArchiveBytes != sizeBytes:
+			return fmt.Errorf("they are of an archive of %d bytes, and it has %d", l.Total.ArchiveBytes, sizeBytes)
+		}
+		return nil
+	})
+}
+
+// eachMemberLine calls do for each line of an index, or of the list of an image's members, that is not of an entry. The last is the
+// total; without one there is an error.
+func eachMemberLine(index io.Reader, do func(*previousLine) error) error {
 	const lineMaxBytes = 64 << 10 // of those that matter
 	inflated, err := gzip.NewReader(bufio.NewReaderSize(index, 256<<10))
 	if err != nil {
 		return err
 	}
 	lines := bufio.NewReaderSize(inflated, lineMaxBytes)
-	known, ended := false, false
+	ended := false
 	for {
 		line, err := readLine(lines)
 		if err == io.EOF { //nolint:errorlint // an end is io.EOF itself
@@ -113,29 +137,14 @@ func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) e
 		if bytes.HasPrefix(line, []byte(`{"path`)) {
 			continue
 		}
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
-		}
 		var l previousLine
 		if err := json.Unmarshal(line, &l); err != nil {
 			return fmt.Errorf("cannot read a line: %w", err)
 		}
-		switch {
-		case l.Encoder != nil:
-			known = p.opts.All || l.Encoder.Name == Encoder && l.Encoder.Level == p.opts.Level.orDefault()
-		case l.Member != nil && known && l.Member.SHA256 != "":
-			sums, err := l.Member.sums()
-			if err != nil {
-				return err
-			}
-			if err := p.add(l.Member.Member, sums, sizeBytes); err != nil {
-				return err
-			}
-		case l.Total != nil:
-			if ended = l.Total.ArchiveBytes == sizeBytes; !ended {
-				return fmt.Errorf("they are of an archive of %d bytes, and it has %d", l.Total.ArchiveBytes, sizeBytes)
-			}
+		if err := do(&l); err != nil {
+			return err
 		}
+		ended = ended || l.Total != nil
 	}
 	if !ended {
 		return errors.New("their end is missing")

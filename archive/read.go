@@ -83,7 +83,8 @@ type Reader struct {
 	budget  *semaphore.Weighted
 	wg      sync.WaitGroup
 	started bool
-	began   func(Member) // is told of each member that declares its lengths, before its data is handed out
+	load    func(Member) ([]byte, error) // gives each of the listed members when it is needed; nil reads them ahead
+	began   func(Member)                 // is told of each member that declares its lengths, before its data is handed out
 
 	cur         *future // whose data is being handed out
 	rest        []byte  // of cur
@@ -304,26 +305,11 @@ func (r *Reader) fill() error {
 		if r.err != nil {
 			return r.err
 		}
-		if !r.started {
-			r.begin()
-		}
 		if r.cur != nil {
 			r.budget.Release(r.cur.cost)
 			r.cur = nil
 		}
-		var f *future
-		var open bool
-		select {
-		case f, open = <-r.queue:
-		case <-r.ctx.Done():
-		}
-		if open {
-			select {
-			case <-f.done:
-			case <-r.ctx.Done():
-				open = false
-			}
-		}
+		f, open := r.nextFuture()
 		if !open {
 			r.err = context.Cause(r.ctx)
 			if r.err == nil {
@@ -337,6 +323,28 @@ func (r *Reader) fill() error {
 		}
 	}
 	return nil
+}
+
+// nextFuture waits for the next piece of the stream; false where the context ended.
+func (r *Reader) nextFuture() (f *future, open bool) {
+	if r.load != nil {
+		return r.loadNext(), true
+	}
+	if !r.started {
+		r.begin()
+	}
+	select {
+	case f, open = <-r.queue:
+	case <-r.ctx.Done():
+	}
+	if open {
+		select {
+		case <-f.done:
+		case <-r.ctx.Done():
+			open = false
+		}
+	}
+	return f, open
 }
 
 // take makes f what is handed out next.

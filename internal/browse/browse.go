@@ -225,3 +225,9 @@ func label(x catalog.Extent) string {
 	}
 	return x.Name
 }
+
+// Dumps are the outputs of commands that the backup holds.
+func (b *Backup) Dumps() []catalog.Dump { return b.backup.Manifest.Dumps }
+
+// ID is the backup's.
+func (b *Backup) ID() catalog.ID { return b.backup.ID }

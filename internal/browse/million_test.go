@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"voltar/archive"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
 	"voltar/internal/store"
@@ -222,6 +224,47 @@ func TestOneFileOfAMillionTakesFewReads(t *testing.T) {
 	}
 	if got, most := h.indexRead.Load(), int64(len(h.index))/50; count != filesPerFolder || got > most {
 		t.Errorf("a folder of %d entries: %d bytes of the index read, want %d at most", count, got, most)
+	}
+	h.readRandomly(t, b)
+}
+
+// readRandomly goes through a folder as a mount does: it reads a block of the index, and each member once.
+func (h *huge) readRandomly(t *testing.T, b *Backup) {
+	t.Helper()
+	cache := archive.NewCache(t.Context(), 16<<20)
+	defer cache.Close()
+	h.indexRead.Store(0)
+	h.member.Store(0)
+	tree, err := b.RandomTree(t.Context(), b.Extents()[0], cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	files := 0
+	for listed, err := range tree.List(t.Context(), "d0500") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := tree.Entry(t.Context(), listed.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := tree.Open(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := make([]byte, hugeFileBytes)
+		if n, err := f.ReadAt(data, 0); n != len(data) || err != nil || path.Base(e.Path) != "file-"+fmt.Sprintf("%06d", 500_001+files) ||
+			string(data[:7]) != fmt.Sprintf("%07d", 500_001+files) {
+			t.Fatalf("%s: %d bytes %.10q, %v", e.Path, n, data, err)
+		}
+		files++
+	}
+	if got, most := h.indexRead.Load(), int64(len(h.index))/50; files != filesPerFolder || got > most {
+		t.Errorf("%d files of a mounted folder: %d bytes of the index read, want %d at most", files, got, most)
+	}
+	if got, want := h.member.Load(), h.memberBytes*(filesPerFolder+1)/entriesInMember; got != want {
+		t.Errorf("%d files of a mounted folder: %d bytes of the archive read, want %d", files, got, want)
 	}
 }
 
