@@ -44,6 +44,7 @@ func completion() cmdline.Completion {
 			"list": {ofSource}, "prune": {ofSource}, "forget": {ofBackup},
 			"restore": {ofBackup, cmdline.KindNone}, "ls": {ofBackup, cmdline.KindNone}, "cat": {ofBackup, cmdline.KindNone},
 			"extract": {ofBackup, cmdline.KindNone}, "verify": {ofBackup}, "drill": {ofBackup}, "copy": {ofBackup}, "sign": {ofBackup},
+			"mount":  {ofBackup, cmdline.KindFolder, cmdline.KindNone},
 			"stream": {ofStream, cmdline.KindNone}, "report": {ofRun, cmdline.KindNone},
 			"snapshot list": {ofSet, cmdline.KindNone}, "snapshot remove": {ofSet, cmdline.KindNone}, "snapshot merge": {ofSet, cmdline.KindNone},
 			"help": {cmdline.KindCommand, cmdline.KindNone}, "completion": {"bash|zsh|fish", cmdline.KindNone},

@@ -32,6 +32,7 @@ var documents = map[string]reflect.Type{
 	"voltar list":              reflect.TypeFor[[]catalog.Line](),
 	"voltar ls":                reflect.TypeFor[[]extentLine](),
 	"voltar ls PATH":           reflect.TypeFor[[]entryLine](),
+	"voltar mount":             reflect.TypeFor[mountedLine](),
 	"voltar prune":             reflect.TypeFor[[]keep.Line](),
 	"voltar report --fleet":    reflect.TypeFor[[]catalog.FleetLine](),
 	"voltar report --list":     reflect.TypeFor[[]runLine](),

@@ -32,8 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(lab.Main(m, lab.Options{
 		MemoryBytes: 3 << 30,
 		Machines:    2,
+		Modules:     []string{"fuse"},
 		Layers: func(ctx context.Context) ([]string, error) {
-			packages := []string{"openssh-server", "age", "mariadb-client", "postgresql"}
+			packages := []string{"openssh-server", "age", "mariadb-client", "postgresql", "rsync"}
 			if lab.Slow {
 				packages = append(packages, "mariadb-server-core", "mdadm", "7zip", "python3", "libvirt-clients")
 			}

@@ -186,3 +186,30 @@ func ListNamed(ctx context.Context, s store.Store, host, text string, filter Fil
 	only.Match = func(ref Ref) bool { return slices.Contains(refs, ref) }
 	return List(ctx, s, host, only)
 }
+
+// ListMeant lists, on each destination, the backups that a word without a time means: of the volumes of that name, or else of the
+// disks of the guest; without a word, all of the host.
+func ListMeant(ctx context.Context, on []Destination, host, word string, filter Filter) []Listed {
+	if word == "" {
+		return ListEach(ctx, on, host, filter)
+	}
+	return AskAll(on, func(d Destination) Listed {
+		l, err := ListNamed(ctx, d.Store, host, word, filter)
+		if err == nil {
+			err = l.keepMeant(word)
+		}
+		return Listed{d.Name, l, err}
+	})
+}
+
+// keepMeant leaves out of a listing what a word does not mean.
+func (l *Listing) keepMeant(word string) error {
+	isVolume := func(id ID) bool { return id.Ref.String() == word || id.Ref.Name == word }
+	if slices.ContainsFunc(l.Backups, func(e Entry) bool { return isVolume(e.ID) }) ||
+		slices.ContainsFunc(l.Unreadable, func(u Unreadable) bool { return isVolume(u.ID) }) {
+		return nil // ListNamed has asked for these alone
+	}
+	ofGuest, err := OfGuest(l.Backups, word)
+	l.Backups, l.Unreadable = ofGuest, nil
+	return err
+}
