@@ -229,7 +229,7 @@ func TestOneFileOfAMillionTakesFewReads(t *testing.T) {
 }
 
 // readRandomly goes through a folder as a mount does: it reads a block of the index, and each member once.
-func (h *huge) readRandomly(t *testing.T, b *Backup) {
+func (h *huge) readRandomly(t testing.TB, b *Backup) {
 	t.Helper()
 	cache := archive.NewCache(t.Context(), 16<<20)
 	defer cache.Close()
@@ -278,4 +278,17 @@ func BenchmarkOneFileOfAMillion(b *testing.B) {
 		h.cat(b, 500_050)
 	}
 	b.ReportMetric(float64(h.archiveBytes), "archive-bytes")
+}
+
+// BenchmarkMountedFolderOfAMillion lists a folder of a backup with a million files and reads its 999 files, as a mount does, and counts
+// what is read for it.
+func BenchmarkMountedFolderOfAMillion(b *testing.B) {
+	h := newHuge(b)
+	for b.Loop() {
+		h.calls.Store(0)
+		h.readRandomly(b, h.backup())
+	}
+	b.ReportMetric(float64(h.calls.Load()), "reads")
+	b.ReportMetric(float64(h.indexRead.Load()), "index-bytes")
+	b.ReportMetric(float64(h.member.Load()), "archive-bytes")
 }

@@ -49,6 +49,17 @@ func TestBackupsOfGuests(t *testing.T) {
 			"web": "a a a b", "id-1": "a a a b", "old": "new", "before": "gone gone", "after": "gone gone", "web:vdb": "b", "@guest/web:vda": "a a a", "@guest/id-3": "d", "id-2:vda": "c",
 			"web:vdc": "", "none": "", "": "", "vda": "",
 		} {
+			if word != "" && word != "old" && word != "before" { // names that the newest backup of each volume does not tell
+				var meant []string
+				for _, l := range ListMeant(t.Context(), []Destination{{Name: "disk", Store: s}}, listing.Host, word, filter) {
+					for _, e := range l.Backups {
+						meant = append(meant, e.ID.Ref.Name)
+					}
+				}
+				if strings.Join(meant, " ") != want {
+					t.Errorf("%q means %q, want %q", word, meant, want)
+				}
+			}
 			entries, err := OfGuest(listing.Backups, word)
 			var got []string
 			for _, e := range entries {
