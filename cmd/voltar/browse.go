@@ -33,7 +33,7 @@ func readBrowse(c *cli.Context) (browseOptions, error) {
 		return browseOptions{}, err
 	}
 	return browseOptions{
-		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true},
+		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true, readOnly: true},
 		sourceOptions: readSource(c), backup: c.Args().First(), paths: c.Args().Tail(), keepGoing: c.Bool("keep-going"),
 	}, nil
 }

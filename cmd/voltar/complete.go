@@ -87,7 +87,7 @@ func (a *app) candidates(ctx context.Context, kind cmdline.Kind, beginning strin
 		return words(strings.Split(string(kind), "|"), "")
 	}
 	common := commonOptions{config: cmp.Or(line.Value("config"), os.Getenv(configVariable))}
-	opts := a.setupOptions(setupOptions{commonOptions: common, lookup: true})
+	opts := a.setupOptions(setupOptions{commonOptions: common, lookup: true, readOnly: true})
 	opts.Log = func(string) (*slog.Logger, error) { return slog.New(slog.DiscardHandler), nil }
 	s, err := setup.New("", opts)
 	if err != nil {

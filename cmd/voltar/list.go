@@ -40,7 +40,7 @@ func (a *app) listCommand() *cli.Command {
 				return usageError(errors.New("--all-hosts is about every host, and --host about one: give one of them"))
 			}
 			return a.list(c.Context, listOptions{
-				setupOptions:  setupOptions{commonOptions: readCommon(c), lookup: true},
+				setupOptions:  setupOptions{commonOptions: readCommon(c), lookup: true, readOnly: true},
 				sourceOptions: readSource(c), volumes: c.Args().Slice(), allHosts: c.Bool("all-hosts"),
 			})
 		},

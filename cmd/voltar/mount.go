@@ -60,7 +60,7 @@ type showOptions struct {
 
 func readMount(c *cli.Context) (showOptions, error) {
 	o := showOptions{
-		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true},
+		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true, readOnly: true},
 		sourceOptions: readSource(c),
 	}
 	size, err := config.ParseSize(c.String("cache"))

@@ -46,6 +46,7 @@ type setupOptions struct {
 	folder       string               // the one destination, instead of the configured ones
 	untrusted    bool                 // accept backups that no trusted key has signed
 	lookup       bool                 // somebody waits for the answer, which must not take long
+	readOnly     bool                 // backups are read, and nothing else: what else is wrong in the configuration does not matter
 	snapshotSize *config.SnapshotSize // instead of what the configuration says
 	mustBeQuiet  bool                 // what cannot be frozen fails
 }
@@ -105,6 +106,7 @@ func (a *app) setup(o setupOptions) (*setup.Setup, error) {
 func (a *app) setupOptions(o setupOptions) setup.Options {
 	return setup.Options{
 		Config: o.config, Version: programVersion(), Folder: o.folder, Untrusted: o.untrusted, Lookup: o.lookup,
+		ReadOnly:     o.readOnly,
 		SnapshotSize: o.snapshotSize, MustBeQuiet: o.mustBeQuiet, Now: a.now, AtEnd: a.atEnd,
 		Log: func(level string) (*slog.Logger, error) { return logging.New(level, a.stderr, a.rawErr) },
 	}

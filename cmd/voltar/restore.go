@@ -134,7 +134,7 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 
 func readRestore(c *cli.Context) (restoreOptions, error) {
 	o := restoreOptions{
-		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted")},
+		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), readOnly: true},
 		sourceOptions: readSource(c), backup: c.Args().First(), dryRun: c.Bool("dry-run"),
 		request: restore.Request{
 			Partitions: c.StringSlice("partition"), Paths: c.StringSlice("path"), Verify: restore.Verify(c.String("verify")),

@@ -61,7 +61,7 @@ type verifyOptions struct {
 
 func readVerify(c *cli.Context) (verifyOptions, error) {
 	o := verifyOptions{
-		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted")},
+		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), readOnly: !c.Bool("mail")},
 		sourceOptions: readSource(c), backups: c.Args().Slice(),
 		all: c.Bool("all"), repairIndex: c.Bool("repair-index"), mail: c.Bool("mail"),
 		check: verify.Options{Level: verify.Sums}, command: "verify",

@@ -182,6 +182,8 @@ type Destination struct {
 	RecipientsFile string   `toml:"recipients_file"` // more of them, one in each line
 
 	S3
+
+	Wrong error `toml:"-"` // by LoadToRead: why it cannot be used
 }
 
 // MountPoint returns the mountpoint that must be mounted before anything is written, or "" for none.
@@ -292,7 +294,7 @@ func WithoutFile() *Config {
 func Load(file string) (*Config, error) {
 	content, err := safedir.ReadFile(file) // hooks and commands run from it
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+		return nil, unreadable(err)
 	}
 	c, err := Parse(content)
 	if err != nil {
@@ -320,20 +322,48 @@ func (c *Config) Path() string { return c.path }
 
 // Parse reads and checks the text of a file.
 func Parse(content []byte) (*Config, error) {
+	content, err := plainText(content)
+	if err != nil {
+		return nil, err
+	}
+	c, found, err := read(content)
+	if err != nil {
+		return nil, explain(err, content)
+	}
+	unknown, invalid := found.parted()
+	if len(unknown) > 0 { // of which the others may come
+		return nil, errors.Join(unknown...)
+	}
+	return c, errors.Join(invalid...)
+}
+
+// plainText is the text of a file as TOML has it.
+func plainText(content []byte) ([]byte, error) {
 	content = bytes.TrimPrefix(content, []byte("\uFEFF"))
 	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
 		return nil, errors.New("its text is UTF-16: save it as UTF-8")
 	}
+	return content, nil
+}
+
+// read reads what a text says, and finds all that is wrong with it. The error is the decoder's, of what is no TOML or of another
+// type; nothing is known of the rest then.
+func read(content []byte) (*Config, problems, error) {
 	c := Default()
 	decoder := toml.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(c); err != nil {
-		return nil, explain(err, content)
+	err := decoder.Decode(c)
+	var unknown *toml.StrictMissingError
+	if err != nil && !errors.As(err, &unknown) {
+		return nil, problems{}, err
 	}
-	if err := c.validate(); err != nil {
-		return nil, err
+	p := problems{lines: linesOf(content)}
+	if unknown != nil {
+		p.unknown(unknown)
 	}
-	return c, nil
+	c.validate(&p)
+	p.sort()
+	return c, p, nil
 }
 
 // IsMissing tells whether Load failed because there is no such file.

@@ -16,17 +16,8 @@ import (
 
 // explain turns the decoder's errors of a file's text into lines that name the key and where it stands.
 func explain(err error, text []byte) error {
-	var unknown *toml.StrictMissingError
 	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		var all []error
-		for _, e := range unknown.Errors {
-			row, _ := e.Position()
-			all = append(all, fmt.Errorf("line %d: unknown key %q%s", row, strings.Join(e.Key(), "."), meant(e.Key())))
-		}
-		return errors.Join(all...)
-	case errors.As(err, &wrong):
+	if errors.As(err, &wrong) {
 		row, column := wrong.Position()
 		if words := unquoted(text, row); words != "" {
 			return fmt.Errorf("line %d, column %d: %s", row, column, words)
@@ -37,6 +28,9 @@ func explain(err error, text []byte) error {
 			if t := typeOf(reflect.TypeFor[Config](), wrong.Key()); t != nil {
 				return fmt.Errorf("line %d, column %d: %s is %s; write %s", row, column, key, found, wanted(t, wrong.Key()))
 			}
+		}
+		if strings.Contains(text, "array table in a struct") {
+			return fmt.Errorf("line %d: %s stands once: write [%[2]s], with one bracket", row, key)
 		}
 		if key != "" {
 			text = key + ": " + text
@@ -58,6 +52,12 @@ func meant(key []string) string {
 		if words := say.DidYouMean(name, keysOf(t)); words != "" {
 			return words
 		}
+		if other := otherWords[name]; slices.Contains(keysOf(t), other) {
+			return fmt.Sprintf(": did you mean %q?", other)
+		}
+	}
+	if top := reflect.TypeFor[Config](); len(table) > 0 && slices.Contains(keysOf(top), name) && !isTables(typeOf(top, []string{name})) {
+		return fmt.Sprintf(": %s belongs above the first [section]", name)
 	}
 	for _, name := range []string{name, as} {
 		var elsewhere []string
@@ -71,6 +71,19 @@ func meant(key []string) string {
 		}
 	}
 	return ""
+}
+
+// otherWords are what other programs call a key.
+var otherWords = map[string]string{
+	"host": "server", "user": "username", "recipients": "to", "recipient": "to", "sender": "from", "directory": "path",
+}
+
+// isTables tells whether a key is that of a table or of several.
+func isTables(t reflect.Type) bool {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return isTable(t)
 }
 
 // tablesTold is how many tables are named that have a key: what many have says nothing.

@@ -41,6 +41,11 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"[retention]\ndays = seven\n", `days = seven cannot be read; write a whole number without quotes, as 7`},
 		{"[select]\nactivate_inactive = yes\n", `activate_inactive = yes cannot be read; write true or false, without quotes`},
 		{"[select]\ninclude = [\"a\"\n", `line 2`},
+		{"[mail]\nhost = \"mail.example.org\"\n", `line 2: unknown key "mail.host": did you mean "server"?`},
+		{"[mail]\nstate_dir = \"/x\"\n", `line 2: unknown key "mail.state_dir": state_dir belongs above the first [section]`},
+		{"[[dump]]\nname = \"a\"\nparallel = 2\n", `line 3: unknown key "dump.parallel": parallel belongs above the first [section]`},
+		{"[[retention]]\ndays = 7\n", `retention stands once: write [retention], with one bracket`},
+		{"[retention]\ndays = 9223372036854775807\n", `line 2: retention.days: 9223372036854775807 is more than 36500`},
 	} {
 		_, err := Parse([]byte(c.file))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net/mail"
 	"path"
@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"voltar/internal/agefile"
 	"voltar/internal/say"
@@ -28,11 +30,66 @@ const levelWords = `"fast", "default", "best" and "1" to "9"`
 // maxFresh bounds archive.fresh: ten years.
 const maxFresh = 3650 * 24 * time.Hour
 
+// maxKept bounds what retention counts: days of a hundred years.
+const maxKept = 36500
+
+// problem is one thing that is wrong with a configuration.
+type problem struct {
+	key         string // as lines has it
+	line        int    // 0 where it stands nowhere
+	text        string
+	isUnknown   bool // the key
+	isOfWriting bool // it keeps nobody from reading
+}
+
+func (p problem) Error() string {
+	if p.line == 0 {
+		return p.text
+	}
+	return fmt.Sprintf("line %d: %s", p.line, p.text)
+}
+
 // problems collects what is wrong with a configuration.
-type problems struct{ list []error }
+type problems struct {
+	lines lines
+	list  []problem
+}
 
 func (p *problems) add(key, format string, args ...any) {
-	p.list = append(p.list, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	plain := plainKey(key)
+	p.list = append(p.list, problem{key: plain, line: p.lines.of(plain), text: key + ": " + fmt.Sprintf(format, args...)})
+}
+
+// ofWriting is add, for what keeps nobody from reading.
+func (p *problems) ofWriting(key, format string, args ...any) {
+	p.add(key, format, args...)
+	p.list[len(p.list)-1].isOfWriting = true
+}
+
+// unknown adds the keys that the decoder does not know.
+func (p *problems) unknown(err *toml.StrictMissingError) {
+	for _, e := range err.Errors {
+		row, _ := e.Position()
+		key := strings.Join(e.Key(), ".")
+		p.list = append(p.list, problem{key: key, line: row, text: fmt.Sprintf("unknown key %q%s", key, meant(e.Key())), isUnknown: true})
+	}
+}
+
+// sort puts them in the order of the file.
+func (p *problems) sort() {
+	slices.SortStableFunc(p.list, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
+}
+
+// parted are those of unknown keys, and the others.
+func (p *problems) parted() (unknown, invalid []error) {
+	for _, one := range p.list {
+		if one.isUnknown {
+			unknown = append(unknown, one)
+		} else {
+			invalid = append(invalid, one)
+		}
+	}
+	return unknown, invalid
 }
 
 func (p *problems) oneOf(key, value string, allowed ...string) {
@@ -85,7 +142,7 @@ func (p *problems) units(table reflect.Value, path string) {
 		for i := range table.NumField() {
 			f := table.Type().Field(i)
 			key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
-			if f.Anonymous || key != "" {
+			if f.Anonymous || key != "" && key != "-" {
 				p.units(table.Field(i), strings.Trim(path+"."+key, "."))
 			}
 		}
@@ -96,9 +153,8 @@ func (p *problems) units(table reflect.Value, path string) {
 	}
 }
 
-// validate returns every problem at once.
-func (c *Config) validate() error {
-	var p problems
+// validate finds every problem at once.
+func (c *Config) validate(p *problems) {
 	p.units(reflect.ValueOf(*c), "")
 	if c.Host != "" && !namePattern.MatchString(c.Host) {
 		p.add("host", "%q is no host name", c.Host)
@@ -108,32 +164,31 @@ func (c *Config) validate() error {
 	if c.Parallel < 1 || c.Parallel > 64 {
 		p.add("parallel", "%d is not between 1 and 64", c.Parallel)
 	}
-	c.Select.validate(&p)
+	c.Select.validate(p)
 	p.oneOf("guests.consistency", c.FoundBy.Consistency, ConsistencyOff, ConsistencyGroup, ConsistencyFreeze)
-	c.Snapshot.validate(&p)
+	c.Snapshot.validate(p)
 	p.level("archive.level", c.Archive.Level)
 	if c.Archive.Workers < 0 || c.Archive.Workers > 256 {
 		p.add("archive.workers", "%d is not between 0 and 256", c.Archive.Workers)
 	}
-	validateExcludes(&p, "archive.exclude", c.Archive.Exclude)
+	validateExcludes(p, "archive.exclude", c.Archive.Exclude)
 	if fresh := c.Archive.Fresh.Span(); fresh%(24*time.Hour) != 0 || fresh > maxFresh {
 		p.add("archive.fresh", "%v is not a number of whole days up to %d", fresh, maxFresh/(24*time.Hour))
 	}
-	c.Limits.validate(&p)
-	c.Retention.validate(&p, "retention")
+	c.Limits.validate(p)
+	c.Retention.validate(p, "retention")
 	if c.Drill.Folder != "" {
 		p.absolute("drill.folder", c.Drill.Folder)
 	}
-	c.Mail.validate(&p)
+	c.Mail.validate(p)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	c.validateSign(&p)
-	c.validateDestinations(&p)
-	c.validateNotify(&p)
+	c.validateSign(p)
+	c.validateDestinations(p)
+	c.validateNotify(p)
 	for i, v := range c.Volumes {
-		v.validate(&p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
+		v.validate(p, fmt.Sprintf("volume #%d (match %q)", i+1, v.Match))
 	}
-	c.validateQuiescing(&p)
-	return errors.Join(p.list...)
+	c.validateQuiescing(p)
 }
 
 func (s Select) validate(p *problems) {
@@ -168,8 +223,11 @@ func (r Retention) validate(p *problems, key string) {
 		name  string
 		count int
 	}{{"days", r.Days}, {"keep_last", r.KeepLast}, {"daily", r.Daily}, {"weekly", r.Weekly}, {"monthly", r.Monthly}, {"yearly", r.Yearly}} {
-		if rule.count < 0 {
+		switch {
+		case rule.count < 0:
 			p.add(key+"."+rule.name, "%d is negative", rule.count)
+		case rule.count > maxKept:
+			p.add(key+"."+rule.name, "%d is more than %d", rule.count, maxKept)
 		}
 	}
 }
@@ -248,7 +306,34 @@ func (c *Config) validateDestinations(p *problems) {
 		key := fmt.Sprintf("destination #%d (%s)", i+1, d.Name)
 		seen.check(p, key, d.Name)
 		d.validate(p, key)
+		c.validatePlace(p, key+": path", d)
 	}
+}
+
+// kernelFolders show what the kernel has, and keep nothing.
+var kernelFolders = []string{"/proc", "/sys", "/dev"}
+
+// validatePlace refuses a folder that keeps nothing, and one that voltar's own state shares.
+func (c *Config) validatePlace(p *problems, key string, d Destination) {
+	if d.Type != "disk" || !filepath.IsAbs(d.Path) {
+		return
+	}
+	for _, folder := range kernelFolders {
+		if isBelow(d.Path, folder) {
+			p.add(key, "%s cannot keep backups: what lies in %s is the kernel's own", d.Path, folder)
+		}
+	}
+	for name, folder := range map[string]string{"state_dir": c.StateDir, "run_dir": c.RunDir} {
+		if isBelow(d.Path, folder) || isBelow(folder, d.Path) {
+			p.ofWriting(key, "%s and %s (%s) must not lie one within the other: give backups a folder of their own", d.Path, name, folder)
+		}
+	}
+}
+
+// isBelow tells whether a path is a folder, or lies below it, by their names.
+func isBelow(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 func (d Destination) validate(p *problems, key string) {

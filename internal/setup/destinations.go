@@ -128,6 +128,9 @@ func placeOf(d Destination) string {
 
 // openStore opens a destination. One that cannot be opened stays in the run, and each use of it says why.
 func (s *Setup) openStore(d config.Destination, memory *s3.Memory) store.Store {
+	if d.Wrong != nil {
+		return store.Unavailable(d.Name, d.Wrong)
+	}
 	if d.Type == "s3" {
 		opts, err := s.bucketOptions(d, memory)
 		if err != nil {

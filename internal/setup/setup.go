@@ -48,6 +48,7 @@ type Options struct {
 	Folder       string               // the one destination, instead of the configured ones
 	Untrusted    bool                 // accept backups that no trusted key has signed
 	Lookup       bool                 // somebody waits for the answer, which must not take long
+	ReadOnly     bool                 // the command only reads backups: what else is wrong in the configuration is a warning
 	SnapshotSize *config.SnapshotSize // instead of what the configuration says
 	MustBeQuiet  bool                 // what cannot be frozen fails
 
@@ -77,7 +78,14 @@ type Destination struct {
 
 // New reads the configuration and opens the destinations. logLevel is that of the configuration if it is "".
 func New(logLevel string, o Options) (*Setup, error) {
-	cfg, err := LoadConfig(o.Config)
+	load, warnings := config.Load, []error(nil)
+	if o.ReadOnly {
+		load = func(file string) (c *config.Config, err error) {
+			c, warnings, err = config.LoadToRead(file)
+			return c, err
+		}
+	}
+	cfg, err := loadWith(load, o.Config)
 	err = say.AsRoot(err)
 	if config.IsMissing(err) {
 		err = say.WithHint(err, fmt.Sprintf("`voltar init --config %s` writes one", o.Config))
@@ -88,6 +96,9 @@ func New(logLevel string, o Options) (*Setup, error) {
 	s, err := bare(cfg, cmp.Or(logLevel, cfg.Log.Level), o)
 	if err != nil {
 		return nil, err
+	}
+	for _, warning := range warnings {
+		say.Log(s.Log.Warn, warning)
 	}
 	if o.Folder != "" {
 		return s, s.openFolder("--to", o.Folder, "correct the path, mount the disk that it is on, or make it: `mkdir -p "+o.Folder+"`")
@@ -169,15 +180,17 @@ func (s *Setup) patience(d config.Destination) time.Duration {
 }
 
 // LoadConfig reads the file that is named, or the usual one; only the usual one may be missing.
-func LoadConfig(file string) (*config.Config, error) {
+func LoadConfig(file string) (*config.Config, error) { return loadWith(config.Load, file) }
+
+func loadWith(load func(file string) (*config.Config, error), file string) (*config.Config, error) {
 	if file != "" {
 		file, err := filepath.Abs(file) // the lock goes by it
 		if err != nil {
 			return nil, err
 		}
-		return config.Load(file)
+		return load(file)
 	}
-	cfg, err := config.Load(config.DefaultPath)
+	cfg, err := load(config.DefaultPath)
 	if config.IsMissing(err) {
 		return config.WithoutFile(), nil
 	}
