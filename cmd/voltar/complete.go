@@ -68,8 +68,8 @@ func (a *app) completeCommand(p *cmdline.Program) *cli.Command {
 			ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 			defer cancel()
 			words := c.Args().Slice()
-			if len(words) > 0 && words[0] == "--" {
-				words = words[1:]
+			if at := slices.Index(words, "--"); at >= 0 { // what stands before are flags, as if of the line that is completed
+				words = slices.Concat(words[:at], words[at+1:])
 			}
 			of := completion()
 			of.Values = func(kind cmdline.Kind, beginning string, line cmdline.Line) []cmdline.Candidate {

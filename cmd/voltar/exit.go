@@ -21,6 +21,7 @@ const (
 	exitLocked       = exitcode.Locked
 	exitNotDelivered = exitcode.NotDelivered
 	exitInterrupted  = exitcode.Interrupted
+	exitUnread       = exitcode.Unread
 )
 
 // usageError is a wrong command line or configuration.

@@ -80,10 +80,14 @@ func (a *app) execute(ctx context.Context, args []string) int {
 		err = program.RunContext(ctx, line.Words)
 	}
 	err = errors.Join(err, a.close())
-	if err != nil && !errors.Is(err, errReported) {
-		a.printError(err)
+	said := withoutUnread(err)
+	if said != nil && !errors.Is(said, errReported) {
+		a.printError(said)
 	}
-	return exitCode(ctx, err)
+	if said == nil && err != nil {
+		return exitUnread
+	}
+	return exitCode(ctx, said)
 }
 
 // printError says what went wrong, each cause with what can be done about it.
@@ -118,7 +122,8 @@ func interruptible(parent context.Context) (context.Context, func()) {
 type app struct {
 	stdin          io.Reader
 	stdout, stderr *say.Writer // clean whatever is printed
-	rawOut, rawErr io.Writer   // for what is no text: contents of files, documents
+	rawOut         output      // for what is no text: contents of files, documents
+	rawErr         io.Writer
 	screen         *progress.Screen
 	now            func() time.Time
 	closers        []func() error
@@ -126,8 +131,8 @@ type app struct {
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, now func() time.Time) *app {
 	screen := progress.NewScreen(stderr)
-	a := &app{stdin: stdin, stdout: say.NewWriter(stdout), stderr: say.NewWriter(screen),
-		rawOut: stdout, rawErr: stderr, screen: screen, now: now}
+	a := &app{stdin: stdin, stdout: say.NewWriter(output{stdout}), stderr: say.NewWriter(screen),
+		rawOut: output{stdout}, rawErr: stderr, screen: screen, now: now}
 	a.stdout.UseColors(progress.Colors(stdout))
 	a.stderr.UseColors(progress.Colors(stderr))
 	a.atEnd(a.stdout.Close)

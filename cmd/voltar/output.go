@@ -2,13 +2,46 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"voltar/internal/say"
 )
+
+// errUnread is the error of writing to a pipe that nobody reads any more, as after `voltar list | head`.
+var errUnread = errors.New("nobody reads the output")
+
+// output is the standard output. A pipe that nobody reads any more is errUnread to who writes.
+type output struct{ to io.Writer }
+
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		err = errUnread
+	}
+	return n, err
+}
+
+// withoutUnread is what else an error says than that nobody reads the output; nil for nothing.
+func withoutUnread(err error) error {
+	joined := say.Joined(err)
+	switch {
+	case !errors.Is(err, errUnread):
+		return err
+	case joined == nil:
+		return nil
+	}
+	var rest []error
+	for _, e := range joined {
+		rest = append(rest, withoutUnread(e))
+	}
+	return errors.Join(rest...)
+}
 
 // printJSON writes a result for programs. A list without entries is [], and never null.
 func (a *app) printJSON(value any) error {

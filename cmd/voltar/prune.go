@@ -136,12 +136,12 @@ func (a *app) printRemoved(s *setup.Setup, lines []keep.Line, err error, o remov
 	if err != nil && lines == nil {
 		return err
 	}
+	show := func() error { return a.printPruneLines(lines, o.dryRun, err != nil) }
 	if o.json {
-		if err := a.printJSON(lines); err != nil {
-			return err
-		}
-	} else if err := a.printPruneLines(lines, o.dryRun, err != nil); err != nil {
-		return err
+		show = func() error { return a.printJSON(lines) }
+	}
+	if unprinted := show(); unprinted != nil {
+		return errors.Join(err, unprinted)
 	}
 	if err != nil {
 		say.Log(s.Log.Error, err)

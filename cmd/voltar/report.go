@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -48,6 +49,9 @@ func (a *app) reportCommand() *cli.Command {
 			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history"},
 		}, fleetFlags()...),
 		Action: func(c *cli.Context) error {
+			if err := refuseTwoOutputs(c); err != nil {
+				return err
+			}
 			if c.Bool("fleet") {
 				o, err := readFleet(c)
 				if err != nil {
@@ -62,6 +66,24 @@ func (a *app) reportCommand() *cli.Command {
 			return a.report(c.Context, o)
 		},
 	}
+}
+
+// refuseTwoOutputs refuses options that both write to standard output.
+func refuseTwoOutputs(c *cli.Context) error {
+	var to []string
+	for _, name := range []string{"html", "trend"} {
+		if c.String(name) == "-" {
+			to = append(to, "--"+name+" -")
+		}
+	}
+	if c.Bool("json") {
+		to = append(to, "--json")
+	}
+	if len(to) < 2 {
+		return nil
+	}
+	return usageError(say.WithHint(fmt.Errorf("%s cannot both go to standard output", strings.Join(to, " and ")),
+		"--html FILE and --trend FILE write to files"))
 }
 
 type reportOptions struct {

@@ -117,7 +117,7 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 	if result == nil {
 		return err
 	}
-	if printErr := a.printRestore(result, o.json); printErr != nil {
+	if printErr := a.printRestore(result, o.json); withoutUnread(printErr) != nil {
 		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}
 	switch result.Status {

@@ -94,7 +94,7 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	}
 	bars.RunEnded(result)
 	code := result.ExitCode
-	if err := a.printRun(result, delivery.Rendering(result), o.json); err != nil {
+	if err := a.printRun(result, delivery.Rendering(result), o.json); withoutUnread(err) != nil {
 		s.Log.Error("the report was not printed", "err", err)
 		if code == exitDone {
 			code = exitNotDelivered
@@ -109,7 +109,7 @@ func (a *app) isTyped() bool {
 	if progress.IsTerminal(a.stdin) {
 		return true
 	}
-	return os.Getenv("INVOCATION_ID") == "" && (progress.IsTerminal(a.rawOut) || progress.IsTerminal(a.rawErr))
+	return os.Getenv("INVOCATION_ID") == "" && (progress.IsTerminal(a.rawOut.to) || progress.IsTerminal(a.rawErr))
 }
 
 // printRun prints what a run came to; the options are for its text.

@@ -31,6 +31,7 @@ type Line struct {
 	Path     []*cli.Command // the command and its subcommand; empty for the program itself
 	Words    []string       // for urfave/cli: the names, the flags, the arguments
 	operands []string
+	rest     []string            // what follows a command that reads its flags itself
 	values   map[string]string   // of the flags that take one, by their first name
 	known    map[string]cli.Flag // by each of their names
 	pending  cli.Flag            // one whose value is yet to come
@@ -65,7 +66,7 @@ func (p *Program) Parse(args []string) (Line, error) {
 		}
 	}
 	if len(line.Path) > 0 && line.last().SkipFlagParsing {
-		return Line{Path: line.Path, Words: args}, nil
+		return Line{Path: line.Path, Words: slices.Concat([]string{args[0], line.last().Name}, flags, line.rest)}, nil
 	}
 	for _, operand := range line.operands {
 		if strings.HasPrefix(operand, "-") {
@@ -130,6 +131,7 @@ func (p *Program) take(words []string) (line Line, flags []string, help bool, un
 		commands = command.Subcommands
 		line.learn(command.Flags)
 		if command.SkipFlagParsing {
+			line.rest = words[i+1:]
 			break
 		}
 	}

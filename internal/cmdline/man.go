@@ -131,6 +131,7 @@ func ProgramPage(program *Program) string {
 		{exitcode.Locked, "Another run holds the lock."},
 		{exitcode.NotDelivered, "The backups are good, but the report could not be delivered. It goes out with the next run."},
 		{exitcode.Interrupted, "Interrupted, and cleaned up."},
+		{exitcode.Unread, "Nobody read the output to its end, as after \"voltar list | head\"."},
 	} {
 		p.item(fmt.Sprintf(`\fB%d\fR`, status.code), status.text)
 	}

@@ -12,6 +12,7 @@ const (
 	Locked       = 4   // another run holds the lock
 	NotDelivered = 5   // backups good, report not delivered
 	Interrupted  = 130 // interrupted and cleaned up
+	Unread       = 141 // nobody read the output to its end: as of a program that SIGPIPE ends
 )
 
 // usageError is a wrong command line or configuration.
