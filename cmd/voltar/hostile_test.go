@@ -142,7 +142,8 @@ func TestNothingIsPrintedPastTheCleaning(t *testing.T) {
 	}
 	raw := map[string]string{ // who may write what is no text for people
 		"main.go": "it makes the writers", "cat.go": "contents of a file", "report.go": "a page or a picture", "man.go": "troff",
-		"manual.go": "a script, or troff", "complete.go": "what shells read, cleaned word by word", "run.go": "bars", "copy.go": "bars", "restore.go": "bars",
+		"manual.go": "a script, or troff", "complete.go": "what shells read, cleaned word by word",
+		"typed.go": "it asks whether they are terminals", "copy.go": "bars", "restore.go": "bars",
 		"options.go": "the log asks whether it is the journal", "logging.go": "it asks that",
 	}
 	for _, path := range files {

@@ -126,13 +126,15 @@ type app struct {
 	rawErr         io.Writer
 	screen         *progress.Screen
 	now            func() time.Time
+	tty, proc      string // the controlling terminal, and the folder of processes
 	closers        []func() error
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, now func() time.Time) *app {
 	screen := progress.NewScreen(stderr)
 	a := &app{stdin: stdin, stdout: say.NewWriter(output{stdout}), stderr: say.NewWriter(screen),
-		rawOut: output{stdout}, rawErr: stderr, screen: screen, now: now}
+		rawOut: output{stdout}, rawErr: stderr, screen: screen, now: now,
+		tty: "/dev/tty", proc: "/proc"}
 	a.stdout.UseColors(progress.Colors(stdout))
 	a.stderr.UseColors(progress.Colors(stderr))
 	a.atEnd(a.stdout.Close)

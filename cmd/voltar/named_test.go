@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +15,7 @@ import (
 	"voltar/internal/verify"
 )
 
-// A command is typed where a person reads it, unless systemd started it.
+// A command is typed where whoever gave it reads what it says, and neither by cron nor by a unit of systemd.
 func TestIsTyped(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -20,22 +23,42 @@ func TestIsTyped(t *testing.T) {
 	}
 	defer terminal.Close()
 	var file bytes.Buffer
+	dir := t.TempDir()
+	owned := filepath.Join(dir, "tty")
+	writeFile(t, owned, nil)
+	cron, ssh := filepath.Join(dir, "cron"), filepath.Join(dir, "ssh")
+	for proc, names := range map[string][2]string{cron: {"cron", "sh (sshd) 1"}, ssh: {"sshd-session", "sudo) S 1 ("}} {
+		for i, name := range names { // sudo below sshd below init
+			parent, pid := []int{1, 7}[i], []int{7, os.Getppid()}[i]
+			if err := os.MkdirAll(filepath.Join(proc, strconv.Itoa(pid)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(proc, strconv.Itoa(pid), "stat"), fmt.Appendf(nil, "%d (%s) S %d 4 4 0", pid, name, parent))
+		}
+	}
 	for name, tt := range map[string]struct {
 		stdin          io.Reader
 		stdout, stderr io.Writer
 		invocation     string
+		tty, proc      string
 		want           bool
 	}{
-		"input":              {terminal, &file, &file, "", true},
-		"output":             {&file, terminal, &file, "", true},
-		"errors":             {&file, &file, terminal, "", true},
-		"none":               {&file, &file, &file, "", false},
-		"a unit's output":    {&file, terminal, terminal, "0123abcd", false},
-		"systemd-run --pty":  {terminal, terminal, terminal, "0123abcd", true},
-		"a unit's, no input": {&file, &file, &file, "0123abcd", false},
+		"input":               {terminal, &file, &file, "", "", cron, true},
+		"output":              {&file, terminal, &file, "", "", cron, true},
+		"errors":              {&file, &file, terminal, "", "", cron, true},
+		"all redirected":      {&file, &file, &file, "", owned, cron, true},
+		"ssh, no terminal":    {&file, &file, &file, "", "", ssh, true},
+		"cron":                {&file, &file, &file, "", "", cron, false},
+		"no processes":        {&file, &file, &file, "", "", dir, false},
+		"a unit's output":     {&file, terminal, terminal, "0123abcd", "", cron, false},
+		"systemd-run --pty":   {terminal, terminal, terminal, "0123abcd", owned, cron, true},
+		"a terminal's window": {&file, &file, &file, "0123abcd", owned, cron, true},
+		"a unit's, no input":  {&file, &file, &file, "0123abcd", "", ssh, false},
 	} {
 		t.Setenv("INVOCATION_ID", tt.invocation)
-		if got := newApp(tt.stdin, tt.stdout, tt.stderr, time.Now).isTyped(); got != tt.want {
+		a := newApp(tt.stdin, tt.stdout, tt.stderr, time.Now)
+		a.tty, a.proc = tt.tty, tt.proc
+		if got := a.isTyped(); got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -101,15 +100,6 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 		}
 	}
 	return exitWith(code)
-}
-
-// isTyped tells whether a person gave the command at a terminal, and not a timer or a script. What a person reads may be a
-// terminal where the input is none; a unit of systemd may write to one, too (StandardOutput=tty).
-func (a *app) isTyped() bool {
-	if progress.IsTerminal(a.stdin) {
-		return true
-	}
-	return os.Getenv("INVOCATION_ID") == "" && (progress.IsTerminal(a.rawOut.to) || progress.IsTerminal(a.rawErr))
 }
 
 // printRun prints what a run came to; the options are for its text.
