@@ -53,9 +53,9 @@ func (a *app) forgetCommand() *cli.Command {
 		Description: "Removes all backups of a volume that is no longer on this host, and of a directory, dump or stream that is no longer\n" +
 			"in the configuration. Keeps backups of sources that still exist.\n" +
 			"VOLUME@TIME names one backup, also of a source that exists. The newest good backup on a destination stays unless\n" +
-			"--force is given, and so does one that was made at one moment with others of its [[group]], unless these go too. What\n" +
-			"object lock holds stays in any case. A backup that was removed --from one destination alone may come back by the\n" +
-			"next run, which makes up what a destination lacks (catch_up).",
+			"--force is given, and so does one that was made at one moment with others of its [[group]], unless these go too; so does\n" +
+			"one whose manifest cannot be read. What object lock holds stays in any case. A backup that was removed --from one\n" +
+			"destination alone may come back by the next run, which makes up what a destination lacks (catch_up).",
 		Flags: []cli.Flag{dryRunFlag("print what would be removed, and remove nothing"),
 			&cli.StringFlag{Name: "from", Usage: "remove backups with a time only from destination `NAME`"},
 			&cli.BoolFlag{Name: "force", Usage: "remove backups with a time also where one is the newest good one, or one of a group alone"},

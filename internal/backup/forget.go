@@ -10,6 +10,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
+	"voltar/internal/say"
 )
 
 // ForgetRequest says which backups ForgetBackups removes.
@@ -21,8 +22,8 @@ type ForgetRequest struct {
 }
 
 // ForgetBackups removes backups that a person names, whatever the policy says. The newest good one of a source stays on each destination,
-// and so does one that was made at one moment with others of its group, unless these go too; both go by force. What
-// stays that was to go is in the error; the lines are those that were decided on.
+// and so does one that was made at one moment with others of its group, unless these go too, and one whose manifest cannot be read; all
+// of them go by force. What stays that was to go is in the error; the lines are those that were decided on.
 func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Line, error) {
 	on := e.opts.Destinations
 	if q.From != "" {
@@ -44,6 +45,14 @@ func (e *Engine) ForgetBackups(ctx context.Context, q ForgetRequest) ([]keep.Lin
 		var named []keep.Named
 		for _, text := range q.Backups {
 			entry, err := d.Stock.Resolve(text)
+			var unreadable *catalog.UnreadableError
+			if errors.As(err, &unreadable) {
+				if q.Force {
+					entry, err = catalog.EntryOfUnreadable(ctx, d.Store, d.Stock.Host, unreadable.Unreadable)
+				} else {
+					err = say.WithHint(err, "--force removes it all the same")
+				}
+			}
 			if err != nil {
 				lacking[text] = catalog.At(d.Name, e.withOthers(ctx, d, text, err))
 				continue

@@ -190,8 +190,17 @@ func (r resolver) newestFirst(positions []int) []string {
 	return idTexts(list)
 }
 
+// UnreadableError is of a backup that is there, and whose manifest cannot be used.
+type UnreadableError struct{ Unreadable }
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("read the manifest of %s: %v", e.ID, e.Err)
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 func unreadable(u Unreadable) error {
-	return say.WithHint(fmt.Errorf("read the manifest of %s: %w", u.ID, u.Err),
+	return say.WithHint(&UnreadableError{u},
 		"RESTORE.txt in its folder brings it back by hand, or take another copy")
 }
 

@@ -86,6 +86,19 @@ func EntryOf(b Backup) Entry {
 	return e
 }
 
+// EntryOfUnreadable is what is kept in mind of a backup whose manifest cannot be used, by the files in its folder. It is of no source.
+func EntryOfUnreadable(ctx context.Context, s store.Store, host string, u Unreadable) (Entry, error) {
+	e := Entry{Host: host, ID: u.ID, Damage: u.Err.Error()}
+	objects, err := s.List(ctx, e.Path())
+	if err != nil {
+		return e, fmt.Errorf("list the files of %s: %w", u.ID, err)
+	}
+	for _, o := range objects {
+		e.SizeBytes += o.SizeBytes
+	}
+	return e, nil
+}
+
 // History is all backups of one source, whatever names it had, and of the volumes that were restored as it.
 type History struct {
 	Identity Identity
@@ -211,8 +224,11 @@ func (x *Stock) Remove(e Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.Identity = x.line(e.Identity)
-	left := slices.DeleteFunc(slices.Clone(x.histories[e.Identity]), func(have Entry) bool { return have.ID == e.ID })
-	x.sizeBytes -= e.SizeBytes
+	had := x.histories[e.Identity]
+	left := slices.DeleteFunc(slices.Clone(had), func(have Entry) bool { return have.ID == e.ID })
+	if len(left) < len(had) { // and was not one that cannot be read
+		x.sizeBytes -= e.SizeBytes
+	}
 	if x.histories[e.Identity] = left; len(left) == 0 {
 		delete(x.histories, e.Identity)
 	}

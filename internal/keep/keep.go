@@ -48,6 +48,8 @@ type Verdict struct {
 	Entry  catalog.Entry
 	Keep   bool
 	Reason string
+
+	with []catalog.Entry // those that are to go with it, as they were made at one moment
 }
 
 // Verdicts are those on all backups of one source, the newest first.
@@ -181,6 +183,7 @@ type outcome struct {
 	verdict Verdict
 	removed *report.Removed // nil when it stays
 	held    *Held           // why it stays, when that is as it should be
+	partly  bool            // its manifest is gone, and other files stay
 }
 
 // remove removes backups under the destination's lock. What cannot be removed does not keep it from the rest; it is in the
@@ -204,6 +207,7 @@ func (k *Keeper) remove(ctx context.Context, d Destination, condemned []Verdict)
 		var err error
 		if o.removed, o.held, err = k.removeOne(ctx, d, v); err != nil {
 			all = append(all, fmt.Errorf("remove %s: %w", v.Entry.ID, err))
+			o.partly = errors.Is(err, errPartly)
 		}
 		if o.removed != nil && freed != nil {
 			o.removed.FreedBytes = freed[i]
@@ -221,7 +225,7 @@ func Frees(ctx context.Context, d Destination, condemned []Verdict) ([]int64, er
 	for _, v := range condemned {
 		going, goes[v.Entry.ID.String()] = append(going, v.Entry), true
 	}
-	if len(going) == 0 {
+	if len(going) == 0 || going[0].Identity == "" { // of one that cannot be read nobody knows what else there is of its source
 		return nil, nil
 	}
 	for _, e := range d.Stock.History(going[0].Identity) {
@@ -235,6 +239,9 @@ func Frees(ctx context.Context, d Destination, condemned []Verdict) ([]int64, er
 	}
 	return freed, nil
 }
+
+// errPartly is wrapped by the error of a removal that left files of what is no backup any more.
+var errPartly = errors.New("it is no backup any more, but some of its files stay")
 
 // removeOne deletes one backup. It is in the journal before, so that a crash in between leaves nothing that nobody owns.
 func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*report.Removed, *Held, error) {
@@ -251,6 +258,10 @@ func (k *Keeper) removeOne(ctx context.Context, d Destination, v Verdict) (*repo
 			held.Until = locked.Until
 		}
 		return nil, held, settled(ctx)
+	}
+	if err != nil && freed > 0 { // the manifest goes first
+		d.Stock.Remove(e)
+		err = say.WithHint(fmt.Errorf("%w: %w", errPartly, err), "`voltar cleanup` removes the rest")
 	}
 	if err != nil {
 		return nil, nil, err

@@ -16,6 +16,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/journal"
 	"voltar/internal/owned"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/report"
@@ -555,6 +556,36 @@ func TestForgetNamedTellsWhatIsHeld(t *testing.T) {
 	_, err := s.ForgetNamed(t.Context(), d, named[:2], false, false)
 	if !errors.Is(err, errMute) || !strings.Contains(err.Error(), "stays: object lock holds it until 2026-12-24") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Where one of a group goes and another cannot, that is what is told, with the command that completes it. So is one that is half gone.
+func TestForgetNamedTellsWhatIsTorn(t *testing.T) {
+	for name, c := range map[string]struct{ stuckAt, reason, message, hint string }{
+		"one stays": {"/b/" + nightAfter(1).Format(catalog.TimeLayout), "it could not be removed: it was named",
+			"vg/b@2026-11-02T010001Z on disk stays alone: vg/a@2026-11-02T010001Z, which was made at one moment with it, is gone",
+			"`voltar forget vg/b@2026-11-02T010001Z --from disk` removes it, too"},
+		"half of one stays": {"/b/" + nightAfter(1).Format(catalog.TimeLayout) + "/data",
+			"it is no backup any more, and some of its files could not be removed: it was named",
+			"remove vg/b@2026-11-02T010001Z: it is no backup any more, but some of its files stay", "`voltar cleanup` removes the rest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, 3)
+			a := catalog.EntryOf(s.make(t, volume("a"), nightAfter(1), machine))
+			b := catalog.EntryOf(s.make(t, volume("b"), nightAfter(1), machine))
+			s.make(t, volume("a"), nightAfter(2), machine)
+			s.make(t, volume("b"), nightAfter(2), machine)
+			d := s.with(t, retention.Policy{})
+			d.Name, d.Store = "disk", stuck{s.store, c.stuckAt}
+			named := []Named{{a, "all", []catalog.Entry{b}}, {b, "all", []catalog.Entry{a}}}
+			lines, err := s.ForgetNamed(t.Context(), d, named, false, false)
+			if len(lines) != 2 || lines[0].Keep || lines[1].Reason != c.reason {
+				t.Errorf("%+v", lines)
+			}
+			if text := say.Text(err); !strings.Contains(text, c.message) || !strings.Contains(text, c.hint) {
+				t.Error(text)
+			}
+		})
 	}
 }
 

@@ -126,7 +126,33 @@ func (k *Keeper) ForgetNamed(ctx context.Context, d Destination, named []Named, 
 		lines, all = append(lines, some...), append(all, err)
 	}
 	k.tell(len(sources), len(sources))
+	if !dryRun {
+		all = append(all, tornGroups(d, verdicts, lines)...)
+	}
 	return lines, errors.Join(all...)
+}
+
+// tornGroups says of each backup that was to go with the others of its group, and is still there, that these are gone.
+func tornGroups(d Destination, verdicts []Verdict, lines []Line) (torn []error) {
+	stays := map[string]bool{}
+	for _, line := range lines {
+		stays[line.Backup] = line.Keep
+	}
+	for _, v := range verdicts {
+		id := v.Entry.ID.String()
+		gone := ""
+		for _, other := range v.with {
+			if kept, isNamed := stays[other.ID.String()]; isNamed && !kept {
+				gone = other.ID.String()
+			}
+		}
+		if !v.Keep && stays[id] && gone != "" {
+			torn = append(torn, say.WithHint(
+				fmt.Errorf("%s on %s stays alone: %s, which was made at one moment with it, is gone", id, d.Name, gone),
+				"what can be restored is no longer of one moment; `voltar forget "+id+" --from "+d.Name+"` removes it, too"))
+		}
+	}
+	return torn
 }
 
 // bySource parts verdicts by their sources, in the order in which these come.
@@ -167,6 +193,7 @@ func (k *Keeper) decideNamed(ctx context.Context, d Destination, named []Named, 
 			n.With = nil
 		}
 		v, why := n.decide(d, goes)
+		v.with = n.With
 		verdicts = append(verdicts, v)
 		if why != nil {
 			stay = append(stay, why)
@@ -194,7 +221,11 @@ func (n Named) decide(d Destination, goes map[string]bool) (Verdict, error) {
 		}
 	}
 	if len(staying) == 0 {
-		return Verdict{Entry: n.Entry, Reason: "it was named"}, nil
+		reason := "it was named"
+		if n.Entry.Identity == "" {
+			reason = "it was named; what it holds cannot be told: its manifest cannot be read: " + n.Entry.Damage
+		}
+		return Verdict{Entry: n.Entry, Reason: reason}, nil
 	}
 	hint := "--force removes it all the same"
 	if len(unnamed) > 0 {
@@ -269,6 +300,8 @@ func (k *Keeper) carryOut(ctx context.Context, d Destination, verdicts []Verdict
 		outcomes, err = k.remove(ctx, d, condemned)
 		for _, o := range outcomes {
 			switch id := o.verdict.Entry.ID.String(); {
+			case o.partly:
+				stays[id] = "it is no backup any more, and some of its files could not be removed"
 			case o.removed != nil:
 				delete(stays, id)
 				freed[id] = o.removed.FreedBytes
