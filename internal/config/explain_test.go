@@ -45,6 +45,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"[mail]\nstate_dir = \"/x\"\n", `line 2: unknown key "mail.state_dir": state_dir belongs above the first [section]`},
 		{"[[dump]]\nname = \"a\"\nparallel = 2\n", `line 3: unknown key "dump.parallel": parallel belongs above the first [section]`},
 		{"[[retention]]\ndays = 7\n", `retention stands once: write [retention], with one bracket`},
+		{"[[destination]]\nname = \"a\"\ntype = \"disk\"\npath = \"/proc/x\"\n", `/proc/x cannot keep backups`},
+		{"[[destination]]\nname = \"a\"\ntype = \"disk\"\npath = \"/var/lib/voltar\"\n", `voltar's own state lies in /var/lib/voltar`},
 		{"[retention]\ndays = 9223372036854775807\n", `line 2: retention.days: 9223372036854775807 is more than 36500`},
 	} {
 		_, err := Parse([]byte(c.file))
@@ -65,6 +67,15 @@ func TestTheFileIsNamedOnceForEachError(t *testing.T) {
 	for err, want := range map[error]string{one: "f: key: wrong: cause", errors.Join(one, errors.New("two")): "f: key: wrong: cause\nf: two"} {
 		if got := inFile("f", err).Error(); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// State within a destination's folder, or a destination within that of the state, disturbs nobody.
+func TestStateMayLieBesideBackups(t *testing.T) {
+	for _, path := range []string{"/var/lib", "/var/lib/voltar/backups"} {
+		if _, err := Parse([]byte("[[destination]]\nname = \"a\"\ntype = \"disk\"\npath = \"" + path + "\"\n")); err != nil {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

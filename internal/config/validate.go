@@ -313,7 +313,8 @@ func (c *Config) validateDestinations(p *problems) {
 // kernelFolders show what the kernel has, and keep nothing.
 var kernelFolders = []string{"/proc", "/sys", "/dev"}
 
-// validatePlace refuses a folder that keeps nothing, and one that voltar's own state shares.
+// validatePlace refuses a folder that keeps nothing, and one that is that of voltar's own state. State may lie within a destination's
+// folder, and the other way round: neither touches what is not its own.
 func (c *Config) validatePlace(p *problems, key string, d Destination) {
 	if d.Type != "disk" || !filepath.IsAbs(d.Path) {
 		return
@@ -323,10 +324,8 @@ func (c *Config) validatePlace(p *problems, key string, d Destination) {
 			p.add(key, "%s cannot keep backups: what lies in %s is the kernel's own", d.Path, folder)
 		}
 	}
-	for name, folder := range map[string]string{"state_dir": c.StateDir, "run_dir": c.RunDir} {
-		if isBelow(d.Path, folder) || isBelow(folder, d.Path) {
-			p.ofWriting(key, "%s and %s (%s) must not lie one within the other: give backups a folder of their own", d.Path, name, folder)
-		}
+	if path := filepath.Clean(d.Path); path == c.StateDir || path == c.RunDir {
+		p.ofWriting(key, "voltar's own state lies in %s (state_dir, run_dir): give backups a folder of their own", path)
 	}
 }
 
