@@ -15,21 +15,12 @@ import (
 	"voltar/report"
 )
 
-// lvcreate makes a classic snapshot in two steps, and the power can fail in between.
+// lvcreate makes a classic snapshot in two steps, and lvremove removes it in two; the power can fail in between.
 func TestLabHalfMadeSnapshotIsRecovered(t *testing.T) {
 	s := crashSite(t)
 	before := hostState(t)
-	const lvcreate = "/usr/sbin/lvcreate"
-	if err := os.Remove(lvcreate); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(os.Remove(lvcreate), os.Symlink("lvm", lvcreate)); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.WriteFile(lvcreate, []byte(`#!/bin/sh
-for arg do
+	for _, half := range []struct{ name, command, script string }{
+		{"half-made", "lvcreate", `for arg do
 	shift
 	case $arg in
 	-s) ;;
@@ -38,23 +29,50 @@ for arg do
 	esac
 done
 lvm lvcreate --wipesignatures n "$@"
-kill -KILL $PPID
-`), 0o755); err != nil {
+`},
+		{"half-removed", "lvremove", `for arg do volume=$arg; done
+lvm lvconvert -y --splitsnapshot "$volume" && lvm lvchange -an "$volume"
+`},
+	} {
+		t.Run(half.name, func(t *testing.T) {
+			replaceLVM(t, half.command, "#!/bin/sh\n"+half.script+"kill -KILL $PPID\n")
+			p := start(t, append(s.runArgs(), "vg/classic")...)
+			if code := p.wait(t); code != -1 {
+				t.Fatalf("exit code %d\n%s", code, &p.stderr)
+			}
+			restoreLVM(t, half.command)
+			if left := hostState(t); !strings.Contains(left, "vg/classic-voltar-") {
+				t.Fatalf("there is no %s snapshot:\n%s\n%s", half.name, left, &p.stderr)
+			}
+			code, out, errs := voltar(t, "cleanup", "--config", s.config)
+			if code != 0 || !strings.Contains(out, half.name+" snapshot vg/classic-voltar-") {
+				t.Errorf("exit code %d\n%s\n%s", code, out, errs)
+			}
+			if after := hostState(t); after != before {
+				t.Errorf("what is there after the next start:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// replaceLVM puts a script in the place of a command of lvm2, until restoreLVM, or the end of the test.
+func replaceLVM(t *testing.T, command, script string) {
+	t.Helper()
+	path := "/usr/sbin/" + command
+	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, append(s.runArgs(), "vg/classic")...)
-	if code := p.wait(t); code != -1 {
-		t.Fatalf("exit code %d\n%s", code, &p.stderr)
+	t.Cleanup(func() { restoreLVM(t, command) })
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if half := hostState(t); !strings.Contains(half, "vg/classic-voltar-") {
-		t.Fatalf("there is no half-made snapshot:\n%s\n%s", half, &p.stderr)
-	}
-	code, out, errs := voltar(t, "cleanup", "--config", s.config)
-	if code != 0 || !strings.Contains(out, "half-made snapshot vg/classic-voltar-") {
-		t.Errorf("exit code %d\n%s\n%s", code, out, errs)
-	}
-	if after := hostState(t); after != before {
-		t.Errorf("what is there after the next start:\n%s\nbefore:\n%s", after, before)
+}
+
+func restoreLVM(t *testing.T, command string) {
+	t.Helper()
+	path := "/usr/sbin/" + command
+	if err := errors.Join(os.RemoveAll(path), os.Symlink("lvm", path)); err != nil {
+		t.Error(err)
 	}
 }
 

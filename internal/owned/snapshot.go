@@ -66,9 +66,14 @@ func (h *Host) recoverSnapshot(ctx context.Context, by maker, t journal.Thing) (
 	if !v.HasTag(TagOwn) || !v.HasTag(TagRun+by.run) {
 		return "", fmt.Errorf("%s lacks the tags of the run: it was made by something else and stays", v)
 	}
-	if t.LVUUID == "" && v.Kind == lvm.KindLinear && !v.Open {
-		// lvcreate makes the copy-on-write space as a volume of the snapshot's name and tags first, and it a snapshot then.
-		return "half-made snapshot " + v.String(), h.LVM.RemoveVolume(ctx, t.VG, t.LV, v.UUID)
+	if (t.LVUUID == "" || t.LVUUID == v.UUID) && v.Kind == lvm.KindLinear && !v.Open {
+		// lvcreate makes the copy-on-write space as a volume of the snapshot's name and tags first, and it a snapshot then; lvremove makes
+		// a snapshot such a volume again, before it removes that.
+		what := "half-made snapshot "
+		if t.LVUUID != "" {
+			what = "half-removed snapshot "
+		}
+		return what + v.String(), h.LVM.RemoveVolume(ctx, t.VG, t.LV, v.UUID)
 	}
 	if v.Open {
 		if err := h.unmapAll(ctx, by.run); err != nil {
