@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"voltar/internal/durable"
@@ -19,6 +20,30 @@ const usedAfter = 24 * time.Hour
 type limits struct {
 	files int
 	bytes int64 // of all files; 0 where their number alone counts
+}
+
+// bounded is such a folder, while files are written to it.
+type bounded struct {
+	dir    string
+	limits limits
+
+	mu       sync.Mutex // over the rest
+	isLooked bool       // the folder was looked at
+	since    limits     // what was written since
+}
+
+// wrote counts a file that was written. The folder is looked at for the first of them, and then whenever a tenth of what it may hold has
+// come: looking at all files costs more than writing one. So it never holds much more than a tenth too much.
+func (b *bounded) wrote(bytes int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since.files++
+	b.since.bytes += int64(bytes)
+	if b.isLooked && b.since.files <= b.limits.files/10 && (b.limits.bytes == 0 || b.since.bytes <= b.limits.bytes/10) {
+		return nil
+	}
+	b.isLooked, b.since = true, limits{}
+	return b.limits.keep(b.dir)
 }
 
 // keep removes from a folder what writers left that died. Where it has too many files or bytes, those go that were not used for longest: a

@@ -32,14 +32,13 @@ import (
 // JSON, and a line with the SHA-256 of all before. It appears whole or not at all. If two processes write it, the later file
 // stays. A file that cannot be read or written costs requests, nothing else.
 type Known struct {
-	dir    string
-	log    *slog.Logger
-	limits limits
+	bounded
+	log *slog.Logger
 }
 
 // NewKnown returns what is known by a folder, which is made when there is something to keep.
 func NewKnown(dir string, log *slog.Logger) *Known {
-	return &Known{dir, log, limits{maxKnownFiles, maxAllKnownBytes}}
+	return &Known{bounded{dir: dir, limits: limits{maxKnownFiles, maxAllKnownBytes}}, log}
 }
 
 // Bounds of what is known. Who may write to a store can make up backups.
@@ -47,7 +46,7 @@ const (
 	maxKnown           = 100_000   // backups of one host in one store
 	maxKnownBytes      = 64 << 20  // of one file
 	maxKnownEntryBytes = 16 << 10  // of one backup; others are read each time
-	maxKnownFiles      = 1_000     // of all stores; the least recently used go
+	maxKnownFiles      = 10_000    // of all stores; the least recently used go
 	maxAllKnownBytes   = 256 << 20 // of all stores
 	knownFormat        = "voltar-known/3"
 )
@@ -323,5 +322,5 @@ func (r *knownHost) write() error {
 	if err := durable.MkdirAll(r.of.dir, 0o700); err != nil {
 		return err
 	}
-	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.of.limits.keep(r.of.dir))
+	return errors.Join(durable.WriteFile(r.path(), text.Bytes(), 0o600), r.of.wrote(text.Len()))
 }

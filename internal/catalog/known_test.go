@@ -466,8 +466,12 @@ func TestKnownFilesAreBounded(t *testing.T) {
 	s := newStore(t)
 	add(t, s, volume("v"), night)
 	dir := t.TempDir()
-	k, _ := knownIn(t, dir)
-	k.limits = limits{20, 1 << 20}
+	next := func() *Known { // of another command
+		k, _ := knownIn(t, dir)
+		k.limits = limits{20, 1 << 20}
+		return k
+	}
+	k := next()
 	listWith(t, s, k, Filter{})
 	for i := range 25 {
 		name := filepath.Join(k.dir, fmt.Sprintf("%04d.known", i))
@@ -479,7 +483,7 @@ func TestKnownFilesAreBounded(t *testing.T) {
 	check(t, os.WriteFile(left, nil, 0o600))
 	check(t, os.Chtimes(left, time.Unix(1, 0), time.Unix(1, 0)))
 	add(t, s, volume("v"), night.Add(time.Hour))
-	listWith(t, s, k, Filter{})
+	listWith(t, s, next(), Filter{})
 	entries, err := os.ReadDir(k.dir)
 	check(t, err)
 	if len(entries) != 18 || entries[0].Name() != "0008.known" {
@@ -487,11 +491,37 @@ func TestKnownFilesAreBounded(t *testing.T) {
 	}
 	check(t, os.Truncate(filepath.Join(k.dir, "0024.known"), 1<<20))
 	add(t, s, volume("v"), night.Add(2*time.Hour))
-	listWith(t, s, k, Filter{})
+	listWith(t, s, next(), Filter{})
 	entries, err = os.ReadDir(k.dir)
 	check(t, err)
 	if len(entries) != 1 || entries[0].Name() != filepath.Base(k.load(s, testHost).path()) {
 		t.Errorf("too many bytes: %d files, the first %s", len(entries), entries[0].Name())
+	}
+}
+
+// One command that learns of many hosts keeps the bounds, too, but for a tenth, and seldom looks at all files.
+func TestKnownFilesOfOneCommandAreBounded(t *testing.T) {
+	for name, allowed := range map[string]limits{"files": {20, 1 << 20}, "bytes": {1000, 20 << 10}} {
+		k := &bounded{dir: t.TempDir(), limits: allowed}
+		most, looks := 0, 0
+		for i := range 200 {
+			file := filepath.Join(k.dir, fmt.Sprintf("%04d.known", i))
+			check(t, os.WriteFile(file, make([]byte, 1<<10), 0o600))
+			check(t, os.Chtimes(file, time.Unix(int64(i), 0), time.Unix(int64(i), 0)))
+			check(t, k.wrote(1<<10))
+			if k.since.files == 0 {
+				looks++
+			}
+			files, err := os.ReadDir(k.dir)
+			check(t, err)
+			most = max(most, len(files))
+			if files[len(files)-1].Name() != filepath.Base(file) {
+				t.Fatalf("%s: what was just written is gone", name)
+			}
+		}
+		if most > 22 || looks > 70 {
+			t.Errorf("%s: %d files of 20, looked at %d times", name, most, looks)
+		}
 	}
 }
 

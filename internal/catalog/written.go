@@ -20,13 +20,12 @@ import (
 // good as a signed one: it has the sums of all other files of its backup. A nil one keeps nothing.
 //
 // There is a file of one JSON object for each source in each store, which appears whole or not at all.
-type Written struct {
-	dir    string
-	limits limits
-}
+type Written struct{ bounded }
 
 // NewWritten returns what is kept in a folder, which is made when there is something to keep.
-func NewWritten(dir string) *Written { return &Written{dir, limits{files: maxWritten}} }
+func NewWritten(dir string) *Written {
+	return &Written{bounded{dir: dir, limits: limits{files: maxWritten}}}
+}
 
 // Bounds of the folder. There are too many files when volumes came and went for years.
 const (
@@ -76,7 +75,7 @@ func (w *Written) Note(s store.Store, b Backup, space Space) error {
 		err = durable.WriteFile(w.path(s, b.Host, b.Identity()), text, 0o600)
 	}
 	if err == nil {
-		err = w.limits.keep(w.dir)
+		err = w.wrote(len(text))
 	}
 	if err != nil {
 		return fmt.Errorf("note in %s that %s was written: %w", w.dir, b.ID, err)
