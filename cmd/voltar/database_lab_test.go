@@ -138,6 +138,9 @@ type server struct {
 	ended chan error
 }
 
+// serverPatience is how long a server may take to end, on a machine under emulation that shares its processor.
+const serverPatience = 2 * time.Minute
+
 func startServer(t *testing.T, uid uint32, log string, argv ...string) *server {
 	t.Helper()
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -155,8 +158,13 @@ func startServer(t *testing.T, uid uint32, log string, argv ...string) *server {
 	go func() { s.ended <- s.cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		if err := <-s.ended; err != nil {
-			t.Errorf("%s: %v", argv[0], err)
+		select {
+		case err := <-s.ended:
+			if err != nil {
+				t.Errorf("%s: %v", argv[0], err)
+			}
+		case <-time.After(serverPatience):
+			t.Errorf("%s does not end %v after SIGTERM, and is killed: %v", argv[0], serverPatience, s.cmd.Process.Kill())
 		}
 		if t.Failed() {
 			text, _ := os.ReadFile(log)
@@ -231,7 +239,8 @@ func (p postgres) start(t *testing.T, more ...string) *server {
 		argv = append(argv, "-c", setting)
 	}
 	s := startServer(t, nobody, filepath.Join(t.TempDir(), "log"), argv...)
-	s.waitReady(t, p.client("-c", "SELECT 1")...)
+	// In recovery it answers, too, with what it has come to by then.
+	s.waitReady(t, p.client("-c", "SELECT 1 / (NOT pg_is_in_recovery())::int")...)
 	return s
 }
 
