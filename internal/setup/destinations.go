@@ -89,32 +89,29 @@ func (s *Setup) openStores() error {
 // refuseTwins takes a store for unfit that keeps the very objects of an earlier one: what both hold is there once, and each would
 // remove what only the other's policy keeps.
 func (s *Setup) refuseTwins() {
-	disks := 0
-	for _, d := range s.Stores {
-		if d.Folder != "" {
-			disks++
-		}
-	}
-	if disks < 2 { // then no disk is touched before it is used
-		return
-	}
 	first := map[string]Destination{}
-	for i, place := range catalog.AskAll(s.Stores, placeOf) {
+	for i, place := range catalog.AskAll(s.Stores, s.placeOf) {
 		d := &s.Stores[i]
 		earlier, isTwin := first[place]
 		switch {
 		case place == "":
 		case isTwin:
-			d.Unfit = errors.Join(d.Unfit, say.WithHint(fmt.Errorf("it is the same place as destination %s (%s): a backup would be there once, "+
-				"and not twice", earlier.Name, earlier.Store), "give it a place of its own, or remove one of the two from the configuration"))
+			d.twin = say.WithHint(fmt.Errorf("it is the same place as destination %s (%s): a backup would be there once, and not twice",
+				earlier.Name, earlier.Store), "give it a place of its own, or remove one of the two from the configuration")
+			d.Unfit = errors.Join(d.Unfit, d.twin)
 		default:
 			first[place] = *d
 		}
 	}
 }
 
-// placeOf is what tells a store from others; "" of one that cannot tell, which says so itself when it is used.
-func placeOf(d Destination) string {
+// placeOf is what tells a store from others; "" of one that cannot tell, which says so itself when it is used. The only disk, or bucket,
+// is not asked: no disk is touched before it is used.
+func (s *Setup) placeOf(d Destination) string {
+	isDisk := func(d Destination) bool { return d.Folder != "" }
+	if !slices.ContainsFunc(s.Stores, func(other Destination) bool { return other.Name != d.Name && isDisk(other) == isDisk(d) }) {
+		return ""
+	}
 	placed, ok := store.As[store.Placed](d.Store)
 	if !ok {
 		return ""

@@ -73,6 +73,18 @@ func (s *Setup) WithoutVanished(ctx context.Context, stores []Destination) (ther
 	return there, vanished
 }
 
+// withoutTwins leaves out destinations that are the same place as another, with a warning.
+func (s *Setup) withoutTwins() (list []Destination) {
+	for _, d := range s.Stores {
+		if d.twin != nil {
+			say.Log(s.Log.Warn, fmt.Errorf("destination %s is left out: %w", d.Name, d.twin))
+			continue
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
 // Named are the stores with their names alone.
 func Named(stores []Destination) []catalog.Destination {
 	var list []catalog.Destination
@@ -82,10 +94,11 @@ func Named(stores []Destination) []catalog.Destination {
 	return list
 }
 
-// StoresFrom returns the destination of a name, the folder of a path, which has a slash, or all destinations without either.
+// StoresFrom returns the destination of a name, the folder of a path, which has a slash, or all destinations without either. A place
+// that two destinations share is among all of them once.
 func (s *Setup) StoresFrom(name string) ([]Destination, error) {
 	if name == "" {
-		return s.Stores, nil
+		return s.withoutTwins(), nil
 	}
 	if strings.Contains(name, "/") {
 		s.Stores = nil

@@ -74,6 +74,7 @@ type Destination struct {
 	Folder  string // of a disk; "" for a bucket
 	keep    config.Retention
 	catchUp bool
+	twin    error // which other destination is the same place, and comes before it; nil for none
 }
 
 // New reads the configuration and opens the destinations. logLevel is that of the configuration if it is "".

@@ -68,7 +68,12 @@ type Store struct {
 	isClosed bool
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store   = (*Store)(nil)
+	_ store.Placed  = (*Store)(nil)
+	_ store.Pending = (*Store)(nil)
+	_ store.Sharing = (*Store)(nil)
+)
 
 // Open returns the store of a folder, which may be missing. Nothing of the disk is touched, which may hang: its first use says why it
 // cannot be used. The caller must close the store.

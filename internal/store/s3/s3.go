@@ -108,6 +108,8 @@ var (
 	_ store.Locker        = (*Store)(nil)
 	_ store.Noter         = (*Store)(nil)
 	_ store.Mover         = (*Store)(nil)
+	_ store.Placed        = (*Store)(nil)
+	_ store.AllShower     = (*Store)(nil)
 	_ store.TagWriter     = (*writer)(nil)
 )
 
@@ -255,7 +257,7 @@ func (o Options) String() string {
 }
 
 // Place tells the store from every other one, however their endpoints are spelled.
-func (s *Store) Place() (string, error) {
+func (s *Store) Place(context.Context) (string, error) {
 	u, err := parseEndpoint(s.opts.Endpoint)
 	if err != nil {
 		return "", err

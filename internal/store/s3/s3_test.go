@@ -74,7 +74,7 @@ func TestPlace(t *testing.T) {
 		{"https://s3.example.org", "", false},
 	} {
 		s := openStore(t, Options{Endpoint: c.endpoint, Bucket: "b", Prefix: c.prefix, StateDir: t.TempDir(), Credentials: Credentials{AccessKey: "a", SecretKey: "b"}})
-		place, err := s.Place()
+		place, err := s.Place(t.Context())
 		if err != nil || (place == "s3.example.org/b/here") != c.same {
 			t.Errorf("%s with the prefix %q is %s, %v; the same: want %v", c.endpoint, c.prefix, place, err, c.same)
 		}
