@@ -28,7 +28,7 @@ func (a *app) listCommand() *cli.Command {
 			"list, on a disk if its VOLUME is named, or with --all-hosts. If a VOLUME is named and its backups share their place\n" +
 			"on a disk, ITS OWN is what no other backup has: what removing this one alone frees. A guest's name, or GUEST:DISK,\n" +
 			"stands for the volumes that are its disks by their backups. Ends with 1 if nothing of what is named, a VOLUME or\n" +
-			"--host, has a backup, and with 3 if some of it has none. A list without names may be empty.",
+			"--host, has a backup, and with 3 if some of it has none. A list without names may be empty: it then says where it looked.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "list only destination `NAME`, or a folder (with a slash)"},
 			hostFlag(),
@@ -84,26 +84,17 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		return err
 	}
 	failed = append(failed, vanished...)
-	var hosts []string
-	isEmpty := len(lines) == 0 && len(failed) == 0 && !o.allHosts
-	if isEmpty {
-		hosts, failed = hostsOn(ctx, stores)
+	var missing error
+	if len(failed) == 0 {
+		missing, failed = missingIn(ctx, s, o, stores, lines, guests)
 	}
 	for _, err := range failed {
 		say.Log(s.Log.Error, err)
 	}
 	if o.json {
 		err = a.printJSON(lines)
-	} else {
+	} else if len(lines) > 0 {
 		err = a.printBackups(lines, o.allHosts)
-		if isEmpty && len(failed) == 0 {
-			a.printError(noBackups(s.HostOr(o.host), o.volumes, hosts, pendingNotes(ctx, stores)))
-		}
-	}
-	var missing error
-	if !isEmpty && len(failed) == 0 {
-		volumes := slices.DeleteFunc(slices.Clone(o.volumes), func(text string) bool { return slices.Contains(guests, text) })
-		missing = unfound(volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup }))
 	}
 	if missing != nil {
 		a.printError(missing)
@@ -117,6 +108,24 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 		return exitWith(exitNothing)
 	}
 	return nil
+}
+
+// missingIn is what there is to say of the words that a list has no backup for, or of a list that is empty; guests are words that it has.
+func missingIn(ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, lines []catalog.Line, guests []string,
+) (missing error, failed []error) {
+	if len(lines) > 0 {
+		volumes := slices.DeleteFunc(slices.Clone(o.volumes), func(text string) bool { return slices.Contains(guests, text) })
+		return unfound(volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup })), nil
+	}
+	hosts, failed := hostsOn(ctx, stores)
+	if len(failed) > 0 {
+		return nil, failed
+	}
+	host := s.HostOr(o.host)
+	if o.allHosts {
+		host = ""
+	}
+	return noBackups(ctx, stores, host, o.volumes, hosts), nil
 }
 
 // askBackups asks the destinations for the backups that a list is to have; names are those of their sources, none for all. guests are
@@ -265,6 +274,33 @@ func isListed(line catalog.Line, volumes []string) bool {
 	return err == nil && isNamed(catalog.ID{Ref: ref, Time: line.Time}, volumes)
 }
 
+// noBackups is what there is to say where none was found, of one host or, where that is "", of any: where was looked, and what lies there.
+func noBackups(ctx context.Context, stores []setup.Destination, host string, volumes, hosts []string) error {
+	of := "of any host"
+	if host != "" {
+		of = "of host " + host
+	}
+	if len(volumes) > 0 {
+		of += " for " + strings.Join(volumes, ", ")
+	}
+	places := say.Names(stores, func(d setup.Destination) string { return d.Name + " (" + d.Store.String() + ")" })
+	err := fmt.Errorf("there is no backup %s on %s", of, say.Listed(places, catalog.ShownHosts))
+	if len(volumes) > 0 && (slices.Contains(hosts, host) || host == "" && len(hosts) > 0) {
+		return say.WithHint(err, "`voltar list` without a name shows what there is")
+	}
+	hosts = slices.DeleteFunc(hosts, func(other string) bool { return other == host })
+	hint := catalog.NoHosts
+	switch pending := pendingNotes(ctx, stores); {
+	case len(hosts) > 0 && host == "":
+		hint = "there are folders of " + say.Listed(hosts, catalog.ShownHosts) + ", without any backup"
+	case len(hosts) > 0:
+		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", say.Listed(hosts, catalog.ShownHosts))
+	case len(pending) > 0:
+		hint = strings.Join(pending, "; ")
+	}
+	return say.WithHint(err, hint)
+}
+
 // pendingNotes tell of the destinations that are not there yet.
 func pendingNotes(ctx context.Context, stores []setup.Destination) (notes []string) {
 	for _, d := range stores {
@@ -273,27 +309,6 @@ func pendingNotes(ctx context.Context, stores []setup.Destination) (notes []stri
 		}
 	}
 	return notes
-}
-
-// noBackups is what there is to say of an empty list.
-func noBackups(host string, volumes, hosts, pending []string) error {
-	of := host
-	if len(volumes) > 0 {
-		of += " for " + strings.Join(volumes, ", ")
-	}
-	err := fmt.Errorf("there is no backup of host %s", of)
-	if len(volumes) > 0 && slices.Contains(hosts, host) {
-		return say.WithHint(err, "`voltar list` without a name shows what there is")
-	}
-	hosts = slices.DeleteFunc(hosts, func(other string) bool { return other == host })
-	hint := "there is none of any other host: give the folder that holds a folder for each host"
-	switch {
-	case len(pending) > 0:
-		hint = strings.Join(pending, "; ")
-	case len(hosts) > 0:
-		hint = fmt.Sprintf("there are backups of %s: give --host NAME, or --all-hosts", say.Listed(hosts, catalog.ShownHosts))
-	}
-	return say.WithHint(err, hint)
 }
 
 // hostsOn lists the hosts that have backups on some destinations. failed has an error for each that does not say.

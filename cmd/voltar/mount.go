@@ -201,7 +201,7 @@ func (m *mounting) list(ctx context.Context) ([]mountfs.Backup, error) {
 	}
 	if len(found) == 0 {
 		hosts, _ := hostsOn(ctx, stores) // who does not answer has failed before
-		return nil, noBackups(s.HostOr(m.options.host), slices.DeleteFunc([]string{m.options.source}, isEmpty), hosts, pendingNotes(ctx, stores))
+		return nil, noBackups(ctx, stores, s.HostOr(m.options.host), slices.DeleteFunc([]string{m.options.source}, isEmpty), hosts)
 	}
 	return m.choose(found), nil
 }

@@ -141,8 +141,12 @@ func (a *app) verify(ctx context.Context, o verifyOptions) error {
 		run.ExitCode = exitAttention
 	}
 	a.delivery(s).Verification(ctx, &run, o.mail)
-	if err := a.printVerification(list, run, o, run.Host == s.Host); err != nil {
+	if err := a.printVerification(list, o, run.Host == s.Host); err != nil {
 		return err
+	}
+	if len(list) == 0 && !slices.ContainsFunc(run.Destinations, func(d report.Destination) bool { return d.Error != nil }) {
+		hosts, _ := hostsOn(ctx, stores) // who does not answer has failed before
+		unfound = noBackups(ctx, stores, run.Host, nil, hosts)
 	}
 	if unfound != nil {
 		a.printError(unfound)
@@ -216,7 +220,7 @@ func newVerifiedLine(c verify.Checked, level verify.Level) verifiedLine {
 }
 
 // printVerification prints what was found; ours are backups that this host can make anew.
-func (a *app) printVerification(list []verify.Checked, run report.Run, o verifyOptions, ours bool) error {
+func (a *app) printVerification(list []verify.Checked, o verifyOptions, ours bool) error {
 	lines := []verifiedLine{}
 	for _, c := range list {
 		lines = append(lines, newVerifiedLine(c, o.check.Level))
@@ -231,10 +235,7 @@ func (a *app) printVerification(list []verify.Checked, run report.Run, o verifyO
 			bad++
 		}
 	}
-	switch {
-	case len(lines) == 0 && !slices.ContainsFunc(run.Destinations, func(d report.Destination) bool { return d.Error != nil }):
-		say.Println(a.stdout, "There are no backups to check.")
-	case bad > 0:
+	if bad > 0 {
 		say.Printf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
 		for _, hint := range nextSteps(list, ours, o.repairIndex) {
 			say.Println(a.stdout, say.HintLabel+hint)

@@ -144,6 +144,9 @@ func aheadOf(found ID, listings []*Listing) []ID {
 	return ahead
 }
 
+// NoHosts is what to do about a place where no host has a backup.
+const NoHosts = "there is none of any other host: is it the right disk, bucket or folder? It holds a folder for each host"
+
 // ShownHosts is how many hosts a hint names.
 const ShownHosts = 8
 
@@ -158,7 +161,7 @@ func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	}
 	hint := "there are backups of " + say.Listed(hosts, ShownHosts) + ": give --host NAME"
 	if len(hosts) == 0 {
-		hint = cmp.Or(store.PendingNote(ctx, s), "there are none of any other host: give the folder that holds a folder for each host")
+		hint = cmp.Or(store.PendingNote(ctx, s), NoHosts)
 	}
 	return Entry{}, say.WithHint(fmt.Errorf("%w: %s holds none of host %s", ErrNotFound, s, listing.Host), hint)
 }

@@ -25,11 +25,13 @@ func TestTwins(t *testing.T) {
 		disk("disk", filepath.Join(dir, "one")), disk("twin", filepath.Join(dir, "one/../one")), disk("other", filepath.Join(dir, "two")),
 		bucket("cloud", "https://s3.example.org", "x"), bucket("cloud2", "https://S3.example.org:443/", "x"), bucket("cloud3", "https://s3.example.org", "y"),
 	}}}
-	s.opts.AtEnd = func(end func() error) { t.Cleanup(func() {
+	s.opts.AtEnd = func(end func() error) {
+		t.Cleanup(func() {
 			if err := end(); err != nil {
 				t.Error(err)
 			}
-		}) }
+		})
+	}
 	if err := s.openStores(); err != nil {
 		t.Fatal(err)
 	}
