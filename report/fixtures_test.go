@@ -51,6 +51,9 @@ func goodRun() Run {
 		}
 		run.Volumes = append(run.Volumes, volume)
 	}
+	run.Volumes[1].LastRestored = night.Add(-13 * time.Hour)
+	run.Volumes[1].Restore = &Restore{To: "scratch", Seconds: 372, StoredBytes: 3500 * mib, WrittenBytes: 7 * gib,
+		Checked: []string{"sums", "filesystem", "entries"}}
 	run.Volumes[2].Carried = &Carried{
 		From: run.Volumes[2].Name + "@2026-11-19T000006Z", Bytes: 3400 * mib, Members: 1700, NewBytes: 384 * mib, NewMembers: 92,
 	}

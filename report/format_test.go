@@ -57,8 +57,8 @@ func TestChange(t *testing.T) {
 		now, before int64
 		want        string
 	}{
-		{10, -1, "first"}, {10, 10, "same"}, {0, 0, "same"}, {10, 0, "was empty"}, {15, 10, "+50 %"}, {5, 10, "-50 %"},
-		{0, 10, "-100 %"}, {1 << 60, 1, "+115292150460684697600 %"},
+		{10, -1, "first"}, {10, 10, "same"}, {0, 0, "same"}, {10, 0, "was 0"}, {15, 10, "+50 %"}, {5, 10, "-50 %"},
+		{0, 10, "-100 %"}, {1 << 60, 1, "> 999 %"},
 	}
 	for _, tt := range tests {
 		if got := change(tt.now, tt.before); got != tt.want {

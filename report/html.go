@@ -78,13 +78,13 @@ func bounded(list []line2) []line2 {
 // Bytes of HTML: what the rows of volumes may take, and what a row takes beside its name and details.
 const (
 	volumeBytes   = 66 << 10
-	rowBytes      = 150
+	rowBytes      = 165
 	detailedBytes = 400
 )
 
 // within leaves out the good volumes for which there is no room, and counts them in the summaries of their groups.
 func (v volumesView) within(limit int) volumesView {
-	out := volumesView{}
+	out := volumesView{Column: v.Column}
 	for _, bad := range v.NotGood {
 		limit -= detailedBytes + len(template.HTMLEscapeString(bad.Name+strings.Join(bad.Details, "")))
 		if limit < 0 {
@@ -109,7 +109,10 @@ func (v volumesView) within(limit int) volumesView {
 	return out
 }
 
-var templateFuncs = template.FuncMap{"spans": spans, "unbroken": unbroken}
+var templateFuncs = template.FuncMap{"spans": spans, "unbroken": unbroken, "caption": caption}
+
+// caption is a column's heading of the text as HTML has it: "Proven, back in".
+func caption(heading string) string { return heading[:1] + strings.ToLower(heading[1:]) }
 
 var thousands = regexp.MustCompile(`(\d) (\d\d\d)\b`)
 

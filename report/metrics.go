@@ -45,6 +45,7 @@ func Metrics(run Run, opts MetricsOptions) []byte {
 			m.lastSuccess(say.Clean(name), opts.LastSuccess[name])
 		}
 	}
+	m.proofs(run.Volumes)
 	for _, d := range run.Destinations {
 		m.destination(d)
 	}
@@ -91,6 +92,14 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		m.gauge("voltar_volume_last_verified_timestamp_seconds", "When a backup of the volume was last verified.",
 			seconds(v.LastVerified), volume)
 	}
+	if !v.LastRestored.IsZero() {
+		m.gauge("voltar_volume_last_restored_timestamp_seconds", "When a backup of the volume was last restored, by a drill or for use.",
+			seconds(v.LastRestored), volume)
+	}
+	if v.Restore != nil {
+		m.gauge("voltar_volume_restore_duration_seconds", "How long the last restore or drill took to bring the volume back.",
+			v.Restore.Seconds, volume)
+	}
 	for _, c := range v.Copies {
 		if c.SharedBytes > 0 {
 			m.gauge("voltar_volume_shared_bytes", "Data of the volume's last backup that share their place with the previous one.",
@@ -98,6 +107,21 @@ func (m *metrics) volume(v Volume, before time.Time) {
 		}
 		m.gauge("voltar_volume_kept_backups", "Backups of the volume that the destination holds.",
 			float64(c.Kept), volume, label{"destination", c.Destination})
+	}
+}
+
+// proofs are about all volumes: when the one was proven that was proven least lately, and how long bringing all back takes.
+func (m *metrics) proofs(volumes []Volume) {
+	oldest, unproven := oldestProof(volumes)
+	m.gauge("voltar_unproven_volumes", "Volumes of which no backup was ever verified or restored.", float64(unproven))
+	if last := oldest.LastProven(); !last.IsZero() {
+		m.gauge("voltar_oldest_proof_timestamp_seconds", "When the volume was last proven whose proof is the oldest.", seconds(last))
+	}
+	if all, ok := RestoreTimeOf(volumes); ok {
+		m.gauge("voltar_restore_all_seconds", "How long restoring all volumes takes, one after the other.", all.MeasuredSeconds,
+			label{"known", "measured"})
+		m.gauge("voltar_restore_all_seconds", "How long restoring all volumes takes, one after the other.", all.EstimatedSeconds,
+			label{"known", "estimated"})
 	}
 }
 

@@ -107,6 +107,7 @@ type Volume struct {
 	Copies              []Copy       `json:"copies,omitempty"`  // one for each destination
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
+	Restore             *Restore     `json:"restore,omitempty"`          // of a drill or a restore; of a run, the last whole one that went well
 	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
 	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok; zero when there is none
 	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
@@ -131,6 +132,19 @@ type Carried struct {
 	NewBytes   int64  `json:"new_bytes"`
 	NewMembers int64  `json:"new_members"`
 }
+
+// Restore says how a backup was brought back: by a drill, which tries it, or to be used.
+type Restore struct {
+	To           string   `json:"to"`             // scratch (a drill), volume, device, image, folder
+	Seconds      float64  `json:"seconds"`        // until the data stood, without comparing them
+	StoredBytes  int64    `json:"stored"`         // of the backup, as it is stored
+	WrittenBytes int64    `json:"written"`        // of data
+	Checked      []string `json:"checked"`        // what was found to be right: sums, table, filesystem, entries, images
+	Part         bool     `json:"part,omitempty"` // only some partitions or files, or without its sums: it proves nothing of the rest
+}
+
+// Duration is how long the data took to stand.
+func (r *Restore) Duration() time.Duration { return time.Duration(r.Seconds * float64(time.Second)) }
 
 // Snapshot is the use of one LVM snapshot.
 type Snapshot struct {

@@ -195,6 +195,11 @@ func newPageView(p Page) pageView {
 		Several: len(hosts) > 1, Legend: fmt.Sprintf("the %d nights to %s", PageNights, p.Made.In(loc).Format("2006-01-02")),
 		Counters: pageCounters(counts, failed, len(hosts), stored),
 	}
+	if oldest, ok := OldestProof(p.Volumes); ok {
+		v.Counters = append(v.Counters, counter{
+			shortAge(p.Made, oldest.Verified), "oldest proof: " + shorten(say.Clean(oldest.Name), pageText), "",
+		})
+	}
 	sum := sha256.Sum256([]byte(pageScript))
 	v.Policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; " +
 		"script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
@@ -216,6 +221,16 @@ func newPageView(p Page) pageView {
 		v.Destinations = run.Destinations
 	}
 	return v
+}
+
+// OldestProof is the row whose proof is the oldest; ok is false where nothing is proven.
+func OldestProof(volumes []PageVolume) (oldest PageVolume, ok bool) {
+	for _, v := range volumes {
+		if !v.Verified.IsZero() && (!ok || v.Verified.Before(oldest.Verified)) {
+			oldest, ok = v, true
+		}
+	}
+	return oldest, ok
 }
 
 // addVolumes adds a row for each volume: below those that need attention, or below its host.

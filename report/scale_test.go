@@ -30,7 +30,8 @@ func volumesRun(count int) Run {
 				{Name: "p1", What: "ext4", State: "files", SizeBytes: 98 * gib, StoredBytes: 700 * mib, Entries: 12345},
 				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "its UUID and label alone"},
 			},
-			LastVerified: night.Add(-time.Duration(i%9+1) * 24 * time.Hour),
+			LastVerified: night.Add(-time.Duration(i%9+1) * 24 * time.Hour), LastRestored: night.Add(-time.Duration(i+1) * 8 * time.Hour),
+			Restore: &Restore{To: "scratch", Seconds: float64(200 + i*61%5000), StoredBytes: 700*mib + n*37%9000*mib},
 		}
 		for j, d := range run.Destinations {
 			path := where[j] + "/volume-host/" + name + "/"

@@ -138,7 +138,8 @@ const (
 	shownOthers  = 60 // lines
 )
 
-const volumeRow = "%-34s %-9s %12s %10s %9s"
+// A good backup has in place of its result how long ago one of the volume was proven, and how long its restore took.
+const volumeRow = "%-34s %-15s %10s %8s %7s"
 
 func (t *textWriter) volumes(v volumesView) {
 	count := len(v.NotGood)
@@ -149,7 +150,7 @@ func (t *textWriter) volumes(v volumesView) {
 		return
 	}
 	t.blank()
-	t.raw(fmt.Sprintf(volumeRow, "VOLUME", "RESULT", "DURATION", "SIZE", "CHANGE"))
+	t.raw(fmt.Sprintf(volumeRow, "VOLUME", v.Column, "DURATION", "SIZE", "CHANGE"))
 	t.raw(strings.Repeat("-", textWidth))
 	for _, bad := range v.NotGood {
 		t.volume("", bad)

@@ -245,11 +245,15 @@ func facts(run Run, loc *time.Location) []fact {
 	if retention == "" {
 		retention = "none: nothing is removed"
 	}
-	return []fact{
+	list := []fact{
 		{"Backup start time", run.Started.In(loc).Format("2006-01-02 15:04:05 MST")},
 		{"Current retention", retention},
 		{"Total execution time", FormatDuration(run.Ended.Sub(run.Started))},
 	}
+	if all, ok := RestoreTimeOf(run.Volumes); ok && len(run.Named) == 0 {
+		list = append(list, fact{"Time to restore all", all.String()})
+	}
+	return list
 }
 
 // shownPairs bounds the lists of what was left out and what is gone.

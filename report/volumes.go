@@ -15,6 +15,7 @@ import (
 
 // volumesView are the volumes of a run: those that are not good with all that is known of them, then the good ones.
 type volumesView struct {
+	Column  string // what Word of a volume stands below
 	NotGood []volumeView
 	More    string      // what of them a rendering has no room for
 	Groups  []groupView // the good ones, by volume group
@@ -23,7 +24,7 @@ type volumesView struct {
 // volumeView is one line, and details of a volume that is not good.
 type volumeView struct {
 	Name     string // of a good one without its group
-	Word     string // status for people
+	Word     string // status for people; of a good backup, how it is proven
 	Duration string
 	Size     string
 	Change   string
@@ -42,7 +43,10 @@ type groupView struct {
 }
 
 func newVolumesView(run Run) volumesView {
-	var out volumesView
+	out := volumesView{Column: "RESULT"}
+	if run.makesBackups() {
+		out.Column = "PROVEN, BACK IN"
+	}
 	good := map[string][]Volume{}
 	for _, v := range run.Volumes {
 		if !v.Good() {
@@ -86,23 +90,17 @@ func newVolumesView(run Run) volumesView {
 
 // groupSummary counts the volumes, what was stored of them, and when they were proven.
 func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
-	var stored, unproven int64
+	var stored int64
 	var carried Carried
-	var oldest time.Time
 	for _, v := range volumes {
 		stored += v.StoredBytes
 		if v.Carried != nil {
 			carried.Bytes += v.Carried.Bytes
 			carried.NewBytes += v.Carried.NewBytes
 		}
-		proven := v.LastProven()
-		switch {
-		case proven.IsZero():
-			unproven++
-		case oldest.IsZero() || proven.Before(oldest):
-			oldest = proven
-		}
 	}
+	last, unproven := oldestProof(volumes)
+	oldest := last.LastProven()
 	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good "+nounOf(namesOf(volumes))), say.Size(stored))
 	if carried.Bytes > 0 {
 		text += fmt.Sprintf(", %s of %s new", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
@@ -110,20 +108,23 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 	if !justMade {
 		return text
 	}
-	switch n := int64(len(volumes)); {
+	switch n := len(volumes); {
 	case unproven == n:
-		return text + ", never verified"
+		return text + ", never proven"
 	case unproven > 0:
-		return fmt.Sprintf("%s, %s never verified, the others within %s", text, say.Count(unproven),
+		return fmt.Sprintf("%s, %s never proven, the others within %s", text, say.Count(int64(unproven)),
 			strings.TrimSuffix(formatAge(now, oldest.Add(-time.Hour)), " ago"))
 	case n > 1:
-		return text + ", each verified within " + strings.TrimSuffix(formatAge(now, oldest.Add(-time.Hour)), " ago")
+		return text + ", each proven within " + strings.TrimSuffix(formatAge(now, oldest.Add(-time.Hour)), " ago")
 	}
-	return text + ", verified " + formatAge(now, oldest)
+	return text + ", proven " + formatAge(now, oldest)
 }
 
 func newVolumeView(v Volume, run Run) volumeView {
 	out := volumeView{Name: v.Name + v.ofGuest(), Word: statusWord(v), Duration: "-", Size: "-", Change: "-"}
+	if run.makesBackups() && v.Good() {
+		out.Word = v.proofWords(run.Ended)
+	}
 	if !v.Started.IsZero() && !v.Ended.IsZero() {
 		out.Duration = FormatDuration(v.Ended.Sub(v.Started))
 	}
@@ -158,10 +159,12 @@ func change(now, before int64) string {
 	case now == before:
 		return "same"
 	case before == 0:
-		return "was empty"
+		return "was 0"
 	}
 	percent := (float64(now) - float64(before)) / float64(before) * 100
 	switch {
+	case percent >= 1000:
+		return "> 999 %"
 	case math.Abs(percent) < 0.1:
 		return FormatPercent(math.Abs(percent)) // less than what is shown has no direction worth a sign
 	case percent > 0:
@@ -209,7 +212,7 @@ func proof(v Volume, now time.Time) string {
 	case v.LastDamaged.After(last):
 		return "verify found damage " + formatAge(now, v.LastDamaged)
 	case last.IsZero():
-		return "never verified"
+		return "never proven"
 	case v.LastRestored.Equal(last):
 		return "restored " + formatAge(now, last)
 	default:

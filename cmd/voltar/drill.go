@@ -102,11 +102,7 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 		return err
 	}
 	s.Recover(ctx, host)
-	run := report.Run{
-		Schema: report.Schema, Host: s.HostOr(o.host), Version: programVersion(), Config: s.Config.Path(), Command: drill.Command,
-		Started: s.Now().UTC(),
-	}
-	run.ID = journal.NewRunID(run.Started)
+	run := proofRun(s, o.host, drill.Command)
 	if o.number > 0 {
 		err = a.drillNext(ctx, s, driller, o, &run)
 	} else {
@@ -116,8 +112,8 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 	if err != nil && len(run.Volumes) == 0 {
 		return err
 	}
-	run.Ended, run.PlannedVolumes = s.Now().UTC(), len(run.Volumes)
-	run.ExitCode = drillExitCode(ctx, run, err)
+	run.Ended = s.Now().UTC()
+	run.ExitCode = proofExitCode(ctx, run, err)
 	a.delivery(s).Verification(ctx, &run, o.mail && run.ExitCode != exitDone)
 	if printErr := a.printDrills(run, o.json); printErr != nil {
 		return printErr
@@ -126,6 +122,16 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 		a.printError(err)
 	}
 	return exitWith(run.ExitCode)
+}
+
+// proofRun begins the report of drills or restores.
+func proofRun(s *setup.Setup, host, command string) report.Run {
+	run := report.Run{
+		Schema: report.Schema, Host: s.HostOr(host), Version: programVersion(), Config: s.Config.Path(), Command: command,
+		Started: s.Now().UTC(),
+	}
+	run.ID = journal.NewRunID(run.Started)
+	return run
 }
 
 // drillFolder is where scratch files lie: nobody else may enter it.
@@ -205,19 +211,25 @@ func try(ctx context.Context, d *drill.Driller, b catalog.Backup, on catalog.Des
 	if err != nil {
 		return err
 	}
+	addProof(run, v, on)
+	return nil
+}
+
+// addProof enters a backup that was brought back.
+func addProof(run *report.Run, v report.Volume, on catalog.Destination) {
 	run.Volumes = append(run.Volumes, v)
+	run.PlannedVolumes = len(run.Volumes)
 	for _, known := range run.Destinations {
 		if known.Name == on.Name {
-			return nil
+			return
 		}
 	}
 	run.Destinations = append(run.Destinations, report.Destination{
 		Name: on.Name, Where: on.Store.String(), BackupBytes: -1, TotalBytes: -1, FreeBytes: -1,
 	})
-	return nil
 }
 
-func drillExitCode(ctx context.Context, run report.Run, err error) int {
+func proofExitCode(ctx context.Context, run report.Run, err error) int {
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return exitInterrupted

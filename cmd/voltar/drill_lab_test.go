@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"voltar/internal/history"
 	"voltar/internal/lab"
 )
 
@@ -47,6 +48,11 @@ func restoreDrill(t *testing.T, s site, before map[string]facts) {
 	}
 	if now := whatIsSeen(t); now != seen {
 		t.Errorf("the host shows\n%s\nand showed\n%s", now, seen)
+	}
+	for _, p := range s.proofs(t).Proofs {
+		if p.To != "scratch" || p.Verdict != history.Proven || p.Seconds <= 0 || !slices.Contains(p.Checked, "sums") {
+			t.Errorf("the record of a drill: %+v", p)
+		}
 	}
 	if left, err := os.ReadDir(filepath.Join(s.dir, "state", "drill")); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)

@@ -118,9 +118,13 @@ func (a *app) fleet(ctx context.Context, o fleetOptions) error {
 	for _, err := range failed {
 		say.Log(s.Log.Error, err)
 	}
+	known := statuspage.HistoryOf(s.Host, runs)
+	for i, l := range lines {
+		lines[i].Proven = known(l.Host, l.Volume).Verified
+	}
 	lines = slices.DeleteFunc(lines, func(l catalog.FleetLine) bool { return excepted(l, o.except) })
 	if o.html != "" {
-		err = a.writeFleetPage(s, o, lines, found, failed, runs)
+		err = a.writeFleetPage(o, lines, found, failed, known)
 	}
 	switch {
 	case err != nil:
@@ -167,9 +171,8 @@ func absences(
 }
 
 // writeFleetPage writes the status page of all hosts.
-func (a *app) writeFleetPage(s *setup.Setup, o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error,
-	runs []report.Run) error {
-	known := statuspage.HistoryOf(s.Host, runs)
+func (a *app) writeFleetPage(o fleetOptions, lines []catalog.FleetLine, found []catalog.Listed, failed []error,
+	known func(host, volume string) statuspage.Known) error {
 	page, err := report.StatusPage(statuspage.Fleet(lines, found, failed, known, a.now(), o.olderThan, time.Local))
 	if err != nil {
 		return err
@@ -221,24 +224,36 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		if len(lines) == 1 {
 			subject = "The one volume on " + counted(len(hosts), "host") + " has"
 		}
-		_, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n", subject, fleetAgeWords(limit))
+		_, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n%s", subject, fleetAgeWords(limit), a.oldestProof(lines))
 		return err
 	}
 	have := "have"
 	if late == 1 {
 		have = "has"
 	}
-	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n", late,
-		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), have, fleetAgeWords(limit))
+	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n%s", late,
+		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), have, fleetAgeWords(limit), a.oldestProof(lines))
 	return err
+}
+
+// oldestProof is a line on the volume that was proven least lately, of those of which that is known.
+func (a *app) oldestProof(lines []catalog.FleetLine) string {
+	var oldest catalog.FleetLine
+	for _, l := range lines {
+		if !l.Proven.IsZero() && (oldest.Proven.IsZero() || l.Proven.Before(oldest.Proven)) {
+			oldest = l
+		}
+	}
+	if oldest.Proven.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("The oldest proof is that of %s on %s: %s ago.\n", fleetName(oldest), oldest.Host,
+		fleetAgeWords(a.now().Sub(oldest.Proven)))
 }
 
 // fleetName names a volume, and whose disk it is.
 func fleetName(l catalog.FleetLine) string {
-	if l.Guest == "" {
-		return cmp.Or(l.Volume, "-")
-	}
-	return l.Volume + " (" + l.Guest + ")"
+	return nameAndGuest(cmp.Or(l.Volume, "-"), l.Guest)
 }
 
 // fleetNote says what else there is to know of a volume that is late.

@@ -13,6 +13,7 @@ import (
 	"voltar/internal/backup"
 	"voltar/internal/catalog"
 	"voltar/internal/check"
+	"voltar/internal/history"
 	"voltar/internal/keep"
 	"voltar/internal/placement"
 	"voltar/internal/restore"
@@ -35,6 +36,7 @@ var documents = map[string]reflect.Type{
 	"voltar mount":             reflect.TypeFor[mountedLine](),
 	"voltar prune":             reflect.TypeFor[[]keep.Line](),
 	"voltar report --fleet":    reflect.TypeFor[[]catalog.FleetLine](),
+	"voltar report --proofs":   reflect.TypeFor[history.Proofs](),
 	"voltar report --list":     reflect.TypeFor[[]runLine](),
 	"voltar restore":           reflect.TypeFor[restore.Result](),
 	"voltar restore --dry-run": reflect.TypeFor[plannedRestore](),
@@ -196,8 +198,10 @@ func TestJSONParses(t *testing.T) {
 	run("voltar copy", "copy", "--from", "disk", "--to", "second", "--all", "--dry-run")
 	run("voltar prune", "prune")
 	run("voltar report --list", "report", "--list")
+	run("voltar report --proofs", "report", "--proofs")
 	run("voltar report --fleet", "report", "--fleet", "--older-than", "10000d")
 	run("voltar restore --dry-run", "restore", "tree", "--to-dir", t.TempDir()+"/new", "--dry-run")
 	run("voltar restore", "restore", "tree", "--to-dir", t.TempDir()+"/new")
+	run("voltar report --proofs", "report", "--proofs")
 	run("voltar cleanup", "cleanup")
 }

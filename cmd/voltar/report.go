@@ -37,20 +37,34 @@ func (a *app) reportCommand() *cli.Command {
 		UsageText: "voltar report # the last\n" +
 			"voltar report --list\n" +
 			"voltar report last --html /tmp/report.html\n" +
-			"voltar report --fleet --older-than 26h # of all hosts that share the store\n",
+			"voltar report --fleet --older-than 26h # of all hosts that share the store\n" +
+			"voltar report --proofs # which drills and restores there were in a year\n",
 		Description: "RUN is the identity of a run, or \"last\", the default. Prints the report as text unless an option writes or sends it\n" +
 			"in another form. With --fleet, reports on every host that has backups on the destinations, and exits with 3 if one\n" +
 			"of their volumes has no good backup that is young enough. --html writes a status page, of this host or with --fleet of\n" +
-			"all, that is complete in one file; of a RUN that is named it writes the report as it is mailed.",
+			"all, that is complete in one file; of a RUN that is named it writes the report as it is mailed. --proofs tells of each\n" +
+			"volume when it was last restored, by a drill or for use, and how long that took at the median and at worst.",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "html", Usage: "write a status page, or the report of RUN, as HTML to `FILE` (- for standard output)"},
 			&cli.StringFlag{Name: "trend", Usage: "write a chart of the last 30 runs as PNG to `FILE` (- for standard output)"},
 			&cli.BoolFlag{Name: "send", Usage: "mail the report"},
 			&cli.BoolFlag{Name: "list", Usage: "list the runs in the history"},
-		}, fleetFlags()...),
+		}, append(fleetFlags(), proofsFlags()...)...),
 		Action: func(c *cli.Context) error {
 			if err := refuseTwoOutputs(c); err != nil {
 				return err
+			}
+			if c.Bool("proofs") {
+				o, err := readProofs(c)
+				if err != nil {
+					return err
+				}
+				return a.proofs(o)
+			}
+			for _, name := range []string{"since", "csv"} {
+				if c.IsSet(name) {
+					return usageError(fmt.Errorf("--%s goes with --proofs", name))
+				}
 			}
 			if c.Bool("fleet") {
 				o, err := readFleet(c)

@@ -12,9 +12,12 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/config"
+	"voltar/internal/drill"
+	"voltar/internal/history"
 	"voltar/internal/progress"
 	"voltar/internal/restore"
 	"voltar/internal/say"
+	"voltar/internal/setup"
 	"voltar/report"
 )
 
@@ -111,12 +114,15 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		}
 		return err
 	}
+	run := proofRun(s, o.host, history.RestoreCommand)
 	result, err := engine.Run(ctx, plan)
 	bars.Close()
 	err = errors.Join(err, plan.Close())
 	if result == nil {
 		return err
 	}
+	addProof(&run, drill.Record(req, d.Destination.Destination, result, err), d.Destination.Destination)
+	a.keepRestore(ctx, s, run)
 	if printErr := a.printRestore(result, o.json); withoutUnread(printErr) != nil {
 		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}
@@ -130,6 +136,16 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		}
 	}
 	return err
+}
+
+// keepRestore keeps in the history what was restored of this host's volumes: it tells when each was last brought back, and in what time.
+func (a *app) keepRestore(ctx context.Context, s *setup.Setup, run report.Run) {
+	if run.Host != s.Host || len(run.Volumes) == 0 || s.Config.Path() == "" { // without a configuration there is no state either
+		return
+	}
+	run.Ended = s.Now().UTC()
+	run.ExitCode = proofExitCode(ctx, run, nil)
+	a.delivery(s).Keep(run)
 }
 
 func readRestore(c *cli.Context) (restoreOptions, error) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"voltar/internal/catalog"
+	"voltar/internal/drill"
+	"voltar/internal/history"
 	"voltar/internal/progress"
 	"voltar/internal/restore"
 	"voltar/internal/revive"
@@ -39,6 +41,7 @@ type guestRestore struct {
 type revived struct {
 	moment     revive.Moment
 	targets    []catalog.Ref
+	requests   []restore.Request
 	plans      []*restore.Plan
 	definition *revive.Definition // nil if nobody knew it
 }
@@ -76,10 +79,14 @@ func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
 	if o.dryRun {
 		return a.printGuestPlan(g, out, o.json)
 	}
-	for _, plan := range g.plans {
+	run := proofRun(s, o.host, history.RestoreCommand)
+	defer func() { a.keepRestore(ctx, s, run) }()
+	for i, plan := range g.plans {
 		result, err := engine.Run(ctx, plan)
 		if result != nil {
 			out.Disks = append(out.Disks, *result)
+			on := g.moment.Disks[i].On
+			addProof(&run, drill.Record(g.requests[i], on, result, err), on)
 		}
 		if err != nil {
 			bars.Close()
@@ -148,7 +155,7 @@ func (a *app) planGuest(
 		if err != nil {
 			return g, fmt.Errorf("%s: %w", d.Guest, err)
 		}
-		g.plans = append(g.plans, plan)
+		g.plans, g.requests = append(g.plans, plan), append(g.requests, req)
 	}
 	return g, nil
 }

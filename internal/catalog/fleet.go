@@ -70,6 +70,7 @@ type FleetLine struct {
 	Newest     time.Time `json:"newest,omitzero"`         // of any kind
 	Status     string    `json:"newest_status,omitempty"` // of that: complete, damaged, unreadable, untrusted, unfinished
 	Ahead      time.Time `json:"ahead,omitzero"`          // the latest that is dated ahead of this host's clock, which is not counted
+	Proven     time.Time `json:"proven,omitzero"`         // when one of its backups was last verified or restored, where that is known
 	Late       bool      `json:"late"`                    // there is no good one that is young enough
 }
 

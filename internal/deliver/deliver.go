@@ -27,8 +27,12 @@ import (
 	"voltar/report/notify"
 )
 
-// historyRuns is how many past runs are kept.
-const historyRuns = 400
+// What is kept of past runs. Whoever answers for backups is asked about a year.
+const (
+	historyRuns = 400
+	proofRuns   = 1000 // drills and restores
+	proofDays   = 400
+)
 
 // trendRuns is how many of them the picture in the mail shows.
 const trendRuns = 30
@@ -95,16 +99,23 @@ func (d *Delivery) Run(ctx context.Context, result *report.Run, o Options) error
 			d.Log.Warn("the metrics are not up to date", "err", err)
 		}
 	}
-	if err := past.Save(*result); err != nil {
-		d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
-	}
-	if _, err := past.Prune(historyRuns, time.Time{}); err != nil {
-		d.Log.Warn("the history cannot be pruned", "err", err)
-	}
+	d.Keep(*result)
 	if err := writeFailureMarker(result, told); err != nil {
 		d.Log.Warn("systemd will report this run a second time", "err", err)
 	}
 	return sendErr
+}
+
+// Keep keeps a run in the history, and bounds that.
+func (d *Delivery) Keep(run report.Run) {
+	past := d.Past()
+	if err := past.Save(run); err != nil {
+		d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
+	}
+	if _, err := past.Prune(history.Kept{Runs: historyRuns},
+		history.Kept{Runs: proofRuns, Before: d.Now().AddDate(0, 0, -proofDays)}); err != nil {
+		d.Log.Warn("the history cannot be pruned", "err", err)
+	}
 }
 
 // Rendering is what the text of a run that was delivered needs to know of those before it.
@@ -309,9 +320,7 @@ func (d *Delivery) Verification(ctx context.Context, run *report.Run, mail bool)
 		}
 	}
 	if run.Host == d.Host { // the history is of this host's volumes
-		if err := past.Save(*run); err != nil {
-			d.Log.Warn("the report cannot be kept in the history", "err", d.stateHint(err))
-		}
+		d.Keep(*run)
 	}
 	if err := writeFailureMarker(run, told); err != nil {
 		d.Log.Warn("systemd will report this a second time", "err", err)

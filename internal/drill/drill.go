@@ -15,6 +15,7 @@ import (
 	"voltar/internal/clock"
 	"voltar/internal/history"
 	"voltar/internal/restore"
+	"voltar/internal/say"
 	"voltar/report"
 )
 
@@ -80,48 +81,79 @@ func Candidates(on []catalog.Destination, found []catalog.Listed, runs []report.
 // Try tries a backup and describes how that went. The error is restore.ErrTooLarge for one that was not tried because it does not fit;
 // anything else that goes wrong is in the result.
 func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destination) (report.Volume, error) {
-	source := b.Manifest.Source
-	v := report.Volume{
-		Name: b.ID.Ref.String(), Backup: b.ID.String(), Started: d.Now().UTC(), SizeBytes: source.SizeBytes, StoredBytes: b.SizeBytes,
-		PreviousStoredBytes: b.SizeBytes,
-	}
-	for _, x := range b.Manifest.Extents {
-		v.Entries += x.Entries
-	}
+	started := d.Now().UTC()
 	if d.MaxDuration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, d.MaxDuration,
 			fmt.Errorf("it took longer than %s, which max_duration allows", report.FormatDuration(d.MaxDuration)))
 		defer cancel()
 	}
-	err := d.restore(ctx, b, on)
-	v.Ended = d.Now().UTC()
+	request := restore.Request{
+		Backup: b, Store: on.Store, Destination: on.Name, Decrypt: d.Decrypt,
+		Target: restore.Target{Kind: restore.ToScratch, Path: d.Folder, MaxBytes: d.MaxBytes},
+	}
+	result, err := d.restore(ctx, request)
 	if errors.Is(err, restore.ErrTooLarge) {
-		return v, err
+		return report.Volume{}, err
 	}
-	copied := report.Copy{Destination: on.Name, Path: catalog.Place(on.Store, b.Path())}
-	switch {
-	case err == nil:
-		v.Status, v.LastRestored = report.VolumeOK, v.Ended
-	case errors.Is(err, restore.ErrSums) || errors.Is(err, restore.ErrDiffers):
-		v.Status, copied.Error = report.VolumeDamaged, report.ProblemOf(err)
-		copied.Error.Hint = fmt.Sprintf("`voltar verify --full %s` names what is lost; `voltar list %s` shows the older backups", b.ID, b.ID.Ref)
-	default:
-		v.Status, copied.Error = report.VolumeFailed, report.ProblemOf(err)
+	if result == nil {
+		result = &restore.Result{Status: restore.StatusUntouched, Checked: []string{}}
 	}
-	v.Copies = []report.Copy{copied}
-	return v, nil
+	result.Started, result.Ended = started, d.Now().UTC()
+	return Record(request, on, result, err), nil
 }
 
 // restore restores a backup to a scratch file and compares it.
-func (d *Driller) restore(ctx context.Context, b catalog.Backup, on catalog.Destination) error {
-	plan, err := d.Engine.Plan(ctx, restore.Request{
-		Backup: b, Store: on.Store, Destination: on.Name, Decrypt: d.Decrypt,
-		Target: restore.Target{Kind: restore.ToScratch, Path: d.Folder, MaxBytes: d.MaxBytes},
-	})
+func (d *Driller) restore(ctx context.Context, request restore.Request) (*restore.Result, error) {
+	plan, err := d.Engine.Plan(ctx, request)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = d.Engine.Run(ctx, plan)
-	return errors.Join(err, plan.Close())
+	result, err := d.Engine.Run(ctx, plan)
+	return result, errors.Join(err, plan.Close())
 }
+
+// Record describes for the history how a backup was brought back, by a drill or for use. err is what went wrong.
+func Record(request restore.Request, on catalog.Destination, result *restore.Result, err error) report.Volume {
+	b, source := request.Backup, request.Backup.Manifest.Source
+	v := report.Volume{
+		Name: b.ID.Ref.String(), Backup: b.ID.String(), Started: result.Started, Ended: result.Ended, SizeBytes: source.SizeBytes,
+		StoredBytes: b.SizeBytes, PreviousStoredBytes: b.SizeBytes,
+		Restore: &report.Restore{
+			To: string(request.Target.Kind), Seconds: result.Seconds, StoredBytes: b.SizeBytes, WrittenBytes: result.Bytes,
+			Checked: result.Checked, Part: !request.IsWhole(),
+		},
+	}
+	if g := source.Guest; g != nil {
+		v.Guest = &report.Guest{ID: g.ID, Name: g.Name, Kind: g.Kind, Disk: g.Disk}
+	}
+	for _, x := range b.Manifest.Extents {
+		v.Entries += x.Entries
+	}
+	copied := report.Copy{Destination: on.Name, Path: catalog.Place(on.Store, b.Path())}
+	switch {
+	case errors.Is(err, restore.ErrSums) || errors.Is(err, restore.ErrDiffers):
+		v.Status, copied.Error = report.VolumeDamaged, report.ProblemOf(err)
+		copied.Error.Hint = fmt.Sprintf("`voltar verify --full %s` names what is lost; `voltar list %s` shows the older backups", b.ID, b.ID.Ref)
+	case result.Status == restore.StatusLosses:
+		v.Status, copied.Error = report.VolumeFailed, &report.Problem{
+			Message: fmt.Sprintf("it was restored with losses: %s", say.Listed(result.Losses, shownLosses)),
+			Hint:    fmt.Sprintf("`voltar list %s` shows the other backups", b.ID.Ref),
+		}
+	case err != nil && (result.Status != restore.StatusRestored || request.Target.Kind == restore.ToScratch):
+		v.Status, copied.Error = report.VolumeFailed, report.ProblemOf(err)
+	default:
+		v.Status = report.VolumeOK
+		if request.IsWhole() {
+			v.LastRestored = v.Ended
+		}
+		if err != nil { // of what came after the restore
+			v.Warnings = report.ProblemsOf(err)
+		}
+	}
+	v.Copies = []report.Copy{copied}
+	return v
+}
+
+// shownLosses is how much of what was lost a record names.
+const shownLosses = 3

@@ -1,7 +1,7 @@
-// Package history keeps past runs: one file of report JSON (docs/report-json.md) for each run in one folder, named after
-// the run's start and its ID. Files are written whole or not at all, and readable by their owner alone. One that is
-// damaged is set aside under another name and told of, and is in nobody's way. Runs that are dated ahead (package clock)
-// come after all others.
+// Package history keeps past runs: one file of report JSON (docs/report-json.md) for each run, named after the run's start and
+// its ID. Drills and restores, which are kept for longer, have a folder of their own within that of all others. Files are written
+// whole or not at all, and readable by their owner alone. One that is damaged is set aside under another name and told of, and is
+// in nobody's way. Runs that are dated ahead (package clock) come after all others.
 package history
 
 import (
@@ -25,6 +25,9 @@ const Last = "last"
 
 // ErrNotFound is wrapped by the error of Load for a run that is not kept.
 var ErrNotFound = errors.New("no such run")
+
+// proofsFolder has drills and restores.
+const proofsFolder = "proofs"
 
 const (
 	suffix        = ".json"
@@ -61,32 +64,35 @@ func (s *Store) Save(run report.Run) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", run.ID, err)
 	}
-	if err := s.files.MkdirAll(s.dir, folderPerm); err != nil {
+	dir := s.dir
+	if IsProof(run) {
+		dir = filepath.Join(dir, proofsFolder)
+	}
+	if err := s.files.MkdirAll(dir, folderPerm); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
 	name := run.Started.UTC().Format(timeLayout) + "_" + run.ID + suffix
-	if err := s.files.WriteFile(filepath.Join(s.dir, name), data, filePerm); err != nil {
+	if err := s.files.WriteFile(filepath.Join(dir, name), data, filePerm); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
 	return nil
 }
 
-// names lists the files of runs, newest first, those that are dated ahead behind them.
+// names lists the files of runs, as paths in the folder, newest first, those that are dated ahead behind them.
 func (s *Store) names() ([]string, error) {
-	entries, err := os.ReadDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the history: %w", err)
-	}
 	var names []string
-	for _, e := range entries {
-		if _, _, ok := split(e.Name()); ok {
-			names = append(names, e.Name())
+	for _, folder := range []string{".", proofsFolder} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cannot list the history: %w", err)
+		}
+		for _, e := range entries {
+			if _, _, ok := split(e.Name()); ok {
+				names = append(names, filepath.Join(folder, e.Name()))
+			}
 		}
 	}
-	slices.Reverse(names)
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(filepath.Base(b), filepath.Base(a)) })
 	now := s.now()
 	isAhead := func(name string) bool {
 		started, _, _ := split(name)
@@ -97,8 +103,9 @@ func (s *Store) names() ([]string, error) {
 	return append(past, ahead...), nil
 }
 
-// split takes a file name apart. What has another form is not a run's file.
+// split takes the name of a file apart. What has another form is not a run's file.
 func split(name string) (started time.Time, id string, ok bool) {
+	name = filepath.Base(name)
 	stamp, id, found := strings.Cut(strings.TrimSuffix(name, suffix), "_")
 	started, err := time.Parse(timeLayout, stamp)
 	return started, id, found && err == nil && validID(id) && strings.HasSuffix(name, suffix)
@@ -174,22 +181,36 @@ func (s *Store) read(name string) (report.Run, error) {
 		err = fmt.Errorf("it holds the run %q", run.ID)
 	}
 	if err != nil {
-		err = fmt.Errorf("history %s: %w; set aside as %s", path, err, name+damagedSuffix)
+		err = fmt.Errorf("history %s: %w; set aside as %s", path, err, filepath.Base(name)+damagedSuffix)
 		return report.Run{}, errors.Join(err, s.files.Rename(path, path+damagedSuffix))
 	}
 	return run, nil
 }
 
-// Prune removes the runs beyond the first keep of List, and those that began before the given time; the first stays.
-// It returns how many it removed.
-func (s *Store) Prune(keep int, before time.Time) (removed int, err error) {
+// Kept bounds what stays of one kind of runs.
+type Kept struct {
+	Runs   int       // the first of List
+	Before time.Time // those that began before it go
+}
+
+// Prune removes the runs beyond what is kept, of drills and restores by a bound of their own: many of these cost no night its
+// place. The first of either kind stays. It returns how many it removed.
+func (s *Store) Prune(others, proofs Kept) (removed int, err error) {
 	names, err := s.names()
 	if err != nil {
 		return 0, err
 	}
-	for i, name := range names {
+	seen := map[bool]int{}
+	for _, name := range names {
+		isProof := filepath.Dir(name) == proofsFolder
+		kept := others
+		if isProof {
+			kept = proofs
+		}
 		started, _, _ := split(name)
-		if i == 0 || i < keep && !started.Before(before) {
+		i := seen[isProof]
+		seen[isProof]++
+		if i == 0 || i < kept.Runs && !started.Before(kept.Before) {
 			continue
 		}
 		if err := s.files.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

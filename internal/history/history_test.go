@@ -174,7 +174,7 @@ func TestRunsThatAreDatedAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "earlier", []string{nightRun(3).ID, nightRun(2).ID, nightRun(1).ID}, ids(earlier))
-	if _, err := s.Prune(3, time.Time{}); err != nil {
+	if _, err := s.Prune(Kept{Runs: 3}, Kept{}); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "left", []string{nightRun(3).ID, nightRun(2).ID, nightRun(1).ID}, ids(listed(t, s, 0)))
@@ -196,7 +196,7 @@ func TestPrune(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newStore(t)
 			save(t, s, nightRun(1), nightRun(2), nightRun(3), nightRun(4))
-			removed, err := s.Prune(tt.keep, tt.before)
+			removed, err := s.Prune(Kept{tt.keep, tt.before}, Kept{})
 			if err != nil || removed != 4-len(tt.want) {
 				t.Errorf("removed %d, %v", removed, err)
 			}
@@ -207,7 +207,7 @@ func TestPrune(t *testing.T) {
 			equal(t, "left", want, ids(listed(t, s, 0)))
 		})
 	}
-	if removed, err := newStore(t).Prune(1, night); removed != 0 || err != nil {
+	if removed, err := newStore(t).Prune(Kept{1, night}, Kept{}); removed != 0 || err != nil {
 		t.Errorf("no folder: %d, %v", removed, err)
 	}
 }

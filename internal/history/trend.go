@@ -15,8 +15,16 @@ const trendRuns = 30
 // backupCommand is the command of the runs that make backups; others are kept in the same history.
 const backupCommand = "run"
 
-// DrillCommand is that of runs that restored backups to try them.
-const DrillCommand = "drill"
+// Commands of runs that restored backups: to try them, and for use.
+const (
+	DrillCommand   = "drill"
+	RestoreCommand = "restore"
+)
+
+// IsProof tells whether a run restored backups.
+func IsProof(run report.Run) bool {
+	return run.Command == DrillCommand || run.Command == RestoreCommand
+}
 
 // Points gives what reports need for the trend and the forecast: the newest 30 runs that made backups. Here and below,
 // runs are as List returns them, newest first.
@@ -192,6 +200,9 @@ func placesOf(run report.Run, v report.Volume) (places []place) {
 	return places
 }
 
+// isPart tells whether a volume was restored in part.
+func isPart(v report.Volume) bool { return v.Restore != nil && v.Restore.Part }
+
 // noteProof enters what one earlier run found. Which destinations it was on counts where both runs know.
 func noteProof(v *report.Volume, past report.Run, old report.Volume, here []place) {
 	there := placesOf(past, old)
@@ -204,17 +215,20 @@ func noteProof(v *report.Volume, past report.Run, old report.Volume, here []plac
 			}
 		}
 	}
-	later := func(t *time.Time) {
-		if old.Ended.After(*t) {
+	later := func(t *time.Time) (is bool) {
+		if is = old.Ended.After(*t); is {
 			*t = old.Ended
 		}
+		return is
 	}
 	switch {
-	case damaged && (strings.HasPrefix(past.Command, "verify") || past.Command == DrillCommand): // also of a sample, or without reading data
+	case damaged && (strings.HasPrefix(past.Command, "verify") || IsProof(past)): // also of a sample, or without reading data
 		later(&v.LastDamaged)
 	case good && past.Command == "verify": // in full: the others leave data unread
 		later(&v.LastVerified)
-	case good && past.Command == DrillCommand:
-		later(&v.LastRestored)
+	case good && IsProof(past) && !isPart(old):
+		if later(&v.LastRestored) {
+			v.Restore = old.Restore
+		}
 	}
 }

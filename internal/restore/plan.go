@@ -31,6 +31,8 @@ type Plan struct {
 	TotalBytes  int64    // of data to be read back and written
 
 	run         string
+	verify      Verify
+	proofsAt    int    // the first of the steps that compare what was restored; 0 for none
 	lock        string // "" for a folder
 	mark        mark
 	targetBytes int64
@@ -80,6 +82,7 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 	if err := p.openSource(ctx); err != nil {
 		return nil, err
 	}
+	p.plan.verify = p.req.Verify
 	if m.Status == catalog.StatusDamaged {
 		list := "the manifest"
 		if m.Encryption != nil && m.Encryption.Details != "" {
@@ -241,6 +244,9 @@ func (p *planner) planDisk(ctx context.Context) error {
 	}
 	if err := p.checkMaps(ctx); err != nil {
 		return err
+	}
+	if len(p.proofs) > 0 {
+		p.plan.proofsAt = len(p.plan.Steps)
 	}
 	p.add(p.proofs...)
 	p.add(place.close...)

@@ -21,6 +21,14 @@ var checkers = map[string][]string{
 	"xfs": {"xfs_repair", "-n"}, "btrfs": {"btrfs", "check", "--readonly"}, "vfat": {"fsck.fat", "-n"},
 }
 
+// What a restore says that it checked.
+const (
+	checkedSums       = "sums"
+	checkedFilesystem = "filesystem" // by its own checker
+	checkedEntries    = "entries"    // with every byte in them
+	checkedImages     = "images"
+)
+
 // shownDifferences is how many differences of a filesystem are told.
 const shownDifferences = 10
 
@@ -59,6 +67,13 @@ func (s *proveFilesystem) Describe() []string {
 		lines = append([]string{fmt.Sprintf("%s: %s", s.piece.label(), strings.Join(s.check, " "))}, lines...)
 	}
 	return lines
+}
+
+func (s *proveFilesystem) checks() []string {
+	if s.check == nil {
+		return []string{checkedEntries}
+	}
+	return []string{checkedFilesystem, checkedEntries}
 }
 
 // progress is what those who watch are told.
@@ -137,6 +152,8 @@ type proveImage struct{ piece piece }
 func (s *proveImage) Describe() []string {
 	return []string{fmt.Sprintf("%s: compare it with %s", s.piece.label(), s.piece.Archive)}
 }
+
+func (s *proveImage) checks() []string { return []string{checkedImages} }
 
 func (s *proveImage) do(ctx context.Context, w *work) error {
 	return w.onPiece(ctx, s.piece, func(device string) (err error) {

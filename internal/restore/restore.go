@@ -123,6 +123,12 @@ type Request struct {
 	Decrypt browse.DecryptFunc
 }
 
+// IsWhole tells whether all of the backup is wanted, with its sums: what comes back of that proves the backup.
+func (r Request) IsWhole() bool {
+	return len(r.Partitions) == 0 && len(r.Paths) == 0 && r.Verify != VerifyNone &&
+		(r.Target.Kind != ToFolder || r.Backup.Manifest.Source.Kind != catalog.SourceVolume)
+}
+
 // Status of a restore.
 type Status string
 
@@ -143,7 +149,9 @@ type Result struct {
 	Status      Status       `json:"status"`
 	Started     time.Time    `json:"started"`
 	Ended       time.Time    `json:"ended"`
-	Bytes       int64        `json:"bytes"` // of data written
+	Seconds     float64      `json:"seconds"` // until the target stood, without comparing it
+	Checked     []string     `json:"checked"` // what was found to be right: sums, table, filesystem, entries, images
+	Bytes       int64        `json:"bytes"`   // of data written
 	Parts       []PartResult `json:"parts"`
 	Notes       []string     `json:"notes,omitempty"` // what differs from the original
 	Losses      []string     `json:"losses,omitempty"`

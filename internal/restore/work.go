@@ -1,11 +1,14 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"voltar/internal/journal"
 	"voltar/internal/owned"
@@ -22,6 +25,8 @@ type work struct {
 	stands  bool         // every step was taken: the target is restored, whatever fails after that
 	zeros   bool         // what was not written to the target reads as zeros
 	held    owned.Stack
+	began   time.Time      // by a clock that nobody sets
+	seconds float64        // until the target stood that is compared from then on
 	missing map[string]int // how many filesystems did not have what a pattern of paths wants
 	filled  int            // filesystems
 
@@ -32,10 +37,10 @@ type work struct {
 // Run takes the steps of a plan. The Result is complete even beside an error; where the target stands incomplete, the
 // error says how that shows. An error beside StatusRestored is of what came after the last step.
 func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
-	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}}
+	w := &work{Engine: e, plan: p, zeros: p.zeros, missing: map[string]int{}, began: time.Now()}
 	w.result = Result{
 		Backup: p.Backup, Destination: p.Destination, Target: p.Target, Run: p.run, Started: e.Now().UTC(),
-		Parts: []PartResult{}, Notes: p.Notes, Losses: p.Losses,
+		Parts: []PartResult{}, Checked: []string{}, Notes: p.Notes, Losses: p.Losses,
 	}
 	if err := w.begin(); err != nil {
 		return nil, err
@@ -98,9 +103,12 @@ func (w *work) endJournal() error {
 }
 
 func (w *work) steps(ctx context.Context) error {
-	for _, s := range w.plan.Steps {
+	for i, s := range w.plan.Steps {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if i > 0 && i == w.plan.proofsAt {
+			w.seconds = time.Since(w.began).Seconds()
 		}
 		text := s.Describe()[0]
 		w.Log.Debug("step", "run", w.plan.run, "does", text)
@@ -116,12 +124,28 @@ func (w *work) steps(ctx context.Context) error {
 			}
 			return err
 		}
+		if c, ok := s.(interface{ checks() []string }); ok {
+			w.checked(c.checks()...)
+		}
+	}
+	if w.plan.verify == VerifyStream {
+		w.checked(checkedSums)
 	}
 	return nil
 }
 
+// checked notes what was found to be right.
+func (w *work) checked(what ...string) {
+	for _, one := range what {
+		if !slices.Contains(w.result.Checked, one) {
+			w.result.Checked = append(w.result.Checked, one)
+		}
+	}
+}
+
 func (w *work) finish(err error) *Result {
 	w.result.Ended = w.Now().UTC()
+	w.result.Seconds = cmp.Or(w.seconds, time.Since(w.began).Seconds())
 	switch {
 	case !w.stands && w.touched:
 		w.result.Status = StatusIncomplete
