@@ -66,6 +66,15 @@ func (c *Client) VolumesUnderPath(inv Inventory, path string) ([]Volume, error) 
 	return c.VolumesUnder(inv, devs...)
 }
 
+// DevicesUnderPath returns what a file or folder lies on, with all that it consists of.
+func (c *Client) DevicesUnderPath(path string) ([]Dev, error) {
+	devs, err := c.DevicesOfPath(path)
+	if err != nil {
+		return nil, err
+	}
+	return c.DevicesUnder(devs...)
+}
+
 // SwapVolumes returns those volumes of inv that this host swaps to.
 func (c *Client) SwapVolumes(inv Inventory) ([]Volume, error) {
 	data, err := os.ReadFile(filepath.Join(c.proc, "swaps"))

@@ -43,6 +43,15 @@ func (e *Engine) volumesUnder(ctx context.Context, s store.Store, folder string,
 	return patient.Ask(ctx, s, func(context.Context) ([]lvm.Volume, error) { return e.LVM.VolumesUnderPath(inventory, folder) })
 }
 
+// devicesUnder returns what a folder of a destination lies on, which may hang: nothing then, as nothing is written there any more.
+func (e *Engine) devicesUnder(ctx context.Context, s store.Store, folder string) ([]lvm.Dev, error) {
+	devices, err := patient.Ask(ctx, s, func(context.Context) ([]lvm.Dev, error) { return e.LVM.DevicesUnderPath(folder) })
+	if errors.Is(err, store.ErrDown) {
+		return nil, nil
+	}
+	return devices, err
+}
+
 // hostUses returns, by LV UUID, the volumes that must not be backed up because the backup itself, or this host's memory,
 // lies on them: through any stack of partitions, maps, arrays and loop devices.
 func (e *Engine) hostUses(ctx context.Context, inventory lvm.Inventory) (map[string]hostUse, error) {

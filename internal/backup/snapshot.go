@@ -90,7 +90,10 @@ func (u unit) still(ctx context.Context) *quiet.Unit {
 	}}
 	for _, d := range r.opts.Destinations {
 		if folder, isThere := folderOf(ctx, d.Store); isThere {
-			host.Needed = append(host.Needed, quiet.Needed{Path: folder, Why: fmt.Sprintf("destination %s lies there", d.Name)})
+			host.Needed = append(host.Needed, quiet.Needed{
+				Path: folder, Why: fmt.Sprintf("destination %s lies there", d.Name),
+				Devices: func(ctx context.Context) ([]lvm.Dev, error) { return r.devicesUnder(ctx, d.Store, folder) },
+			})
 		}
 	}
 	var volumes []*quiet.Volume

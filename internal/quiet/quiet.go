@@ -16,6 +16,7 @@ import (
 	"voltar/internal/owned"
 	"voltar/internal/quiesce"
 	"voltar/internal/say"
+	"voltar/internal/store/patient"
 	"voltar/lvm"
 	"voltar/report"
 )
@@ -40,7 +41,11 @@ type Host struct {
 }
 
 // Needed is a place of this host that must not be frozen, as it is written to meanwhile.
-type Needed struct{ Path, Why string }
+type Needed struct {
+	Path, Why string
+	// Devices finds what the place lies on, where looking may hang; nil for a place of the host's own.
+	Devices func(context.Context) ([]lvm.Dev, error)
+}
 
 // Volume is a volume of a unit.
 type Volume struct {
@@ -302,7 +307,7 @@ func (q *Unit) StillSuspended(v *Volume) {
 // arm opens the session of a hold, once it is known to freeze nothing that is needed meanwhile.
 func (host *Host) arm(ctx context.Context, h *hold) error {
 	if len(h.Mountpoints) > 0 && (h.Method == quiesce.MethodLocal || h.Method == quiesce.MethodSuspend) {
-		if err := host.refuseFreeze(h.Mountpoints); err != nil {
+		if err := host.refuseFreeze(ctx, h.Mountpoints); err != nil {
 			return fmt.Errorf("freeze %s: %w", h.Freeze, err)
 		}
 	}
@@ -407,20 +412,21 @@ func (q *quiesced) add(h *hold, took time.Duration, detail string) {
 
 // refuseFreeze refuses to freeze a filesystem that this host or this run has to write to meanwhile: both would stand
 // still until the deadline.
-func (host *Host) refuseFreeze(mountpoints []string) error {
+func (host *Host) refuseFreeze(ctx context.Context, mountpoints []string) error {
 	for _, point := range mountpoints {
-		frozen, err := host.LVM.DevicesOfPath(point)
+		frozen, err := patient.Within(ctx, patient.Default, func() ([]lvm.Dev, error) { return host.LVM.DevicesOfPath(point) })
 		if err != nil {
-			return err
+			return fmt.Errorf("find what holds %s: %w", point, err)
 		}
 		if len(frozen) == 0 {
 			return fmt.Errorf("%s lies on no block device of this host: it cannot be frozen here", point)
 		}
 		for _, n := range host.Needed {
-			devices, err := host.LVM.DevicesOfPath(n.Path)
-			if err == nil {
-				devices, err = host.LVM.DevicesUnder(devices...) // a loop device's file may lie there
+			find := n.Devices
+			if find == nil {
+				find = func(context.Context) ([]lvm.Dev, error) { return host.LVM.DevicesUnderPath(n.Path) }
 			}
+			devices, err := find(ctx)
 			if err != nil {
 				return fmt.Errorf("find what holds %s: %w", n.Path, err)
 			}

@@ -30,10 +30,13 @@ func (s *Setup) openFolder(flag, folder, ifMissing string) error {
 	if err != nil {
 		return err
 	}
-	mount, err := disk.HostMount(path)
-	if err == nil {
-		err = checkFolder(path, ifMissing)
-	}
+	mount, err := patient.Within(context.Background(), s.patience(config.Destination{}), func() (string, error) { // which may hang
+		mount, err := disk.HostMount(path)
+		if err == nil {
+			err = checkFolder(path, ifMissing)
+		}
+		return mount, err
+	})
 	if err != nil {
 		return exitcode.UsageError(fmt.Errorf("%s %s: %w", flag, folder, err))
 	}

@@ -335,6 +335,29 @@ func Ask[T any](ctx context.Context, s store.Store, do func(context.Context) (T,
 
 func (s *Store) itself() *Store { return s }
 
+// Within makes a call that touches a filesystem which no store is open on. A call that hangs is left behind as with Ask.
+func Within[T any](ctx context.Context, patience time.Duration, do func() (T, error)) (value T, err error) {
+	var (
+		got    T
+		gotErr error
+		done   = make(chan struct{})
+		end    = time.NewTimer(patience)
+	)
+	defer end.Stop()
+	go func() {
+		defer close(done)
+		got, gotErr = do()
+	}()
+	select {
+	case <-done:
+		return got, gotErr
+	case <-ctx.Done():
+		return value, context.Cause(ctx)
+	case <-end.C:
+		return value, fmt.Errorf("%w for %s", errSilent, patience)
+	}
+}
+
 // act is call for calls that return nothing but an error.
 func (s *Store) act(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	_, err := call(ctx, s, limit, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) }, nil)

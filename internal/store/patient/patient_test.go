@@ -306,6 +306,28 @@ func TestNoCallBeginsWhenItsContextIsOver(t *testing.T) {
 	}
 }
 
+// What no store is open on is waited for as long, and may end earlier.
+func TestWhatHangsWithoutAStoreIsLeftBehind(t *testing.T) {
+	hang := func() (int, error) { time.Sleep(time.Hour); return 1, nil }
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := patient.Within(t.Context(), time.Minute, hang)
+		if err == nil || err.Error() != "it does not answer for 1m0s" || time.Since(began) != time.Minute {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, io.ErrUnexpectedEOF)
+		defer cancel()
+		if _, err := patient.Within(ctx, time.Minute, hang); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a context that is over: %v", err)
+		}
+		n, err := patient.Within(t.Context(), time.Minute, func() (int, error) { time.Sleep(time.Second); return 7, io.EOF })
+		if n != 7 || !errors.Is(err, io.EOF) {
+			t.Errorf("what answers: %d, %v", n, err)
+		}
+		time.Sleep(2 * time.Hour) // what was left behind ends by itself
+	})
+}
+
 // A call of many steps has no more patience than others while it is silent: people wait for it.
 func TestASilentListingHasThePatienceOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
