@@ -22,6 +22,7 @@ type browseOptions struct {
 	backup    string
 	paths     []string // in it
 	keepGoing bool
+	to        string // the folder of the host that it goes to, "" for none
 }
 
 // readBrowse reads the flags and arguments of the commands that look into a backup.
@@ -49,6 +50,9 @@ func (a *app) browse(ctx context.Context, o browseOptions) (*browse.Backup, cata
 		return nil, catalog.Backup{}, err
 	}
 	d, b, err := s.FindBackup(ctx, o.from, o.host, o.backup)
+	if err == nil && o.to != "" {
+		err = s.RefuseWithin(ctx, "--to", o.to)
+	}
 	if err != nil {
 		return nil, catalog.Backup{}, err
 	}

@@ -26,7 +26,8 @@ func (a *app) extractCommand() *cli.Command {
 		Description: "Extracts each PATH with everything below it, or everything without a PATH. In a PATH, *, ? and [a-z] match part of a\n" +
 			"name, and ** matches any folders. The files of partition N go to DIR/pN, the files of a volume without partitions to\n" +
 			"DIR, each with its full path. As root, also restores owners, attributes and ACLs. DIR keeps its owner and mode. A DIR\n" +
-			"that another user could exchange is refused; a missing DIR is created, readable by you alone. With --keep-going, a\n" +
+			"that another user could exchange, or where a destination keeps backups, is refused; a missing DIR is created,\n" +
+			"readable by you alone. With --keep-going, a\n" +
 			"file that lies in a damaged part of an archive and can be read all the same goes to NAME" + archive.SalvageSuffix + ": nothing\n" +
 			"proves that it is what it was.",
 		Flags: []cli.Flag{untrustedFlag(),
@@ -70,7 +71,6 @@ type lostLine struct {
 
 type extractOptions struct {
 	browseOptions
-	to                  string
 	overwrite           archive.Overwrite
 	devices, privileges bool
 }
@@ -79,12 +79,12 @@ func readExtract(c *cli.Context) (o extractOptions, err error) {
 	if o.overwrite, err = parseOverwrite(c.String("overwrite")); err != nil {
 		return o, err
 	}
-	o.to, o.devices, o.privileges = c.String("to"), c.Bool("devices"), c.Bool("privileges")
-	if o.to == "" {
+	o.devices, o.privileges = c.Bool("devices"), c.Bool("privileges")
+	if c.String("to") == "" {
 		return o, usageError(errors.New("say where to: --to DIR"))
 	}
 	o.browseOptions, err = readBrowse(c)
-	o.lookup = false // archives are read, too
+	o.to, o.lookup = c.String("to"), false // archives are read, too
 	return o, err
 }
 

@@ -89,6 +89,9 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		return err
 	}
 	d, found, err := s.FindBackup(ctx, o.from, o.host, o.backup)
+	if err == nil {
+		err = refuseWithin(ctx, s, req.Target)
+	}
 	if err != nil {
 		return err
 	}
@@ -146,6 +149,17 @@ func (a *app) keepRestore(ctx context.Context, s *setup.Setup, run report.Run) {
 	run.Ended = s.Now().UTC()
 	run.ExitCode = proofExitCode(ctx, run, nil)
 	a.delivery(s).Keep(run)
+}
+
+// refuseWithin refuses a folder or image among backups.
+func refuseWithin(ctx context.Context, s *setup.Setup, to restore.Target) error {
+	switch to.Kind {
+	case restore.ToFolder:
+		return s.RefuseWithin(ctx, "--to-dir", to.Path)
+	case restore.ToImage:
+		return s.RefuseWithin(ctx, "--to-image", to.Path)
+	}
+	return nil
 }
 
 func readRestore(c *cli.Context) (restoreOptions, error) {

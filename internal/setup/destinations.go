@@ -81,6 +81,9 @@ func (s *Setup) openStores() error {
 			},
 			Folder: d.Path, keep: keep, catchUp: d.CatchUp == nil || *d.CatchUp,
 		})
+		if d.Path != "" {
+			s.folders = append(s.folders, s.Stores[len(s.Stores)-1])
+		}
 		if closer, ok := store.As[io.Closer](opened); ok {
 			s.opts.AtEnd(closer.Close)
 		}
@@ -105,6 +108,62 @@ func (s *Setup) refuseTwins() {
 		default:
 			first[place] = *d
 		}
+	}
+}
+
+// RefuseWithin refuses to write what comes out of backups to a path where backups lie: in the folder of any destination, however the path
+// leads there.
+func (s *Setup) RefuseWithin(ctx context.Context, flag, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	for _, d := range s.folders {
+		isWithin := isBelow(path, d.Folder)
+		if !isWithin {
+			isWithin, err = patient.Ask(ctx, d.Store, func(context.Context) (bool, error) { return liesIn(path, d.Folder), nil })
+			if err != nil {
+				continue // nobody can write there now
+			}
+		}
+		if isWithin {
+			return exitcode.UsageError(say.WithHint(fmt.Errorf("%s %s: destination %s keeps its backups there, in %s", flag, path, d.Name, d.Folder),
+				"give a place outside of it, as "+flag+" /var/tmp/"+filepath.Base(path)))
+		}
+	}
+	return nil
+}
+
+// isBelow tells whether a path is a folder, or below it, by their names.
+func isBelow(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// liesIn tells whether a path, or the nearest above it that is there, is a folder or below it. What cannot be looked at is not.
+func liesIn(path, folder string) bool {
+	is, err := os.Stat(folder)
+	if err != nil {
+		return false
+	}
+	for {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real // whose folders are all there
+			break
+		}
+		if path == "/" {
+			return false
+		}
+		path = filepath.Dir(path)
+	}
+	for {
+		if at, err := os.Stat(path); err == nil && os.SameFile(at, is) {
+			return true
+		}
+		if path == "/" {
+			return false
+		}
+		path = filepath.Dir(path)
 	}
 }
 

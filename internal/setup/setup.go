@@ -66,6 +66,8 @@ type Setup struct {
 	Stores []Destination
 	Now    func() time.Time
 	opts   Options
+
+	folders []Destination // on disks, those of the configuration and of flags
 }
 
 // Destination is a destination that is open, with what the configuration says of it.
