@@ -27,9 +27,8 @@ func (a *app) extractCommand() *cli.Command {
 			"name, and ** matches any folders. The files of partition N go to DIR/pN, the files of a volume without partitions to\n" +
 			"DIR, each with its full path. As root, also restores owners, attributes and ACLs. DIR keeps its owner and mode. A DIR\n" +
 			"that another user could exchange, or where a destination keeps backups, is refused; a missing DIR is created,\n" +
-			"readable by you alone. With --keep-going, a\n" +
-			"file that lies in a damaged part of an archive and can be read all the same goes to NAME" + archive.SalvageSuffix + ": nothing\n" +
-			"proves that it is what it was.",
+			"readable by you alone. With --keep-going, a file that lies in a damaged part of an archive and can be read all the\n" +
+			"same goes to NAME" + archive.SalvageSuffix + ": nothing proves that it is what it was.",
 		Flags: []cli.Flag{untrustedFlag(),
 			fromFlag(),
 			hostFlag(),

@@ -86,7 +86,7 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 	failed = append(failed, vanished...)
 	var missing error
 	if len(failed) == 0 {
-		missing, failed = missingIn(ctx, s, o, stores, lines, guests)
+		failed, missing = missingIn(ctx, s, o, stores, lines, guests)
 	}
 	for _, err := range failed {
 		say.Log(s.Log.Error, err)
@@ -112,20 +112,20 @@ func (a *app) list(ctx context.Context, o listOptions) error {
 
 // missingIn is what there is to say of the words that a list has no backup for, or of a list that is empty; guests are words that it has.
 func missingIn(ctx context.Context, s *setup.Setup, o listOptions, stores []setup.Destination, lines []catalog.Line, guests []string,
-) (missing error, failed []error) {
+) (failed []error, missing error) {
 	if len(lines) > 0 {
 		volumes := slices.DeleteFunc(slices.Clone(o.volumes), func(text string) bool { return slices.Contains(guests, text) })
-		return unfound(volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup })), nil
+		return nil, unfound(volumes, say.Names(lines, func(l catalog.Line) string { return l.Backup }))
 	}
 	hosts, failed := hostsOn(ctx, stores)
 	if len(failed) > 0 {
-		return nil, failed
+		return failed, nil
 	}
 	host := s.HostOr(o.host)
 	if o.allHosts {
 		host = ""
 	}
-	return noBackups(ctx, stores, host, o.volumes, hosts), nil
+	return nil, noBackups(ctx, stores, host, o.volumes, hosts)
 }
 
 // askBackups asks the destinations for the backups that a list is to have; names are those of their sources, none for all. guests are
