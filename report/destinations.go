@@ -41,7 +41,10 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 	if folder := commonFolder(run, d.Name); folder != "" && strings.HasPrefix(folder, d.Where+"/") {
 		out.Lines = append(out.Lines, "Newest backups: "+folder)
 	}
-	out.Lines = append(out.Lines, caughtUp(d.CaughtUp)...)
+	repaired := slices.DeleteFunc(slices.Clone(d.CaughtUp), func(c CaughtUp) bool { return len(c.Repaired) == 0 })
+	lacked := slices.DeleteFunc(slices.Clone(d.CaughtUp), func(c CaughtUp) bool { return len(c.Repaired) > 0 })
+	out.Lines = append(out.Lines, caughtUp("Copied from other destinations", lacked)...)
+	out.Lines = append(out.Lines, caughtUp("Repaired from other destinations", repaired)...)
 	for i, note := range d.Notes {
 		if i == shownNotes {
 			out.Lines = append(out.Lines, fmt.Sprintf("and %s: `voltar report --json` has them",
@@ -156,7 +159,7 @@ func commonFolder(run Run, destination string) string {
 const shownCaughtUp = 5
 
 // caughtUp tells what a destination got from others.
-func caughtUp(list []CaughtUp) []string {
+func caughtUp(what string, list []CaughtUp) []string {
 	if len(list) == 0 {
 		return nil
 	}
@@ -175,6 +178,6 @@ func caughtUp(list []CaughtUp) []string {
 	if shared > 0 {
 		size = say.Size(bytes-shared) + " of " + size + " new"
 	}
-	return []string{fmt.Sprintf("Copied from other destinations: %s, %s: %s", plural(int64(len(list)), "backup"), size,
+	return []string{fmt.Sprintf("%s: %s, %s: %s", what, plural(int64(len(list)), "backup"), size,
 		strings.Join(names, ", "))}
 }

@@ -107,7 +107,7 @@ type Volume struct {
 	Copies              []Copy       `json:"copies,omitempty"`  // one for each destination
 	LastVerified        time.Time    `json:"last_verified,omitzero"`
 	LastRestored        time.Time    `json:"last_restored,omitzero"`
-	Restore             *Restore     `json:"restore,omitempty"`          // of a drill or a restore; of a run, the last whole one that went well
+	Restore             *Restore     `json:"restore,omitempty"`          // of a drill or restore; of others, the last whole one
 	LastDamaged         time.Time    `json:"last_damaged,omitzero"`      // when verify last found one of its backups damaged
 	LastGood            *time.Time   `json:"last_good,omitempty"`        // of one that is not ok; zero when there is none
 	LastGoodUnseen      bool         `json:"last_good_unseen,omitempty"` // of an earlier report: no destination could be asked
@@ -214,13 +214,15 @@ type Destination struct {
 	CaughtUp []CaughtUp `json:"caught_up,omitempty"` // earlier backups, or tonight's that had failed here
 }
 
-// CaughtUp is a backup that a destination lacked and that was copied from another.
+// CaughtUp is a backup that a destination lacked, or that was damaged there, and that was copied from another.
 type CaughtUp struct {
 	Backup    string `json:"backup"` // identity VG/LV@TIME
 	From      string `json:"from"`   // name of the other destination
 	SizeBytes int64  `json:"size"`
 
 	SharedBytes int64 `json:"shared,omitempty"` // of SizeBytes, what lies where an earlier backup has it
+
+	Repaired []string `json:"repaired,omitempty"` // files of one that was damaged, which were replaced
 }
 
 // Gone is a volume that has backups but is no longer on the host.

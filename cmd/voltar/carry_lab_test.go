@@ -215,7 +215,10 @@ func TestLabCarrySharesBlocks(t *testing.T) {
 			checkSums(t, folders[1])
 			if filesystem == "xfs" {
 				s.run(t, exitDone)
+				sound := filepath.Join(t.TempDir(), "sound")
+				lab.Do(t, "cp", "-a", s.backups, sound)
 				wantRotFound(t, s, device, folders[1])
+				wantRotRepaired(t, s, sound)
 			}
 		})
 	}
@@ -264,6 +267,34 @@ func wantRotFound(t *testing.T, s site, device, folder string) {
 	}
 	folders := s.backupsOf(t, "@directory/d")
 	checkSums(t, folders[len(folders)-1])
+}
+
+// wantRotRepaired wants both backups that lost a block which they shared to have it again, from another destination, and to share it again.
+func wantRotRepaired(t *testing.T, s site, sound string) {
+	t.Helper()
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, append(config, folderDestination("sound", sound, "catch_up = false\n")...))
+	result := s.run(t, exitDone)
+	var shared int64
+	repaired := result.Destinations[0].CaughtUp
+	for _, c := range repaired {
+		shared += c.SharedBytes
+		if c.From != "sound" || !slices.Equal(c.Repaired, []string{"d.tar.gz"}) {
+			t.Errorf("%+v", c)
+		}
+	}
+	if len(repaired) != 2 || shared < 2*36*mib {
+		t.Errorf("%d were repaired, %d bytes are shared: %+v", len(repaired), shared, result.Destinations[0])
+	}
+	checkSums(t, s.backupsOf(t, "@directory/d")...)
+	for _, l := range listed(t, s, "@directory/d") {
+		if l.Status != "complete" {
+			t.Errorf("%+v", l)
+		}
+	}
 }
 
 // freedBy says what removing backups frees, as a dry run of `forget` has it.

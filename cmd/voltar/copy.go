@@ -130,7 +130,7 @@ func copyExitCode(ctx context.Context, lines []placement.CopyLine, named map[str
 	copied, failed, left := 0, 0, 0
 	for _, line := range lines {
 		switch {
-		case line.State == placement.CopyDone:
+		case line.State == placement.CopyDone, line.State == placement.CopyMended:
 			copied++
 		case line.State == placement.CopyFailed:
 			failed++
@@ -154,7 +154,9 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 	if o.json {
 		return a.printJSON(lines)
 	}
-	words := map[placement.CopyState]string{placement.CopyMissing: "would copy", placement.CopyLeft: "left"}
+	words := map[placement.CopyState]string{
+		placement.CopyMissing: "would copy", placement.CopyLeft: "left", placement.CopyDamaged: "would repair",
+	}
 	table := a.newTable()
 	there := 0
 	var copied, shared int64 // bytes
@@ -167,7 +169,7 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 		if word == "" {
 			word = string(line.State)
 		}
-		if line.State == placement.CopyDone {
+		if line.State == placement.CopyDone || line.State == placement.CopyMended {
 			copied, shared = copied+line.SizeBytes, shared+line.SharedBytes
 		}
 		if line.SharedBytes > 0 {

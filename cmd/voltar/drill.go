@@ -94,6 +94,7 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 	host := s.OwnedHost()
 	driller := &drill.Driller{Engine: s.RestoreEngine(host, bars), Options: drill.Options{
 		MaxBytes: s.Config.Drill.MaxSize.Bytes(), MaxDuration: s.Config.Drill.MaxDuration.Span(), Now: s.Now,
+		MarkDamaged: s.MarkDamaged,
 	}}
 	if driller.Decrypt, err = a.decrypt(s, o.identities, false); err != nil {
 		return err

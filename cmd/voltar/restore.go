@@ -107,7 +107,7 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 	}
 	plan, err := engine.Plan(ctx, req)
 	if err != nil {
-		return err
+		return errors.Join(err, drill.NoteDamage(req, err, s.MarkDamaged))
 	}
 	if o.dryRun {
 		err := errors.Join(a.printRestorePlan(plan, o.json), plan.Close())
@@ -124,6 +124,7 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 	if result == nil {
 		return err
 	}
+	err = errors.Join(err, drill.NoteDamage(req, err, s.MarkDamaged))
 	addProof(&run, drill.Record(req, d.Destination.Destination, result, err), d.Destination.Destination)
 	a.keepRestore(ctx, s, run)
 	if printErr := a.printRestore(result, o.json); withoutUnread(printErr) != nil {

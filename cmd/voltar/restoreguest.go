@@ -86,6 +86,7 @@ func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
 		if result != nil {
 			out.Disks = append(out.Disks, *result)
 			on := g.moment.Disks[i].On
+			err = errors.Join(err, drill.NoteDamage(g.requests[i], err, s.MarkDamaged))
 			addProof(&run, drill.Record(g.requests[i], on, result, err), on)
 		}
 		if err != nil {
@@ -153,7 +154,7 @@ func (a *app) planGuest(
 			ThinPool: req.Target.ThinPool}
 		plan, err := engine.Plan(ctx, req)
 		if err != nil {
-			return g, fmt.Errorf("%s: %w", d.Guest, err)
+			return g, errors.Join(fmt.Errorf("%s: %w", d.Guest, err), drill.NoteDamage(req, err, s.MarkDamaged))
 		}
 		g.plans, g.requests = append(g.plans, plan), append(g.requests, req)
 	}

@@ -144,3 +144,15 @@ func (c *counter) Write(p []byte) (int, error) {
 	c.bytes += int64(len(p))
 	return len(p), nil
 }
+
+// Encrypt encrypts what produce writes, and returns how much that was.
+func (r *Recipients) Encrypt(w io.Writer, produce func(io.Writer) error) (plainBytes int64, err error) {
+	sealed, err := r.NewWriter(w)
+	if err != nil {
+		return 0, err
+	}
+	if err := produce(sealed); err != nil {
+		return 0, err
+	}
+	return sealed.PlainBytes(), sealed.Close()
+}

@@ -68,11 +68,12 @@ type Options struct {
 	Hooks        []quiesce.Hook // of the run as a whole
 	Sources      Sources
 
-	VanishedKeep time.Duration                  // after its last backup, those of a volume that is gone end; 0 keeps them
-	Damage       map[string]string              // what was found wrong with backups since, as in catalog.Filter
-	Known        *catalog.Known                 // what manifests said that were read before, as in catalog.Filter
-	Written      *catalog.Written               // as placement.Run has it
-	MarkDamaged  func(place, what string) error // as placement.Run has it
+	VanishedKeep time.Duration                           // after its last backup, those of a volume that is gone end; 0 keeps them
+	Damage       map[string]string                       // what was found wrong with backups since, as in catalog.Filter
+	Known        *catalog.Known                          // what manifests said that were read before, as in catalog.Filter
+	Written      *catalog.Written                        // as placement.Run has it
+	MarkDamaged  func(place, what string) error          // as placement.Run has it
+	FoundSound   func(place string, replaced bool) error // likewise
 	// Fresh is how old compressed data may be that is carried over from the previous backup, in whole days; less than one carries
 	// nothing over.
 	Fresh time.Duration

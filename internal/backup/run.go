@@ -103,7 +103,7 @@ func (o *Options) policyInWords() string {
 func (e *Engine) placing() *placement.Run {
 	return &placement.Run{
 		Host: e.opts.Host, Log: e.Log, Now: e.Now, Damage: e.opts.Damage, Known: e.opts.Known, Written: e.opts.Written,
-		MarkDamaged: e.opts.MarkDamaged,
+		MarkDamaged: e.opts.MarkDamaged, FoundSound: e.opts.FoundSound,
 	}
 }
 

@@ -60,14 +60,29 @@ func ParseWholeManifest(data []byte) (*Manifest, error) {
 	return ParseManifest(data)
 }
 
+// Create begins a file in the place of one of the backup. The caller has it hold exactly what Enter is told then.
+func (a *Amendment) Create(ctx context.Context, name string, opts store.PutOptions) (store.Writer, error) {
+	opts.Tags = a.tags
+	return a.store.Create(ctx, path.Join(a.backup.Path(), name), opts)
+}
+
+// Enter enters a file that was replaced.
+func (a *Amendment) Enter(file File) error {
+	at := slices.IndexFunc(a.Manifest.Files, func(f File) bool { return f.Name == file.Name })
+	if at < 0 {
+		return fmt.Errorf("replace %s of %s: cannot find it in the manifest", file.Name, a.backup.ID)
+	}
+	a.Manifest.Files[at] = file
+	return nil
+}
+
 // Replace writes a file anew. What produce writes takes the old one's place when it returns without an error, and not
 // at all otherwise.
 func (a *Amendment) Replace(ctx context.Context, name string, produce func(io.Writer) error) (err error) {
-	at := slices.IndexFunc(a.Manifest.Files, func(f File) bool { return f.Name == name })
-	if at < 0 {
+	if _, isThere := a.Manifest.File(name); !isThere {
 		return fmt.Errorf("replace %s of %s: cannot find it in the manifest", name, a.backup.ID)
 	}
-	w, err := a.store.Create(ctx, path.Join(a.backup.Path(), name), store.PutOptions{Tags: a.tags})
+	w, err := a.Create(ctx, name, store.PutOptions{})
 	if err != nil {
 		return fmt.Errorf("replace %s of %s: %w", name, a.backup.ID, err)
 	}
@@ -83,10 +98,9 @@ func (a *Amendment) Replace(ctx context.Context, name string, produce func(io.Wr
 	if err != nil {
 		return fmt.Errorf("replace %s of %s: %w", name, a.backup.ID, err)
 	}
-	a.Manifest.Files[at] = File{
+	return a.Enter(File{
 		Name: name, SizeBytes: size.bytes, SHA1: hex.EncodeToString(sum1.Sum(nil)), SHA256: hex.EncodeToString(sum256.Sum(nil)),
-	}
-	return nil
+	})
 }
 
 // SetPlainSize enters the size that an encrypted file which was replaced had before encryption.

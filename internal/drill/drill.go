@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"voltar/internal/browse"
@@ -28,6 +29,8 @@ type Options struct {
 	MaxBytes    int64         // of data that one drill writes; 0 sets no limit
 	MaxDuration time.Duration // of one drill; 0 sets no limit
 	Decrypt     browse.DecryptFunc
+	// MarkDamaged remembers of a backup, which has the place, that its files are not what was stored.
+	MarkDamaged func(place, what string) error
 	Now         func() time.Time
 }
 
@@ -99,6 +102,7 @@ func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destinat
 	if result == nil {
 		result = &restore.Result{Status: restore.StatusUntouched, Checked: []string{}}
 	}
+	err = errors.Join(err, NoteDamage(request, err, d.MarkDamaged))
 	result.Started, result.Ended = started, d.Now().UTC()
 	return Record(request, on, result, err), nil
 }
@@ -111,6 +115,15 @@ func (d *Driller) restore(ctx context.Context, request restore.Request) (*restor
 	}
 	result, err := d.Engine.Run(ctx, plan)
 	return result, errors.Join(err, plan.Close())
+}
+
+// NoteDamage remembers that a backup that was brought back, or was to be, is damaged, if that is what went wrong.
+func NoteDamage(request restore.Request, err error, mark func(place, what string) error) error {
+	if !errors.Is(err, restore.ErrSums) {
+		return nil
+	}
+	what, _, _ := strings.Cut(err.Error(), "\n")
+	return mark(catalog.Place(request.Store, request.Backup.Path()), what)
 }
 
 // Record describes for the history how a backup was brought back, by a drill or for use. err is what went wrong.

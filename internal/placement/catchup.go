@@ -27,9 +27,9 @@ type Caught struct {
 	Path     string // where it stands now
 }
 
-// CatchUp makes up what destinations lack because they failed or were away, from those that have it: of the sources that
-// are wanted. It comes after the volumes, whose backups stand by then; what fails here is a problem for the report, and tried
-// again by the next run.
+// CatchUp makes up what destinations lack because they failed or were away, and repairs what is damaged there, from those that
+// have it: of the sources that are wanted. It comes after the volumes, whose backups stand by then; what fails here is a problem for
+// the report, and tried again by the next run.
 func (ts Targets) CatchUp(ctx context.Context, wanted func(catalog.Ref) bool) (caught []Caught, problems []report.Problem) {
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -76,7 +76,8 @@ func (t *Target) catchUp(
 			return caught, []report.Problem{t.behind(from, err)}
 		}
 	}
-	return caught, nil
+	mended, problems := t.repairAll(ctx, others, wanted, began.Add(catchUpTime))
+	return append(caught, mended...), problems
 }
 
 // catchUpFrom makes up what one destination lacks of another, until it is too late to begin with more. A failure that

@@ -45,7 +45,9 @@ const (
 	CopyDone    CopyState = "copied"
 	CopyMissing CopyState = "missing" // of a dry run: it would be copied
 	CopyThere   CopyState = "there"   // before
-	CopyLeft    CopyState = "left"    // because retention of the destination would remove it, with the reason
+	CopyDamaged CopyState = "damaged" // there; of a dry run: it would be repaired
+	CopyMended  CopyState = "repaired"
+	CopyLeft    CopyState = "left" // because retention of the destination would remove it, with the reason
 	CopyFailed  CopyState = "failed"
 )
 
@@ -91,6 +93,9 @@ func doStep(ctx context.Context, source, target *Target, s copyStep, opts CopyOp
 	line := CopyLine{
 		Backup: s.backup.ID.String(), From: source.Name, To: target.Name, SizeBytes: s.backup.SizeBytes, State: s.state, Reason: s.reason,
 	}
+	if s.state == CopyDamaged && !opts.DryRun {
+		return mendShown(ctx, source, target, s.backup, line)
+	}
 	if s.state != CopyMissing {
 		return line
 	}
@@ -102,6 +107,28 @@ func doStep(ctx context.Context, source, target *Target, s copyStep, opts CopyOp
 	if err != nil {
 		problem := report.ProblemOf(err)
 		line.State, line.Reason, line.Hint = CopyFailed, problem.Message, problem.Hint
+	}
+	return line
+}
+
+// mendShown repairs a backup that is there and damaged.
+func mendShown(ctx context.Context, source, target *Target, sound catalog.Entry, line CopyLine) CopyLine {
+	at := slices.IndexFunc(target.damaged(nil), func(e catalog.Entry) bool { return e.ID == sound.ID })
+	e := target.damaged(nil)[at]
+	err := checkSameForm(target.Destination, e, sound)
+	var r Repaired
+	if err == nil {
+		r, err = target.repairFrom(ctx, source, e, sound, func(int64) {})
+	}
+	line.SizeBytes, line.SharedBytes, line.Reason = r.SizeBytes, r.SharedBytes, strings.Join(r.Files, ", ")
+	switch {
+	case err != nil:
+		problem := report.ProblemOf(err)
+		line.State, line.Reason, line.Hint = CopyFailed, "it is damaged there: "+problem.Message, problem.Hint
+	case len(r.Files) > 0:
+		line.State = CopyMended
+	default:
+		line.Reason = "all its files are what its manifest says: " + e.Damage
 	}
 	return line
 }
@@ -190,6 +217,8 @@ func (t *Target) planCopy(ctx context.Context, backups []catalog.Entry) (steps [
 		case t.stock.WhyUnreadable(b.ID) != nil:
 			s.state = CopyFailed
 			s.reason = fmt.Sprintf("what is in its place cannot be read: %v", t.stock.WhyUnreadable(b.ID))
+		case t.canMend(b):
+			s.state = CopyDamaged
 		case t.stock.Holds(b):
 			s.state = CopyThere
 		case goes:
@@ -199,6 +228,13 @@ func (t *Target) planCopy(ctx context.Context, backups []catalog.Entry) (steps [
 	}
 	slices.SortStableFunc(steps, func(a, b copyStep) int { return b.backup.ID.Time.Compare(a.backup.ID.Time) })
 	return steps, nil
+}
+
+// canMend tells whether a backup is damaged on the destination that is good where it was looked at.
+func (t *Target) canMend(sound catalog.Entry) bool {
+	return sound.IsGood() && slices.ContainsFunc(t.damaged(nil), func(e catalog.Entry) bool {
+		return e.ID == sound.ID && e.Identity == sound.Identity && e.Run == sound.Run
+	})
 }
 
 // FormError tells that a backup cannot be copied, because it is encrypted and would have to be so in another way.
@@ -364,15 +400,20 @@ func (t *Target) fits(ctx context.Context, sizeBytes int64, sharing *copySharing
 // copyBufferBytes is how much is read at a time.
 const copyBufferBytes = 1 << 20
 
-// copyFile stores one file of a backup in the draft. It appears only when its size and sums are those of the manifest.
-func copyFile(ctx context.Context, from store.Store, draft *catalog.Draft, b catalog.Backup, file catalog.File,
+// creator is a backup that is being written, or amended.
+type creator interface {
+	Create(ctx context.Context, name string, opts store.PutOptions) (store.Writer, error)
+}
+
+// copyFile stores one file of a backup. It appears only when its size and sums are those of the manifest.
+func copyFile(ctx context.Context, from store.Store, to creator, b catalog.Backup, file catalog.File,
 	sharing *copySharing, progress func(int64)) (err error) {
 	r, err := b.OpenFile(ctx, from, file.Name)
 	if err != nil {
 		return aloneError{err}
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	w, err := draft.Create(ctx, file.Name, store.PutOptions{MaxBytes: file.SizeBytes})
+	w, err := to.Create(ctx, file.Name, store.PutOptions{MaxBytes: file.SizeBytes})
 	if err != nil {
 		return fmt.Errorf("create %s: %w", file.Name, err)
 	}

@@ -10,6 +10,7 @@
 //	copy.go      a backup that stands on one destination to another
 //	copyshare.go what a copy shares with what lies there already
 //	catchup.go   what each destination lacks of the others, after a run
+//	repair.go    what is damaged on a destination, from one that has it whole
 //
 // It knows nothing of volumes and of how their data are read.
 package placement
@@ -56,6 +57,8 @@ type Run struct {
 	Wanted func(catalog.Ref) bool
 	// MarkDamaged remembers for later runs what was found wrong with a backup, which has the place; nil where nothing is remembered.
 	MarkDamaged func(place, what string) error
+	// FoundSound is told that all files of a backup with the place have their sums; replaced is of one that was repaired. Nil tells nobody.
+	FoundSound func(place string, replaced bool) error
 }
 
 // Keeper decides on backups, and removes them in the name of the run.

@@ -31,6 +31,7 @@ type site struct {
 	dir, runDir  string
 	destinations []Destination
 	now          func() time.Time
+	prepare      func(*Run) // what a run knows beside; nil for nothing
 }
 
 func newSite(t *testing.T, destinations ...string) *site {
@@ -86,7 +87,11 @@ func (s *site) begin() (run *Run, end func()) {
 			s.t.Error(err)
 		}
 	}
-	return &Run{ID: id, Host: placementtest.Host, Owner: owner, Locks: locks, Log: log, Now: s.now}, end
+	run = &Run{ID: id, Host: placementtest.Host, Owner: owner, Locks: locks, Log: log, Now: s.now}
+	if s.prepare != nil {
+		s.prepare(run)
+	}
+	return run, end
 }
 
 // request names the ends of a copy.

@@ -285,7 +285,8 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 		Damage:       s.Damage(),
 		Known:        s.Known(),
 		Written:      s.Written(),
-		MarkDamaged:  s.markDamaged,
+		MarkDamaged:  s.MarkDamaged,
+		FoundSound:   s.foundSound,
 		Fresh:        cfg.Archive.Fresh.Span(),
 	}
 	for _, d := range s.Stores {
@@ -370,12 +371,24 @@ func (s *Setup) Damage() map[string]string {
 	return damage
 }
 
-// markDamaged remembers what a run found wrong with a backup, as if verify had found it by its sums.
-func (s *Setup) markDamaged(place, what string) error {
+// MarkDamaged remembers what a run, a drill or a restore found wrong with a backup, as if verify had found it by its sums.
+func (s *Setup) MarkDamaged(place, what string) error {
 	if s.Config.Path() == "" {
 		return nil
 	}
 	return s.DamageNotes().Enter(verify.Note{Backup: place, Found: s.Now().UTC(), Level: verify.Sums, What: what})
+}
+
+// foundSound forgets what was found wrong with a backup whose files have their sums: whatever that was if they were replaced, and
+// otherwise what a look at the sums had found.
+func (s *Setup) foundSound(place string, replaced bool) error {
+	switch {
+	case s.Config.Path() == "":
+		return nil
+	case replaced:
+		return s.DamageNotes().Forget(place)
+	}
+	return s.DamageNotes().Enter(verify.Note{Backup: place, Found: s.Now().UTC(), Level: verify.Sums})
 }
 
 // GiveWay makes a run as gentle as the configuration says. A host that does not let it is told so, and backed up.

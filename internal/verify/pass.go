@@ -327,7 +327,8 @@ func (c *Checked) copy() report.Copy {
 	case more > 1:
 		message += fmt.Sprintf(", and %d more findings", more)
 	}
-	hint := "take an older backup for what is lost here, and check the destination's disk"
+	hint := "take an older backup for what is lost here, and check the destination's disk\n" +
+		"the next run repairs it from another destination that has it whole, or `voltar copy` does"
 	if c.Result.Repair {
 		hint = "`voltar verify --repair-index` makes an index again from its archive"
 	}

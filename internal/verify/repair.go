@@ -147,7 +147,11 @@ func rebuild(ctx context.Context, s store.Store, b catalog.Backup, a *catalog.Am
 		return compareSumming(b, x.Archive, source)
 	}
 	if browse.Encrypted(x.Index.Name) {
-		produce = encrypting(keys.Recipients, &plainBytes, produce)
+		plain := produce
+		produce = func(w io.Writer) (err error) {
+			plainBytes, err = keys.Recipients.Encrypt(w, plain)
+			return err
+		}
 	}
 	if err := a.Replace(ctx, x.Index.Name, produce); err != nil {
 		return err
@@ -158,19 +162,4 @@ func rebuild(ctx context.Context, s store.Store, b catalog.Backup, a *catalog.Am
 		a.Manifest.Warnings = append(a.Manifest.Warnings, note)
 	}
 	return nil
-}
-
-// encrypting encrypts what produce writes, and counts it.
-func encrypting(recipients *agefile.Recipients, plainBytes *int64, produce func(io.Writer) error) func(io.Writer) error {
-	return func(w io.Writer) error {
-		sealed, err := recipients.NewWriter(w)
-		if err != nil {
-			return err
-		}
-		if err := produce(sealed); err != nil {
-			return err
-		}
-		*plainBytes = sealed.PlainBytes()
-		return sealed.Close()
-	}
 }
