@@ -501,11 +501,3 @@ func TestCanNest(t *testing.T) {
 		}
 	}
 }
-
-func TestQuoteWords(t *testing.T) {
-	words := []string{"sh", "-c", `echo "$HOME" 'x'`, ""}
-	out, err := hostcmd.New(hostcmd.Options{}).Output(t.Context(), "sh", "-c", "printf '<%s>' "+quoteWords(words))
-	if err != nil || string(out) != "<"+strings.Join(words, "><")+">" {
-		t.Errorf("%q %v", out, err)
-	}
-}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"voltar/internal/say"
 )
 
 // Remote is a machine that is reached through the system's own ssh, with its configuration, keys and known hosts.
@@ -43,27 +45,10 @@ func (r Remote) argv(timeout time.Duration, command ...string) []string {
 	if r.Sudo {
 		command = append([]string{"sudo", "-n", "--"}, command...)
 	}
-	return append(argv, quoteWords(command))
+	return append(argv, say.ShellWords(command))
 }
 
 func seconds(d time.Duration) int { return max(1, int((d+time.Second-1)/time.Second)) }
-
-// quoteWords makes a command line for the far side's shell, which ssh hands it to.
-func quoteWords(words []string) string {
-	quoted := make([]string, len(words))
-	for i, word := range words {
-		quoted[i] = quote(word)
-	}
-	return strings.Join(quoted, " ")
-}
-
-func quote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
 
 // sshScript is the session's side on the guest, for any POSIX shell. It says ready, waits for the word, starts a
 // watchdog that thaws at the deadline, and only then freezes. At the end of its input it thaws as well.
@@ -156,7 +141,7 @@ func sshSession(f Freeze) (argv []string, preamble string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "deadline=%d\ncount=%d\n", seconds(f.deadline()), len(f.Mountpoints))
 	for i, point := range f.Mountpoints {
-		fmt.Fprintf(&b, "point_%d=%s\n", i+1, quote(point))
+		fmt.Fprintf(&b, "point_%d=%s\n", i+1, say.ShellWord(point))
 	}
 	b.WriteString(sshScript)
 	script := b.String()

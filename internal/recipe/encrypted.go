@@ -66,14 +66,14 @@ func (v view) TryKey() string {
 func isEncrypted(name string) bool { return strings.HasSuffix(name, catalog.AgeSuffix) }
 
 // decrypted is the command that writes out what a file held before it was encrypted.
-func decrypted(name string) string { return `age -d -i "$IDENTITY" ` + quote(name) }
+func decrypted(name string) string { return `age -d -i "$IDENTITY" ` + say.ShellWord(name) }
 
 // inflated is the command that writes out what is compressed in a file.
 func inflated(name string) string {
 	if isEncrypted(name) {
 		return decrypted(name) + " | gzip -dc"
 	}
-	return "gzip -dc " + quote(name)
+	return "gzip -dc " + say.ShellWord(name)
 }
 
 // unpacked is the command that unpacks an archive with tar, whose options come before the name of the archive.
@@ -81,5 +81,5 @@ func unpacked(tar, name string) string {
 	if isEncrypted(name) {
 		return decrypted(name) + " | " + tar + " -"
 	}
-	return tar + " " + quote(name)
+	return tar + " " + say.ShellWord(name)
 }

@@ -37,9 +37,9 @@ func (v view) DefineMachine() []string {
 	case "libvirt":
 		return append(commands, `virsh define "$GUEST/domain.xml"`)
 	case "proxmox-vm":
-		return append(commands, fmt.Sprintf(`cp -n "$GUEST"/%s /etc/pve/qemu-server/`, quote(g.ID+".conf")))
+		return append(commands, fmt.Sprintf(`cp -n "$GUEST"/%s /etc/pve/qemu-server/`, say.ShellWord(g.ID+".conf")))
 	case "proxmox-ct":
-		return append(commands, fmt.Sprintf(`cp -n "$GUEST"/%s /etc/pve/lxc/`, quote(g.ID+".conf")))
+		return append(commands, fmt.Sprintf(`cp -n "$GUEST"/%s /etc/pve/lxc/`, say.ShellWord(g.ID+".conf")))
 	}
 	return commands
 }

@@ -39,7 +39,7 @@ type view struct {
 
 // Target is the device that the recipe restores to.
 func (v view) Target() string {
-	return quote("/dev/" + v.Source.VG + "/" + v.Source.Name)
+	return say.ShellWord("/dev/" + v.Source.VG + "/" + v.Source.Name)
 }
 
 func (v view) IsVolume() bool { return v.Source.Kind == catalog.SourceVolume }
@@ -56,7 +56,7 @@ func (v view) UsesMke2fs() bool {
 	})
 }
 
-func (v view) Checksum() string { return quote(v.Names().Checksum()) }
+func (v view) Checksum() string { return say.ShellWord(v.Names().Checksum()) }
 
 // SizeBytes is how large the target has to be: more than the volume was, where its files shared data that tar unpacks to each of
 // them.
@@ -70,11 +70,11 @@ func (v view) SizeBytes() int64 {
 // Make is the command that makes the volume anew.
 func (v view) Make() string {
 	if v.Source.ThinPool != "" {
-		return fmt.Sprintf("lvcreate --yes --wipesignatures y --thin --virtualsize %db --name %s %s", v.SizeBytes(), quote(v.Source.Name),
-			quote(v.Source.VG+"/"+v.Source.ThinPool))
+		return fmt.Sprintf("lvcreate --yes --wipesignatures y --thin --virtualsize %db --name %s %s", v.SizeBytes(), say.ShellWord(v.Source.Name),
+			say.ShellWord(v.Source.VG+"/"+v.Source.ThinPool))
 	}
 	return fmt.Sprintf("lvcreate --yes --wipesignatures y --zero y --size %db --name %s %s",
-		v.SizeBytes(), quote(v.Source.Name), quote(v.Source.VG))
+		v.SizeBytes(), say.ShellWord(v.Source.Name), say.ShellWord(v.Source.VG))
 }
 
 // LoopSectors is the option that gives the target the sector size of its table: sfdisk counts in those of the device.
@@ -91,7 +91,7 @@ func (v view) Sfdisk() string {
 	if table := v.Names().Table(); isEncrypted(table) {
 		return decrypted(table) + " | " + sfdisk
 	}
-	return sfdisk + " < " + quote(v.Names().Table())
+	return sfdisk + " < " + say.ShellWord(v.Names().Table())
 }
 
 // TableIsWhole says that the images hold a table that sfdisk could only write in part.
@@ -166,7 +166,7 @@ func (s step) Inflated() string { return inflated(s.Archive) }
 
 // Type is the kernel's word for it.
 func (s step) Type() string {
-	return quote(s.Filesystem.Type)
+	return say.ShellWord(s.Filesystem.Type)
 }
 
 // Notes say what will differ from the original.
@@ -286,7 +286,7 @@ func (s step) commands(list [][]string) []string {
 		var words []string
 		for _, setting := range s.Filesystem.MkfsEnv {
 			key, value, _ := strings.Cut(setting, "=")
-			words = append(words, key+"="+quote(value))
+			words = append(words, key+"="+say.ShellWord(value))
 		}
 		for i, word := range argv {
 			if i == device {
@@ -374,20 +374,11 @@ func (s step) FinishSubvolumes() (commands []string) {
 // shellWord returns what stands for a text in a command on one line, and what has to come before that in lines of its own.
 func shellWord(variable, text string) (before []string, word string) {
 	if !strings.ContainsFunc(text, isControl) && utf8.ValidString(text) {
-		return nil, quote(text)
+		return nil, say.ShellWord(text)
 	}
 	// A newline within quotes would end the line of the recipe, and "$(…)" drops those at its end.
 	set := fmt.Sprintf("%s=$(printf %%b '%sx'); %s=${%s%%x}", variable, octal(text), variable, variable)
 	return []string{set}, `"$` + variable + `"`
-}
-
-// quote makes one word of a printable text for a POSIX shell.
-func quote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // octal writes any bytes so that printf %b gives them back.
