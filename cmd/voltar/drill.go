@@ -13,6 +13,7 @@ import (
 	"voltar/internal/journal"
 	"voltar/internal/progress"
 	"voltar/internal/restore"
+	"voltar/internal/revive"
 	"voltar/internal/safedir"
 	"voltar/internal/say"
 	"voltar/internal/setup"
@@ -148,15 +149,29 @@ func drillFolder(s *setup.Setup) (string, error) {
 	return folder, root.Close()
 }
 
-// drillNamed tries the backups that were named.
+// drillNamed tries the backups that were named: of a guest, all disks of one moment.
 func (a *app) drillNamed(ctx context.Context, s *setup.Setup, d *drill.Driller, o drillOptions, run *report.Run) error {
 	var all []error
 	for _, name := range o.backups {
 		on, found, err := s.FindBackup(ctx, o.from, o.host, name)
 		if err == nil {
-			err = try(ctx, d, found, on.Destination.Destination, run)
+			all = append(all, try(ctx, d, found, on.Destination.Destination, run))
+			continue
 		}
-		all = append(all, err)
+		moment := revive.Moment{}
+		if errors.Is(err, catalog.ErrNotFound) {
+			moment = a.momentNamed(ctx, s, o.sourceOptions, name)
+		}
+		if len(moment.Disks) == 0 {
+			all = append(all, err)
+		}
+		for _, disk := range moment.Disks {
+			b, err := disk.Load(ctx, disk.On.Store)
+			if err == nil {
+				err = try(ctx, d, b, disk.On, run)
+			}
+			all = append(all, err)
+		}
 	}
 	return errors.Join(all...)
 }

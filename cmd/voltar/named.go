@@ -61,10 +61,19 @@ func unfound(args, backups []string) error {
 
 // meansBackup tells whether an argument means the backup of an identity as it is printed.
 func meansBackup(backup, arg string) bool {
+	id, err := parseID(backup)
+	return err == nil && isNamed(id, []string{arg})
+}
+
+// parseID reads the identity of a backup as it is printed.
+func parseID(backup string) (catalog.ID, error) {
 	name, when, _ := cutTime(backup)
 	ref, err := catalog.ParseRef(name)
-	at, timeErr := catalog.ParseTime(when)
-	return err == nil && timeErr == nil && isNamed(catalog.ID{Ref: ref, Time: at}, []string{arg})
+	if err != nil {
+		return catalog.ID{}, err
+	}
+	at, err := catalog.ParseTime(when)
+	return catalog.ID{Ref: ref, Time: at}, err
 }
 
 // refMatcher tells whether a source is one of those that patterns name; without patterns all are.

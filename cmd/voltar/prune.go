@@ -96,8 +96,16 @@ func (a *app) forgetBackups(ctx context.Context, o removeOptions, from string, f
 	if err != nil {
 		return err
 	}
+	stores := s.Stores
+	if from != "" {
+		stores = slices.DeleteFunc(slices.Clone(stores), func(d setup.Destination) bool { return d.Name != from })
+	}
+	meant, err := byGuest(ctx, s, stores, o.sources)
+	if err != nil {
+		return err
+	}
 	end := a.showRemoving(engine, "forgetting")
-	lines, err := engine.ForgetBackups(ctx, backup.ForgetRequest{Backups: o.sources, From: from, Force: force, DryRun: o.dryRun})
+	lines, err := engine.ForgetBackups(ctx, backup.ForgetRequest{Backups: meant.words, From: from, Force: force, DryRun: o.dryRun})
 	end()
 	return a.printRemoved(s, lines, err, o)
 }
@@ -124,9 +132,16 @@ func (a *app) remove(
 	if err != nil {
 		return err
 	}
-	lines, err := do(ctx, engine, refMatcher(o.sources), o.dryRun)
+	meant, err := byGuest(ctx, s, s.Stores, o.sources)
+	if err == nil && command == "forget" {
+		err = meant.refuseForeign()
+	}
+	if err != nil {
+		return err
+	}
+	lines, err := do(ctx, engine, refMatcher(meant.words), o.dryRun)
 	if err == nil {
-		err = unfound(o.sources, say.Names(lines, func(l keep.Line) string { return l.Backup }))
+		err = unfound(meant.words, say.Names(lines, func(l keep.Line) string { return l.Backup }))
 	}
 	return a.printRemoved(s, lines, err, o)
 }

@@ -44,6 +44,7 @@ type revived struct {
 	requests   []restore.Request
 	plans      []*restore.Plan
 	definition *revive.Definition // nil if nobody knew it
+	isDefined  bool               // this host has one already, under the name that the guest gets
 }
 
 func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
@@ -71,10 +72,13 @@ func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
 		return err
 	}
 	out := guestRestore{Guest: g.moment.Guest.Name, Time: catalog.FormatTime(g.moment.Time), Disks: []restore.Result{}}
-	if g.definition != nil {
-		out.Notes = g.definition.Notes
-	} else {
+	switch {
+	case g.definition == nil:
 		out.Notes = []string{"its definition is in no backup"}
+	case g.isDefined:
+		out.Notes = append(g.definition.Notes, "this host has a definition of it, which stays as it is")
+	default:
+		out.Notes = g.definition.Notes
 	}
 	if o.dryRun {
 		return a.printGuestPlan(g, out, o.json)
@@ -103,39 +107,18 @@ func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
 func (a *app) planGuest(
 	ctx context.Context, s *setup.Setup, engine *restore.Engine, req restore.Request, o restoreOptions,
 ) (g revived, err error) {
-	stores, err := s.StoresFrom(o.from)
-	if err != nil {
+	if g.moment, err = a.guestMoment(ctx, s, o.sourceOptions, o.guest.name); err != nil {
 		return g, err
-	}
-	if len(stores) == 0 {
-		return g, s.NoDestination("--from DIR/")
-	}
-	stores, vanished := s.WithoutVanished(ctx, stores)
-	for _, err := range vanished {
-		say.Log(s.Log.Warn, err)
-	}
-	on := setup.Named(stores)
-	found := catalog.ListEach(ctx, on, s.HostOr(o.host), catalog.Filter{Damage: s.Damage(), Now: s.Now(), Known: s.Known()})
-	var failed []error
-	for _, l := range found {
-		if l.Err != nil {
-			failed = append(failed, catalog.At(l.Destination, l.Err))
-		}
-	}
-	name, when, _ := cutTime(o.guest.name)
-	if g.moment, err = revive.Choose(on, found, name, when, s.Now()); err != nil {
-		return g, errors.Join(append(failed, err)...)
-	}
-	for _, err := range failed {
-		say.Log(s.Log.Warn, err)
 	}
 	inventory, err := engine.LVM.Inventory(ctx)
 	if err != nil {
 		return g, fmt.Errorf("list volumes: %w", err)
 	}
-	if err := g.moment.CheckHost(s.Guests(ctx, inventory), o.guest.as); err != nil {
+	here := s.Guests(ctx, inventory)
+	if err := g.moment.CheckHost(here, o.guest.as); err != nil {
 		return g, usageError(err)
 	}
+	g.isDefined = o.guest.as == "" && g.moment.IsDefined(here)
 	if g.targets, err = g.moment.Targets(o.guest.as, o.guest.vg); err != nil {
 		return g, usageError(err)
 	}
@@ -145,7 +128,7 @@ func (a *app) planGuest(
 			return g, err
 		}
 		if g.definition == nil {
-			if g.definition, err = g.moment.Read(ctx, b, d.On, req.Decrypt, o.guest.as, g.targets); err != nil {
+			if g.definition, err = g.moment.Read(ctx, b, d.On, req.Decrypt, o.guest.as, g.targets, here); err != nil {
 				return g, err
 			}
 		}
@@ -159,6 +142,51 @@ func (a *app) planGuest(
 		g.plans, g.requests = append(g.plans, plan), append(g.requests, req)
 	}
 	return g, nil
+}
+
+// guestMoment chooses which backups of a guest, GUEST[@TIME], are meant.
+func (a *app) guestMoment(ctx context.Context, s *setup.Setup, o sourceOptions, guest string) (revive.Moment, error) {
+	stores, err := s.StoresFrom(o.from)
+	if err != nil {
+		return revive.Moment{}, err
+	}
+	if len(stores) == 0 {
+		return revive.Moment{}, s.NoDestination("--from DIR/")
+	}
+	stores, vanished := s.WithoutVanished(ctx, stores)
+	for _, err := range vanished {
+		say.Log(s.Log.Warn, err)
+	}
+	on := setup.Named(stores)
+	found := catalog.ListEach(ctx, on, s.HostOr(o.host), catalog.Filter{Damage: s.Damage(), Now: s.Now(), Known: s.Known()})
+	var failed []error
+	for _, l := range found {
+		if l.Err != nil {
+			failed = append(failed, catalog.At(l.Destination, l.Err))
+		}
+	}
+	name, when, _ := cutTime(guest)
+	m, err := revive.Choose(on, found, name, when, s.Now())
+	if err != nil {
+		return m, errors.Join(append(failed, err)...)
+	}
+	for _, err := range failed {
+		say.Log(s.Log.Warn, err)
+	}
+	return m, nil
+}
+
+// momentNamed is guestMoment of a name that is no volume's; without disks if it is no guest's either.
+func (a *app) momentNamed(ctx context.Context, s *setup.Setup, o sourceOptions, name string) revive.Moment {
+	stores, err := s.StoresFrom(o.from)
+	if err != nil || volumesNamed(ctx, s, s.HostOr(o.host), stores, []string{name})(name) {
+		return revive.Moment{}
+	}
+	m, err := a.guestMoment(ctx, s, o, name)
+	if err != nil {
+		return revive.Moment{}
+	}
+	return m
 }
 
 // explain says how far a guest came that did not come back whole.
@@ -187,6 +215,9 @@ func (a *app) define(ctx context.Context, s *setup.Setup, g revived, o restoreOp
 		return fmt.Errorf("write the definition of %s: %w", g.moment.Guest.Name, err)
 	}
 	out.Definition = folder
+	if g.isDefined {
+		return nil
+	}
 	if !o.guest.define {
 		out.Commands = g.definition.Show()
 		return nil

@@ -67,6 +67,13 @@ func TestLabGuestComesBack(t *testing.T) {
 	if err != nil || strings.Contains(string(definition), id) || !strings.Contains(string(definition), "<source dev='/dev/vg/web2-vdb'/>") {
 		t.Errorf("%v\n%s", err, definition)
 	}
+	// Its name means its disks wherever backups are named: those of one moment, where they are tried or forgotten.
+	if code, out, errs := voltar(t, "drill", "web", "--config", s.config); code != 0 || strings.Count(out, ": proven") != 2 {
+		t.Errorf("drill: %d\n%s\n%s", code, out, errs)
+	}
+	if code, out, errs := voltar(t, "forget", "web", "--config", s.config); code != 0 || strings.Count(out, "kept") < 2 {
+		t.Errorf("forget, with the volumes here: %d\n%s\n%s", code, out, errs)
+	}
 	if lab.Slow { // a real virsh, whose test driver knows nothing of this host, takes the definition and shows the disks
 		t.Setenv("VIRSH_DEFAULT_CONNECT_URI", "test:///default")
 		disks := lab.Do(t, "virsh", "define "+got.Definition+"/domain.xml; domblklist web2")
@@ -79,5 +86,56 @@ func TestLabGuestComesBack(t *testing.T) {
 		if text, err := os.ReadFile("/var/lib/libvirt/qemu/nvram/web3_VARS.fd"); err != nil || string(text) != "variables" {
 			t.Errorf("%v, %s", err, text)
 		}
+	}
+	lab.Do(t, "lvremove", "-q", "-y", "vg/web-root", "vg/web-data")
+	t.Run("on another host", func(t *testing.T) { reviveElsewhere(t, s, before, defined, live) })
+	if code, out, errs := voltar(t, "forget", "web", "--config", s.config); code != 0 || strings.Count(out, "removed") != 2 {
+		t.Errorf("forget: %d\n%s\n%s", code, out, errs)
+	}
+	s.restore(t, 1, "--guest", "web", "--as", "web4")
+}
+
+// A guest comes back on a host that has the store and nothing else: no configuration, no state, no definition, and another volume group.
+func reviveElsewhere(t *testing.T, s site, before map[string]facts, sources ...string) {
+	const state = "/var/lib/voltar"
+	hide := map[string]string{filepath.Join(s.dir, "state"): s.dir + "/hidden-state", s.config: s.config + ".hidden"}
+	for _, path := range append(sources, state) {
+		hide[path] = path + ".hidden"
+	}
+	for path, to := range hide {
+		if err := os.Rename(path, to); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.RemoveAll(path); err != nil {
+				t.Error(err)
+			}
+			if err := os.Rename(to, path); err != nil && !os.IsNotExist(err) {
+				t.Error(err)
+			}
+		})
+	}
+	lab.VG(t, "other", 160<<20)
+	command := []string{"restore", "--guest", "web", "--from", s.backups + "/", "--host", "volume-host", "--vg", "other"}
+	// Its disks were thin and not, and here is no pool: that is told before the first volume is made.
+	if code, _, errs := voltar(t, command...); code != 2 || !strings.Contains(errs, "no thin pool other/pool") || !strings.Contains(errs, "--classic") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if made := lab.Do(t, "lvs", "--noheadings", "other"); made != "" {
+		t.Errorf("made: %s", made)
+	}
+	code, out, errs := voltar(t, append(command, "--classic", "--json")...)
+	var got guestRestore
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || len(got.Disks) != 2 || !strings.HasPrefix(got.Definition, state) {
+		t.Fatalf("%d %v\n%s\n%s", code, err, out, errs)
+	}
+	before["web-root"].compare(t, diskFacts(t, "/dev/other/web-root"))
+	before["web-data"].compare(t, diskFacts(t, "/dev/other/web-data"))
+	definition, err := os.ReadFile(filepath.Join(got.Definition, "domain.xml"))
+	if err != nil || !strings.Contains(string(definition), "<name>web</name>") || !strings.Contains(string(definition), "<source dev='/dev/other/web-data'/>") {
+		t.Errorf("%v\n%s", err, definition)
+	}
+	if len(got.Commands) == 0 || !strings.Contains(got.Commands[len(got.Commands)-1], "virsh define ") {
+		t.Errorf("%q", got.Commands)
 	}
 }

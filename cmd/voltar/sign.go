@@ -62,12 +62,17 @@ func (a *app) sign(ctx context.Context, o signOptions) error {
 	if err != nil {
 		return err
 	}
-	made, err := madeBy(s)
+	made, ofGuests, err := madeBy(s)
 	if err != nil {
 		return err
 	}
+	var meant meant // what is not signed says nothing of guests that counts; this host's own history does
+	meant.entries = ofGuests
+	if err := meant.expand(o.backups, volumesNamed(ctx, s, s.Host, stores, o.backups)); err != nil {
+		return err
+	}
 	pass := sign.Pass{Host: s.Host, Made: made, Force: o.force, DryRun: o.dryRun, RunDir: s.Config.RunDir, Now: s.Now,
-		Match: func(id catalog.ID) bool { return isNamed(id, o.backups) }}
+		Match: func(id catalog.ID) bool { return isNamed(id, meant.words) }}
 	lines, failed := []sign.Line{}, false
 	for _, d := range stores {
 		signed, err := signOn(ctx, &pass, d)
@@ -94,25 +99,32 @@ func signOn(ctx context.Context, pass *sign.Pass, d setup.Destination) ([]sign.L
 	return pass.On(ctx, d.Name, d.Store)
 }
 
-// madeBy returns the backups that runs of this host made, by its history: the run and the backup.
-func madeBy(s *setup.Setup) (map[sign.Maker]bool, error) {
+// madeBy returns the backups that runs of this host made, by its history: the run and the backup, and whose disks they are of.
+func madeBy(s *setup.Setup) (made map[sign.Maker]bool, ofGuests []catalog.Entry, err error) {
 	runs, err := s.Past().List(0)
 	if err != nil && len(runs) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	if err != nil {
 		s.Log.Warn("the history cannot be read completely", "err", err)
 	}
-	made := map[sign.Maker]bool{}
+	made = map[sign.Maker]bool{}
 	for _, run := range runs {
 		if strings.HasPrefix(run.Command, "verify") { // names what others may have made
 			continue
 		}
 		for _, v := range run.Volumes {
 			made[sign.Maker{Run: run.ID, Backup: v.Backup}] = true
+			if id, err := parseID(v.Backup); err == nil {
+				e := catalog.Entry{ID: id, Run: run.ID, Identity: catalog.Identity(id.Ref.String())}
+				if g := v.Guest; g != nil {
+					e.Guest = catalog.Guest{ID: g.ID, Name: g.Name, Kind: g.Kind, Disk: g.Disk}
+				}
+				ofGuests = append(ofGuests, e)
+			}
 		}
 	}
-	return made, nil
+	return made, ofGuests, nil
 }
 
 func (a *app) printSigned(lines []sign.Line, asJSON bool) error {

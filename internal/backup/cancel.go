@@ -207,7 +207,7 @@ func (r *roster) disksOf(wanted string) ([]*account, error) {
 		ids := map[string]bool{}
 		for _, a := range r.accounts {
 			g := a.scope.guest
-			if g != nil && (g.ID == name.Name || g.Name == name.Name) && (name.Disk == "" || g.Disk == name.Disk) {
+			if g != nil && slices.Contains([]string{g.ID, g.Name, g.Alias}, name.Name) && (name.Disk == "" || g.Disk == name.Disk) {
 				found = append(found, a)
 				ids[g.ID] = true
 			}

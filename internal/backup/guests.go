@@ -18,7 +18,7 @@ func (p *Plan) GuestOf(v lvm.Volume) *catalog.Guest {
 	if !known {
 		return nil
 	}
-	return &catalog.Guest{ID: g.ID, Name: g.Name, Kind: string(g.Kind), Disk: d.Name}
+	return &catalog.Guest{ID: g.ID, Name: g.Name, Kind: string(g.Kind), Disk: d.Name, Alias: g.Alias}
 }
 
 // Orphans are the volumes that could be backed up and are of no guest, on a host that has guests with volumes.

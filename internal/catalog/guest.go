@@ -16,6 +16,8 @@ type Guest struct {
 	Name string `json:"name"`           // as people call it
 	Kind string `json:"kind,omitempty"` // libvirt, proxmox-vm, proxmox-ct, command
 	Disk string `json:"disk,omitempty"` // vda, scsi0, rootfs
+
+	Alias string `json:"alias,omitempty"` // its other name: libvirt's, where OpenStack's tenant gave it one
 }
 
 // GuestPrefix before a guest's name says that no volume is meant.
@@ -33,7 +35,7 @@ func (g Guest) String() string {
 func (g Guest) IsZero() bool { return g == Guest{} }
 
 func (g Guest) check() error {
-	for _, text := range []string{g.ID, g.Name, g.Kind, g.Disk} {
+	for _, text := range []string{g.ID, g.Name, g.Kind, g.Disk, g.Alias} {
 		if len(text) > maxIDBytes {
 			return fmt.Errorf("%.20q… is longer than any name of a guest", text)
 		}
@@ -56,16 +58,17 @@ func GuestNames(word string) []Guest {
 
 // OfGuest returns the backups of the guest that a word names: of the volumes whose backups say that they are disks of it, under whatever
 // name it had then. Backups of those volumes that say nothing of a guest are among them, and those that were another guest's are not. A
-// name is rather that of a guest which has it by its newest backup. An error says that the word names several guests; no guest of the
-// name has no backups.
+// name is rather that of a guest which has it by its newest backup, and last an alias. An error says that the word names several guests;
+// no guest of the name has no backups.
 func OfGuest(entries []Entry, word string) ([]Entry, error) {
 	for _, name := range GuestNames(word) {
 		byID := func(g Guest) bool { return g.ID == name.Name }
 		byName := func(g Guest) bool { return g.Name == name.Name && g.ID != "" }
+		byAlias := func(g Guest) bool { return g.Alias == name.Name && g.ID != "" }
 		for _, look := range []struct {
 			in []Entry
 			is func(Guest) bool
-		}{{entries, byID}, {newestOf(entries), byName}, {entries, byName}} {
+		}{{entries, byID}, {newestOf(entries), byName}, {entries, byName}, {entries, byAlias}} {
 			ids, of := map[string]bool{}, map[Identity]bool{}
 			for _, e := range look.in {
 				if look.is(e.Guest) && (name.Disk == "" || e.Guest.Disk == name.Disk) {
@@ -83,6 +86,26 @@ func OfGuest(entries []Entry, word string) ([]Entry, error) {
 		}
 	}
 	return nil, nil
+}
+
+// OfGuestAt is OfGuest of "GUEST[@TIME]". TIME may be cut short where it means one run, whose backups of the guest are returned.
+func OfGuestAt(entries []Entry, text string) ([]Entry, error) {
+	name, when := cutTime(text)
+	of, err := OfGuest(entries, name)
+	if when == "" || err != nil {
+		return of, err
+	}
+	runs := map[string]string{} // with the time of one of its backups
+	for _, e := range of {
+		if at := FormatTime(e.ID.Time); strings.HasPrefix(at, when) {
+			runs[e.Run] = at
+		}
+	}
+	if len(runs) > 1 {
+		return nil, say.WithHint(fmt.Errorf("%w: %q fits more than one run", ErrNotFound, text),
+			"say which: "+some(slices.Sorted(maps.Values(runs))))
+	}
+	return slices.DeleteFunc(of, func(e Entry) bool { _, isOf := runs[e.Run]; return !isOf }), nil
 }
 
 // key tells guests apart.

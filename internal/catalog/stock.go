@@ -174,7 +174,7 @@ func (s shared) share(e Entry) Entry {
 	e.Identity, e.Status = Identity(s.text(string(e.Identity))), Status(s.text(string(e.Status)))
 	e.ID.Ref.VG, e.ID.Ref.Name = s.text(e.ID.Ref.VG), s.text(e.ID.Ref.Name)
 	g := e.Guest
-	e.Guest = Guest{ID: s.text(g.ID), Name: s.text(g.Name), Kind: s.text(g.Kind), Disk: s.text(g.Disk)}
+	e.Guest = Guest{ID: s.text(g.ID), Name: s.text(g.Name), Kind: s.text(g.Kind), Disk: s.text(g.Disk), Alias: s.text(g.Alias)}
 	if e.Encryption != nil {
 		key := fmt.Sprintf("%q", *e.Encryption)
 		if s.encryptions[key] == nil {

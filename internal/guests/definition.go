@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ func (g Guest) WriteDefinition(ctx context.Context, to io.Writer) (lacking []str
 	}
 	left := int64(maxAllAttached)
 	for _, name := range g.Attached {
-		content, err := readAttached(ctx, name)
+		content, err := readAttached(ctx, path.Clean(name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errTooLarge):
 			continue
@@ -80,8 +81,14 @@ func (g Guest) WriteDefinition(ctx context.Context, to io.Writer) (lacking []str
 // errTooLarge says that a file is no part of a definition, such as the CD of an installer.
 var errTooLarge = errors.New("it is too large")
 
+// hostFolders have what is no guest's, whatever a definition says: passwords and keys, devices, what the kernel tells.
+var hostFolders = []string{"/boot/", "/dev/", "/etc/", "/proc/", "/root/", "/sys/"}
+
 // readAttached reads a file that a definition names. It may lie on a filesystem that does not answer, and is then left behind.
 func readAttached(ctx context.Context, path string) ([]byte, error) {
+	if slices.ContainsFunc(hostFolders, func(folder string) bool { return strings.HasPrefix(path, folder) }) {
+		return nil, errors.New("it lies where the host has its own, and no files of guests")
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, attachedPatience, fmt.Errorf("no answer within %s", attachedPatience))
 	defer cancel()
 	type answer struct {

@@ -48,7 +48,7 @@ func TestWriteDefinition(t *testing.T) {
 	g := Guest{Definition: []File{{"domain.xml", []byte("<domain/>")}}, Attached: []string{
 		nvram, link("target/../target/VARS.fd", "own/relative"), link(filepath.Join(dir, "own"), "own/absolute") + "/target/VARS.fd", theirs,
 		filepath.Join(dir, "theirs/evil.fd"), filepath.Join(dir, "theirs/folder/secret"), filepath.Join(dir, "own/none"), large,
-		filepath.Join(dir, "own"), "/dev/null", link("loop", "own/loop"), secret + "/below", "/",
+		filepath.Join(dir, "own"), "/dev/null", "/etc/../etc/passwd", "/etc/shadow", link("loop", "own/loop"), secret + "/below", "/",
 	}}
 	var out bytes.Buffer
 	lacking, err := g.WriteDefinition(t.Context(), &out)
@@ -85,13 +85,13 @@ func TestWriteDefinition(t *testing.T) {
 	}
 	told := strings.Join(lacking, "\n")
 	for _, want := range []string{
-		"theirs/evil.fd: open", "another user may have made the link evil.fd", "the link folder", "own/loop: ", "/dev/null: it is no regular file", "secret/below: ", "/: ",
+		"theirs/evil.fd: open", "another user may have made the link evil.fd", "the link folder", "own/loop: ", "/dev/null: it lies where the host has its own", "/etc/../etc/passwd: it lies where", "/etc/shadow: it lies where", dir + "/own: it is no regular file", "secret/below: ", "/: ",
 	} {
 		if !strings.Contains(told, want) {
 			t.Errorf("nothing tells of %q in:\n%s", want, told)
 		}
 	}
-	if len(lacking) != 7 {
+	if len(lacking) != 9 {
 		t.Errorf("%d files are lacking:\n%s", len(lacking), told)
 	}
 	ended, cancel := context.WithCancel(t.Context())

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -57,6 +58,8 @@ type Guest struct {
 
 	Definition []File   // what defines it, as it was read
 	Attached   []string // paths of files that belong to the definition: firmware variables, cloud-init
+
+	hasMore bool // disks than are taken
 }
 
 // File is a file of a definition.
@@ -101,6 +104,9 @@ type Sources struct {
 // Found are the guests of a host.
 type Found struct {
 	Guests []Guest // by name, then by ID
+	// Storages are those of Proxmox VE on this host, by the volume group that they are in.
+	Storages map[string][]string
+
 	owners map[string]place
 }
 
@@ -131,6 +137,8 @@ type finder struct {
 	guests   []*Guest
 	troubles []lvm.Trouble
 	bytes    int64 // read so far
+	storages map[string]storage
+	hasMore  bool // guests than are taken
 }
 
 func newFinder(ctx context.Context, from Sources, inventory lvm.Inventory) *finder {
@@ -159,6 +167,7 @@ func (f *finder) guest(kind Kind, id string) *Guest {
 		return f.guests[i]
 	}
 	if len(f.guests) >= maxGuests {
+		f.hasMore = true
 		return nil
 	}
 	g := &Guest{ID: id, Kind: kind}
@@ -176,7 +185,7 @@ func (g *Guest) add(v lvm.Volume, d Disk) {
 		}
 		return
 	}
-	if len(g.Disks) < maxDisks {
+	if g.hasMore = g.hasMore || len(g.Disks) == maxDisks; !g.hasMore {
 		g.Disks = append(g.Disks, d)
 	}
 }
@@ -206,8 +215,20 @@ func cleanName(name string) string {
 
 // found sorts the guests and tells whose each volume is.
 func (f *finder) found() Found {
-	found := Found{owners: map[string]place{}}
+	found := Found{owners: map[string]place{}, Storages: map[string][]string{}}
+	for _, name := range slices.Sorted(maps.Keys(f.storages)) {
+		if s := f.storages[name]; s.isLVM() && s.vg != "" {
+			found.Storages[s.vg] = append(found.Storages[s.vg], name)
+		}
+	}
+	const hint = "the volumes of the rest are backed up without a name, and not at one moment"
+	if f.hasMore {
+		f.trouble(hint, "this host has more than %d guests", maxGuests)
+	}
 	for _, g := range f.guests {
+		if g.hasMore {
+			f.trouble(hint, "the guest %s has more than %d disks", g.ID, maxDisks)
+		}
 		g.Name = cmp.Or(cleanName(g.Name), g.ID)
 		if g.Alias = cleanName(g.Alias); g.Alias == g.Name {
 			g.Alias = ""

@@ -252,6 +252,59 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestManyDisks has a definition as large as is read, full of disks: what is taken of it is bounded, in time too, and told.
+func TestManyDisks(t *testing.T) {
+	var inventory lvm.Inventory
+	var xml, conf strings.Builder
+	xml.WriteString("<domain type='kvm'><name>a</name><uuid>aaaaaaaa-0000-4000-8000-000000000001</uuid><devices>")
+	for i := range maxDisks + 10 {
+		name := fmt.Sprintf("lv%d", i)
+		inventory.Volumes = append(inventory.Volumes, lvm.Volume{VG: "vg", Name: name, UUID: name})
+		fmt.Fprintf(&xml, "<disk type='block'><source dev='/dev/vg/%s'/><target dev='vd%d'/></disk>", name, i)
+		fmt.Fprintf(&conf, "mp%d: st:%s\n", i%1000, name)
+	}
+	for xml.Len() < maxFileBytes-100 {
+		xml.WriteString("<disk type='block'><source dev='/none'/><target dev='x'/></disk>")
+	}
+	xml.WriteString("</devices></domain>")
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"etc/libvirt/qemu/a.xml": xml.String(), "etc/pve/local/lxc/100.conf": conf.String(), "etc/pve/local/qemu-server/none": "",
+		"etc/pve/storage.cfg": "lvm: st\n\tvgname vg\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	found, troubles := Find(t.Context(), Sources{Libvirt: true, Proxmox: true, Runner: hostcmd.New(hostcmd.Options{}), Root: root}, inventory)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("it took %s", took)
+	}
+	for _, g := range found.Guests {
+		if len(g.Disks) != maxDisks || len(g.Elsewhere) > maxElsewhere {
+			t.Errorf("%s has %d disks and %d elsewhere", g.Name, len(g.Disks), len(g.Elsewhere))
+		}
+	}
+	told := fmt.Sprint(troubles)
+	for _, id := range []string{"aaaaaaaa-0000-4000-8000-000000000001", "100"} {
+		if !strings.Contains(told, "the guest "+id+" has more than 1000 disks") {
+			t.Errorf("nothing tells of %s: %.300s", id, told)
+		}
+	}
+	f := newFinder(t.Context(), Sources{}, lvm.Inventory{})
+	for i := range maxGuests + 1 {
+		f.guest(KindTold, fmt.Sprint(i))
+	}
+	if found := f.found(); len(found.Guests) != maxGuests || !strings.Contains(fmt.Sprint(f.told()), "more than 10000 guests") {
+		t.Errorf("%d guests, %v", len(found.Guests), f.told())
+	}
+}
+
 // TestHangingCluster leaves behind a cluster filesystem that does not answer.
 func TestHangingCluster(t *testing.T) {
 	root := t.TempDir()
@@ -313,8 +366,9 @@ func FuzzPVE(f *testing.F) {
 		finder.volumes.device = func(string) (lvm.Dev, bool) { return lvm.Dev{}, false }
 		c := parsePVE(text)
 		g := finder.guest(KindMachine, "100")
+		finder.storages = parseStorages(text)
 		for _, d := range c.disks {
-			finder.diskPVE(g, parseStorages(text), d)
+			finder.diskPVE(g, d)
 		}
 		if len(g.Disks) > maxDisks {
 			t.Errorf("%d disks", len(g.Disks))

@@ -79,6 +79,7 @@ type status struct {
 
 // libvirt finds the machines of libvirt's system daemon.
 func (f *finder) libvirt() {
+	f.readNaming()
 	for _, folder := range []string{poolsDefined, poolsLive} {
 		for _, file := range f.folder(folder, ".xml") {
 			if name, vg, err := parsePool(file.content); err != nil {

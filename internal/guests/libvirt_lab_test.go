@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(lab.Main(m, lab.Options{Layers: func(ctx context.Context) ([]string, error) {
-		return lab.Debs(ctx, "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86")
+		return lab.Debs(ctx, lab.LibvirtDebs...)
 	}}))
 }
 
@@ -48,16 +48,7 @@ func TestLabRealLibvirt(t *testing.T) {
 		lab.Do(t, "lvcreate", "-q", "-y", "-V", "4M", "-T", "vg/pool", "-n", fmt.Sprintf("ten-%d", i))
 		ten = append(ten, fmt.Sprintf("/dev/mapper/vg-ten--%d", i))
 	}
-	lab.Do(t, "sh", "-c", `mkdir -p /etc/libvirt /run/libvirt /var/lib/libvirt/qemu /var/log/libvirt/qemu /var/cache/libvirt/qemu
-printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\n' >/etc/libvirt/qemu.conf
-printf 'auth_unix_rw = "none"\nunix_sock_group = "root"\nlog_outputs = "3:file:/tmp/libvirtd.log"\n' >/etc/libvirt/libvirtd.conf
-getent passwd libvirt-qemu || useradd --system --user-group libvirt-qemu
-getent group kvm || groupadd --system kvm
-virtlogd -d; libvirtd -d --config /etc/libvirt/libvirtd.conf
-until virsh -c qemu:///system version; do kill -0 "$(cat /run/libvirtd.pid)" || { cat /tmp/libvirtd.log >&2; exit 1; }; sleep 0.1; done`)
-	t.Cleanup(func() {
-		lab.Do(t, "sh", "-c", "kill $(cat /run/libvirtd.pid /run/virtlogd.pid); rm -rf /etc/libvirt/qemu /run/libvirt")
-	})
+	lab.Libvirt(t)
 	virsh := func(args ...string) string {
 		t.Helper()
 		return lab.Do(t, "virsh", append([]string{"-c", "qemu:///system"}, args...)...)

@@ -32,6 +32,8 @@ type storage struct {
 	path string // of a dir
 }
 
+func (s storage) isLVM() bool { return s.kind == "lvm" || s.kind == "lvmthin" }
+
 // proxmox finds the machines and containers of this node of Proxmox VE.
 func (f *finder) proxmox() {
 	files, err := f.readPVE()
@@ -39,7 +41,7 @@ func (f *finder) proxmox() {
 		f.trouble("`systemctl status pve-cluster` says how the filesystem with the definitions is",
 			"cannot look for guests of Proxmox VE: %v", err)
 	}
-	storages := parseStorages(files["storage.cfg"])
+	f.storages = parseStorages(files["storage.cfg"])
 	names := make([]string, 0, len(files))
 	for name := range files {
 		names = append(names, name)
@@ -66,11 +68,11 @@ func (f *finder) proxmox() {
 		}
 		g.Running = f.runsPVE(g)
 		for _, d := range c.disks {
-			f.diskPVE(g, storages, d)
+			f.diskPVE(g, d)
 		}
 		for _, snippet := range c.snippets {
-			if at, relative, cut := strings.Cut(snippet, ":snippets/"); cut && storages[at].path != "" {
-				g.attach(path.Join(storages[at].path, "snippets", path.Clean("/"+relative)))
+			if at, relative, cut := strings.Cut(snippet, ":snippets/"); cut && f.storages[at].path != "" {
+				g.attach(path.Join(f.storages[at].path, "snippets", path.Clean("/"+relative)))
 			}
 		}
 	}
@@ -158,7 +160,7 @@ func (f *finder) runsPVE(g *Guest) bool {
 }
 
 // diskPVE enters a disk of a machine or container.
-func (f *finder) diskPVE(g *Guest, storages map[string]storage, d diskLine) {
+func (f *finder) diskPVE(g *Guest, d diskLine) {
 	entry := Disk{Name: d.key, Detached: d.detached}
 	if strings.HasPrefix(d.volume, "/") { // a device of the host, or a folder of it for a container
 		v, found := f.volumes.at(d.volume)
@@ -171,11 +173,11 @@ func (f *finder) diskPVE(g *Guest, storages map[string]storage, d diskLine) {
 		return
 	}
 	at, name, _ := strings.Cut(d.volume, ":")
-	s := storages[at]
+	s := f.storages[at]
 	name = name[strings.LastIndexByte(name, '/')+1:] // a linked clone may name what it was made of in front
 	var v lvm.Volume
 	found := false
-	if s.kind == "lvm" || s.kind == "lvmthin" {
+	if s.isLVM() {
 		v, found = f.volumes.in(s.vg, name)
 	}
 	switch {
@@ -184,10 +186,16 @@ func (f *finder) diskPVE(g *Guest, storages map[string]storage, d diskLine) {
 	case !d.removable && !d.detached && d.volume != "none" && d.volume != "":
 		g.elsewhere(d.key, d.volume)
 	}
-	if d.snapshot == "" || s.kind != "lvmthin" {
+	// The snapshot of a thin volume is one by itself. A qcow2 image goes on from that of its snapshot, and is nothing without it.
+	base, isChained := strings.CutSuffix(name, ".qcow2")
+	snapshot := "snap_" + base + "_" + d.snapshot
+	switch {
+	case d.snapshot == "" || !s.isLVM():
 		return
+	case isChained:
+		snapshot += ".qcow2"
 	}
-	if v, found := f.volumes.in(s.vg, "snap_"+name+"_"+d.snapshot); found {
-		g.add(v, Disk{Name: d.key + "@" + d.snapshot, Detached: true})
+	if v, found := f.volumes.in(s.vg, snapshot); found {
+		g.add(v, Disk{Name: d.key + "@" + d.snapshot, Detached: !isChained})
 	}
 }

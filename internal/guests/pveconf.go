@@ -64,7 +64,7 @@ func parsePVE(content []byte) pveConfig {
 
 // add takes the line of a disk: its volume and options, of which the volume may be one by the name of "file" or "volume".
 func (c *pveConfig) add(key, value, snapshot string) {
-	if len(c.disks) >= maxDisks {
+	if len(c.disks) > maxDisks { // one more than a guest may have, so that it is told
 		return
 	}
 	d := diskLine{key: key, snapshot: snapshot, detached: snapshot != "" || strings.HasPrefix(key, "unused") || key == "vmstate"}
@@ -99,7 +99,7 @@ func agentEnabled(value string) bool {
 	return false
 }
 
-var storagePattern = regexp.MustCompile(`^([a-z]+):\s*([A-Za-z][A-Za-z0-9_.-]*)\s*$`)
+var storagePattern = regexp.MustCompile(`^([^\s#:]+):\s*([A-Za-z][A-Za-z0-9_.-]*)\s*$`)
 
 // parseStorages reads storage.cfg (pvesm(1)): "lvmthin: local-lvm", and indented lines of a key and its value.
 func parseStorages(content []byte) map[string]storage {
@@ -111,6 +111,9 @@ func parseStorages(content []byte) map[string]storage {
 			name = found[2]
 			list[name] = storage{kind: found[1]}
 			continue
+		}
+		if line != "" && !strings.ContainsAny(line[:1], " \t#") {
+			name = "" // of a kind that is written otherwise
 		}
 		fields := strings.Fields(line)
 		if name == "" || len(fields) < 2 || strings.HasPrefix(line, "#") {

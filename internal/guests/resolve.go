@@ -2,9 +2,12 @@ package guests
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,13 +26,15 @@ type resolver struct {
 	byDev  map[lvm.Dev]lvm.Volume
 	byName map[string][]lvm.Volume
 	pools  map[string]string // libvirt's storage pools: VG by the pool's name
+	naming []string          // templates of Cinder's names for volumes, in which %s is the ID
 	device func(path string) (lvm.Dev, bool)
 }
 
 func newResolver(ctx context.Context, inventory lvm.Inventory) resolver {
 	left := statPatience
 	r := resolver{
-		byPath: map[string]lvm.Volume{}, byDev: map[lvm.Dev]lvm.Volume{}, byName: map[string][]lvm.Volume{}, pools: map[string]string{},
+		byPath: map[string]lvm.Volume{}, byDev: map[lvm.Dev]lvm.Volume{}, byName: map[string][]lvm.Volume{},
+		pools: map[string]string{}, naming: []string{defaultNaming},
 		device: func(path string) (lvm.Dev, bool) {
 			began := time.Now()
 			limited, cancel := context.WithTimeout(ctx, left)
@@ -102,13 +107,40 @@ func (r resolver) named(name string) (lvm.Volume, bool) {
 
 var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
-// cinder returns the volume that Cinder made under an ID, which nova hands to the guest as the disk's serial number. Its name is
-// volume-ID unless volume_name_template of cinder.conf says otherwise.
+// defaultNaming is what Cinder calls its volumes unless volume_name_template of cinder.conf says otherwise.
+const defaultNaming = "volume-%s"
+
+// cinderConfigs are where cinder.conf lies: that of the host's own service, and that of a container of Kolla.
+var cinderConfigs = []string{"/etc/cinder/cinder.conf", "/etc/kolla/cinder-volume/cinder.conf"}
+
+var namingPattern = regexp.MustCompile(`(?m)^volume_name_template[ \t]*[=:][ \t]*([A-Za-z0-9_.+-]*%s[A-Za-z0-9_.+-]*)[ \t]*$`)
+
+// readNaming takes the names that Cinder gives its volumes on this host from its configuration, where there is one. A template that is
+// no name of a volume is passed over.
+func (f *finder) readNaming() {
+	for _, path := range cinderConfigs {
+		content, err := readSmall(f.path(path), maxFileBytes)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			f.trouble("disks that libvirt knows by the IDs of Cinder's volumes may be of no guest; is voltar run as root?",
+				"cannot read how Cinder names its volumes: %v", err)
+		}
+		for _, found := range namingPattern.FindAllSubmatch(content, -1) {
+			f.volumes.naming = append(f.volumes.naming, string(found[1]))
+		}
+	}
+}
+
+// cinder returns the volume that Cinder made under an ID, which nova hands to the guest as the disk's serial number.
 func (r resolver) cinder(serial string) (lvm.Volume, bool) {
 	if !uuidPattern.MatchString(serial) {
 		return lvm.Volume{}, false
 	}
-	return r.named("volume-" + serial)
+	for _, template := range slices.Backward(r.naming) {
+		if v, found := r.named(strings.Replace(template, "%s", serial, 1)); found {
+			return v, true
+		}
+	}
+	return lvm.Volume{}, false
 }
 
 // deviceAt tells which block device a path leads to. A path that does not answer leads to none.

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"voltar/archive"
 	"voltar/internal/browse"
@@ -39,10 +42,10 @@ type Definition struct {
 	nvram  string            // where the firmware's variables of a new machine go
 }
 
-// Read reads the definition from the backup of a disk and rewrites it. to are the volumes of the disks, as Targets gives them. nil for a
-// guest whose definition nobody knew.
+// Read reads the definition from the backup of a disk and rewrites it. to are the volumes of the disks, as Targets gives them, and here is
+// what this host has. nil for a guest whose definition nobody knew.
 func (m Moment) Read(
-	ctx context.Context, b catalog.Backup, on catalog.Destination, decrypt browse.DecryptFunc, as string, to []catalog.Ref,
+	ctx context.Context, b catalog.Backup, on catalog.Destination, decrypt browse.DecryptFunc, as string, to []catalog.Ref, here guests.Found,
 ) (*Definition, error) {
 	if b.Manifest.Definition == "" {
 		return nil, nil
@@ -52,17 +55,15 @@ func (m Moment) Read(
 		return nil, fmt.Errorf("read the definition of %s from %s: %w", m.Guest.Name, b.ID, err)
 	}
 	d := &Definition{moment: m, as: as, files: files, main: "domain.xml"}
-	places := map[string]string{}
+	devices, places := map[string]string{}, map[string]pvePlace{}
 	for i, disk := range m.Disks {
-		places[disk.Guest.Disk] = devicePath(to[i])
-		if m.Guest.Kind != string(guests.KindLibvirt) {
-			places[disk.Guest.Disk] = to[i].Name
-		}
+		devices[disk.Guest.Disk] = devicePath(to[i])
+		places[disk.Guest.Disk] = pvePlace{to[i].Name, here.Storages[to[i].VG], to[i].VG != disk.ID.Ref.VG}
 	}
-	var unknown []string
+	var unknown, astray []string
 	switch guests.Kind(m.Guest.Kind) {
 	case guests.KindLibvirt:
-		files[d.main], d.nvram, unknown, err = rewriteDomain(files[d.main], as, places)
+		files[d.main], d.nvram, unknown, err = rewriteDomain(files[d.main], as, devices)
 	case guests.KindMachine, guests.KindContainer:
 		content := files[m.Guest.ID+".conf"]
 		delete(files, m.Guest.ID+".conf")
@@ -70,7 +71,7 @@ func (m Moment) Read(
 		if as != "" {
 			d.main = as + ".conf"
 		}
-		files[d.main], unknown, err = rewritePVE(content, as != "", places)
+		files[d.main], unknown, astray, err = rewritePVE(content, as != "", places)
 	default:
 		return nil, nil
 	}
@@ -79,6 +80,9 @@ func (m Moment) Read(
 	}
 	if d.Notes, err = m.checkDisks(unknown); err != nil {
 		return nil, err
+	}
+	for _, name := range astray {
+		d.Notes = append(d.Notes, fmt.Sprintf("the definition names a storage for %s that its volume is not in: correct it by hand", name))
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if to, allowed := d.place(name); strings.HasPrefix(name, guests.AttachedFolder+"/") && !allowed {
@@ -158,44 +162,94 @@ func (d *Definition) place(name string) (to string, allowed bool) {
 	return to, slices.ContainsFunc(attachedRoots, func(root string) bool { return strings.HasPrefix(to, root) })
 }
 
-// commands are what gives the definition to libvirt or Proxmox VE, as argument vectors.
-func (d *Definition) commands() (list [][]string) {
+// placed are the files beside the definition that have their place below attachedRoots, by their names.
+func (d *Definition) placed() (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(d.files)) {
-		if !strings.HasPrefix(name, guests.AttachedFolder+"/") {
-			continue
-		}
-		if to, allowed := d.place(name); allowed {
-			list = append(list, []string{"cp", "--no-clobber", "--", filepath.Join(d.folder, name), to})
+		if _, allowed := d.place(name); allowed && strings.HasPrefix(name, guests.AttachedFolder+"/") {
+			names = append(names, name)
 		}
 	}
+	return names
+}
+
+// command gives the definition to libvirt or Proxmox VE, as an argument vector.
+func (d *Definition) command() []string {
 	main := filepath.Join(d.folder, d.main)
 	switch guests.Kind(d.moment.Guest.Kind) {
-	case guests.KindLibvirt:
-		list = append(list, []string{"virsh", "define", main})
 	case guests.KindMachine:
-		list = append(list, []string{"cp", "--no-clobber", "--", main, "/etc/pve/qemu-server/" + d.main})
+		return []string{"cp", "--no-clobber", "--", main, "/etc/pve/qemu-server/" + d.main}
 	case guests.KindContainer:
-		list = append(list, []string{"cp", "--no-clobber", "--", main, "/etc/pve/lxc/" + d.main})
+		return []string{"cp", "--no-clobber", "--", main, "/etc/pve/lxc/" + d.main}
 	}
-	return list
+	return []string{"virsh", "define", main}
 }
 
-// Show returns the commands as they are typed.
+// Show returns the commands that define the guest, as they are typed.
 func (d *Definition) Show() []string {
 	var lines []string
-	for _, argv := range d.commands() {
-		lines = append(lines, strings.Join(argv, " "))
+	for _, name := range d.placed() {
+		to, _ := d.place(name)
+		lines = append(lines, say.ShellWords([]string{"cp", "--no-clobber", "--", filepath.Join(d.folder, name), to}))
 	}
-	return lines
+	return append(lines, say.ShellWords(d.command()))
 }
 
-// Define gives the commands.
+// Define puts the files that belong to the definition in their places, and gives it to libvirt or Proxmox VE.
 func (d *Definition) Define(ctx context.Context, runner *hostcmd.Runner) error {
-	for _, argv := range d.commands() {
-		if _, err := runner.Output(ctx, argv[0], argv[1:]...); err != nil {
-			return say.WithHint(fmt.Errorf("define %s: %w", d.moment.Guest.Name, err),
-				"the disks are restored; the definition lies in "+d.folder)
+	err := d.putFiles(ctx)
+	if err == nil {
+		argv := d.command()
+		_, err = runner.Output(ctx, argv[0], argv[1:]...)
+	}
+	if err != nil {
+		return say.WithHint(fmt.Errorf("define %s: %w", d.moment.Guest.Name, err), "the disks are restored; the definition lies in "+d.folder)
+	}
+	return nil
+}
+
+// placePatience is how long all files of a definition may take: their places may be on a filesystem that does not answer.
+const placePatience = time.Minute
+
+func (d *Definition) putFiles(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, placePatience, fmt.Errorf("no answer from where its files go within %s", placePatience))
+	defer cancel()
+	done := make(chan error, 1) // so that an answer that nobody waits for any more ends the goroutine
+	go func() {
+		for _, name := range d.placed() {
+			to, _ := d.place(name)
+			at := slices.IndexFunc(attachedRoots, func(root string) bool { return strings.HasPrefix(to, root) })
+			if err := putFile(attachedRoots[at], to, d.files[name]); err != nil {
+				done <- fmt.Errorf("cannot put %s in place: %w", to, err)
+				return
+			}
 		}
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// putFile makes a file below a folder, whole or not at all. One that is there stays, and no link leads out of the folder: what lies in it
+// may belong to QEMU's own user.
+func putFile(folder, path string, content []byte) error {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	file, err := durable.In(root, nil).Create(strings.TrimPrefix(path, folder), 0o600, durable.CreateOptions{Exclusive: true})
+	if err != nil {
+		return err
+	}
+	if _, err := file.Write(content); err != nil {
+		return errors.Join(err, file.Abort())
+	}
+	if err := file.Commit(); !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return nil
 }

@@ -14,10 +14,19 @@ var (
 	pveUUID = regexp.MustCompile(`(uuid=)[0-9a-fA-F-]{36}`)
 )
 
-// rewritePVE returns a configuration of Proxmox VE (qm.conf(5), pct.conf(5)) with its disks at other volumes of their storages and, with
-// another, as another machine: with other MAC addresses and UUIDs. What is no part of the machine as it was is left out: snapshots, pending
-// changes, unused disks. unknown are disks that are not among volumes.
-func rewritePVE(content []byte, another bool, volumes map[string]string) (rewritten []byte, unknown []string, err error) {
+// pvePlace is the volume that a disk became.
+type pvePlace struct {
+	lv       string
+	storages []string // that are in its volume group; none where this host has none
+	moved    bool     // it is in another volume group than it was
+}
+
+// rewritePVE returns a configuration of Proxmox VE (qm.conf(5), pct.conf(5)) with its disks at other volumes and, with another, as another
+// machine: with other MAC addresses and UUIDs. What is no part of the machine as it was is left out: snapshots, pending changes, unused
+// disks. unknown are disks that are not among volumes, astray those whose storage nobody can tell.
+func rewritePVE(
+	content []byte, another bool, volumes map[string]pvePlace,
+) (rewritten []byte, unknown, astray []string, err error) {
 	var out strings.Builder
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimRight(line, "\r\n")
@@ -26,31 +35,34 @@ func rewritePVE(content []byte, another bool, volumes map[string]string) (rewrit
 		}
 		key, value, isLine := strings.Cut(line, ":")
 		if value = strings.TrimSpace(value); isLine && !strings.HasPrefix(line, "#") {
-			if pveGone.MatchString(key) {
+			if pveGone.MatchString(key) || another && key == "template" { // the volumes of a template are called base-…
 				continue
 			}
 			if pveDisk.MatchString(key) {
-				var restored bool
-				if value, restored = atVolume(value, volumes[key]); !restored && value != "none" && !strings.Contains(value, "media=cdrom") {
+				var restored, isAstray bool
+				if value, restored, isAstray = volumes[key].in(value); isAstray {
+					astray = append(astray, key)
+				}
+				if !restored && value != "none" && !strings.Contains(value, "media=cdrom") {
 					unknown = append(unknown, key)
 				}
 			}
 			if another {
 				if value, err = anotherPVE(key, value); err != nil {
-					return nil, nil, err
+					return nil, nil, nil, err
 				}
 			}
 			line = key + ": " + value
 		}
 		out.WriteString(line + "\n")
 	}
-	return []byte(out.String()), unknown, nil
+	return []byte(out.String()), unknown, astray, nil
 }
 
-// atVolume leads the value of a disk to a volume of the same storage.
-func atVolume(value, lv string) (string, bool) {
-	if lv == "" {
-		return value, false
+// in leads the value of a disk to its volume. Its storage stays what it is, unless the volume is in another one.
+func (p pvePlace) in(value string) (at string, restored, isAstray bool) {
+	if p.lv == "" {
+		return value, false, false
 	}
 	options := strings.Split(value, ",")
 	i := slices.IndexFunc(options, func(o string) bool {
@@ -58,7 +70,7 @@ func atVolume(value, lv string) (string, bool) {
 		return !isNamed || name == "file" || name == "volume"
 	})
 	if i < 0 {
-		return value, false
+		return value, false, false
 	}
 	prefix, volume := "", options[i]
 	if name, rest, isNamed := strings.Cut(volume, "="); isNamed {
@@ -66,10 +78,17 @@ func atVolume(value, lv string) (string, bool) {
 	}
 	storage, _, found := strings.Cut(volume, ":")
 	if !found {
-		return value, false
+		return value, false, false
 	}
-	options[i] = prefix + storage + ":" + lv
-	return strings.Join(options, ","), true
+	switch {
+	case slices.Contains(p.storages, storage):
+	case len(p.storages) == 1:
+		storage = p.storages[0]
+	default:
+		isAstray = p.moved || len(p.storages) > 1
+	}
+	options[i] = prefix + storage + ":" + p.lv
+	return strings.Join(options, ","), true, isAstray
 }
 
 // anotherPVE changes what two machines must not share.

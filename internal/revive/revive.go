@@ -135,6 +135,10 @@ func (m Moment) Targets(as, vg string) ([]catalog.Ref, error) {
 		case as == "":
 		case isPVE:
 			before := to.Name
+			if strings.Contains(d.Guest.Disk, "@") {
+				return nil, say.WithHint(fmt.Errorf("%w: its volume %s has the name of a snapshot's image, which those that go on from it have in them",
+					ErrUsage, to), "bring it back as itself, without --as")
+			}
 			if to.Name = pveVolume(before, m.Guest.ID, as); to.Name == before {
 				to.Name = fmt.Sprintf("vm-%s-disk-%d", as, len(list))
 			}
@@ -172,6 +176,13 @@ func (m Moment) CheckHost(here guests.Found, as string) error {
 		}
 	}
 	return nil
+}
+
+// IsDefined tells whether this host has a definition of the guest itself, which a restore leaves as it is.
+func (m Moment) IsDefined(here guests.Found) bool {
+	return slices.ContainsFunc(here.Guests, func(g guests.Guest) bool {
+		return string(g.Kind) == m.Guest.Kind && g.ID == m.Guest.ID && !g.Transient
+	})
 }
 
 // devicePath is where a volume is found on its host.

@@ -2,6 +2,9 @@ package revive
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,7 +13,9 @@ import (
 
 	"voltar/internal/catalog"
 	"voltar/internal/guests"
+	"voltar/internal/hostcmd"
 	"voltar/internal/say"
+	"voltar/lvm"
 )
 
 const domainXML = `<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -72,6 +77,7 @@ scsi1: file=local-lvm:vm-101-disk-1,size=8G
 ide2: local:iso/debian.iso,media=cdrom
 efidisk0: other:vm-101-disk-2,size=4M
 smbios1: uuid=11111111-2222-3333-4444-555555555555
+template: 1
 unused0: local-lvm:vm-101-disk-9
 vmgenid: 11111111-2222-3333-4444-555555555556
 parent: before
@@ -80,10 +86,10 @@ scsi0: local-lvm:vm-101-disk-0
 `
 
 func TestPVEIsRewritten(t *testing.T) {
-	volumes := map[string]string{"scsi0": "vm-205-disk-0", "scsi1": "vm-205-disk-1"}
-	out, unknown, err := rewritePVE([]byte(machineConf), true, volumes)
-	if err != nil || !slices.Equal(unknown, []string{"efidisk0"}) {
-		t.Errorf("%v, %q", err, unknown)
+	volumes := map[string]pvePlace{"scsi0": {lv: "vm-205-disk-0"}, "scsi1": {lv: "vm-205-disk-1"}}
+	out, unknown, astray, err := rewritePVE([]byte(machineConf), true, volumes)
+	if err != nil || !slices.Equal(unknown, []string{"efidisk0"}) || len(astray) > 0 {
+		t.Errorf("%v, %q, %q", err, unknown, astray)
 	}
 	pattern := `^# web1%3A the shop
 boot: order=scsi0
@@ -99,9 +105,95 @@ $`
 	if !regexp.MustCompile(pattern).Match(out) || strings.Contains(string(out), "1111-2222") {
 		t.Errorf("%s", out)
 	}
-	same, _, err := rewritePVE([]byte(machineConf), false, map[string]string{"scsi0": "vm-101-disk-0", "scsi1": "vm-101-disk-1"})
+	same, _, _, err := rewritePVE([]byte(machineConf), false, map[string]pvePlace{"scsi0": {lv: "vm-101-disk-0"}, "scsi1": {lv: "vm-101-disk-1"}})
 	if err != nil || !strings.Contains(string(same), "AA:BB:CC:DD:EE:FF") || !strings.Contains(string(same), "scsi0: local-lvm:vm-101-disk-0,") {
 		t.Errorf("%v\n%s", err, same)
+	}
+}
+
+// What voltar writes is read again by what finds guests: each disk is the volume that it became, in whatever storage that is.
+func TestRoundTrip(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, content string) {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storages := map[string][]string{"pve": {"local-lvm"}, "fast": {"fast-a"}, "two": {"two-a", "two-b"}}
+	volumes := map[string]pvePlace{
+		"scsi0": {"vm-205-disk-0", storages["pve"], false}, "scsi1": {"vm-205-disk-1", storages["fast"], true},
+		"efidisk0": {"vm-205-disk-2", storages["two"], true},
+	}
+	machine, unknown, astray, err := rewritePVE([]byte(machineConf), true, volumes)
+	if err != nil || len(unknown) > 0 || !slices.Equal(astray, []string{"efidisk0"}) {
+		t.Fatalf("%v, %q, %q", err, unknown, astray)
+	}
+	domain, _, _, err := rewriteDomain([]byte(domainXML), "web2", map[string]string{"vda": "/dev/pve/web2-vda", "vdb": "/dev/fast/web2-vdb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("etc/pve/storage.cfg", "lvmthin: local-lvm\n\tvgname pve\n\tthinpool data\nlvm: fast-a\n\tvgname fast\nlvm: two-a\n\tvgname two\nlvm: two-b\n\tvgname two\n")
+	write("etc/pve/local/lxc/none", "")
+	write("etc/pve/local/qemu-server/205.conf", string(machine))
+	write("etc/libvirt/qemu/web2.xml", string(domain))
+	var inventory lvm.Inventory
+	for _, name := range []string{"pve/vm-205-disk-0", "fast/vm-205-disk-1", "pve/web2-vda", "fast/web2-vdb"} {
+		vg, lv, _ := strings.Cut(name, "/")
+		inventory.Volumes = append(inventory.Volumes, lvm.Volume{VG: vg, Name: lv, UUID: name})
+	}
+	found, troubles := guests.Find(t.Context(), guests.Sources{Libvirt: true, Proxmox: true, Runner: hostcmd.New(hostcmd.Options{}), Root: root}, inventory)
+	if len(troubles) > 0 || !maps.EqualFunc(found.Storages, storages, slices.Equal) {
+		t.Errorf("%+v, %v", troubles, found.Storages)
+	}
+	for i, want := range []string{"205:scsi0", "205:scsi1", "web2:vda", "web2:vdb"} {
+		g, d, _ := found.Of(inventory.Volumes[i])
+		if got := g.Name + ":" + d.Name; got != want && g.ID+":"+d.Name != want {
+			t.Errorf("%s is of %s, want %s", inventory.Volumes[i], got, want)
+		}
+	}
+}
+
+// What whoever may write to the store puts into a definition leads to no file of the host.
+func TestHostileFiles(t *testing.T) {
+	domain := strings.Replace(domainXML, "/var/lib/libvirt/qemu/nvram/web1_VARS.fd", "/etc/shadow", 1)
+	_, nvram, _, err := rewriteDomain([]byte(domain), "web2", map[string]string{"vda": "/dev/vg/a", "vdb": "/dev/vg/b"})
+	if err != nil || nvram != "/etc/web2_VARS.fd" {
+		t.Fatalf("%v, %q", err, nvram)
+	}
+	d := &Definition{nvram: nvram, main: "domain.xml", folder: "/folder of mine", files: map[string][]byte{
+		"files/etc/shadow": nil, "files/etc/cron.d/x": nil, "files/var/lib/libvirtevil/x": nil, "files/var/lib/vz": nil,
+		"var/lib/libvirt/x": nil, "files/var/lib/vz/$(reboot)": nil,
+	}}
+	if got := d.placed(); !slices.Equal(got, []string{"files/var/lib/vz/$(reboot)"}) {
+		t.Errorf("placed: %q", got)
+	}
+	if got := d.Show()[0]; !strings.HasSuffix(got, `-- '/folder of mine/files/var/lib/vz/$(reboot)' '/var/lib/vz/$(reboot)'`) {
+		t.Errorf("to be typed: %s", got)
+	}
+}
+
+// A file of a definition is made whole, never over another, and through no link out of its folder.
+func TestPutFile(t *testing.T) {
+	folder := t.TempDir() + "/"
+	outside := t.TempDir()
+	if err := errors.Join(os.Mkdir(folder+"nvram", 0o700), os.Symlink(outside, folder+"link"), os.WriteFile(folder+"nvram/there", []byte("old"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, refused := range map[string]bool{"nvram/new": false, "nvram/there": false, "link/new": true, "none/new": true, "../new": true} {
+		if err := putFile(folder, folder+path, []byte("new")); (err != nil) != refused {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	for path, want := range map[string]string{"nvram/new": "new", "nvram/there": "old"} {
+		if text, err := os.ReadFile(folder + path); err != nil || string(text) != want {
+			t.Errorf("%s: %q, %v", path, text, err)
+		}
+	}
+	for path, want := range map[string]int{outside: 0, folder + "nvram": 2} {
+		if entries, err := os.ReadDir(path); err != nil || len(entries) != want {
+			t.Errorf("%s: %v, %v", path, entries, err)
+		}
 	}
 }
 
@@ -178,6 +270,13 @@ func TestPVEVolumes(t *testing.T) {
 	}
 	to, err := m.Targets("205", "")
 	if err != nil || to[0].Name != "vm-205-disk-0" || to[1].Name != "vm-205-disk-1" || to[2].Name != "vm-205-disk-2" {
+		t.Errorf("%v, %v", err, to)
+	}
+	m.Disks[2].Guest.Disk = "sata0@friday" // an image that another goes on from, by its name
+	if _, err := m.Targets("205", ""); !errors.Is(err, ErrUsage) {
+		t.Errorf("a chain of images got another name: %v", err)
+	}
+	if to, err := m.Targets("", ""); err != nil || to[2].Name != "odd" {
 		t.Errorf("%v, %v", err, to)
 	}
 	if _, err := m.Targets("web2", ""); !errors.Is(err, ErrUsage) {
