@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"voltar/internal/catalog"
+	"voltar/internal/history"
 	"voltar/internal/say"
 	"voltar/internal/setup"
 	"voltar/internal/sign"
@@ -110,7 +111,7 @@ func madeBy(s *setup.Setup) (made map[sign.Maker]bool, ofGuests []catalog.Entry,
 	}
 	made = map[sign.Maker]bool{}
 	for _, run := range runs {
-		if strings.HasPrefix(run.Command, "verify") { // names what others may have made
+		if strings.HasPrefix(run.Command, "verify") || history.IsProof(run) { // names what others may have made
 			continue
 		}
 		for _, v := range run.Volumes {
