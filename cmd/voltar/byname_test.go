@@ -119,6 +119,9 @@ func TestBackupsByGuest(t *testing.T) {
 	if code == 0 || !strings.Contains(errs, "a guest with several disks") || !strings.Contains(errs, "vda (vg/disk-vda)") {
 		t.Errorf("ls of two disks: %d %s", code, errs)
 	}
+	if _, out, _ := voltar(t, "complete", "--", "--config", s.config, "forget", "web1@2026-11-2"); strings.Count(out, "web1@2026-11-2") != 2 {
+		t.Errorf("times completed by\n%s", out)
+	}
 	_, out, _ = voltar(t, "complete", "--", "--config", s.config, "ls", "w")
 	if !strings.Contains(out, "web1:vdb\tvg/disk-vdb") || strings.Contains(out, "\x1b") {
 		t.Errorf("completed by\n%s", out)

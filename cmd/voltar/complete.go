@@ -191,20 +191,19 @@ func backupCandidates(
 	ctx context.Context, s *setup.Setup, stores []setup.Destination, host string, kind cmdline.Kind, beginning string,
 ) []cmdline.Candidate {
 	at := strings.LastIndexByte(beginning, '@')
-	filter := catalog.Filter{Newest: 1, Now: s.Now(), Known: s.Known()}
-	if withTime := kind == ofBackup && at > 0; withTime {
-		source := beginning[:at]
-		filter.Newest = 0
-		filter.Match = func(ref catalog.Ref) bool { return ref.String() == source || ref.Name == source } // times of guests are not completed
+	filter, source := catalog.Filter{Newest: 1, Now: s.Now(), Known: s.Known()}, ""
+	withTime := kind == ofBackup && at > 0
+	if withTime {
+		filter.Newest, source = 0, beginning[:at]
 	}
 	var list []cmdline.Candidate
-	for _, l := range catalog.ListEach(ctx, setup.Named(stores), host, filter) {
+	for _, l := range catalog.ListMeant(ctx, setup.Named(stores), host, source, filter) {
 		if l.Err != nil {
 			continue
 		}
 		for _, b := range l.Backups {
 			switch {
-			case filter.Match != nil:
+			case withTime:
 				list = append(list, cmdline.Candidate{Word: beginning[:at+1] + catalog.FormatTime(b.ID.Time), Text: shortTime(b.ID.Time)})
 				continue
 			case beginning != "":

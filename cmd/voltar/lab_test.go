@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 		Layers: func(ctx context.Context) ([]string, error) {
 			packages := []string{"openssh-server", "age", "mariadb-client", "postgresql", "rsync"}
 			if lab.Slow {
-				packages = append(packages, "mariadb-server-core", "mdadm", "7zip", "python3")
+				packages = append(packages, "mariadb-server-core", "mdadm", "7zip", "python3", "qemu-guest-agent")
 				packages = append(packages, lab.LibvirtDebs...)
 			}
 			return lab.Debs(ctx, packages...)
