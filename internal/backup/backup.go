@@ -92,7 +92,8 @@ type Select struct {
 	IncludeTags, ExcludeTags       []string
 	ActivateInactive               bool
 	SharedSingleWriter             bool // take shared and foreign VGs all the same
-	Match                          func(pattern, vg, lv string) bool
+	Match                          func(pattern string, v lvm.Volume) bool
+	MatchGroup                     func(pattern, vg string) bool
 }
 
 // SnapshotOptions bound the room of snapshots. Percentages are of 100.

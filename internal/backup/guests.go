@@ -21,6 +21,19 @@ func (p *Plan) GuestOf(v lvm.Volume) *catalog.Guest {
 	return &catalog.Guest{ID: g.ID, Name: g.Name, Kind: string(g.Kind), Disk: d.Name, Alias: g.Alias}
 }
 
+// noteChains tells of images that a guest's disk goes on from and that the configuration leaves out: what is backed up is nothing without.
+func (p *Plan) noteChains() {
+	for _, c := range p.Choices {
+		g, d, known := p.Guests.Of(c.Volume)
+		if base, _, isImage := strings.Cut(d.Name, "@"); known && isImage && !d.Detached && c.Rule != "" && c.Reason != reasonNotNamed {
+			p.GuestTroubles = append(p.GuestTroubles, lvm.Trouble{
+				What: fmt.Sprintf("%s, which the disk %s of %s goes on from, is left out by rule %s: %s", c.Name(), base, g.Title(), c.Rule, c.Reason),
+				Hint: "its backups are of no use without it: take it in, as by exclude = [] in [select]",
+			})
+		}
+	}
+}
+
 // Orphans are the volumes that could be backed up and are of no guest, on a host that has guests with volumes.
 func (p *Plan) Orphans() []lvm.Volume {
 	var orphans []lvm.Volume
@@ -70,7 +83,7 @@ func (e *Engine) want(plan *Plan, words []string) (wanted, error) {
 
 // disksNamed returns the disks of the guest that a word names; none if it names no guest.
 func (e *Engine) disksNamed(plan *Plan, word string) ([]guests.Disk, error) {
-	isVolume := func(v lvm.Volume) bool { return !v.Internal && e.opts.Select.Match(word, v.VG, v.Name) }
+	isVolume := func(v lvm.Volume) bool { return !v.Internal && e.opts.Select.Match(word, v) }
 	outright := strings.HasPrefix(word, catalog.GuestPrefix)
 	if !outright && slices.ContainsFunc(plan.Volumes, isVolume) {
 		return nil, nil

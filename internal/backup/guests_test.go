@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"voltar/internal/config"
 	"voltar/internal/guests"
 	"voltar/internal/hostcmd"
 	"voltar/internal/quiesce"
@@ -61,7 +60,7 @@ func TestGuestsAreNamed(t *testing.T) {
 		{"vg/t1", "4", "twin", "vda", ""}, {"vg/t2", "5", "twin", "vda", ""}, {"vg/scratch", "6", "excluded", "vda", ""},
 	}, "vg/web-root", "vg/web-data", "vg/web-swap", "vg/db", "vg/db2", "vg/other", "vg/t1", "vg/t2", "vg/scratch", "vg/lonely")
 	s := newSite(t)
-	s.opts.Select = Select{Match: config.MatchVolume, Exclude: []string{"*-swap", "scratch"}, Include: []string{"nothing else"}}
+	s.opts.Select = Select{Match: matchVolume, MatchGroup: matchGroup, Exclude: []string{"*-swap", "scratch"}, Include: []string{"nothing else"}}
 	for word, want := range map[string]string{
 		"web":         "web-root web-data",
 		"1":           "web-root web-data",
@@ -103,6 +102,20 @@ func TestGuestsAreNamed(t *testing.T) {
 			t.Errorf("%q: %q, want %q", word, text, want)
 		case isRefused && (err == nil || !errors.Is(err, ErrUsage) || !strings.Contains(text, refused)):
 			t.Errorf("%q: %q, want an error of %q", word, text, refused)
+		}
+	}
+}
+
+// An image that a disk goes on from is told where the configuration leaves it out, and not where others were named.
+func TestChains(t *testing.T) {
+	for reason, told := range map[string]bool{"": false, `pattern "snap_*"`: true, reasonNotNamed: false} {
+		plan := planOf(t, []tell{{"san/disk", "1", "web", "scsi0", ""}, {"san/snap_disk", "1", "web", "scsi0@friday", ""}}, "san/disk", "san/snap_disk")
+		if reason != "" {
+			plan.Choices[1].Rule, plan.Choices[1].Reason = RuleExclude, reason
+		}
+		plan.noteChains()
+		if (len(plan.GuestTroubles) > 0) != told || told && !strings.HasPrefix(plan.GuestTroubles[0].What, "san/snap_disk, which the disk scsi0 of web (1)") {
+			t.Errorf("%q: %+v", reason, plan.GuestTroubles)
 		}
 	}
 }

@@ -116,6 +116,7 @@ func (e *Engine) planWith(ctx context.Context, patterns, others []string) (*Plan
 		plan.Choices = append(plan.Choices, c)
 	}
 	sort.Slice(plan.Choices, func(i, j int) bool { return plan.Choices[i].Name() < plan.Choices[j].Name() })
+	plan.noteChains()
 	others = append(slices.Clone(others), guestNames(plan)...)
 	return plan, errors.Join(e.opts.Select.checkPatterns(plan, wanted.patterns, others), wanted.check(plan))
 }
@@ -168,14 +169,14 @@ func (s Select) namesOutright(v lvm.Volume, patterns []string) bool {
 	}
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		vg, _, found := strings.Cut(pattern, "/")
-		return found && vg == v.VG && s.Match(pattern, v.VG, v.Name)
+		return found && vg == v.VG && s.Match(pattern, v)
 	})
 }
 
 // MissingGroups returns the patterns of volume groups that no group of the host matches: a typo leaves out all that was meant.
 func (s Select) MissingGroups(vgs []lvm.VG) []string {
 	return slices.DeleteFunc(slices.Clone(s.VolumeGroups), func(pattern string) bool {
-		return slices.ContainsFunc(vgs, func(vg lvm.VG) bool { return s.Match(pattern, "", vg.Name) })
+		return slices.ContainsFunc(vgs, func(vg lvm.VG) bool { return s.MatchGroup(pattern, vg.Name) })
 	})
 }
 
@@ -189,7 +190,7 @@ const reasonNotNamed = "not named"
 
 // configuredRule returns the selection that leaves a volume out, if one does.
 func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason string) {
-	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
+	matches := func(pattern string) bool { return s.Match(pattern, v) }
 	if len(patterns) > 0 {
 		if !slices.ContainsFunc(patterns, matches) {
 			return RuleInclude, reasonNotNamed
@@ -200,7 +201,7 @@ func (s Select) configuredRule(v lvm.Volume, patterns []string) (rule, reason st
 	switch {
 	case hasTag(TagExclude):
 		return s.excluded(v)
-	case len(s.VolumeGroups) > 0 && !slices.ContainsFunc(s.VolumeGroups, func(p string) bool { return s.Match(p, "", v.VG) }):
+	case len(s.VolumeGroups) > 0 && !slices.ContainsFunc(s.VolumeGroups, func(p string) bool { return s.MatchGroup(p, v.VG) }):
 		return RuleGroups, "its volume group is not selected"
 	case len(s.Include) > 0 && !slices.ContainsFunc(s.Include, matches):
 		return RuleInclude, "no pattern includes it"
@@ -215,7 +216,7 @@ func (s Select) excluded(v lvm.Volume) (rule, reason string) {
 	if v.HasTag(TagExclude) {
 		return RuleExcludeTag, "its tag says so"
 	}
-	matches := func(pattern string) bool { return s.Match(pattern, v.VG, v.Name) }
+	matches := func(pattern string) bool { return s.Match(pattern, v) }
 	if i := slices.IndexFunc(s.Exclude, matches); i >= 0 {
 		return RuleExclude, fmt.Sprintf("pattern %q", s.Exclude[i])
 	}
@@ -230,7 +231,7 @@ func (s Select) checkPatterns(plan *Plan, patterns, others []string) error {
 	for _, pattern := range patterns {
 		var found []Choice
 		for _, c := range plan.Choices {
-			if s.Match(pattern, c.Volume.VG, c.Volume.Name) {
+			if s.Match(pattern, c.Volume) {
 				found = append(found, c)
 			}
 		}

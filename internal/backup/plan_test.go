@@ -37,7 +37,7 @@ func TestMissingVolumeGroupsAreTold(t *testing.T) {
 		"both are there": {[]lvm.VG{{Name: "nova-volume"}, {Name: "ssd"}}, nil},
 	} {
 		s := newSite(t)
-		s.opts.Select = Select{VolumeGroups: []string{"nova-volume", "s*"}, Match: config.MatchVolume}
+		s.opts.Select = Select{VolumeGroups: []string{"nova-volume", "s*"}, Match: matchVolume, MatchGroup: matchGroup}
 		r := &run{Engine: s.Engine, record: &record{log: s.Log}}
 		r.noteMissingGroups(c.vgs)
 		if diff := cmp.Diff(c.want, r.report.Warnings); diff != "" {
@@ -46,11 +46,16 @@ func TestMissingVolumeGroupsAreTold(t *testing.T) {
 	}
 }
 
+// matchVolume and matchGroup match patterns as the configuration does, where no guests are known.
+func matchVolume(pattern string, v lvm.Volume) bool { return config.MatchVolume(pattern, v.VG, v.Name) }
+
+func matchGroup(pattern, vg string) bool { return config.MatchVolume(pattern, "", vg) }
+
 // A guest's group is taken only by a pattern that names it, not by one for any group.
 func TestNamesOutright(t *testing.T) {
-	match := func(pattern, vg, lv string) bool {
-		ok, err := path.Match(pattern, vg+"/"+lv)
-		return err == nil && ok || pattern == lv
+	match := func(pattern string, v lvm.Volume) bool {
+		ok, err := path.Match(pattern, v.VG+"/"+v.Name)
+		return err == nil && ok || pattern == v.Name
 	}
 	v := lvm.Volume{VG: "guest", Name: "root"}
 	for name, tt := range map[string]struct {
@@ -79,7 +84,7 @@ func TestNamesOutright(t *testing.T) {
 
 // A mistyped name may stand for a directory or dump by its short name as well as for a volume.
 func TestAMistypedNameMayBeASource(t *testing.T) {
-	match := func(pattern, _, lv string) bool { return pattern == lv }
+	match := func(pattern string, v lvm.Volume) bool { return pattern == v.Name }
 	plan := &Plan{Choices: []Choice{{Volume: lvm.Volume{VG: "vg", Name: "web"}}}}
 	for typed, want := range map[string]string{"srcc": `did you mean "src"?`, "wbe": `did you mean "web"?`} {
 		err := Select{Match: match}.checkPatterns(plan, []string{typed}, []string{"src"})

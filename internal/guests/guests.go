@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -145,7 +146,7 @@ func newFinder(ctx context.Context, from Sources, inventory lvm.Inventory) *find
 	return &finder{Sources: from, ctx: ctx, volumes: newResolver(ctx, inventory)}
 }
 
-func (f *finder) path(path string) string { return filepath.Join(cmp.Or(f.Root, "/"), path) }
+func (f *finder) path(name string) string { return filepath.Join(cmp.Or(f.Root, "/"), name) }
 
 func (f *finder) trouble(hint, format string, args ...any) {
 	f.troubles = append(f.troubles, lvm.Trouble{What: fmt.Sprintf(format, args...), Hint: hint})
@@ -198,9 +199,9 @@ func (g *Guest) elsewhere(name, source string) {
 	}
 }
 
-func (g *Guest) attach(path string) {
-	if len(g.Attached) < maxAttachment && strings.HasPrefix(path, "/") && !slices.Contains(g.Attached, path) {
-		g.Attached = append(g.Attached, path)
+func (g *Guest) attach(name string) {
+	if len(g.Attached) < maxAttachment && strings.HasPrefix(name, "/") && !slices.Contains(g.Attached, name) {
+		g.Attached = append(g.Attached, name)
 	}
 }
 
@@ -288,6 +289,24 @@ func (f Found) Of(v lvm.Volume) (Guest, Disk, bool) {
 		return Guest{}, Disk{}, false
 	}
 	return f.Guests[at.guest], f.Guests[at.guest].Disks[at.disk], true
+}
+
+// Matches tells whether a glob "GUEST" or "GUEST:DISK" fits what a volume is of: the guest's name, alias or ID. In names, "/" is a
+// letter as any other.
+func (f Found) Matches(pattern string, v lvm.Volume) bool {
+	g, d, known := f.Of(v)
+	if !known {
+		return false
+	}
+	plain := func(text string) string { return strings.ReplaceAll(text, "/", "\x00") }
+	return slices.ContainsFunc([]string{g.ID, g.Name, g.Alias}, func(name string) bool {
+		for _, text := range []string{name, name + ":" + d.Name} {
+			if fits, err := path.Match(plain(pattern), plain(text)); name != "" && err == nil && fits {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // Named returns the guests that a name means: those of that ID, or else of that name, or else of that alias.

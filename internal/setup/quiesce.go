@@ -8,6 +8,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/backup"
+	"voltar/internal/catalog"
 	"voltar/internal/config"
 	"voltar/internal/guests"
 	"voltar/internal/quiesce"
@@ -29,9 +30,24 @@ func (s *Setup) findGuests() func(context.Context, lvm.Inventory) (guests.Found,
 	}
 	from := guests.Sources{Libvirt: by.Libvirt, Proxmox: by.Proxmox, Command: by.Command, Runner: s.Runner}
 	return func(ctx context.Context, inventory lvm.Inventory) (guests.Found, []lvm.Trouble) {
-		return guests.Find(ctx, from, inventory)
+		found, troubles := guests.Find(ctx, from, inventory)
+		s.guests.Store(&found)
+		return found, troubles
 	}
 }
+
+// matches tells whether a pattern of the configuration means a volume: by its name, or with "@guest/" before it, by that of the guest.
+func (s *Setup) matches(pattern string, v lvm.Volume) bool {
+	name, isGuest := strings.CutPrefix(pattern, catalog.GuestPrefix)
+	if !isGuest {
+		return config.MatchVolume(pattern, v.VG, v.Name)
+	}
+	found := s.guests.Load()
+	return found != nil && found.Matches(name, v)
+}
+
+// matchesGroup tells whether a pattern of the configuration means a volume group.
+func matchesGroup(pattern, vg string) bool { return config.MatchVolume(pattern, "", vg) }
 
 // Guests are the guests of this host, as far as the configuration wants them to be known.
 func (s *Setup) Guests(ctx context.Context, inventory lvm.Inventory) guests.Found {
@@ -106,7 +122,7 @@ func (s *Setup) addQuiescing(o *backup.Options) {
 // volumeQuiescing enters what the configuration and the tags say of one volume. freeze are the guests that its
 // [[volume]] entries name.
 func (s *Setup) volumeQuiescing(v lvm.Volume, freeze []string, settings *backup.Settings) {
-	matches := func(pattern string) bool { return config.MatchVolume(pattern, v.VG, v.Name) }
+	matches := func(pattern string) bool { return s.matches(pattern, v) }
 	for _, g := range s.Config.Groups {
 		if slices.ContainsFunc(g.Volumes, matches) {
 			settings.Group = g.Name

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"voltar/archive"
@@ -23,6 +24,7 @@ import (
 	"voltar/internal/exitcode"
 	"voltar/internal/extent"
 	"voltar/internal/gentle"
+	"voltar/internal/guests"
 	"voltar/internal/history"
 	"voltar/internal/hostcmd"
 	"voltar/internal/loopdev"
@@ -68,6 +70,8 @@ type Setup struct {
 	opts   Options
 
 	folders []Destination // on disks, those of the configuration and of flags
+
+	guests atomic.Pointer[guests.Found] // as they were found last; nil before
 }
 
 // Destination is a destination that is open, with what the configuration says of it.
@@ -271,7 +275,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 			VolumeGroups: cfg.Select.VolumeGroups, Include: cfg.Select.Include, Exclude: cfg.Select.Exclude,
 			IncludeTags: cfg.Select.IncludeTags, ExcludeTags: cfg.Select.ExcludeTags,
 			ActivateInactive: cfg.Select.ActivateInactive, SharedSingleWriter: cfg.Select.SharedVG == "single-writer",
-			Match: config.MatchVolume,
+			Match: s.matches, MatchGroup: matchesGroup,
 		},
 		Snapshot: backup.SnapshotOptions{
 			KeepFreeBytes:   cfg.Snapshot.KeepFree.Bytes(),
@@ -310,7 +314,7 @@ func (s *Setup) volumeSettings(v lvm.Volume) backup.Settings {
 	settings := backup.Settings{As: extent.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
 	var freeze []string
 	for _, rule := range cfg.Volumes {
-		if !config.MatchVolume(rule.Match, v.VG, v.Name) {
+		if !s.matches(rule.Match, v) {
 			continue
 		}
 		if rule.As != "" {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"voltar/internal/config"
 	"voltar/lvm"
 )
 
@@ -13,7 +12,7 @@ import (
 func (s *Setup) Unmatched(volumes []lvm.Volume) []string {
 	var list []string
 	look := func(what, pattern string) {
-		matches := func(v lvm.Volume) bool { return config.MatchVolume(pattern, v.VG, v.Name) }
+		matches := func(v lvm.Volume) bool { return s.matches(pattern, v) }
 		if !slices.ContainsFunc(volumes, matches) {
 			list = append(list, fmt.Sprintf(what, pattern))
 		}
@@ -41,7 +40,7 @@ func (s *Setup) Unmatched(volumes []lvm.Volume) []string {
 		look("select.include with %q", pattern)
 	}
 	for _, pattern := range chosen.VolumeGroups {
-		if !slices.ContainsFunc(volumes, func(v lvm.Volume) bool { return config.MatchVolume(pattern, "", v.VG) }) {
+		if !slices.ContainsFunc(volumes, func(v lvm.Volume) bool { return matchesGroup(pattern, v.VG) }) {
 			list = append(list, fmt.Sprintf("select.volume_groups with %q", pattern))
 		}
 	}
