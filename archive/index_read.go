@@ -178,12 +178,24 @@ func (x *Index) block(ctx context.Context, i int) ([]byte, error) {
 	})
 }
 
+// IndexError is a block of an index that cannot be read.
+type IndexError struct {
+	Offset int64
+	Err    error
+}
+
+func (e *IndexError) Error() string {
+	return fmt.Sprintf("index block at byte %d: %v", e.Offset, e.Err)
+}
+
+func (e *IndexError) Unwrap() error { return e.Err }
+
 // readBlock inflates one block.
 func (x *Index) readBlock(ctx context.Context, i int) ([]byte, error) {
 	b := x.blocks[i]
 	text, err := readMember(ctx, x.src, b.Offset, b.LengthBytes, IndexBlockMaxBytes)
 	if err != nil {
-		return nil, fmt.Errorf("index block at byte %d (first entry %q): %w", b.Offset, b.FirstPath, err)
+		return nil, &IndexError{b.Offset, fmt.Errorf("first entry %q: %w", b.FirstPath, err)}
 	}
 	return text, nil
 }
@@ -206,15 +218,14 @@ func (x *Index) lines(ctx context.Context, i int) iter.Seq2[indexLine, error] {
 				entries++
 			}
 			if err != nil {
-				err = fmt.Errorf("index block at byte %d: %w", x.blocks[i].Offset, err)
+				err = &IndexError{x.blocks[i].Offset, err}
 			}
 			if !yield(l, err) || err != nil {
 				return
 			}
 		}
 		if want := x.blocks[i].Entries; entries != want {
-			yield(indexLine{}, fmt.Errorf("index block at byte %d: has %d entries, should be %d",
-				x.blocks[i].Offset, entries, want))
+			yield(indexLine{}, &IndexError{x.blocks[i].Offset, fmt.Errorf("has %d entries, should be %d", entries, want)})
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"voltar/internal/catalog"
 	"voltar/internal/say"
 	"voltar/internal/sign"
+	"voltar/internal/store"
 )
 
 // browseOptions name one backup to look into.
@@ -66,7 +67,7 @@ func (a *app) browse(ctx context.Context, o browseOptions) (*browse.Backup, cata
 // hinted names the backup in an error of looking into it, and says what to do next.
 func hinted(err error, backup catalog.Backup) error {
 	var unmatched *archive.UnmatchedError
-	var damaged *archive.MemberError
+	var index *archive.IndexError
 	var hint string
 	switch {
 	case err == nil || len(say.Hints(err)) > 0:
@@ -75,8 +76,12 @@ func hinted(err error, backup catalog.Backup) error {
 		hint = "`voltar ls` shows what it holds"
 	case errors.Is(err, fs.ErrExist):
 		hint = "--overwrite replace or --overwrite keep goes on, or give another folder"
-	case errors.As(err, &damaged):
-		hint = "take another backup (`voltar list`), or what is left of this one with `voltar extract --keep-going`"
+	case errors.As(err, &index):
+		hint = browse.RepairIndex(backup.ID)
+	case errors.Is(err, store.ErrNotExist):
+		hint = fmt.Sprintf("take another backup, or this one from another destination: `voltar list %s`", backup.ID.Ref)
+	case isDamage(err):
+		hint = fmt.Sprintf("take another backup (`voltar list %s`), or what is left of this one: --keep-going", backup.ID.Ref)
 	default:
 		return fmt.Errorf("%s: %w", backup.ID, err)
 	}

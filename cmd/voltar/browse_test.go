@@ -502,3 +502,55 @@ func TestWhatIsExtractedStaysClosed(t *testing.T) {
 		t.Errorf("%d %s", code, errs)
 	}
 }
+
+// What to do about damage is something that works: the hint of a command never leads to one whose hint leads back.
+func TestHintsOfDamageLeadOut(t *testing.T) {
+	cut := func(d []byte) []byte { return d[:len(d)/2] }
+	flip := func(d []byte) []byte { d[60] ^= 1; return d }
+	for name, c := range map[string]struct {
+		image, index bool // what is damaged, or else the archive
+		damage       func([]byte) []byte
+		hint         string
+		left         string // how cat --keep-going ends
+	}{
+		"an archive":           {damage: flip, hint: "voltar list vg/volume-00000001`), or what is left of this one: --keep-going", left: "is cut: "},
+		"an image":             {image: true, damage: flip, hint: "or what is left of this one: --keep-going", left: `"p2" is cut: `},
+		"an image that is cut": {image: true, damage: cut, hint: "or what is left of this one: --keep-going", left: `"p2" is cut: `},
+		"an index":             {index: true, damage: flip, hint: "`voltar verify --repair-index vg/volume-00000001@", left: "hint: `voltar verify --repair-index vg/volume-00000001@"},
+		"an index that is cut": {index: true, damage: cut, hint: "`voltar verify --repair-index vg/volume-00000001@", left: "hint: `voltar verify --repair-index vg/volume-00000001@"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, store, b := newStocked(t, "")
+			file, place := b.Manifest.Extents[1].Archive, "p1:/file"
+			switch {
+			case c.image:
+				file, place = b.Manifest.Extents[2].Archive, "p2"
+			case c.index:
+				file = b.Manifest.Extents[1].Index.Name
+			}
+			browsetest.Spoil(t, store, b, file, c.damage)
+			code, _, errs := voltar(t, "cat", "volume-00000001", place, "--config", s.config)
+			if code != exitNothing || strings.Count(errs, "hint: ") != 1 || !strings.Contains(errs, c.hint) {
+				t.Errorf("cat: %d %s", code, errs)
+			}
+			code, _, errs = voltar(t, "cat", "volume-00000001", place, "--keep-going", "--config", s.config)
+			if !strings.Contains(errs, c.left) || (code == exitAttention) == c.index || strings.Contains(errs, "keep-going") {
+				t.Errorf("cat --keep-going: %d %s", code, errs)
+			}
+		})
+	}
+	s, store, b := newStocked(t, "")
+	if err := store.Delete(t.Context(), b.Path()+"/"+b.Manifest.Extents[1].Archive); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--json=false", "--keep-going"} {
+		code, _, errs := voltar(t, "extract", "volume-00000001", "--to", t.TempDir(), flag, "--config", s.config)
+		if code == 0 || !strings.Contains(errs, "no such object") {
+			t.Errorf("extract %s of an archive that is gone: %d %s", flag, code, errs)
+		}
+	}
+	code, _, errs := voltar(t, "cat", "volume-00000001", "p1:/file", "--config", s.config)
+	if code != exitNothing || !strings.Contains(errs, "hint: take another backup, or this one from another destination: `voltar list vg/volume-00000001`") {
+		t.Errorf("cat of an archive that is gone: %d %s", code, errs)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"voltar/archive"
 	"voltar/internal/browse"
+	"voltar/internal/catalog"
 	"voltar/internal/say"
 )
 
@@ -48,9 +49,8 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 			return err
 		}
 		entry, err := a.catPlace(ctx, b, place, o.keepGoing)
-		var damage *archive.MemberError
-		if o.keepGoing && errors.As(err, &damage) {
-			say.Printf(a.stderr, "voltar: %q is cut: %s\n", text, damage)
+		if o.keepGoing && isDamage(err) {
+			say.Printf(a.stderr, "voltar: %q is cut: %s\n", text, err)
 			damaged = true
 			continue
 		}
@@ -68,11 +68,21 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 	return nil
 }
 
+// isDamage tells whether an error says that an archive or image holds something else than was stored, or less.
+func isDamage(err error) bool {
+	var damage *archive.MemberError
+	return errors.As(err, &damage) || (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, catalog.ErrDamaged)) && !errors.Is(err, browse.ErrNoIndex)
+}
+
 // catPlace writes one file, or one image, and returns the entry of a file.
 func (a *app) catPlace(ctx context.Context, b *browse.Backup, place browse.Place, keepGoing bool) (entry archive.Entry, err error) {
 	var r io.ReadCloser
 	if place.Whole {
-		r, err = b.Image(ctx, place.Extent)
+		open := b.Image
+		if keepGoing {
+			open = b.ImageSalvaged
+		}
+		r, err = open(ctx, place.Extent)
 	} else {
 		tree, openErr := b.Tree(ctx, place.Extent)
 		if openErr != nil {

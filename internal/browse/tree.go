@@ -39,10 +39,14 @@ func (b *Backup) Tree(ctx context.Context, x catalog.Extent) (*Tree, error) {
 		if ctx.Err() != nil || errors.Is(err, ErrEncrypted) || errors.Is(err, agefile.ErrNoKey) {
 			return nil, err
 		}
-		return nil, say.WithHint(fmt.Errorf("%w: %w", ErrNoIndex, err),
-			fmt.Sprintf("`voltar verify --repair-index %s` makes it again from the archive", b.backup.ID))
+		return nil, say.WithHint(fmt.Errorf("%w: %w", ErrNoIndex, err), RepairIndex(b.backup.ID))
 	}
 	return t, nil
+}
+
+// RepairIndex is what to do about an index that is lost or damaged.
+func RepairIndex(id catalog.ID) string {
+	return fmt.Sprintf("`voltar verify --repair-index %s` makes it again from the archive", id)
 }
 
 func reason(x catalog.Extent) string {
@@ -200,11 +204,20 @@ func Kind(t archive.EntryType) string {
 // Image opens an extent that is stored as an image, to be read from its beginning. It never yields more than the extent
 // had. The caller closes what it gets.
 func (b *Backup) Image(ctx context.Context, x catalog.Extent) (io.ReadCloser, error) {
+	return b.image(ctx, x, b.openWhole)
+}
+
+// ImageSalvaged is Image for a file that may be damaged: it gives what comes before the damage, also where the file is cut.
+func (b *Backup) ImageSalvaged(ctx context.Context, x catalog.Extent) (io.ReadCloser, error) {
+	return b.image(ctx, x, func(ctx context.Context, name string) (File, error) { return b.open(ctx, b.store, b.backup, name) })
+}
+
+func (b *Backup) image(ctx context.Context, x catalog.Extent, open func(context.Context, string) (File, error)) (io.ReadCloser, error) {
 	if x.State != catalog.StateImage {
 		return nil, say.WithHint(fmt.Errorf("%w: %s is not stored as an image: %s", ErrUsage, label(x), reason(x)),
 			fmt.Sprintf("name a file in it, like %s", b.examples()))
 	}
-	file, err := b.openWhole(ctx, x.Archive)
+	file, err := open(ctx, x.Archive)
 	if err != nil {
 		return nil, err
 	}
