@@ -554,3 +554,36 @@ func TestHintsOfDamageLeadOut(t *testing.T) {
 		t.Errorf("cat of an archive that is gone: %d %s", code, errs)
 	}
 }
+
+// A target that cannot be says what is wrong with it and what to name instead.
+func TestTargetsThatCannotBe(t *testing.T) {
+	s, _, _ := newStocked(t, "")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	writeFile(t, file, []byte("x"))
+	for _, c := range []struct {
+		target     []string
+		wrong, how string
+	}{
+		{[]string{"--to-device", "/dev/nosuch"}, "there is no device /dev/nosuch", "`lsblk` lists the block devices; --to-image FILE makes a file"},
+		{[]string{"--to-device", "/dev/null"}, "/dev/null is no block device", "`lsblk` lists the block devices"},
+		{[]string{"--to-device", file}, file + " is no block device", "--to-image FILE is for files"},
+		{[]string{"--to-device", dir}, dir + " is no block device", "--to-dir DIR is for folders, and takes the files alone"},
+		{[]string{"--to-image", dir}, dir + " is no ordinary file", "--to-device is for block devices"},
+		{[]string{"--to-image", file + "2", "--size", "1MiB"}, "cannot make the partitions fit 1048576 bytes", "take a larger target: a volume or image that is not there yet is made as large as the volume was, without --size; `lvextend` makes a volume larger"},
+		{[]string{"--to-lv", "web"}, `--to-lv: "web" is not VG/LV`, "name the volume group, too, as in --to-lv vg0/web; `vgs` lists the groups"},
+	} {
+		for _, flag := range []string{"--dry-run", "--force"} {
+			code, _, errs := voltar(t, append([]string{"restore", "volume-00000001", flag, "--config", s.config}, c.target...)...)
+			if code != exitUsage || !strings.Contains(errs, c.wrong) || !strings.Contains(errs, "\nhint: "+c.how+"\n") || strings.Count(errs, "hint: ") != 1 {
+				t.Errorf("%s %s: %d %s", c.target, flag, code, errs)
+			}
+		}
+	}
+	for _, args := range [][]string{{"extract", "--to"}, {"restore", "--to-dir"}} {
+		code, _, errs := voltar(t, args[0], "volume-00000001", args[1], file, "--config", s.config)
+		if code == 0 || !strings.Contains(errs, "not a directory\nhint: name a folder, or one that is not there yet\n") {
+			t.Errorf("%s into a file: %d %s", args[0], code, errs)
+		}
+	}
+}

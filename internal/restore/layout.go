@@ -70,8 +70,8 @@ func layOut(m *catalog.Manifest, script []byte, targetBytes int64, grow bool) (*
 }
 
 // tooSmall is what to do about a target that does not hold what the backup does.
-const tooSmall = "take a larger target: a volume that is not there yet is made as large as it was, or as --size says; " +
-	"`lvextend` makes one larger"
+const tooSmall = "take a larger target: a volume or image that is not there yet is made as large as the volume was, without --size; " +
+	"`lvextend` makes a volume larger"
 
 // fitWhole makes the only extent of a volume without partitions fit.
 func (l *layout) fitWhole(grow bool) error {

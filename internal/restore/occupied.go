@@ -51,14 +51,21 @@ func (e *Engine) checkUnused(ctx context.Context, device string) error {
 func (e *Engine) users(ctx context.Context, device string) ([]string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(device, &st); err != nil {
-		err = fmt.Errorf("cannot look at %s: %w", device, err)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = say.WithHint(err, "`lsblk` lists the block devices; --to-image FILE makes a file")
+			return nil, say.WithHint(fmt.Errorf("%w: there is no device %s", ErrUsage, device),
+				"`lsblk` lists the block devices; --to-image FILE makes a file")
 		}
-		return nil, err
+		return nil, fmt.Errorf("cannot look at %s: %w", device, err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return nil, fmt.Errorf("%w: %s is no block device", ErrUsage, device)
+	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFBLK {
+		hint := "`lsblk` lists the block devices"
+		switch kind {
+		case unix.S_IFREG:
+			hint = "--to-image FILE is for files"
+		case unix.S_IFDIR:
+			hint = "--to-dir DIR is for folders, and takes the files alone"
+		}
+		return nil, say.WithHint(fmt.Errorf("%w: %s is no block device", ErrUsage, device), hint)
 	}
 	dev := lvm.Dev{Major: int(unix.Major(st.Rdev)), Minor: int(unix.Minor(st.Rdev))}
 	var users []string

@@ -28,7 +28,7 @@ const linksFollowed = 40
 // has to be the caller's. The way to it may lead through folders and symbolic links of root and of the caller, as long as nobody else can
 // write to these. The error wraps ErrUntrusted otherwise, and nothing is made.
 func Open(path string) (*os.Root, error) {
-	w, err := walk(path, toFolder)
+	w, err := walkToFolder(path)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func Open(path string) (*os.Root, error) {
 
 // Check returns the error that Open would. It makes nothing.
 func Check(path string) error {
-	w, err := walk(path, toFolder)
+	w, err := walkToFolder(path)
 	if err != nil {
 		return err
 	}
@@ -58,6 +58,15 @@ func Check(path string) error {
 		return nil
 	}
 	return w.checkOwn()
+}
+
+// walkToFolder is walk for a folder that a person named.
+func walkToFolder(path string) (*walker, error) {
+	w, err := walk(path, toFolder)
+	if errors.Is(err, unix.ENOTDIR) {
+		err = say.WithHint(err, "name a folder, or one that is not there yet")
+	}
+	return w, err
 }
 
 // ReadFile reads the file at path. It has to belong to root or the caller, and nobody else, no group either, may write to it
