@@ -48,7 +48,7 @@ func newDestinationView(run Run, d Destination, points []Point, loc *time.Locati
 	for i, note := range d.Notes {
 		if i == shownNotes {
 			out.Lines = append(out.Lines, fmt.Sprintf("and %s: `voltar report --json` has them",
-				plural(int64(len(d.Notes)-i), "more note")))
+				say.Counted(int64(len(d.Notes)-i), "more note")))
 			break
 		}
 		out.Lines = append(out.Lines, note)
@@ -105,7 +105,7 @@ func removed(run Run, destination string) []string {
 	}
 	text := "no old backups removed"
 	if count > 0 {
-		text = plural(count, "old backup") + " removed"
+		text = say.Counted(count, "old backup") + " removed"
 		if freedBytes > 0 {
 			text += ", " + say.Size(freedBytes) + " freed"
 		}
@@ -178,6 +178,6 @@ func caughtUp(what string, list []CaughtUp) []string {
 	if shared > 0 {
 		size = say.Size(bytes-shared) + " of " + size + " new"
 	}
-	return []string{fmt.Sprintf("%s: %s, %s: %s", what, plural(int64(len(list)), "backup"), size,
+	return []string{fmt.Sprintf("%s: %s, %s: %s", what, say.Counted(int64(len(list)), "backup"), size,
 		strings.Join(names, ", "))}
 }

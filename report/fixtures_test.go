@@ -42,7 +42,7 @@ func goodRun() Run {
 			Snapshot: &Snapshot{Kind: "classic", SizeBytes: 10 * gib, PeakBytes: 320 * mib, PeakPercent: 3.2},
 			Extents: []Extent{
 				{Name: "p1", What: "ext4", State: "files", SizeBytes: 98 * gib, StoredBytes: 3584 * mib, Entries: 12345},
-				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "UUID and label alone"},
+				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "only UUID and label are kept"},
 			},
 			Ledger: Ledger{FilesBytes: 7 * gib, FreeBytes: 93 * gib},
 			Copies: []Copy{{Destination: "disk", Path: path + "2026-11-20T000006Z", Kept: 7, Removed: []Removed{
@@ -75,7 +75,7 @@ func oneFailed() Run {
 		},
 		Copies: []Copy{{Destination: "disk", Kept: 7}}, LastGood: &lastNight,
 	}
-	run.Volumes[3].Warnings = []Problem{{Message: "the backup is 62 % smaller than the last one", Hint: "see what was deleted"}}
+	run.Volumes[3].Warnings = []Problem{{Message: "only 20117 files and folders, where the last backup had 52949", Hint: "look whether that is as it should be, before the older backups are gone"}}
 	run.Volumes[4].Status = VolumeOK
 	return run
 }

@@ -30,7 +30,7 @@ func cleanedText(s string) string { return shorten(say.Clean(s), textLimit) }
 func cleanedLines(s string) string {
 	lines := strings.Split(say.CleanLines(strings.TrimSpace(s)), "\n")
 	if more := len(lines) - lineLimit; more > 0 {
-		lines = append(lines[:lineLimit], fmt.Sprintf("… and %s", plural(int64(more), "more line")))
+		lines = append(lines[:lineLimit], fmt.Sprintf("… and %s", say.Counted(int64(more), "more line")))
 	}
 	for i := range lines {
 		lines[i] = shorten(lines[i], textLimit)
@@ -111,18 +111,7 @@ func FormatPercent(percent float64) string {
 	}
 }
 
-// plural gives "1 volume", "2 volumes".
-func plural(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	if stem, isDirectory := strings.CutSuffix(noun, "directory"); isDirectory {
-		return say.Count(n) + " " + stem + "directories"
-	}
-	return say.Count(n) + " " + noun + "s"
-}
-
-// nounOf is the word for what has some names: volumes, directories, dumps and streams are sources.
+// nounOf is the word for what has some names: volumes, directories, dumps and streams are sources, and what has no name may be any.
 func nounOf(names []string) string {
 	noun := ""
 	for _, name := range names {
@@ -135,10 +124,10 @@ func nounOf(names []string) string {
 		}
 		noun = is
 	}
-	return cmp.Or(noun, "volume")
+	return cmp.Or(noun, "source")
 }
 
-// noun is the word for what the run is of, as far as its results tell; without any, volumes.
+// noun is the word for what the run is of, as far as its results tell.
 func (r Run) noun() string { return nounOf(namesOf(r.Volumes)) }
 
 func namesOf(volumes []Volume) []string {
@@ -170,9 +159,9 @@ func formatAge(now, then time.Time) string {
 	case age < time.Hour:
 		return "just now"
 	case days >= 2:
-		return plural(days, "day") + " ago"
+		return say.Counted(days, "day") + " ago"
 	default:
-		return plural(int64(age/time.Hour), "hour") + " ago"
+		return say.Counted(int64(age/time.Hour), "hour") + " ago"
 	}
 }
 

@@ -205,7 +205,7 @@ func newPageView(p Page) pageView {
 		"script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	shown := volumes[:min(len(volumes), pageRows)]
 	if more := len(volumes) - len(shown); more > 0 {
-		v.More = plural(int64(more), "more volume") + ", none of them worse than those that are shown"
+		v.More = say.Counted(int64(more), "more volume") + ", none of them worse than those that are shown"
 	}
 	v.addVolumes(shown, p.Made, loc)
 	bad := v.headline(counts, len(p.Problems), nounOf(say.Names(volumes, func(v ranked) string { return v.Name })))
@@ -255,7 +255,7 @@ func (v *pageView) addVolumes(volumes []ranked, now time.Time, loc *time.Locatio
 	slices.Sort(order)
 	for _, host := range order {
 		h := byHost[host]
-		h.Summary = plural(int64(len(h.Rows)), "good volume")
+		h.Summary = say.Counted(int64(len(h.Rows)), "good volume")
 		if unproven[host] > 0 {
 			h.Summary += ", " + say.Count(unproven[host]) + " unproven"
 		}
@@ -300,9 +300,9 @@ func (v *pageView) addVerdict(run view, bad int) {
 func pageHeadline(bad, all, problems int, noun string) string {
 	switch {
 	case bad == 1:
-		return fmt.Sprintf("1 of %s needs attention", plural(int64(all), noun))
+		return fmt.Sprintf("1 of %s needs attention", say.Counted(int64(all), noun))
 	case bad > 0:
-		return fmt.Sprintf("%s of %s need attention", say.Count(int64(bad)), plural(int64(all), noun))
+		return fmt.Sprintf("%s of %s need attention", say.Count(int64(bad)), say.Counted(int64(all), noun))
 	case problems > 0:
 		return "Not everything could be looked at"
 	case all == 0:
@@ -310,7 +310,7 @@ func pageHeadline(bad, all, problems int, noun string) string {
 	case all == 1:
 		return "The one " + noun + " is well"
 	}
-	return "All " + plural(int64(all), noun) + " are well"
+	return "All " + say.Counted(int64(all), noun) + " are well"
 }
 
 // pageCounters sum up a page. What failed last night may be late as well, and counts as both.
@@ -325,7 +325,7 @@ func pageCounters(counts [ranks]int, failed, hosts int, stored int64) []counter 
 		of(counts[rankNone]+counts[rankLate], "late or without any", toneBad), of(failed, "failed last night", toneBad),
 		of(counts[rankDamaged], "damaged", toneWarn),
 		of(counts[rankUnproven], "unproven", ""), of(counts[rankGood], "good and proven", toneGood),
-		of(hosts, strings.TrimPrefix(plural(int64(hosts), "host"), say.Count(int64(hosts))+" "), ""),
+		of(hosts, strings.TrimPrefix(say.Counted(int64(hosts), "host"), say.Count(int64(hosts))+" "), ""),
 		{say.Size(stored), "newest good backups", ""},
 	}
 }

@@ -85,7 +85,7 @@ func failures(run Run, loc *time.Location) []problemView {
 		list = append(list, volumeFailures(v, run)...)
 	}
 	if missing := run.missing(); missing > 0 && run.ExitCode != interruptedCode && !run.hasNowhere() {
-		p := problemView{Message: plural(int64(missing), "planned volume") + " without a result"}
+		p := problemView{Message: say.Counted(int64(missing), "planned volume") + " without a result"}
 		p.fallBackOn(run)
 		list = append(list, p)
 	}
@@ -180,11 +180,11 @@ func (r Run) absent(d Destination) string {
 	case lacking == 0:
 		return ""
 	case elsewhere == lacking && len(names) > 0:
-		return fmt.Sprintf("missing: %s; good on %s", plural(lacking, r.noun()), strings.Join(names, ", "))
+		return fmt.Sprintf("missing: %s; good on %s", say.Counted(lacking, r.noun()), strings.Join(names, ", "))
 	case elsewhere == 0:
-		return fmt.Sprintf("missing: %s", plural(lacking, r.noun()))
+		return fmt.Sprintf("missing: %s", say.Counted(lacking, r.noun()))
 	default:
-		return fmt.Sprintf("missing: %s, %s of them good on another destination", plural(lacking, r.noun()), say.Count(elsewhere))
+		return fmt.Sprintf("missing: %s, %s of them good on another destination", say.Counted(lacking, r.noun()), say.Count(elsewhere))
 	}
 }
 
@@ -249,10 +249,10 @@ func (v Volume) tellsOf(names []string) bool {
 // are lost where it is stored.
 func damaged(v Volume, justMade bool) (message, hint string) {
 	count := max(v.DamagedCount, int64(len(v.DamagedFiles)))
-	lines := []string{"there is a backup, but " + plural(count, "file") + " could not be read completely:"}
+	lines := []string{"there is a backup, but " + say.Counted(count, "file") + " could not be read completely:"}
 	hint = "check the disk under the volume; older backups have the missing data"
 	if !justMade {
-		lines[0] = plural(count, "file") + " of the stored backup cannot be read back:"
+		lines[0] = say.Counted(count, "file") + " of the stored backup cannot be read back:"
 		hint = "older backups have the missing data"
 	}
 	for _, name := range v.DamagedFiles {

@@ -28,7 +28,7 @@ func volumesRun(count int) Run {
 			Snapshot: &Snapshot{Kind: "classic", SizeBytes: 10 * gib, PeakBytes: 320 * mib, PeakPercent: 3.2, SuggestedBytes: gib},
 			Extents: []Extent{
 				{Name: "p1", What: "ext4", State: "files", SizeBytes: 98 * gib, StoredBytes: 700 * mib, Entries: 12345},
-				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "its UUID and label alone"},
+				{Name: "p2", What: "swap", State: "swap", SizeBytes: 2 * gib, Reason: "only UUID and label are kept"},
 			},
 			LastVerified: night.Add(-time.Duration(i%9+1) * 24 * time.Hour), LastRestored: night.Add(-time.Duration(i+1) * 8 * time.Hour),
 			Restore: &Restore{To: "scratch", Seconds: float64(200 + i*61%5000), StoredBytes: 700*mib + n*37%9000*mib},
@@ -60,7 +60,7 @@ func oneOf(count int) Run {
 	run := volumesRun(count)
 	run.ExitCode = 3
 	failVolume(&run.Volumes[11], lastNight)
-	run.Volumes[6].Warnings = []Problem{{Message: "the backup is 62 % smaller than the last one", Hint: "see what was deleted"}}
+	run.Volumes[6].Warnings = []Problem{{Message: "only 20117 files and folders, where the last backup had 52949", Hint: "look whether that is as it should be, before the older backups are gone"}}
 	return run
 }
 

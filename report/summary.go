@@ -159,15 +159,18 @@ func fitCause(chain string, limit int) string {
 
 // status is the part of the subject after the host: the verdict, and what is to blame or "". The run is clean.
 func (r Run) status() (verdict, why string) {
-	volumes := fmt.Sprintf("%s, %s", plural(int64(r.planned()), r.noun()), say.Size(r.storedBytes()))
+	volumes := ""
+	if r.planned() > 0 { // a test mail is of none
+		volumes = fmt.Sprintf(" %s, %s", say.Counted(int64(r.planned()), r.noun()), say.Size(r.storedBytes()))
+	}
 	bad := len(r.notGood()) + r.missing()
 	switch r.Verdict() {
 	case VerdictOK:
-		return "OK " + volumes, ""
+		return "OK" + volumes, ""
 	case VerdictWarning:
-		return "OK " + volumes, r.because()
+		return "OK" + volumes, r.because()
 	case VerdictInterrupted:
-		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, plural(int64(r.planned()), r.noun())), ""
+		return fmt.Sprintf("INTERRUPTED, %d of %s good", r.planned()-bad, say.Counted(int64(r.planned()), r.noun())), ""
 	}
 	if bad > 0 {
 		return fmt.Sprintf("FAILED %d of %d", bad, r.planned()), r.because()
@@ -229,7 +232,7 @@ func (v Volume) cause() string {
 		}
 	}
 	if v.DamagedCount > 0 {
-		return plural(v.DamagedCount, "damaged file")
+		return say.Counted(v.DamagedCount, "damaged file")
 	}
 	return string(v.Status)
 }
@@ -260,18 +263,20 @@ func (r Run) headline() string {
 	if !r.makesBackups() {
 		command = r.Command + " "
 	}
+	verdict := map[Verdict]string{VerdictOK: "OK", VerdictWarning: "OK, with something to look at"}[r.Verdict()]
+	if verdict != "" && planned == 0 {
+		return command + verdict + where
+	}
 	switch r.Verdict() {
-	case VerdictOK:
-		return command + fmt.Sprintf("OK: %s%s, %s", plural(planned, r.noun()), where, say.Size(r.storedBytes()))
-	case VerdictWarning:
-		return command + fmt.Sprintf("OK, with something to look at: %s%s, %s", plural(planned, r.noun()), where, say.Size(r.storedBytes()))
+	case VerdictOK, VerdictWarning:
+		return command + fmt.Sprintf("%s: %s%s, %s", verdict, say.Counted(planned, r.noun()), where, say.Size(r.storedBytes()))
 	case VerdictInterrupted:
-		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, plural(planned, r.noun()), where)
+		return command + fmt.Sprintf("INTERRUPTED: %d of %s%s good, the rest not done", planned-bad, say.Counted(planned, r.noun()), where)
 	}
 	if bad == 0 {
 		return command + "FAILED" + where
 	}
-	text := command + fmt.Sprintf("FAILED: %d of %s%s", bad, plural(planned, r.noun()), where)
+	text := command + fmt.Sprintf("FAILED: %d of %s%s", bad, say.Counted(planned, r.noun()), where)
 	if elsewhere := r.goodElsewhere(); elsewhere > 0 {
 		text += fmt.Sprintf(" (%d of them good on another destination)", elsewhere)
 	}

@@ -83,6 +83,7 @@ func TestSubject(t *testing.T) {
 		want string
 	}{
 		{"ok", goodRun(), "[voltar] volume-host: OK 12 volumes, 48.4 GiB"},
+		{"a test mail", testMail(), "[voltar] volume-host: check OK: This is a test"},
 		{"verify", verify, "[voltar] volume-host: verify OK 12 volumes, 48.4 GiB"},
 		{"warning", warned, "[voltar] volume-host: OK 12 volumes, 48.4 GiB: volume-00000010: 62 % smaller than the last"},
 		{"one failed", oneFailed(), "[voltar] volume-host: FAILED 1 of 12: volume-00000019: cannot create a snapshot: lvcreate: exit status 5"},
@@ -117,6 +118,11 @@ func TestSubject(t *testing.T) {
 	}
 }
 
+// testMail is a report of no volume.
+func testMail() Run {
+	return Run{Host: "volume-host", Command: "check", Warnings: []Problem{{Message: "This is a test"}}}
+}
+
 // The headline tells those that are safe on another destination from those that are nowhere.
 func TestHeadline(t *testing.T) {
 	full := &Problem{Message: "it is full"}
@@ -136,6 +142,8 @@ func TestHeadline(t *testing.T) {
 	}{
 		{"well", goodRun(), "OK: 12 volumes on volume-host, 48.4 GiB"},
 		{"a verification", verify, "verify OK: 12 volumes on volume-host, 48.4 GiB"},
+		{"a test mail", testMail(), "check OK, with something to look at on volume-host"},
+		{"nothing began", Run{Host: "volume-host", PlannedVolumes: 3, ExitCode: 1}, "FAILED: 3 of 3 sources on volume-host"},
 		{"a destination full", partial, "FAILED: 4 of 12 volumes on volume-host (2 of them good on another destination)"},
 	} {
 		if got := c.run.headline(); got != c.want {

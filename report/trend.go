@@ -131,7 +131,7 @@ func Forecast(points []Point, destination string, loc *time.Location) string {
 		return fmt.Sprintf("Full in more than 3 years at %s a day, by the last %d runs.", say.Size(f.BytesPerDay), f.Runs)
 	default:
 		return fmt.Sprintf("Full in about %s, on %s, at %s a day, by the last %d runs.",
-			plural(int64(math.Ceil(f.Days)), "day"), f.When.Format("2006-01-02"), say.Size(f.BytesPerDay), f.Runs)
+			say.Counted(int64(math.Ceil(f.Days)), "day"), f.When.Format("2006-01-02"), say.Size(f.BytesPerDay), f.Runs)
 	}
 }
 

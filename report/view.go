@@ -175,7 +175,7 @@ func freeCounter(run Run, points []Point, loc *time.Location) (c counter, ok boo
 		case d.FreeBytes == 0:
 			c.Label, c.Tone = c.Label+": it is full", toneBad
 		case f.Known && f.Days <= forecastMaxDays:
-			c.Label += ": full in " + plural(int64(math.Ceil(f.Days)), "day")
+			c.Label += ": full in " + say.Counted(int64(math.Ceil(f.Days)), "day")
 			if f.Days <= soonDays {
 				c.Tone = toneWarn
 			}
@@ -262,7 +262,7 @@ const shownPairs = 30
 func gone(run Run, loc *time.Location) []line2 {
 	var list []line2
 	for _, g := range run.Gone {
-		text := plural(int64(g.Backups), "backup")
+		text := say.Counted(int64(g.Backups), "backup")
 		if !g.Newest.IsZero() {
 			text += ", newest " + g.Newest.In(loc).Format("2006-01-02")
 		}

@@ -101,7 +101,7 @@ func groupSummary(volumes []Volume, now time.Time, justMade bool) string {
 	}
 	last, unproven := oldestProof(volumes)
 	oldest := last.LastProven()
-	text := fmt.Sprintf("%s, %s", plural(int64(len(volumes)), "good "+nounOf(namesOf(volumes))), say.Size(stored))
+	text := fmt.Sprintf("%s, %s", say.Counted(int64(len(volumes)), "good "+nounOf(namesOf(volumes))), say.Size(stored))
 	if carried.Bytes > 0 {
 		text += fmt.Sprintf(", %s of %s new", say.Size(carried.NewBytes), say.Size(carried.NewBytes+carried.Bytes))
 	}
@@ -177,7 +177,7 @@ func change(now, before int64) string {
 func details(v Volume, run Run) []string {
 	var list []string
 	if v.Entries > 0 {
-		list = append(list, plural(v.Entries, "file"))
+		list = append(list, say.Counted(v.Entries, "file"))
 	}
 	if v.Snapshot != nil {
 		list = append(list, snapshotWords(*v.Snapshot))
@@ -344,19 +344,19 @@ func (k kind) surprises() bool {
 func (k kind) count(n int) string {
 	switch k.state {
 	case "swap":
-		return plural(int64(n), "swap area")
+		return say.Counted(int64(n), "swap area")
 	case "lvm":
-		return plural(int64(n), "physical volume")
+		return say.Counted(int64(n), "physical volume")
 	case "table":
-		return plural(int64(n), "partition table")
+		return say.Counted(int64(n), "partition table")
 	case "patterns":
-		return plural(int64(n), k.noun) + " with files excluded by patterns"
+		return say.Counted(int64(n), k.noun) + " with files excluded by patterns"
 	case "unread":
-		return plural(int64(n), k.noun) + " with data that could not be read"
+		return say.Counted(int64(n), k.noun) + " with data that could not be read"
 	case "excluded", "failed":
-		return plural(int64(n), k.state+" extent") + k.of()
+		return say.Counted(int64(n), k.state+" extent") + k.of()
 	}
-	return plural(int64(n), cmp.Or(k.state, "extent")) + k.of()
+	return say.Counted(int64(n), cmp.Or(k.state, "extent")) + k.of()
 }
 
 func (k kind) of() string {

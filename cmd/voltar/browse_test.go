@@ -219,7 +219,7 @@ func TestVerifyCommand(t *testing.T) {
 	}
 	code, out, _ := voltar(t, "verify", "volume-00000001", "--config", s.config)
 	if code != 3 || !strings.Contains(out, "NOT GOOD") || !strings.Contains(out, "lost: p1:/: ") || !strings.Contains(out, "lost: p1:/file: ") ||
-		!strings.Contains(out, "lost: p1:/sub/link: ") || !strings.Contains(out, "1 of 1 backups are not good.\nhint: `voltar run vg/volume-00000001` makes a new backup now") {
+		!strings.Contains(out, "lost: p1:/sub/link: ") || !strings.Contains(out, "1 of 1 backup is not good.\nhint: `voltar run vg/volume-00000001` makes a new backup now") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	runs := s.pastRuns(t)

@@ -70,8 +70,11 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 
 // isDamage tells whether an error says that an archive or image holds something else than was stored, or less.
 func isDamage(err error) bool {
+	if errors.Is(err, browse.ErrNoIndex) {
+		return false
+	}
 	var damage *archive.MemberError
-	return errors.As(err, &damage) || (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, catalog.ErrDamaged)) && !errors.Is(err, browse.ErrNoIndex)
+	return errors.As(err, &damage) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, catalog.ErrDamaged)
 }
 
 // catPlace writes one file, or one image, and returns the entry of a file.

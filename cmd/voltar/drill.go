@@ -273,7 +273,7 @@ func (a *app) printDrills(run report.Run, asJSON bool) error {
 		took := report.FormatDuration(run.Volumes[i].Ended.Sub(run.Volumes[i].Started))
 		if line.Good {
 			_, _ = say.Painted(a.stdout, say.Clean(line.Backup)+" on "+say.Clean(line.Destination)+": ", say.Green, "proven",
-				fmt.Sprintf(": it came back as it was in %s (%s)\n", took, countedEntries(line.Entries)))
+				fmt.Sprintf(": it came back as it was in %s (%s)\n", took, say.Counted(line.Entries, "entry")))
 			continue
 		}
 		_, _ = say.Painted(a.stdout, say.Clean(line.Backup)+" on "+say.Clean(line.Destination)+": ", say.Red, "NOT PROVEN", " after "+took+"\n")

@@ -52,8 +52,8 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 		say.Printf(a.stdout, "\nThe configuration's %s matches no volume of this host.\n", pattern)
 	}
 	for _, g := range preview.Groups {
-		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %d volumes at a time want %s.\n", g.Name,
-			say.Size(g.FreeBytes), s.Config.Parallel, say.Size(g.WantedBytes))
+		say.Printf(a.stdout, "\nVolume group %s has %s free; snapshots of %s at a time want %s.\n", g.Name,
+			say.Size(g.FreeBytes), say.Counted(s.Config.Parallel, "volume"), say.Size(g.WantedBytes))
 	}
 	for _, d := range preview.Destinations {
 		say.Printf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)

@@ -192,7 +192,7 @@ func newExtractedLine(x browse.Extracted) extractedLine {
 			line.Notes = append(line.Notes, withheldNote(s))
 			continue
 		}
-		note := fmt.Sprintf("not restored to %d entries, %q the first: %s", s.Count, s.Path, s.What)
+		note := fmt.Sprintf("not restored to %s, %q the first: %s", say.Counted(s.Count, "entry"), s.Path, s.What)
 		if s.Err != nil {
 			note += ": " + s.Err.Error()
 		}
@@ -203,8 +203,8 @@ func newExtractedLine(x browse.Extracted) extractedLine {
 
 // withheldNote says how privileges are had that were not asked for.
 func withheldNote(s archive.Shortfall) string {
-	return fmt.Sprintf("set-id bits, capabilities or system attributes of %d entries, %q the first, are left out; --privileges restores them",
-		s.Count, s.Path)
+	return fmt.Sprintf("set-id bits, capabilities or system attributes of %s, %q the first, are left out; --privileges restores them",
+		say.Counted(s.Count, "entry"), s.Path)
 }
 
 func (a *app) printExtractedLine(line extractedLine) {
@@ -212,7 +212,7 @@ func (a *app) printExtractedLine(line extractedLine) {
 	if name == "" {
 		name = "the volume"
 	}
-	say.Printf(a.stdout, "%s: %s, %s of data\n", name, countedEntries(line.Entries), say.Size(line.Bytes))
+	say.Printf(a.stdout, "%s: %s, %s of data\n", name, say.Counted(line.Entries, "entry"), say.Size(line.Bytes))
 	for _, text := range line.Damage {
 		say.Println(a.stdout, "  "+text)
 	}

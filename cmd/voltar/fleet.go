@@ -220,9 +220,9 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		return err
 	}
 	if late == 0 {
-		subject := "All " + counted(len(lines), "volume") + " on " + counted(len(hosts), "host") + " have"
+		subject := "All " + say.Counted(len(lines), "volume") + " on " + say.Counted(len(hosts), "host") + " have"
 		if len(lines) == 1 {
-			subject = "The one volume on " + counted(len(hosts), "host") + " has"
+			subject = "The one volume on " + say.Counted(len(hosts), "host") + " has"
 		}
 		_, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n%s", subject, fleetAgeWords(limit), a.oldestProof(lines))
 		return err
@@ -232,7 +232,7 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		have = "has"
 	}
 	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n%s", late,
-		counted(len(lines), "volume"), len(lateHosts), counted(len(hosts), "host"), have, fleetAgeWords(limit), a.oldestProof(lines))
+		say.Counted(len(lines), "volume"), len(lateHosts), say.Counted(len(hosts), "host"), have, fleetAgeWords(limit), a.oldestProof(lines))
 	return err
 }
 

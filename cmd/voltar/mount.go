@@ -114,16 +114,9 @@ func (a *app) mount(ctx context.Context, o showOptions) error {
 			return
 		}
 		say.Printf(a.stdout, "%s: %s, mounted read-only at %s\nTo end: Ctrl-C, or `umount %s`\n",
-			what, countedBackups(backups), folder, folder)
+			what, say.Counted(backups, "backup"), folder, folder)
 	})
 	return errors.Join(err, shown.Close())
-}
-
-func countedBackups(n int) string {
-	if n == 1 {
-		return "1 backup"
-	}
-	return fmt.Sprintf("%d backups", n)
 }
 
 // mounting finds what is to be mounted.
@@ -197,7 +190,7 @@ func (m *mounting) list(ctx context.Context) ([]mountfs.Backup, error) {
 		say.Log(s.Log.Warn, err)
 	}
 	if unreadable > 0 {
-		s.Log.Warn(fmt.Sprintf("%d backups cannot be read, and are left out: `voltar list` says why", unreadable))
+		s.Log.Warn(say.Counted(unreadable, "backup") + " left out that cannot be read: `voltar list` says why")
 	}
 	if len(found) == 0 {
 		hosts, _ := hostsOn(ctx, stores) // who does not answer has failed before

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"reflect"
 	"syscall"
@@ -77,19 +76,3 @@ func (t table) Flush() error {
 
 // shortTime is a time for people, in the clock of this host.
 func shortTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
-
-// counted is a number of things in words: "1 host", "2 hosts".
-func counted(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// countedEntries is a number of files, folders and the like.
-func countedEntries(n int64) string {
-	if n == 1 {
-		return "1 entry"
-	}
-	return fmt.Sprintf("%d entries", n)
-}

@@ -100,7 +100,7 @@ func (a *app) printProofs(all history.Proofs) error {
 		return err
 	}
 	say.Printf(a.stdout, "\n%s since %s, of %s; %d never restored.\n", restores(len(all.Proofs)), shortTime(all.Since),
-		counted(len(all.Volumes), "volume"), all.Never)
+		say.Counted(len(all.Volumes), "volume"), all.Never)
 	if all.RestoreAll != nil {
 		say.Printf(a.stdout, "Time to restore all: %s.\n", all.RestoreAll.String())
 	}

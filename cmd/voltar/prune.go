@@ -199,6 +199,6 @@ func (a *app) printPruneLines(lines []keep.Line, dryRun, failed bool) error {
 	if removed > 0 || failed {
 		return nil
 	}
-	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", counted(len(lines), "backup"))
+	_, err := say.Printf(a.stdout, "There is nothing to remove: %s kept.\n", say.Counted(len(lines), "backup"))
 	return err
 }

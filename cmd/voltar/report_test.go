@@ -19,7 +19,7 @@ func TestDestinationThatIsAwayIsToldOnce(t *testing.T) {
 	result := s.run(t, exitNothing)
 	text := report.Text(result, report.Options{})
 	wrong, _, _ := strings.Cut(strings.ReplaceAll(text, "  | ", ""), "DESTINATIONS")
-	for _, want := range []string{"move it out of the way", "missing: 3 volumes", "(just now), by an earlier report"} {
+	for _, want := range []string{"move it out of the way", "missing: 3 sources", "(just now), by an earlier report"} {
 		if n := strings.Count(strings.Join(strings.Fields(wrong), " "), want); n != 1 {
 			t.Errorf("%q is told %d times", want, n)
 		}

@@ -311,7 +311,7 @@ func (a *app) printRestore(result *restore.Result, asJSON bool) error {
 		}
 		switch part.As {
 		case "files":
-			say.Printf(a.stdout, "%s: %s, %s\n", name, countedEntries(part.Entries), say.Size(part.Bytes))
+			say.Printf(a.stdout, "%s: %s, %s\n", name, say.Counted(part.Entries, "entry"), say.Size(part.Bytes))
 		case "image":
 			say.Printf(a.stdout, "%s: image, %s\n", name, say.Size(part.Bytes))
 		default:

@@ -236,7 +236,11 @@ func (a *app) printVerification(list []verify.Checked, o verifyOptions, ours boo
 		}
 	}
 	if bad > 0 {
-		say.Printf(a.stdout, "%d of %d backups are not good.\n", bad, len(lines))
+		are := "are"
+		if bad == 1 {
+			are = "is"
+		}
+		say.Printf(a.stdout, "%d of %s %s not good.\n", bad, say.Counted(len(lines), "backup"), are)
 		for _, hint := range nextSteps(list, ours, o.repairIndex) {
 			say.Println(a.stdout, say.HintLabel+hint)
 		}

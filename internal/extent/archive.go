@@ -67,7 +67,7 @@ func (a *archiver) store(ctx context.Context, x *Extent) error {
 	case x.image != "":
 		return a.storeImage(ctx, x, x.image)
 	case x.found.Type == "swap":
-		x.State, x.Reason = catalog.StateSwap, "its UUID and label alone"
+		x.State, x.Reason = catalog.StateSwap, "only UUID and label are kept"
 		return nil
 	}
 	err := hintBounds(a.storeFiles(ctx, x))

@@ -76,7 +76,7 @@ func (k *Keeper) Gone(ctx context.Context, d Destination, present Present, v Van
 					line.Note += fmt.Sprintf(", and %d held by object lock", held)
 				}
 			} else if s.Days > 0 {
-				line.Note += fmt.Sprintf("; seen to be gone on %d days, and removed on day %d", s.Days, v.days())
+				line.Note += fmt.Sprintf("; seen to be gone on %s, and removed on day %d", say.Counted(s.Days, "day"), v.days())
 			}
 			switch {
 			case v.isOver(s) || whole:

@@ -42,7 +42,7 @@ func (s *restoreFilesystem) Describe() []string {
 	if s.hasBootCode() {
 		lines = append(lines, fmt.Sprintf("%s: write the boot code in %s", label, s.piece.BootArea))
 	}
-	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, say.Size(s.piece.ContentBytes))
+	what := fmt.Sprintf("%s (%s)", say.Counted(s.piece.Entries, "entry"), say.Size(s.piece.ContentBytes))
 	if len(s.paths) > 0 {
 		what = strings.Join(s.paths, ", ")
 	}
@@ -52,7 +52,7 @@ func (s *restoreFilesystem) Describe() []string {
 
 // progress is the first line of Describe for those who watch, without what the command takes.
 func (s *restoreFilesystem) progress() string {
-	return fmt.Sprintf("%s: make %s and extract %d entries (%s)", s.piece.label(), s.piece.Filesystem.Type, s.piece.Entries,
+	return fmt.Sprintf("%s: make %s and extract %s (%s)", s.piece.label(), s.piece.Filesystem.Type, say.Counted(s.piece.Entries, "entry"),
 		say.Size(s.piece.ContentBytes))
 }
 

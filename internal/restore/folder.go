@@ -37,7 +37,7 @@ func (p *planner) planFolder() error {
 	case err != nil:
 		return err
 	case len(entries) > 0:
-		holds = []string{fmt.Sprintf("%d entries", len(entries))}
+		holds = []string{say.Counted(len(entries), "entry")}
 	}
 	if err := (&place{what: p.plan.Target, holds: holds}).refuse(p.req.Force); err != nil {
 		return err
@@ -152,7 +152,7 @@ type fillFolder struct {
 }
 
 func (s *fillFolder) Describe() []string {
-	what := fmt.Sprintf("%d entries (%s)", s.piece.Entries, say.Size(s.piece.ContentBytes))
+	what := fmt.Sprintf("%s (%s)", say.Counted(s.piece.Entries, "entry"), say.Size(s.piece.ContentBytes))
 	if len(s.paths) > 0 {
 		what = strings.Join(s.paths, ", ")
 	}

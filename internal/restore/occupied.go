@@ -110,7 +110,7 @@ func (e *Engine) contents(ctx context.Context, device string, sizeBytes int64) (
 	var invalid *partmap.InvalidError
 	switch {
 	case err == nil:
-		holds = append(holds, fmt.Sprintf("a %s partition table with %d partitions", table.Label, len(table.Partitions)))
+		holds = append(holds, fmt.Sprintf("a %s partition table with %s", table.Label, say.Counted(len(table.Partitions), "partition")))
 	case errors.As(err, &invalid):
 		holds = append(holds, "a partition table that makes no sense")
 	case !errors.Is(err, partmap.ErrNoTable):

@@ -61,7 +61,7 @@ type proveFilesystem struct {
 }
 
 func (s *proveFilesystem) Describe() []string {
-	lines := []string{fmt.Sprintf("%s: mount it and compare %d entries (%s) with %s and %s", s.piece.label(), s.piece.Entries,
+	lines := []string{fmt.Sprintf("%s: mount it and compare %s (%s) with %s and %s", s.piece.label(), say.Counted(s.piece.Entries, "entry"),
 		say.Size(s.piece.ContentBytes), s.piece.Archive, s.piece.indexName())}
 	if s.check != nil {
 		lines = append([]string{fmt.Sprintf("%s: %s", s.piece.label(), strings.Join(s.check, " "))}, lines...)

@@ -29,6 +29,7 @@ import (
 	"voltar/internal/mount"
 	"voltar/internal/owned"
 	"voltar/internal/probe"
+	"voltar/internal/say"
 	"voltar/internal/store"
 )
 
@@ -202,14 +203,14 @@ func (r *Result) noteExtraction(part string, stats archive.ExtractStats) {
 	}
 	for _, s := range stats.Shortfalls {
 		if s.What == archive.Withheld {
-			r.note("%s: set-id bits, capabilities or system attributes of %d entries, the first %q, are left out; --privileges restores them",
-				part, s.Count, s.Path)
+			r.note("%s: set-id bits, capabilities or system attributes of %s, the first %q, are left out; --privileges restores them",
+				part, say.Counted(s.Count, "entry"), s.Path)
 			continue
 		}
 		note := s.What
 		if s.Err != nil {
 			note = s.Err.Error()
 		}
-		r.note("%s: %s of %d entries not restored, the first %q: %s", part, s.What, s.Count, s.Path, note)
+		r.note("%s: %s of %s not restored, the first %q: %s", part, s.What, say.Counted(s.Count, "entry"), s.Path, note)
 	}
 }

@@ -240,7 +240,7 @@ func newVerifySums(s *source, keepGoing bool) *verifySums {
 }
 
 func (v *verifySums) Describe() []string {
-	return []string{fmt.Sprintf("check SHA-1 and SHA-256 of %d files (%s)", len(v.names), say.Size(v.bytes))}
+	return []string{fmt.Sprintf("check SHA-1 and SHA-256 of %s (%s)", say.Counted(len(v.names), "file"), say.Size(v.bytes))}
 }
 
 // checks: with files that are summed up as they are read, the rest is only known in the end.

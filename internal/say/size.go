@@ -3,6 +3,7 @@ package say
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Size gives a number of bytes for people in binary units: "0 B", "1023 B", "3.5 GiB", "267 GiB", "1.0 PiB".
@@ -37,4 +38,16 @@ func Count(n int64) string {
 		digits = digits[:at] + " " + digits[at:]
 	}
 	return digits
+}
+
+// Counted is a number of things in words: "1 volume", "2 volumes", "3 directories".
+func Counted[N int | int64](n N, noun string) string {
+	stem, isIrregular := strings.CutSuffix(noun, "y")
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case isIrregular && strings.HasSuffix(stem, "r"): // directory, entry, but not day
+		return Count(int64(n)) + " " + stem + "ies"
+	}
+	return Count(int64(n)) + " " + noun + "s"
 }

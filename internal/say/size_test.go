@@ -35,3 +35,14 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+func TestCounted(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 volumes": say.Counted(0, "volume"), "1 entry": say.Counted(1, "entry"), "2 entries": say.Counted(int64(2), "entry"),
+		"1 234 directories": say.Counted(1234, "directory"), "7 days": say.Counted(7, "day"), "1 day": say.Counted(1, "day"),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

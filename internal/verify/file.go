@@ -228,7 +228,7 @@ func (f *fileCheck) index(ctx context.Context, plain browse.File) error {
 		want -= x.NotStored[archive.NotStoredSocket]
 	}
 	if index.Entries() != want {
-		f.find("it has %d entries, and %d by the manifest", index.Entries(), want)
+		f.find("it has %s, and %d by the manifest", say.Counted(index.Entries(), "entry"), want)
 	}
 	return nil
 }
