@@ -259,15 +259,43 @@ func unitsAreSound(t *testing.T) {
 
 // drillRuns tries the volumes as the timer's service does, which may do what a restore needs, and moves no link.
 func drillRuns(t *testing.T) {
-	before := links(t)
-	for range 3 {
-		lab.Do(t, "systemctl", "start", "voltar-drill.service")
+	before, seen := links(t), lvmSees(t)
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for range 3 {
+			err = errors.Join(err, exec.CommandContext(t.Context(), "systemctl", "start", "voltar-drill.service").Run())
+		}
+		ended <- err
+	}()
+	looks := 0
+	for working := true; working; looks++ {
+		select {
+		case err := <-ended:
+			if working = false; err != nil {
+				t.Errorf("voltar-drill.service: %v", err)
+			}
+		case <-time.After(50 * time.Millisecond):
+		}
+		linksAreThose(t, before)
+		if now := lvmSees(t); now != seen {
+			t.Errorf("LVM and blkid see, during a drill:\n%s\nand before:\n%s", now, seen)
+		}
+	}
+	if looks < 5 {
+		t.Errorf("looked %d times", looks)
 	}
 	out := lab.Do(t, "voltar", "report", "--list", "--json")
 	if n := strings.Count(out, `"command": "drill"`); n != 3 {
 		t.Errorf("%d drills in the history\n%s", n, out)
 	}
 	linksAreThose(t, before)
+}
+
+// lvmSees is what LVM and blkid tell of volumes and filesystems.
+func lvmSees(t *testing.T) string {
+	t.Helper()
+	return lab.Do(t, "sh", "-c", "lvs --all --noheadings -o vg_name,lv_name,lv_uuid; pvs --noheadings -o name,uuid; blkid -c /dev/null | sort")
 }
 
 func timerRuns(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,7 +51,11 @@ func restoreDrill(t *testing.T, s site, before map[string]facts) {
 		t.Errorf("the host shows\n%s\nand showed\n%s", now, seen)
 	}
 	for _, p := range s.proofs(t).Proofs {
-		if p.To != "scratch" || p.Verdict != history.Proven || p.Seconds <= 0 || !slices.Contains(p.Checked, "sums") {
+		if p.Command == "restore" { // by the tests before
+			continue
+		}
+		isPartitioned := p.Volume == "vg/gpt" || p.Volume == "vg/mbr"
+		if p.To != "scratch" || slices.Contains(p.Checked, "table") != isPartitioned || p.Verdict != history.Proven || p.Seconds <= 0 || !slices.Contains(p.Checked, "sums") {
 			t.Errorf("the record of a drill: %+v", p)
 		}
 	}
@@ -107,5 +112,96 @@ func drillKilled(t *testing.T, s site, signal unix.Signal, wantCode int) {
 	}
 	if now := whatIsSeen(t); now != seen {
 		t.Errorf("after %v the host shows\n%s\nand showed\n%s", signal, now, seen)
+	}
+}
+
+// wrap has a command do something more, until the end of the test: a script in which "real" is the command itself, and $target what its
+// last argument leads to.
+func wrap(t *testing.T, command, script string) {
+	t.Helper()
+	path, err := exec.LookPath(command)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".real"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Rename(path+".real", path); err != nil {
+			t.Error(err)
+		}
+	})
+	text := "#!/bin/sh\nset -eu\nreal() { " + path + ".real \"$@\"; }\nfor target; do :; done\n" + script + "\n"
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A drill finds what did not come back as it was, wherever on the volume that is, and names it: boot code, partition table, one byte of one
+// file. What fails for want of space is no damage.
+func TestLabDrillFindsWhatDiffers(t *testing.T) {
+	lab.VG(t, "vg", 200*mib)
+	device := lab.LV(t, "vg", "guest", 64*mib)
+	fillDevice(t, device, mib) // boot code, and what lies behind it
+	part := partitionedDisk(t, "vg-guest", "label: dos\nstart=2048, size=40M, type=83\n")[0]
+	makeExt(t, part)
+	within(t, part, "defaults", func(dir string) {
+		writeFile(t, filepath.Join(dir, "named"), append(pages(8*mib), "what only this file has"...))
+	})
+	scratch := lab.Mount(t, func() string {
+		disk := lab.Disk(t, 100*mib)
+		lab.Do(t, "mkfs.ext4", "-q", disk)
+		return disk
+	}(), "defaults")
+	if err := os.Chmod(scratch, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := restoreSiteWith(t, "[drill]\nfolder = \""+scratch+"\"\n")
+	s.run(t, 0)
+	if good := s.drill(t, 0, "vg/guest"); !good[0].Good {
+		t.Fatalf("%+v", good)
+	}
+	if p := s.proofs(t).Proofs[0]; !slices.Equal(p.Checked, []string{"sums", "table", "images", "filesystem", "entries"}) {
+		t.Errorf("checked %q", p.Checked)
+	}
+	const poke = `poke() { printf "$2" | dd of="$(ls /dev/mapper/voltar-drill-*)" bs=1 seek=$1 conv=notrunc,fsync status=none; }; `
+	for _, c := range []struct {
+		name, command, script, want string
+		damaged                     bool
+	}{
+		{"boot code", "mke2fs", poke + `real "$@"; poke 100 XY`, "image differs between bytes 0 and", true},
+		{"behind the boot code", "mke2fs", poke + `real "$@"; poke 700000 XY`, "image differs between bytes", true},
+		{"the table", "mke2fs", poke + `real "$@"; poke 450 '\007'`, "partition 1 has another type", true},
+		{"a byte of a file", "e2fsck",
+			`real "$@"; at=$(grep -obUaFm1 "what only this file has" "$target" | cut -d: -f1); ` +
+				`printf W | dd of="$target" bs=1 seek="$at" conv=notrunc,fsync status=none`, `"named"`, true},
+		{"no space", "mke2fs", `real "$@"; dd if=/dev/zero of=` + scratch + `/filler bs=64k status=none || :`, "has become full meanwhile", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			seen := whatIsSeen(t)
+			wrap(t, c.command, c.script)
+			bad := s.drill(t, 3, "vg/guest")
+			if len(bad) != 1 || bad[0].Good || !strings.Contains(bad[0].Error, c.want) {
+				t.Errorf("%+v, want %q", bad, c.want)
+			}
+			if p := s.proofs(t).Proofs[0]; (p.Verdict == history.Damaged) != c.damaged {
+				t.Errorf("%+v", p)
+			}
+			if now := whatIsSeen(t); now != seen {
+				t.Errorf("the host shows\n%s\nand showed\n%s", now, seen)
+			}
+			if err := os.RemoveAll(filepath.Join(scratch, "filler")); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := filepath.Glob(filepath.Join(scratch, "*.scratch")); err != nil || len(left) > 0 {
+				t.Errorf("left: %q, %v", left, err)
+			}
+		})
+	}
+	if good := s.drill(t, 0, "vg/guest"); !good[0].Good {
+		t.Errorf("afterwards: %+v", good)
 	}
 }

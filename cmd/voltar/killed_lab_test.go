@@ -99,3 +99,51 @@ exec `+dmsetup+`.real "$@"
 		t.Errorf("what is there after the run:\n%s\nbefore:\n%s", after, before)
 	}
 }
+
+// A drill is killed outright at many moments. The next command removes what it left, the file goes with its loop device, the original is untouched,
+// and the next drill proves the backup.
+func TestLabKilledDrillsLeaveNothing(t *testing.T) {
+	s := crashSite(t)
+	s.run(t, 0)
+	before, seen := hostState(t), whatIsSeen(t)
+	args := []string{"drill", "--log-level", "debug", "--config", s.config, "vg/classic"}
+	p := start(t, args...)
+	steps := 0
+	for p.logged.Scan() {
+		steps++
+	}
+	if code := p.wait(t); code != 0 || steps < kills/2 {
+		t.Fatalf("%d, %d steps\n%s", code, steps, &p.stderr)
+	}
+	killed := 0
+	for i := range kills {
+		p := start(t, args...)
+		for n := 0; n < steps*i/kills && p.logged.Scan(); n++ {
+		}
+		time.Sleep(time.Duration(20*(i%2)*i) * time.Millisecond)
+		p.signal(t, syscall.SIGKILL)
+		if p.wait(t) == -1 {
+			killed++
+		}
+		code, out, errs := voltar(t, "cleanup", "--config", s.config)
+		if code != 0 {
+			t.Errorf("kill %d: cleanup ends with %d\n%s\n%s", i, code, out, errs)
+		}
+		if after := hostState(t); after != before {
+			t.Fatalf("kill %d, what is there after the next command:\n%s\nbefore:\n%s\n%s\n%s\n%s", i, after, before, out, errs, &p.stderr)
+		}
+		if now := whatIsSeen(t); now != seen {
+			t.Errorf("kill %d: the host shows\n%s\nand showed\n%s", i, now, seen)
+		}
+		t.Logf("kill %d: %s", i, out)
+	}
+	if killed < kills*3/4 {
+		t.Errorf("%d of %d were killed", killed, kills)
+	}
+	if good := s.drill(t, 0, "vg/classic"); len(good) != 1 || !good[0].Good {
+		t.Errorf("%+v", good)
+	}
+	if left, err := filepath.Glob(filepath.Join(s.dir, "state", "drill", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
+	}
+}

@@ -125,8 +125,10 @@ func (a *app) restore(ctx context.Context, o restoreOptions) error {
 		return err
 	}
 	err = errors.Join(err, drill.NoteDamage(req, err, s.MarkDamaged))
-	addProof(&run, drill.Record(req, d.Destination.Destination, result, err), d.Destination.Destination)
-	a.keepRestore(ctx, s, run)
+	if !errors.Is(err, restore.ErrUsage) { // which says nothing of the backup
+		addProof(&run, drill.Record(req, d.Destination.Destination, result, err), d.Destination.Destination)
+		a.keepRestore(ctx, s, run)
+	}
 	if printErr := a.printRestore(result, o.json); withoutUnread(printErr) != nil {
 		err = errors.Join(err, fmt.Errorf("the result, %q, could not be written: %w", result.Status, printErr))
 	}

@@ -16,6 +16,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"voltar/internal/durable"
 )
@@ -233,6 +236,23 @@ func Dead(opts Options) (*Found, error) {
 	return found, errors.Join(errs...)
 }
 
+// A run that is killed while it starts a command leaves a process that has its open files, the journal's lock with them, until that
+// command begins.
+const (
+	heirTime = 5 * time.Second
+	heirPoll = 20 * time.Millisecond
+)
+
+// isOrphaned tells whether the process is gone that a journal is of.
+func isOrphaned(path string) bool {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	ledger, _, err := parse(data)
+	return err == nil && errors.Is(unix.Kill(ledger.info.PID, 0), unix.ESRCH)
+}
+
 // take adds the journal at path to what was found, if its run is dead.
 func (f *Found) take(opts Options, path string) error {
 	file, err := opts.FS.ReopenAppend(path)
@@ -240,6 +260,10 @@ func (f *Found) take(opts Options, path string) error {
 		return ignoreNotExist(err) // its run has just ended
 	}
 	taken, err := flock(file.File())
+	for deadline := time.Now().Add(heirTime); err == nil && !taken && isOrphaned(path) && time.Now().Before(deadline); {
+		time.Sleep(heirPoll)
+		taken, err = flock(file.File())
+	}
 	if err != nil || !taken {
 		return errors.Join(err, file.Close())
 	}

@@ -420,6 +420,32 @@ func TestCloseOfARunThatLeftSomething(t *testing.T) {
 	}
 }
 
+// The lock of a dead run may be held for a moment by the process that was to become its next command.
+func TestLockThatOutlivesItsRun(t *testing.T) {
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	opts := Options{Dir: t.TempDir(), BootID: "b"}
+	run, err := Begin(opts, Info{Run: testRun, Host: "volume-host", Command: "voltar run", Started: testStart, PID: gone.Process.Pid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustIntend(t, run, Thing{Kind: KindSnapshot, VG: "vg", LV: "s"})
+	closed := make(chan error, 1)
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		closed <- run.Close()
+	}()
+	found := mustDead(t, opts)
+	if len(found.Runs) != 1 {
+		t.Fatalf("found %+v", found)
+	}
+	if err := errors.Join(<-closed, found.Runs[0].Discard()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRecordsThatMakeNoSense(t *testing.T) {
 	run := mustBegin(t, Options{Dir: t.TempDir(), BootID: "b"}, testRun)
 	id := mustIntend(t, run, Thing{Kind: KindMap})

@@ -31,6 +31,7 @@ type place struct {
 	open      []Step   // makes or claims it
 	close     []Step   // takes the mark off
 	zeros     bool     // what is not written reads as zeros
+	scratch   *scratch // nil for what is for use
 }
 
 // find looks at the target of a request.

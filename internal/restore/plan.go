@@ -35,6 +35,7 @@ type Plan struct {
 	proofsAt    int    // the first of the steps that compare what was restored; 0 for none
 	lock        string // "" for a folder
 	mark        mark
+	scratch     *scratch // nil for a restore that is for use
 	targetBytes int64
 	zeros       bool
 	keepGoing   bool
@@ -213,7 +214,7 @@ func (p *planner) planDisk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.plan.Target, p.plan.lock, p.plan.mark = place.what, place.lock, place.mark
+	p.plan.Target, p.plan.lock, p.plan.mark, p.plan.scratch = place.what, place.lock, place.mark, place.scratch
 	p.plan.targetBytes, p.plan.zeros, p.plan.Holds = place.sizeBytes, place.zeros, place.holds
 	layout, err := p.layOut(place)
 	if err != nil {
@@ -287,17 +288,22 @@ func (p *planner) addOutside(l *layout) {
 	if l.script == nil {
 		return
 	}
+	table := &writeTable{layout: l, want: p.m.Table}
+	if p.req.Target.Kind == ToScratch {
+		p.proofs = append(p.proofs, &proveTable{table})
+	}
 	for _, x := range l.pieces {
 		switch {
 		case x.Number != 0:
 		case x.State == catalog.StateImage:
 			p.add(&writeImage{x})
+			p.addImageProof(x, table)
 			p.plan.TotalBytes += x.SizeBytes
 		default:
 			p.note("%s (%s) is not stored: %s", x.label(), say.Size(x.SizeBytes), x.Reason)
 		}
 	}
-	p.add(&writeTable{l, p.m.Table})
+	p.add(table)
 }
 
 // addInside adds the partitions, or the whole volume if there are none, and the logical volumes of guests.

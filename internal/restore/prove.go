@@ -13,6 +13,7 @@ import (
 	"voltar/internal/hostcmd"
 	"voltar/internal/probe"
 	"voltar/internal/say"
+	"voltar/partmap"
 )
 
 // checkers are the commands that look whether a filesystem is in order, and write nothing. Each ends with 0 if it is.
@@ -24,6 +25,7 @@ var checkers = map[string][]string{
 // What a restore says that it checked.
 const (
 	checkedSums       = "sums"
+	checkedTable      = "table"      // with the boot code, and what else lies around partitions
 	checkedFilesystem = "filesystem" // by its own checker
 	checkedEntries    = "entries"    // with every byte in them
 	checkedImages     = "images"
@@ -38,8 +40,7 @@ func (p *planner) addProof(x piece, fs *probe.Filesystem) {
 		return
 	}
 	if fs == nil {
-		p.proofs = append(p.proofs, &proveImage{x})
-		p.plan.TotalBytes += x.SizeBytes
+		p.addImageProof(x, nil)
 		return
 	}
 	check := checkers[fs.Type]
@@ -51,6 +52,49 @@ func (p *planner) addProof(x piece, fs *probe.Filesystem) {
 	}
 	p.plan.TotalBytes += x.ContentBytes
 	p.proofs = append(p.proofs, &proveFilesystem{piece: x, fs: fs, check: check})
+}
+
+// addImageProof adds what proves an image. table is of what lies around partitions, where a table may have been written over it.
+func (p *planner) addImageProof(x piece, table *writeTable) {
+	if p.req.Target.Kind == ToScratch {
+		p.proofs = append(p.proofs, &proveImage{x, table})
+		p.plan.TotalBytes += x.SizeBytes
+	}
+}
+
+// proveTable reads the partition table back and compares it with the backup's.
+type proveTable struct{ table *writeTable }
+
+func (s *proveTable) Describe() []string {
+	return []string{fmt.Sprintf("compare the %s partition table with the backup's", s.table.want.Label)}
+}
+
+func (s *proveTable) checks() []string { return []string{checkedTable} }
+
+func (s *proveTable) do(_ context.Context, w *work) error {
+	if err := s.table.layout.checkTable(w.device, s.table.want); err != nil {
+		return fmt.Errorf("%w: %w", ErrDiffers, err)
+	}
+	return nil
+}
+
+// byteRange is from one offset up to another.
+type byteRange struct{ from, to int64 }
+
+// anew are the bytes of the volume that sfdisk wrote, of which the table is compared and not the bytes: it fills in cylinders, heads
+// and sectors, and the sums of a GPT.
+func (s *writeTable) anew() []byteRange {
+	if s == nil || !s.written {
+		return nil
+	}
+	const signature, sectorEnd, entriesBytes = 440, 512, 128 * 128
+	ranges := []byteRange{{signature, sectorEnd}}
+	if s.want.Label == string(partmap.LabelGPT) {
+		sector := int64(s.want.SectorBytes)
+		ranges = append(ranges, byteRange{sector, 2*sector + entriesBytes},
+			byteRange{s.layout.targetBytes - sector - entriesBytes, s.layout.targetBytes})
+	}
+	return ranges
 }
 
 // proveFilesystem checks a filesystem that was restored, and compares all that is in it with the archive.
@@ -147,7 +191,10 @@ func (p piece) indexName() string {
 }
 
 // proveImage compares a part that was restored as it was with its image.
-type proveImage struct{ piece piece }
+type proveImage struct {
+	piece piece
+	table *writeTable // nil for one within a partition
+}
 
 func (s *proveImage) Describe() []string {
 	return []string{fmt.Sprintf("%s: compare it with %s", s.piece.label(), s.piece.Archive)}
@@ -167,7 +214,8 @@ func (s *proveImage) do(ctx context.Context, w *work) error {
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
 		done := int64(0)
-		_, err = archive.ReadImage(ctx, r.Reader, &imageComparer{file: file}, archive.ReadImageOptions{
+		compared := &imageComparer{file: file, at: s.piece.OffsetBytes, except: s.table.anew(), zeros: s.table != nil}
+		_, err = archive.ReadImage(ctx, r.Reader, compared, archive.ReadImageOptions{
 			SizeBytes: s.piece.SizeBytes, SkipZeros: true,
 			OnProgress: func(doneBytes int64) {
 				w.progress(doneBytes - done)
@@ -178,10 +226,13 @@ func (s *proveImage) do(ctx context.Context, w *work) error {
 	})
 }
 
-// imageComparer compares what is written to it with what is there. Zeros are not looked at: the scratch file began with nothing else.
+// imageComparer compares what is written to it with what is there.
 type imageComparer struct {
-	file *os.File
-	have []byte
+	file   *os.File
+	have   []byte
+	at     int64       // where the image begins on the volume
+	except []byteRange // of the volume, which are not compared
+	zeros  bool        // are compared, too
 }
 
 func (c *imageComparer) WriteAt(p []byte, offset int64) (int, error) {
@@ -192,10 +243,33 @@ func (c *imageComparer) WriteAt(p []byte, offset int64) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if !bytes.Equal(c.have[:n], p) {
+	have := c.have[:n]
+	for _, x := range c.except {
+		from, to := max(x.from-c.at-offset, 0), min(x.to-c.at-offset, int64(n))
+		if from < to {
+			copy(have[from:to], p[from:to])
+		}
+	}
+	if !bytes.Equal(have, p) {
 		return 0, fmt.Errorf("%w: the image differs between bytes %d and %d", ErrDiffers, offset, offset+int64(len(p)))
 	}
 	return len(p), nil
 }
 
-func (c *imageComparer) PunchHole(int64, int64) error { return nil }
+// PunchHole wants zeros. Within a partition that is not looked at: nobody else writes there, and most of a large one may be zeros.
+func (c *imageComparer) PunchHole(offset, lengthBytes int64) error {
+	if !c.zeros {
+		return nil
+	}
+	for end := offset + lengthBytes; offset < end; {
+		n := min(end-offset, int64(len(zeroBlock)))
+		if _, err := c.WriteAt(zeroBlock[:n], offset); err != nil {
+			return err
+		}
+		offset += n
+	}
+	return nil
+}
+
+// zeroBlock is what holes are compared with.
+var zeroBlock = make([]byte, 1<<20)

@@ -56,8 +56,8 @@ func (p *planner) findScratch(t Target) (*place, error) {
 	}
 	return &place{
 		what: "a scratch file in " + folder, lock: "drill in " + folder, sizeBytes: s.sizeBytes, zeros: true,
-		mark: mark{"The scratch file is gone.", ""},
-		open: []Step{&makeScratch{s}}, close: []Step{&dropScratch{s}},
+		mark:    mark{"The scratch file is gone.", ""},
+		scratch: s, open: []Step{&makeScratch{s}}, close: []Step{&dropScratch{s}},
 	}, nil
 }
 
@@ -109,6 +109,23 @@ func (s *scratch) removeStale() error {
 		}
 	}
 	return nil
+}
+
+// fullBytes is how little is left where a scratch file could not grow any more: filesystems keep a few blocks for themselves.
+const fullBytes = 1 << 20
+
+// explainFull says of what went wrong that the folder has become full, which a sparse file shows as errors of its device, or as data
+// that are not there. It proves nothing against the backup: the error wraps none of those that do.
+func (s *scratch) explainFull(err error) error {
+	var st unix.Statfs_t
+	if statErr := unix.Statfs(s.folder, &st); statErr != nil {
+		return errors.Join(err, fmt.Errorf("cannot look at %s: %w", s.folder, statErr))
+	}
+	if int64(st.Bavail)*st.Bsize >= fullBytes || errors.Is(err, ErrSums) {
+		return err
+	}
+	return say.WithHint(fmt.Errorf("%s has become full meanwhile, so that nothing is proven: %s", s.folder, err.Error()),
+		"make space there, or name a folder with more: folder in [drill]")
 }
 
 // dropScratch lets go of the file, which is the end of it.

@@ -18,8 +18,9 @@ import (
 // have brought it back byte for byte already, and then it stays as it is; otherwise sfdisk writes it, with the same
 // identifiers.
 type writeTable struct {
-	layout *layout
-	want   *catalog.Table
+	layout  *layout
+	want    *catalog.Table
+	written bool // by sfdisk, which leaves out what it does not know
 }
 
 func (s *writeTable) Describe() []string {
@@ -40,6 +41,7 @@ func (s *writeTable) do(ctx context.Context, w *work) error {
 			w.note("partition table: %s", loss)
 		}
 	}
+	s.written = true
 	if err := s.sfdisk(ctx, w); err != nil {
 		return fmt.Errorf("write partition table: %w", err)
 	}

@@ -49,6 +49,9 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 		e.Progress.Started(p.TotalBytes)
 	}
 	err = w.steps(ctx)
+	if err != nil && p.scratch != nil {
+		err = p.scratch.explainFull(err)
+	}
 	w.stands = err == nil
 	for _, pattern := range p.paths {
 		if err == nil && w.missing[pattern] == w.filled {
