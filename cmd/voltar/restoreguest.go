@@ -15,6 +15,7 @@ import (
 	"voltar/internal/revive"
 	"voltar/internal/say"
 	"voltar/internal/setup"
+	"voltar/lvm"
 )
 
 // guestOptions are those of a restore of a whole guest.
@@ -43,8 +44,9 @@ type revived struct {
 	targets    []catalog.Ref
 	requests   []restore.Request
 	plans      []*restore.Plan
-	definition *revive.Definition // nil if nobody knew it
-	isDefined  bool               // this host has one already, under the name that the guest gets
+	definition *revive.Definition // nil if there is none
+	notes      []string
+	isDefined  bool // this host has one already, under the name that the guest gets
 }
 
 func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
@@ -72,13 +74,9 @@ func (a *app) restoreGuest(ctx context.Context, o restoreOptions) error {
 		return err
 	}
 	out := guestRestore{Guest: g.moment.Guest.Name, Time: catalog.FormatTime(g.moment.Time), Disks: []restore.Result{}}
-	switch {
-	case g.definition == nil:
-		out.Notes = []string{"its definition is in no backup"}
-	case g.isDefined:
-		out.Notes = append(g.definition.Notes, "this host has a definition of it, which stays as it is")
-	default:
-		out.Notes = g.definition.Notes
+	out.Notes = g.notes
+	if g.isDefined {
+		out.Notes = append(out.Notes, "this host has a definition of it, which stays as it is")
 	}
 	if o.dryRun {
 		return a.printGuestPlan(g, out, o.json)
@@ -122,17 +120,21 @@ func (a *app) planGuest(
 	if g.targets, err = g.moment.Targets(o.guest.as, o.guest.vg); err != nil {
 		return g, usageError(err)
 	}
-	for i, d := range g.moment.Disks {
+	var backups []catalog.Backup
+	for _, d := range g.moment.Disks {
 		b, err := d.Load(ctx, d.On.Store)
 		if err != nil {
 			return g, err
 		}
-		if g.definition == nil {
-			if g.definition, err = g.moment.Read(ctx, b, d.On, req.Decrypt, o.guest.as, g.targets, here); err != nil {
-				return g, err
-			}
-		}
-		req.Backup, req.Store, req.Destination = b, d.On.Store, d.On.Name
+		backups = append(backups, b)
+	}
+	g.definition, err = g.moment.Read(ctx, backups, req.Decrypt, o.guest.as, g.targets, here)
+	if err := g.noteDefinition(err, o.guest.define); err != nil {
+		return g, err
+	}
+	req.Promised = map[string]int64{}
+	for i, d := range g.moment.Disks {
+		req.Backup, req.Store, req.Destination = backups[i], d.On.Store, d.On.Name
 		req.Target = restore.Target{Kind: restore.ToVolume, VG: g.targets[i].VG, LV: g.targets[i].Name, Classic: req.Target.Classic,
 			ThinPool: req.Target.ThinPool}
 		plan, err := engine.Plan(ctx, req)
@@ -142,6 +144,25 @@ func (a *app) planGuest(
 		g.plans, g.requests = append(g.plans, plan), append(g.requests, req)
 	}
 	return g, nil
+}
+
+// noteDefinition notes how the definition was read. The disks also come back without.
+func (g *revived) noteDefinition(err error, define bool) error {
+	switch {
+	case err == nil:
+		g.notes = g.definition.Notes
+		return nil
+	case errors.Is(err, revive.ErrUsage):
+		return usageError(err)
+	case !errors.Is(err, revive.ErrNoDefinition):
+		return err
+	case define && !g.isDefined:
+		return say.WithHint(err, "leave --define out: the disks come back without it, and `voltar list` shows whether there are older backups")
+	}
+	for _, trouble := range say.Joined(err) {
+		g.notes = append(g.notes, say.Text(trouble))
+	}
+	return nil
 }
 
 // guestMoment chooses which backups of a guest, GUEST[@TIME], are meant.
@@ -191,18 +212,15 @@ func (a *app) momentNamed(ctx context.Context, s *setup.Setup, o sourceOptions, 
 
 // explain says how far a guest came that did not come back whole.
 func (g *revived) explain(tried int, err error) error {
-	var done, left []string
-	for i, ref := range g.targets {
-		if i < tried-1 {
-			done = append(done, ref.String())
-		} else {
-			left = append(left, ref.String())
-		}
+	names := say.Names(g.targets, catalog.Ref.String)
+	if done := names[:max(tried-1, 0)]; len(done) > 0 {
+		err = fmt.Errorf("%w\nback: %s; not back: %s", err, strings.Join(done, ", "), strings.Join(names[len(done):], ", "))
 	}
-	if len(done) > 0 {
-		err = fmt.Errorf("%w\n%s stand; %s do not", err, strings.Join(done, ", "), strings.Join(left, ", "))
+	hint := "the same command with --force brings all of them back"
+	if errors.Is(err, lvm.ErrNoSpace) {
+		hint = "make space (`vgextend`, `lvremove`); then " + hint
 	}
-	return say.WithHint(err, "the same command with --force brings all of them back")
+	return say.WithHint(err, hint)
 }
 
 // define writes the definition, and gives it to libvirt or Proxmox VE if that is asked for.
@@ -222,7 +240,8 @@ func (a *app) define(ctx context.Context, s *setup.Setup, g revived, o restoreOp
 		out.Commands = g.definition.Show()
 		return nil
 	}
-	err := g.definition.Define(ctx, s.Runner)
+	notes, err := g.definition.Define(ctx, s.Runner)
+	out.Notes = append(out.Notes, notes...)
 	out.Defined = err == nil
 	return err
 }

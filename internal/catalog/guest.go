@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,6 +20,11 @@ type Guest struct {
 
 	Alias string `json:"alias,omitempty"` // its other name: libvirt's, where OpenStack's tenant gave it one
 }
+
+// IsVMID tells whether a text is the ID of a guest of Proxmox VE, of which a restore makes the name of a file.
+func IsVMID(text string) bool { return vmidPattern.MatchString(text) }
+
+var vmidPattern = regexp.MustCompile(`^[1-9][0-9]{2,8}$`)
 
 // GuestPrefix before a guest's name says that no volume is meant.
 const GuestPrefix = "@guest/"
@@ -39,6 +45,9 @@ func (g Guest) check() error {
 		if len(text) > maxIDBytes {
 			return fmt.Errorf("%.20q… is longer than any name of a guest", text)
 		}
+	}
+	if strings.HasPrefix(g.Kind, "proxmox-") && !IsVMID(g.ID) {
+		return fmt.Errorf("%q is no VMID of Proxmox VE, as a guest of it has", g.ID)
 	}
 	return nil
 }

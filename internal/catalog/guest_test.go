@@ -90,7 +90,7 @@ func TestBackupsOfGuests(t *testing.T) {
 	}
 }
 
-// A manifest whose guest has a name without end is none.
+// A manifest whose guest has a name without end is none, nor is one whose ID of Proxmox VE would lead to another file.
 func TestGuestOfAManifest(t *testing.T) {
 	source := volume("a")
 	source.Guest = &Guest{ID: "1", Name: strings.Repeat("n", maxIDBytes)}
@@ -101,6 +101,14 @@ func TestGuestOfAManifest(t *testing.T) {
 	source.Guest.Disk = strings.Repeat("d", maxIDBytes+1)
 	if err := m.Check(); err == nil {
 		t.Error("a long name passes")
+	}
+	for _, kind := range []string{"proxmox-vm", "proxmox-ct"} {
+		for id, good := range map[string]bool{"101": true, "999999999": true, "": false, "99": false, "0101": false, "101.conf": false, "101\n": false, "../../etc/precious": false} {
+			*source.Guest = Guest{ID: id, Name: "web1", Kind: kind}
+			if err := m.Check(); (err == nil) != good {
+				t.Errorf("%s %q: %v", kind, id, err)
+			}
+		}
 	}
 	if names := GuestNames("a:b:c"); !slices.Equal(names, []Guest{{Name: "a:b:c"}, {Name: "a:b", Disk: "c"}}) {
 		t.Errorf("%+v", names)

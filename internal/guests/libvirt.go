@@ -20,8 +20,8 @@ const (
 	poolsLive      = "/run/libvirt/storage"
 )
 
-// novaSpace begins the XML namespaces of what nova says of its instances; a version follows.
-const novaSpace = "http://openstack.org/xmlns/libvirt/nova/"
+// NovaSpace begins the XML namespaces of what nova says of its instances; a version follows.
+const NovaSpace = "http://openstack.org/xmlns/libvirt/nova/"
 
 // agentChannel is the name of the port of QEMU's guest agent.
 const agentChannel = "org.qemu.guest_agent.0"
@@ -160,7 +160,7 @@ func (f *finder) domain(d domain, file string) *Guest {
 	}
 	g.Name, g.Alias = d.Name, ""
 	for _, nova := range d.Nova {
-		if strings.HasPrefix(nova.XMLName.Space, novaSpace) && strings.TrimSpace(nova.Name) != "" {
+		if strings.HasPrefix(nova.XMLName.Space, NovaSpace) && strings.TrimSpace(nova.Name) != "" {
 			g.Name, g.Alias = nova.Name, d.Name
 		}
 	}

@@ -65,7 +65,7 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		return p.claimVolume(ctx, v, inventory)
 	case errors.Is(err, lvm.ErrVGNotFound):
 		return nil, say.WithHint(fmt.Errorf("%w: there is no volume group %s on this host", ErrUsage, t.VG),
-			whereElse(inventory))
+			p.whereElse(inventory))
 	}
 	vg, _ := inventory.VG(t.VG)
 	pool, zeros, err := p.poolFor(t, inventory)
@@ -77,10 +77,11 @@ func (p *planner) findVolume(ctx context.Context, t Target) (*place, error) {
 		size = p.m.Source.SizeBytes
 	}
 	size = roundUp(size, vg.ExtentBytes)
-	if pool == "" && vg.FreeBytes < size {
-		return nil, say.WithHint(fmt.Errorf("%w: %s has %s free, and the volume takes %s",
-			lvm.ErrNoSpace, t.VG, say.Size(vg.FreeBytes), say.Size(size)),
-			"make space (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE")
+	if free := max(vg.FreeBytes-p.req.Promised[t.VG], 0); pool == "" && free < size {
+		return nil, p.noSpace(t.VG, vg.FreeBytes, free, size)
+	}
+	if pool == "" {
+		p.req.promise(t.VG, size)
 	}
 	name := t.VG + "/" + t.LV
 	tags := slices.DeleteFunc(slices.Clone(p.m.Source.Tags), func(tag string) bool {
@@ -116,13 +117,32 @@ func (p *planner) was(vg, lv string, inventory lvm.Inventory) []string {
 	return slices.DeleteFunc(tags, func(tag string) bool { return lvm.ValidTag(tag) != nil })
 }
 
+// noSpace is the error of a new volume that a volume group has no space for. free is what is left of all that is free.
+func (p *planner) noSpace(vg string, allFree, free, size int64) error {
+	hint := "make space (`vgextend`, `lvremove`), or give --to-lv VG/LV in another group, --size SIZE, --thin-pool NAME or --to-image FILE"
+	rest := ""
+	if p.req.Promised != nil {
+		hint = "make space (`vgextend`, `lvremove`), or give --vg NAME of another group, or --thin-pool NAME"
+		if free < allFree {
+			rest = fmt.Sprintf(", of which the other disks take %s", say.Size(allFree-free))
+		}
+	}
+	return say.WithHint(fmt.Errorf("%w: %s has %s free%s, and the volume takes %s",
+		lvm.ErrNoSpace, vg, say.Size(allFree), rest, say.Size(size)), hint)
+}
+
 // whereElse is a hint for a volume whose group is not here.
-func whereElse(inventory lvm.Inventory) string {
+func (p *planner) whereElse(inventory lvm.Inventory) string {
 	var names []string
 	for _, vg := range inventory.VGs {
 		names = append(names, vg.Name)
 	}
-	if len(names) == 0 {
+	switch {
+	case p.req.Promised != nil && len(names) == 0:
+		return "make one (`vgcreate`); `voltar restore VOLUME --to-image FILE` needs none"
+	case p.req.Promised != nil:
+		return "give --vg NAME, of one of " + strings.Join(names, ", ")
+	case len(names) == 0:
 		return "give --to-image FILE or --to-device DEVICE"
 	}
 	return "give --to-lv VG/LV, where VG is one of " + strings.Join(names, ", ")
@@ -154,9 +174,10 @@ func (p *planner) poolFor(t Target, inventory lvm.Inventory) (name string, zeros
 		return "", false, say.WithHint(fmt.Errorf("%w: there is no thin pool %s/%s", ErrUsage, t.VG, pool),
 			"give --thin-pool NAME or --classic")
 	}
-	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < p.dataBytes {
-		p.note("the thin pool %s has %s free, and %s will be written", v, say.Size(free),
-			say.Size(p.dataBytes))
+	p.req.promise(v.String(), p.dataBytes)
+	written := max(p.req.Promised[v.String()], p.dataBytes)
+	if free := int64(float64(v.SizeBytes) * (100 - v.DataPercent) / 100); v.DataPercent >= 0 && free < written {
+		p.note("the thin pool %s has %s free, and %s will be written", v, say.Size(free), say.Size(written))
 	}
 	p.noteOldBlocks(v)
 	return pool, v.ZeroesNewBlocks(), nil

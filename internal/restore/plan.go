@@ -200,6 +200,9 @@ func (p *planner) openSource(ctx context.Context) error {
 			s.stream[d.File] = p.req.Verify == VerifyStream
 		}
 	}
+	if p.m.Definition != "" && p.req.Target.Kind == ToScratch { // a drill says of the whole backup that it is good
+		names = append(names, p.m.Definition)
+	}
 	for _, name := range names {
 		if err := s.use(ctx, name); err != nil {
 			return err

@@ -122,6 +122,16 @@ type Request struct {
 	Privileges  bool // restore to a folder what archive.ExtractOptions has under that name; everywhere else it always comes back
 	// Decrypt opens the files of a backup that is encrypted; nil is for who has no key.
 	Decrypt browse.DecryptFunc
+	// Promised is set for one of several disks that are planned before the first is restored, and shared by them: what the new volumes of
+	// those that are planned take of a volume group, or are to write to a thin pool, by its name.
+	Promised map[string]int64
+}
+
+// promise notes what the new volume of one of several disks will take.
+func (r Request) promise(from string, bytes int64) {
+	if r.Promised != nil {
+		r.Promised[from] += bytes
+	}
 }
 
 // IsWhole tells whether all of the backup is wanted, with its sums: what comes back of that proves the backup.

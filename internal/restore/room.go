@@ -27,9 +27,13 @@ func (p *planner) checkRoom(x piece) error {
 		if x.UniqueBytes > 0 {
 			why = "they shared data, and the index that told which is lost"
 		}
+		larger := "restore"
+		if p.req.Promised != nil {
+			larger = "restore this volume by itself (`voltar restore " + p.req.Backup.ID.String() + "`)"
+		}
 		return say.WithHint(fmt.Errorf("%w: %s of files do not fit %s: %s", ErrUsage, say.Size(needed),
 			say.Size(x.targetBytes), why),
-			"restore to a larger target with --to-lv or --to-image and --size SIZE, whose last partition takes it, "+
+			larger+" to a larger target with --to-lv or --to-image and --size SIZE, whose last partition takes it, "+
 				"or the files alone with --to-dir DIR")
 	}
 	if x.UniqueBytes > 0 && x.sharesAgain() {

@@ -1,6 +1,8 @@
 package revive
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,20 +16,12 @@ var (
 	pveUUID = regexp.MustCompile(`(uuid=)[0-9a-fA-F-]{36}`)
 )
 
-// pvePlace is the volume that a disk became.
-type pvePlace struct {
-	lv       string
-	storages []string // that are in its volume group; none where this host has none
-	moved    bool     // it is in another volume group than it was
-}
-
 // rewritePVE returns a configuration of Proxmox VE (qm.conf(5), pct.conf(5)) with its disks at other volumes and, with another, as another
-// machine: with other MAC addresses and UUIDs. What is no part of the machine as it was is left out: snapshots, pending changes, unused
-// disks. unknown are disks that are not among volumes, astray those whose storage nobody can tell.
-func rewritePVE(
-	content []byte, another bool, volumes map[string]pvePlace,
-) (rewritten []byte, unknown, astray []string, err error) {
-	var out strings.Builder
+// machine: with other MAC addresses and UUIDs, and without any volume of the old one. What is no part of the machine as it was is left out:
+// snapshots, pending changes, unused disks.
+func rewritePVE(content []byte, another bool, disks []became) (out rewritten, err error) {
+	var text strings.Builder
+	keys := map[string]bool{}
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimRight(line, "\r\n")
 		if strings.HasPrefix(line, "[") {
@@ -38,57 +32,82 @@ func rewritePVE(
 			if pveGone.MatchString(key) || another && key == "template" { // the volumes of a template are called base-…
 				continue
 			}
+			keys[key] = true
 			if pveDisk.MatchString(key) {
-				var restored, isAstray bool
-				if value, restored, isAstray = volumes[key].in(value); isAstray {
-					astray = append(astray, key)
-				}
-				if !restored && value != "none" && !strings.Contains(value, "media=cdrom") {
-					unknown = append(unknown, key)
+				var stays bool
+				if value, stays = out.diskPVE(key, value, another, disks); !stays {
+					continue
 				}
 			}
 			if another {
 				if value, err = anotherPVE(key, value); err != nil {
-					return nil, nil, nil, err
+					return rewritten{}, err
 				}
 			}
 			line = key + ": " + value
 		}
-		out.WriteString(line + "\n")
+		text.WriteString(line + "\n")
 	}
-	return []byte(out.String()), unknown, astray, nil
+	if len(keys) == 0 {
+		return rewritten{}, errors.New("read the definition: it is no configuration of Proxmox VE")
+	}
+	for _, b := range disks {
+		if !keys[b.name] {
+			out.lacking = append(out.lacking, b)
+		}
+	}
+	out.content = []byte(text.String())
+	return out, nil
 }
 
-// in leads the value of a disk to its volume. Its storage stays what it is, unless the volume is in another one.
-func (p pvePlace) in(value string) (at string, restored, isAstray bool) {
-	if p.lv == "" {
-		return value, false, false
+// pveValue splits the value of a disk into what is before its volume, the volume, and its options.
+var pveValue = regexp.MustCompile(`^((?:[^,=]+=[^,]*,)*?(?:(?:file|volume)=)?)([^,=]+)((?:,.*)?)$`)
+
+// diskPVE leads a disk to its volume, or tells why it does not stay.
+func (out *rewritten) diskPVE(key, value string, another bool, disks []became) (to string, stays bool) {
+	parts := pveValue.FindStringSubmatch(value)
+	if parts == nil {
+		out.unknown = append(out.unknown, key)
+		return value, !another
 	}
-	options := strings.Split(value, ",")
-	i := slices.IndexFunc(options, func(o string) bool {
-		name, _, isNamed := strings.Cut(o, "=")
-		return !isNamed || name == "file" || name == "volume"
-	})
-	if i < 0 {
-		return value, false, false
+	volume := parts[2]
+	storage, name, isStorage := strings.Cut(volume, ":")
+	if strings.HasPrefix(volume, "/") {
+		isStorage = false
 	}
-	prefix, volume := "", options[i]
-	if name, rest, isNamed := strings.Cut(volume, "="); isNamed {
-		prefix, volume = name+"=", rest
+	if i := slices.IndexFunc(disks, func(b became) bool { return b.name == key }); i >= 0 {
+		if !isStorage {
+			return parts[1] + disks[i].device() + parts[3], true
+		}
+		storage, isAstray := disks[i].storage(storage)
+		if isAstray {
+			out.notes = append(out.notes, fmt.Sprintf("the definition names a storage for %s that its volume is not in: correct it by hand", key))
+		}
+		return parts[1] + storage + ":" + disks[i].to.Name + parts[3], true
 	}
-	storage, _, found := strings.Cut(volume, ":")
-	if !found {
-		return value, false, false
-	}
+	isDrive := strings.Contains(parts[1]+parts[3]+",", "media=cdrom,")
 	switch {
-	case slices.Contains(p.storages, storage):
-	case len(p.storages) == 1:
-		storage = p.storages[0]
-	default:
-		isAstray = p.moved || len(p.storages) > 1
+	case volume == "none" || isDrive && (!another || volume == "cdrom" || strings.HasPrefix(name, "iso/")):
+		return value, true
+	case isDrive:
+		out.notes = append(out.notes, fmt.Sprintf("the drive %s is left out of the definition: what was in it is the old machine's", key))
+		return "", false
+	case !isStorage && !isDevice(volume): // a folder of the host that a container sees
+		return value, true
 	}
-	options[i] = prefix + storage + ":" + p.lv
-	return strings.Join(options, ","), true, isAstray
+	out.unknown = append(out.unknown, key)
+	return value, !another
+}
+
+// storage is that of Proxmox VE which a volume is in. It stays what it was, unless the volume is in another one.
+func (b became) storage(was string) (is string, isAstray bool) {
+	switch {
+	case slices.Contains(b.storages, was):
+		return was, false
+	case len(b.storages) == 1:
+		return b.storages[0], false
+	}
+	return was, b.from.VG != b.to.VG || len(b.storages) > 1
 }
 
 // anotherPVE changes what two machines must not share.

@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,13 +23,20 @@ import (
 // ErrUsage is wrapped by the error of a request that makes no sense.
 var ErrUsage = errors.New("cannot bring that guest back")
 
+// ErrNoDefinition is wrapped by the error of a guest whose disks are there, and of whose definition there is no good copy.
+var ErrNoDefinition = errors.New("no definition of the guest")
+
 // Moment are the backups of a guest's disks that one run made.
 type Moment struct {
 	Guest catalog.Guest // without a disk
 	Time  time.Time     // of the first of them
 	Disks []Disk        // by name
-	Known []string      // names of all disks that the guest ever had a good backup of
 	Other string        // the time of the newest run before that has more of them, "" for none
+
+	known    []string // names of all disks that the guest ever had a backup of, good or not
+	before   []string // those of them that it had a backup of then or before
+	word     string   // that named it
+	narrowed bool     // the word named one disk of it
 }
 
 // Disk is the backup of one disk.
@@ -42,13 +48,14 @@ type Disk struct {
 // Choose finds the newest moment of a guest, or the newest whose time begins with when. found is what the destinations hold, in their
 // order.
 func Choose(on []catalog.Destination, found []catalog.Listed, word, when string, now time.Time) (Moment, error) {
-	var all []catalog.Entry
-	at := map[string]int{} // the first destination that has a backup
+	var every, all []catalog.Entry
+	at := map[string]int{} // the first destination that has a good one of a backup
 	for i, l := range found {
 		if l.Err != nil {
 			continue
 		}
 		for _, e := range l.Backups {
+			every = append(every, e)
 			if _, known := at[e.ID.String()]; !known && e.IsGood() && !e.IsAhead(now) {
 				at[e.ID.String()] = i
 				all = append(all, e)
@@ -68,15 +75,12 @@ func Choose(on []catalog.Destination, found []catalog.Listed, word, when string,
 	chosen := slices.IndexFunc(of, func(e catalog.Entry) bool { return strings.HasPrefix(catalog.FormatTime(e.ID.Time), when) })
 	if chosen < 0 {
 		return Moment{}, say.WithHint(fmt.Errorf("%w: %s has no good backup of %s", catalog.ErrNotFound, word, when),
-			fmt.Sprintf("`voltar list %s` shows its times", word))
+			fmt.Sprintf("`%s` shows its times", say.ShellWords([]string{"voltar", "list", word})))
 	}
-	m := Moment{Guest: of[chosen].Guest, Time: of[chosen].ID.Time}
+	m := Moment{Guest: of[chosen].Guest, Time: of[chosen].ID.Time, word: word, narrowed: true}
 	m.Guest.Disk = ""
 	inRun := map[string]int{}
 	for _, e := range of {
-		if !slices.Contains(m.Known, e.Guest.Disk) {
-			m.Known = append(m.Known, e.Guest.Disk)
-		}
 		inRun[e.Run]++
 		if e.Run != of[chosen].Run {
 			continue
@@ -93,37 +97,77 @@ func Choose(on []catalog.Destination, found []catalog.Listed, word, when string,
 		}
 	}
 	slices.SortFunc(m.Disks, func(a, b Disk) int { return cmp.Compare(a.Guest.Disk, b.Guest.Disk) })
+	for _, e := range every {
+		if e.Guest.Kind != m.Guest.Kind || e.Guest.ID != m.Guest.ID || e.Guest.Disk == "" {
+			continue
+		}
+		m.known = append(m.known, e.Guest.Disk)
+		if e.Run == of[chosen].Run || e.ID.Time.Before(m.Time) {
+			m.before = append(m.before, e.Guest.Disk)
+		}
+		whole := strings.TrimPrefix(word, catalog.GuestPrefix)
+		m.narrowed = m.narrowed && whole != e.Guest.ID && whole != e.Guest.Name && whole != e.Guest.Alias
+	}
 	return m, nil
 }
 
-// checkDisks refuses a moment of which a disk is missing that the definition has.
-func (m Moment) checkDisks(unknown []string) (notes []string, err error) {
+// checkDisks refuses a moment of which a disk is missing that the definition has, and tells of those that do not come back for another
+// reason.
+func (m Moment) checkDisks(unknown []string, another bool) (notes []string, err error) {
+	rest := "the definition still names where it was"
+	if another {
+		rest = "it is not in the definition"
+	}
 	for _, name := range unknown {
-		if slices.Contains(m.Known, name) {
-			hint := "restore the volumes one by one: `voltar list " + m.Guest.Name + "` shows what there is"
-			if m.Other != "" {
-				hint = "take the moment before, of which there is more: " + m.Guest.Name + "@" + m.Other
-			}
-			return nil, say.WithHint(fmt.Errorf("%w: its disk %s has no good backup of that moment", ErrUsage, name), hint)
+		switch {
+		case m.narrowed:
+			notes = append(notes, fmt.Sprintf("the disk %s is not asked for: %s", name, rest))
+		case slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.Guest.Disk == name }):
+			notes = append(notes, fmt.Sprintf("the disk %s of the definition is another volume than the one of that name that comes back: %s",
+				name, rest))
+		case slices.Contains(m.known, name):
+			return nil, m.incomplete(name)
+		default:
+			notes = append(notes, fmt.Sprintf("the disk %s is in no backup: %s", name, rest))
 		}
-		notes = append(notes, fmt.Sprintf("the disk %s is in no backup: the definition still names where it was", name))
 	}
 	return notes, nil
 }
 
+// checkUndefined refuses a moment that lacks a disk which the guest had then or before, if no definition says whether it still had it.
+func (m Moment) checkUndefined() error {
+	for _, name := range m.before {
+		if !m.narrowed && !slices.ContainsFunc(m.Disks, func(d Disk) bool { return d.Guest.Disk == name }) {
+			return m.incomplete(name)
+		}
+	}
+	return nil
+}
+
+// incomplete is the error of a moment that lacks a disk.
+func (m Moment) incomplete(disk string) error {
+	hint := fmt.Sprintf("restore its disks one by one, as `%s`: `%s` shows what there is",
+		restoreCommand(m.word+":"+m.Disks[0].Guest.Disk), say.ShellWords([]string{"voltar", "list", m.word}))
+	if m.Other != "" {
+		hint = fmt.Sprintf("take the moment before, of which there is more: `%s`", restoreCommand(m.word+"@"+m.Other))
+	}
+	return say.WithHint(fmt.Errorf("%w: its disk %s has no good backup of that moment", ErrUsage, disk), hint)
+}
+
+func restoreCommand(guest string) string {
+	return say.ShellWords([]string{"voltar", "restore", "--guest", guest})
+}
+
 // namePattern is a name that libvirt, lvm2 and a path all take.
-var (
-	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-	vmidPattern = regexp.MustCompile(`^[1-9][0-9]{2,8}$`)
-)
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
 // Targets says which volume each disk becomes, by its position: the one that it was, or with as, a new one. vg replaces the volume group
 // if it is not "".
 func (m Moment) Targets(as, vg string) ([]catalog.Ref, error) {
-	isPVE := m.Guest.Kind == string(guests.KindMachine) || m.Guest.Kind == string(guests.KindContainer)
+	isPVE := m.isPVE()
 	switch {
 	case as == "":
-	case isPVE && !vmidPattern.MatchString(as):
+	case isPVE && !catalog.IsVMID(as):
 		return nil, fmt.Errorf("%w: %q is no VMID of Proxmox VE, which is a number from 100 on", ErrUsage, as)
 	case !namePattern.MatchString(as):
 		return nil, fmt.Errorf("%w: %q is no name for a guest: letters, digits, and . _ - behind the first", ErrUsage, as)
@@ -184,6 +228,3 @@ func (m Moment) IsDefined(here guests.Found) bool {
 		return string(g.Kind) == m.Guest.Kind && g.ID == m.Guest.ID && !g.Transient
 	})
 }
-
-// devicePath is where a volume is found on its host.
-func devicePath(ref catalog.Ref) string { return path.Join("/dev", ref.VG, ref.Name) }
