@@ -81,6 +81,18 @@ func (p *Previous) readMember(inf *inflater, dst []byte, m *previousMember, plai
 	if int64(m.length) < memberLeastBytes || int64(m.length) > storedAtMost(len(plain)) {
 		return nil, fmt.Errorf("%w: a member of %d bytes cannot hold %d", ErrRotten, m.length, len(plain))
 	}
+	dst, err := p.readStored(dst, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.check(inf, dst[len(dst)-int(m.length):], m, plain); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRotten, err)
+	}
+	return dst, nil
+}
+
+// readStored appends to dst a member as it was stored.
+func (p *Previous) readStored(dst []byte, m *previousMember) ([]byte, error) {
 	dst = grow(dst, int(m.length))
 	stored := dst[len(dst)-int(m.length):]
 	if n, err := p.src.ReadAt(stored, m.offset); n < len(stored) {
@@ -89,17 +101,14 @@ func (p *Previous) readMember(inf *inflater, dst []byte, m *previousMember, plai
 		}
 		return nil, err
 	}
-	if err := p.check(inf, stored, m, plain); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRotten, err)
+	if storedSum(stored) != m.stored {
+		return nil, fmt.Errorf("%w: %w", ErrRotten, errStoredSum)
 	}
 	return dst, nil
 }
 
-// check holds a stored member against what it was found as, and against what it must inflate to.
+// check holds a stored member of the right sum against what it must inflate to.
 func (p *Previous) check(inf *inflater, stored []byte, m *previousMember, plain []byte) error {
-	if storedSum(stored) != m.stored {
-		return errStoredSum
-	}
 	header, err := parseMemberHeader(stored)
 	if err != nil {
 		return unexpected(err)

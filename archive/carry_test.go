@@ -224,6 +224,7 @@ func TestProvedMemberMustHoldTheContent(t *testing.T) {
 			src:     fileOf(forged),
 			opts:    PreviousOptions{Today: Day(proveEvery + 1 - int(sum[4])%proveEvery), Trusted: !prove, Failed: failed.add},
 			members: []previousMember{{plain: sum, stored: storedSum(forged), length: uint32(len(forged))}},
+			byPlain: []uint32{0},
 		}
 		var inf inflater
 		_, carried := p.carry(&inf, nil, &job{plain: plain, sums: MemberSums{Plain: sum}})

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -35,6 +37,10 @@ type ImageOptions struct {
 	// Allocated yields the ranges that are in use, in ascending order and without overlap; all others are stored as
 	// zeros and not read. An error ends the image. Nil means that all is in use. It is gone through once.
 	Allocated iter.Seq2[Range, error]
+
+	// Unchanged tells whether a range is known to hold what it held when the previous image was made. Members of such ranges are carried
+	// over unread, while the previous image has them and they are not to be made anew. Nil knows of none.
+	Unchanged func(Range) bool
 }
 
 // ImageStats is what WriteImage did.
@@ -42,6 +48,7 @@ type ImageStats struct {
 	SizeBytes    int64 // of the extent
 	ReadBytes    int64 // of it that were read, or tried
 	ZeroBytes    int64 // in members of nothing but zeros
+	UnreadBytes  int64 // in members that were carried over unread
 	ArchiveBytes int64
 	Members      int64
 	Carried      Carried  // of Members and ArchiveBytes
@@ -66,7 +73,10 @@ func WriteImage(
 		opts.Pool = NewPool(0)
 		defer opts.Pool.Close()
 	}
-	w := &imageWriter{src: src, members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Previous, opts.Made})}
+	w := &imageWriter{
+		src: src, previous: opts.Previous, unchanged: opts.Unchanged,
+		members: newMemberWriter(opts.Pool, memberOptions{opts.Level, opts.Previous, opts.Made}),
+	}
 	w.stats.SizeBytes = sizeBytes
 	list := newMemberList(opts.Members, opts.Level) // of the writing goroutine until the end
 
@@ -84,21 +94,28 @@ func WriteImage(
 		})
 	})
 	err := g.Wait()
-	w.stats.ArchiveBytes, w.stats.Members, w.stats.Carried = list.total.ArchiveBytes, list.total.Members, w.members.carried
 	if err == nil {
 		err = list.finish()
 	}
+	w.mu.Lock() // after an error a worker may still be reading
+	stats := w.stats
+	w.mu.Unlock()
+	stats.ArchiveBytes, stats.Members, stats.Carried = list.total.ArchiveBytes, list.total.Members, w.members.carried
 	if err != nil {
-		return w.stats, fmt.Errorf("write image: %w", err)
+		return stats, fmt.Errorf("write image: %w", err)
 	}
-	return w.stats, nil
+	return stats, nil
 }
 
 // imageWriter reads an extent into members.
 type imageWriter struct {
-	src     io.ReaderAt
-	members *memberWriter
-	stats   ImageStats
+	src       io.ReaderAt
+	previous  *Previous
+	unchanged func(Range) bool
+	members   *memberWriter
+
+	mu    sync.Mutex // of what workers touch that read a member after all
+	stats ImageStats
 }
 
 // collect goes through the extent member by member.
@@ -126,31 +143,53 @@ func (w *imageWriter) collect(ctx context.Context, allocated iter.Seq2[Range, er
 // member stores one member, of which parts are in use.
 func (w *imageWriter) member(ctx context.Context, offset int64, length int, parts []Range) error {
 	if len(parts) == 0 {
-		w.stats.ZeroBytes += int64(length)
+		w.count(func(s *ImageStats) { s.ZeroBytes += int64(length) })
 		return w.members.allZeros(ctx, length)
+	}
+	if m, ok := w.previous.at(offset); ok && w.unchanged != nil && w.unchanged(Range{offset, int64(length)}) {
+		w.count(func(s *ImageStats) { s.UnreadBytes += int64(length) })
+		parts := slices.Clone(parts)
+		return w.members.unread(ctx, length, m, func(buf []byte) error {
+			w.count(func(s *ImageStats) { s.UnreadBytes -= int64(length) })
+			return w.fill(ctx, buf, offset, parts)
+		})
 	}
 	if err := w.members.begin(ctx); err != nil {
 		return err
 	}
 	buf := w.members.room(length)
+	if err := w.fill(ctx, buf, offset, parts); err != nil {
+		return err
+	}
+	if isZero(buf) {
+		w.count(func(s *ImageStats) { s.ZeroBytes += int64(length) })
+		w.members.discard()
+		return w.members.allZeros(ctx, length)
+	}
+	return w.members.end(ctx)
+}
+
+// fill reads the parts of the extent that lie in buf, which begins at an offset of it; the rest becomes zeros.
+func (w *imageWriter) fill(ctx context.Context, buf []byte, offset int64, parts []Range) error {
 	lost := losses{onRange: w.damage}
 	done := 0
 	for _, r := range parts {
 		at := int(r.OffsetBytes - offset)
 		clear(buf[done:at])
 		done = at + int(r.LengthBytes)
-		w.stats.ReadBytes += r.LengthBytes
+		w.count(func(s *ImageStats) { s.ReadBytes += r.LengthBytes })
 		if err := fill(ctx, w.members.pool.limit, w.read, buf[at:done], r.OffsetBytes, &lost); err != nil {
 			return fmt.Errorf("read at %d: %w", r.OffsetBytes, err)
 		}
 	}
 	clear(buf[done:])
-	if isZero(buf) {
-		w.stats.ZeroBytes += int64(length)
-		w.members.discard()
-		return w.members.allZeros(ctx, length)
-	}
-	return w.members.end(ctx)
+	return nil
+}
+
+func (w *imageWriter) count(change func(*ImageStats)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.stats)
 }
 
 // read adapts the source to what fill expects: at the end it may give data and io.EOF together.
@@ -164,6 +203,8 @@ func (w *imageWriter) read(p []byte, offset int64) (int, error) {
 
 // damage lists an unreadable range, joined to the last one where they adjoin.
 func (w *imageWriter) damage(offset, length int64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s := &w.stats
 	s.DamagedBytes += length
 	if n := len(s.Damaged); n > 0 && int64(n) == s.DamagedCount {

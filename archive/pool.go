@@ -49,8 +49,10 @@ type job struct {
 	offset   int64 // in the stream
 	entries  []Entry
 
-	carriedFrom int64 // where packed is in the file of the previous archive
-	indexBytes  int   // what the entries take in the index
+	carriedFrom int64              // where packed is in the file of the previous archive
+	unread      *previousMember    // that it is, as nothing of its content changed; nil where plain was read
+	read        func([]byte) error // reads that content after all
+	indexBytes  int                // what the entries take in the index
 }
 
 // isBare tells a job with nothing but entries that are not in the stream, for which there is no member.
@@ -97,6 +99,15 @@ func (p *Pool) work() {
 
 // member makes the member of a job: that of the previous archive where there is an equal one, a new one otherwise.
 func (p *Pool) member(enc *memberEncoder, inf *inflater, j *job) (err error) {
+	if j.unread != nil {
+		if p.unreadMember(inf, j) {
+			return nil
+		}
+		j.plain = grow(p.plainBuffer(), j.length)
+		if err := j.read(j.plain); err != nil {
+			return err
+		}
+	}
 	j.sums.Plain = sha256.Sum256(j.plain)
 	if j.packed, j.carried = j.previous.carry(inf, p.smallBuffer(), j); j.carried {
 		return nil
@@ -107,6 +118,18 @@ func (p *Pool) member(enc *memberEncoder, inf *inflater, j *job) (err error) {
 	j.packed = pad(j.packed, 0)
 	j.sums.Stored, j.sums.Made = storedSum(j.packed), j.made
 	return nil
+}
+
+// unreadMember makes the member of a job by that of the previous archive, unless that is not what it was.
+func (p *Pool) unreadMember(inf *inflater, j *job) bool {
+	packed, err := j.previous.carryUnread(inf, p.smallBuffer(), j.unread, int64(j.length))
+	if err != nil {
+		j.previous.failed(j.unread, err)
+		j.previous = nil // which would have the same again
+		return false
+	}
+	j.packed, j.sums, j.carriedFrom, j.carried = packed, j.unread.sums(), j.unread.offset, true
+	return true
 }
 
 // zeroMember makes a member of zeros, compressed once for each length.
@@ -197,15 +220,9 @@ func (w *memberWriter) newJob() *job {
 
 // begin starts a member, after any that is open has ended.
 func (w *memberWriter) begin(ctx context.Context) error {
-	if err := w.end(ctx); err != nil {
+	if err := w.start(ctx, 0); err != nil {
 		return err
 	}
-	select {
-	case w.slots <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	w.cur = w.newJob()
 	w.cur.plain = w.pool.plainBuffer()
 	return nil
 }
@@ -217,7 +234,7 @@ func (w *memberWriter) end(ctx context.Context) error {
 	}
 	j := w.cur
 	w.cur = nil
-	if !j.isZero {
+	if !j.isZero && j.unread == nil {
 		j.length = len(j.plain)
 	}
 	w.queue <- j // there is room: the queue is as long as there are slots
@@ -272,6 +289,24 @@ func grow(b []byte, n int) []byte {
 
 // allZeros makes a whole member of n zeros.
 func (w *memberWriter) allZeros(ctx context.Context, n int) error {
+	if err := w.start(ctx, n); err != nil {
+		return err
+	}
+	w.cur.isZero = true
+	return w.end(ctx)
+}
+
+// unread makes a whole member of n bytes of that of the previous archive, or of what read reads where that is not what it was.
+func (w *memberWriter) unread(ctx context.Context, n int, member *previousMember, read func([]byte) error) error {
+	if err := w.start(ctx, n); err != nil {
+		return err
+	}
+	w.cur.unread, w.cur.read = member, read
+	return w.end(ctx)
+}
+
+// start starts a member of n bytes that are not there yet, after any that is open has ended.
+func (w *memberWriter) start(ctx context.Context, n int) error {
 	if err := w.end(ctx); err != nil {
 		return err
 	}
@@ -281,9 +316,9 @@ func (w *memberWriter) allZeros(ctx context.Context, n int) error {
 		return context.Cause(ctx)
 	}
 	w.cur = w.newJob()
-	w.cur.isZero, w.cur.length = true, n
+	w.cur.length = n
 	w.pos += int64(n)
-	return w.end(ctx)
+	return nil
 }
 
 // discard takes back the open member, as if it had not been begun.

@@ -32,6 +32,7 @@ type PreviousOptions struct {
 	Today     Day
 	FreshDays int
 	All       bool // members of any level, encoder and age count, for CommonWriter
+	Rewrite   bool // members count until FreshDays, and not from half of that on, for Rewrite
 	Trusted   bool // whoever may write to the archive could not have written the sums; otherwise each member is proved
 	// Failed is told why a member that was found cannot be used, by a *CarryError; from several goroutines at once. It is compressed
 	// anew. The error wraps ErrRotten when the member is to blame; any other is of reading it.
@@ -44,13 +45,15 @@ type PreviousFile interface {
 	io.Closer
 }
 
-// Previous is the archive or image of an extent in the previous backup, of which unchanged members are carried over. It holds 64
-// bytes for each of them in memory, 128 MiB at most. A nil one has no members.
+// Previous is the archive or image of an extent in the previous backup, of which unchanged members are carried over. It holds 76
+// bytes for each of them in memory, 152 MiB at most. A nil one has no members.
 type Previous struct {
-	src     PreviousFile
-	opts    PreviousOptions
-	members []previousMember // by their plain sums
-	ended   atomic.Bool      // it cannot be read any more
+	src       PreviousFile
+	opts      PreviousOptions
+	sizeBytes int64            // of src
+	members   []previousMember // by their offsets
+	byPlain   []uint32         // places in members, by their plain sums
+	ended     atomic.Bool      // it cannot be read any more
 }
 
 // Close closes the file.
@@ -62,22 +65,27 @@ func (p *Previous) Close() error {
 }
 
 type previousMember struct {
-	plain  [sha256.Size]byte
-	stored [storedSumBytes]byte
-	offset int64
-	length uint32
-	made   Day
+	plain     [sha256.Size]byte
+	stored    [storedSumBytes]byte
+	offset    int64
+	tarOffset int64
+	length    uint32
+	made      Day
 }
 
 // ReadPrevious reads the index of an archive, or the list of an image's members, to its end. src is the archive, of sizeBytes;
 // Close closes it when the new archive is written, and after an error the caller does. Members of another encoder or level, and
 // those that are to be made anew, are left out.
 func ReadPrevious(ctx context.Context, index io.Reader, src PreviousFile, sizeBytes int64, opts PreviousOptions) (*Previous, error) {
-	p := &Previous{src: src, opts: opts}
-	if err := p.read(ctx, index, sizeBytes); err != nil {
+	p := &Previous{src: src, opts: opts, sizeBytes: sizeBytes}
+	if err := p.read(ctx, index); err != nil {
 		return nil, fmt.Errorf("read the sums of members: %w", err)
 	}
-	slices.SortFunc(p.members, func(a, b previousMember) int { return bytes.Compare(a.plain[:], b.plain[:]) })
+	p.byPlain = make([]uint32, len(p.members))
+	for i := range p.byPlain {
+		p.byPlain[i] = uint32(i)
+	}
+	slices.SortFunc(p.byPlain, func(a, b uint32) int { return bytes.Compare(p.members[a].plain[:], p.members[b].plain[:]) })
 	return p, nil
 }
 
@@ -94,7 +102,7 @@ type previousLine struct {
 	Total *indexTotal
 }
 
-func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) error {
+func (p *Previous) read(ctx context.Context, index io.Reader) error {
 	known := false
 	return eachMemberLine(index, func(l *previousLine) error {
 		if ctx.Err() != nil {
@@ -108,9 +116,9 @@ func (p *Previous) read(ctx context.Context, index io.Reader, sizeBytes int64) e
 			if err != nil {
 				return err
 			}
-			return p.add(l.Member.Member, sums, sizeBytes)
-		case l.Total != nil && l.Total.ArchiveBytes != sizeBytes:
-			return fmt.Errorf("they are of an archive of %d bytes, and it has %d", l.Total.ArchiveBytes, sizeBytes)
+			return p.add(l.Member.Member, sums)
+		case l.Total != nil && l.Total.ArchiveBytes != p.sizeBytes:
+			return fmt.Errorf("they are of an archive of %d bytes, and it has %d", l.Total.ArchiveBytes, p.sizeBytes)
 		}
 		return nil
 	})
@@ -168,8 +176,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 // add takes a member into the table, unless it is time to make it anew.
-func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
-	if m.LengthBytes <= 0 || m.LengthBytes > memberLimitBytes || m.Offset < 0 || m.Offset > sizeBytes-m.LengthBytes {
+func (p *Previous) add(m Member, sums MemberSums) error {
+	if m.LengthBytes <= 0 || m.LengthBytes > memberLimitBytes || m.Offset < 0 || m.Offset > p.sizeBytes-m.LengthBytes {
 		return fmt.Errorf("a member of %d bytes at %d is out of range", m.LengthBytes, m.Offset)
 	}
 	if m.Offset%memberUnitBytes != 0 || m.LengthBytes%memberUnitBytes != 0 { // zeros, which are not compressed each night
@@ -178,17 +186,23 @@ func (p *Previous) add(m Member, sums MemberSums, sizeBytes int64) error {
 	if len(p.members) == PreviousMembers || !p.opts.All && !p.opts.isFresh(sums) {
 		return nil
 	}
-	if n := len(p.members); n > 0 && p.members[n-1].offset == m.Offset { // repeated at the beginning of a block
-		return nil
+	if n := len(p.members); n > 0 && p.members[n-1].offset >= m.Offset {
+		if p.members[n-1].offset == m.Offset { // repeated at the beginning of a block
+			return nil
+		}
+		return fmt.Errorf("a member at %d is out of order", m.Offset)
 	}
-	p.members = append(p.members, previousMember{sums.Plain, sums.Stored, m.Offset, uint32(m.LengthBytes), sums.Made})
+	p.members = append(p.members, previousMember{sums.Plain, sums.Stored, m.Offset, m.TarOffset, uint32(m.LengthBytes), sums.Made})
 	return nil
 }
 
 // isFresh tells whether a member is not yet to be made anew.
 func (o *PreviousOptions) isFresh(sums MemberSums) bool {
-	age := int(o.Today - sums.Made)
-	return sums.Made != 0 && age >= 0 && age < keptDays(sums.Plain, o.FreshDays)
+	age, most := int(o.Today-sums.Made), o.FreshDays
+	if !o.Rewrite {
+		most = keptDays(sums.Plain, o.FreshDays)
+	}
+	return sums.Made != 0 && age >= 0 && age < most
 }
 
 // keptDays is at which age a member is made anew: from half of freshDays on, by its sum, so that not all are at once.
@@ -201,13 +215,13 @@ func (p *Previous) find(plain [sha256.Size]byte) (*previousMember, bool) {
 	if p == nil || p.ended.Load() {
 		return nil, false
 	}
-	i, ok := slices.BinarySearchFunc(p.members, plain, func(m previousMember, plain [sha256.Size]byte) int {
-		return bytes.Compare(m.plain[:], plain[:])
+	i, ok := slices.BinarySearchFunc(p.byPlain, plain, func(i uint32, plain [sha256.Size]byte) int {
+		return bytes.Compare(p.members[i].plain[:], plain[:])
 	})
 	if !ok {
 		return nil, false
 	}
-	return &p.members[i], true
+	return &p.members[p.byPlain[i]], true
 }
 
 // isToBeProved tells whether a member is to be inflated and compared, and not only its sums.
@@ -245,15 +259,8 @@ func (p *Previous) Holds(sums MemberSums) (bool, error) {
 	if !ok || m.stored != sums.Stored {
 		return false, nil
 	}
-	stored := make([]byte, m.length)
-	n, err := p.src.ReadAt(stored, m.offset)
-	switch {
-	case n == len(stored) && storedSum(stored) == m.stored:
-		return true, nil
-	case n == len(stored):
-		err = fmt.Errorf("%w: %w", ErrRotten, errStoredSum)
-	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("%w: its file ends before", ErrRotten)
+	if _, err := p.readStored(nil, m); err != nil {
+		return true, &CarryError{Sums: sums, OffsetBytes: m.offset, Err: err}
 	}
-	return true, &CarryError{Sums: sums, OffsetBytes: m.offset, Err: err}
+	return true, nil
 }

@@ -220,29 +220,83 @@ func (c *Client) poolMessage(ctx context.Context, p PoolDevice, message string) 
 // reads as zeros.
 func (c *Client) MappedRanges(ctx context.Context, d ThinDevice, sizeBytes, joinBytes int64) ([]ByteRange, error) {
 	m := &mappings{device: d, sizeBytes: sizeBytes, joinBytes: joinBytes}
-	_, err := c.run.Run(ctx, hostcmd.Cmd{
-		Name: "thin_dump", Args: []string{"--metadata-snap", "--dev-id", strconv.FormatUint(d.ID, 10), d.Pool.Metadata},
-		Stdout: m, Timeout: thinDumpTimeout,
-	})
-	if m.err != nil {
-		err = m.err // what the command then says is about its closed output
-	}
-	if err == nil {
-		err = m.end()
-	}
+	err := c.readThin(ctx, m, "thin_dump", "--metadata-snap", "--dev-id", strconv.FormatUint(d.ID, 10), d.Pool.Metadata)
 	if err != nil {
 		return nil, fmt.Errorf("read the allocation of thin device %d of %s: %w", d.ID, d.Pool.Name, err)
 	}
 	return m.ranges, nil
 }
 
-// mappings reads the XML that thin_dump(8) writes, line by line as it comes; a large volume has gigabytes of it. Whatever
-// it does not know makes the whole unusable, and so does a number of blocks other than the one that the device declares.
+// thinXML is what a tool of thin pools writes.
+type thinXML interface {
+	element(name string, attributes map[string]string) (known bool) // takes the next one
+	check() error                                                   // at the end: that nothing is missing
+}
+
+// readThin runs a tool of thin pools and reads what it writes.
+func (c *Client) readThin(ctx context.Context, into thinXML, name string, args ...string) error {
+	lines := &lineReader{into: into}
+	_, err := c.run.Run(ctx, hostcmd.Cmd{Name: name, Args: args, Stdout: lines, Timeout: thinDumpTimeout})
+	if lines.err != nil {
+		return lines.err // what the command then says is about its closed output
+	}
+	if err != nil {
+		return err
+	}
+	return lines.end()
+}
+
+// lineReader reads XML that has an element on each line, as it comes: that of a large volume has gigabytes.
+type lineReader struct {
+	into thinXML
+	line []byte
+	err  error
+}
+
+// Write implements io.Writer.
+func (r *lineReader) Write(p []byte) (int, error) {
+	for rest := p; r.err == nil && len(rest) > 0; {
+		line, after, ended := bytes.Cut(rest, []byte{'\n'})
+		r.line = append(r.line, line...)
+		switch {
+		case len(r.line) > maxThinLine:
+			r.err = fmt.Errorf("%w: a line of more than %d bytes", ErrNoMapping, maxThinLine)
+		case ended:
+			r.err = r.element(strings.TrimSpace(string(r.line)))
+			r.line = r.line[:0]
+		}
+		rest = after
+	}
+	if r.err != nil {
+		return 0, r.err
+	}
+	return len(p), nil
+}
+
+func (r *lineReader) element(line string) error {
+	if line == "" || strings.HasPrefix(line, "<?xml ") {
+		return nil
+	}
+	if name, attributes, ok := parseElement(line); !ok || !r.into.element(name, attributes) {
+		return fmt.Errorf("%w: the line %.200q", ErrNoMapping, line)
+	}
+	return nil
+}
+
+// end checks that nothing is missing.
+func (r *lineReader) end() error {
+	if len(r.line) > 0 {
+		return fmt.Errorf("%w: the line %.200q has no end", ErrNoMapping, r.line)
+	}
+	return r.into.check()
+}
+
+// mappings are what thin_dump(8) writes. Whatever it does not know makes the whole unusable, and so does a number of blocks other
+// than the one that the device declares.
 type mappings struct {
 	device               ThinDevice
 	sizeBytes, joinBytes int64
 
-	line     []byte
 	ranges   []ByteRange
 	endBlock uint64 // of the last mapping
 	devices  int
@@ -250,41 +304,15 @@ type mappings struct {
 	blocks   uint64
 	opened   bool
 	closed   bool
-	err      error
 }
 
-// Write implements io.Writer.
-func (m *mappings) Write(p []byte) (int, error) {
-	for rest := p; m.err == nil && len(rest) > 0; {
-		line, after, ended := bytes.Cut(rest, []byte{'\n'})
-		m.line = append(m.line, line...)
-		switch {
-		case len(m.line) > maxThinLine:
-			m.err = fmt.Errorf("%w: thin_dump wrote a line of more than %d bytes", ErrNoMapping, maxThinLine)
-		case ended:
-			m.err = m.element(strings.TrimSpace(string(m.line)))
-			m.line = m.line[:0]
-		}
-		rest = after
-	}
-	if m.err != nil {
-		return 0, m.err
-	}
-	return len(p), nil
-}
-
-// element takes one line, which holds one element of the XML.
-func (m *mappings) element(line string) error {
-	name, attributes, ok := parseElement(line)
-	if line == "" || strings.HasPrefix(line, "<?xml ") {
-		return nil
-	}
+func (m *mappings) element(name string, attributes map[string]string) bool {
+	ok := true
 	number := func(key string) uint64 {
 		n, err := strconv.ParseUint(attributes[key], 10, 48)
 		ok = ok && err == nil
 		return n
 	}
-	var err error
 	switch name {
 	case "superblock":
 		if block := int64(number("data_block_size")) * sectorBytes; block != m.device.Pool.BlockBytes || m.opened {
@@ -296,29 +324,27 @@ func (m *mappings) element(line string) error {
 		m.declared = number("mapped_blocks")
 		ok = ok && m.opened && m.devices == 1 && number("dev_id") == m.device.ID
 	case "single_mapping":
-		err = m.add(number("origin_block"), 1)
+		ok = m.add(number("origin_block"), 1) && ok
 	case "range_mapping":
-		err = m.add(number("origin_begin"), number("length"))
+		ok = m.add(number("origin_begin"), number("length")) && ok
 	case "/device":
 	case "/superblock":
 		m.closed = true
 	default:
 		ok = false
 	}
-	if err == nil && !ok {
-		err = fmt.Errorf("%w: thin_dump wrote %.200q", ErrNoMapping, line)
-	}
-	return err
+	return ok
 }
 
-func (m *mappings) add(block, count uint64) error {
+// add takes a mapping, unless it is out of order.
+func (m *mappings) add(block, count uint64) bool {
 	if m.devices != 1 || block < m.endBlock || count == 0 {
-		return fmt.Errorf("%w: thin_dump wrote mappings out of order (block %d)", ErrNoMapping, block)
+		return false
 	}
 	m.endBlock = block + count
 	m.blocks += count
 	if block > uint64(m.sizeBytes/m.device.Pool.BlockBytes) {
-		return nil // beyond the end of the volume, which was made smaller
+		return true // beyond the end of the volume, which was made smaller
 	}
 	begin := int64(block) * m.device.Pool.BlockBytes
 	end := m.sizeBytes
@@ -326,21 +352,20 @@ func (m *mappings) add(block, count uint64) error {
 		end = int64(m.endBlock) * m.device.Pool.BlockBytes
 	}
 	if end <= begin {
-		return nil
+		return true
 	}
 	if n := len(m.ranges); n > 0 {
 		if last := &m.ranges[n-1]; begin-(last.OffsetBytes+last.LengthBytes) < m.joinBytes {
 			last.LengthBytes = end - last.OffsetBytes
-			return nil
+			return true
 		}
 	}
 	m.ranges = append(m.ranges, ByteRange{OffsetBytes: begin, LengthBytes: end - begin})
-	return nil
+	return true
 }
 
-// end checks that nothing is missing.
-func (m *mappings) end() error {
-	if len(m.line) > 0 || !m.closed || m.devices != 1 || m.blocks != m.declared {
+func (m *mappings) check() error {
+	if !m.closed || m.devices != 1 || m.blocks != m.declared {
 		return fmt.Errorf("%w: thin_dump's answer is not whole: %d devices, %d blocks of %d", ErrNoMapping, m.devices, m.blocks, m.declared)
 	}
 	return nil

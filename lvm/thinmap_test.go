@@ -24,14 +24,20 @@ func readMappings(dump string, step int) (*mappings, error) {
 		device:    ThinDevice{ID: 7, Pool: PoolDevice{BlockBytes: thinBlock}},
 		sizeBytes: 1000*thinBlock + 4096, joinBytes: 4 * thinBlock,
 	}
-	for rest := []byte(dump); len(rest) > 0; {
+	return m, readThinXML(m, dump, step)
+}
+
+// readThinXML has the output of a tool read in steps of so many bytes.
+func readThinXML(into thinXML, text string, step int) error {
+	lines := &lineReader{into: into}
+	for rest := []byte(text); len(rest) > 0; {
 		n := min(step, len(rest))
-		if _, err := m.Write(rest[:n]); err != nil {
-			return m, err
+		if _, err := lines.Write(rest[:n]); err != nil {
+			return err
 		}
 		rest = rest[n:]
 	}
-	return m, m.end()
+	return lines.end()
 }
 
 func TestThinMappings(t *testing.T) {

@@ -131,6 +131,8 @@ type Carried struct {
 	Members    int64  `json:"members"`
 	NewBytes   int64  `json:"new_bytes"`
 	NewMembers int64  `json:"new_members"`
+
+	UnreadBytes int64 `json:"unread,omitempty"` // of the volume, of which its pool said that they had not changed
 }
 
 // Restore says how a backup was brought back: by a drill, which tries it, or to be used.

@@ -123,9 +123,7 @@ func (c *candidate) ready(ctx context.Context, take func() (*lvm.Reservation, er
 		return nil, err
 	}
 	if c.volume.IsThin() {
-		limits := c.run.opts.Snapshot
-		_, err := c.run.LVM.CheckPoolOf(ctx, c.volume, limits.ThinDataPercent, limits.ThinMetadataPercent)
-		return a, err
+		return a, a.checkPool(ctx)
 	}
 	a.space, err = take()
 	return a, err

@@ -112,6 +112,7 @@ type Settings struct {
 	Exclude      []string
 	Level        archive.Level
 	SnapshotSize lvm.SizePolicy
+	KeepLast     bool   // of a thin volume: its snapshot is set aside until the next night
 	Group        string // consistency group; "" for none
 	Freeze       []quiesce.Freeze
 	Hooks        []quiesce.Hook
@@ -217,6 +218,7 @@ func (r *run) work(ctx context.Context, patterns []string) error {
 	}
 	r.catchUp(ctx, patterns)
 	if chosen.looked && whole { // which alone knows all backups
+		r.dropOrphans(ctx, chosen.plan)
 		r.retainGone(ctx, chosen.plan)
 	}
 	return nil

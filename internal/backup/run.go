@@ -34,6 +34,7 @@ type run struct {
 	placing *placement.Run // what package placement knows of the run
 	targets placement.Targets
 	roster  roster
+	lasts   *lasts
 
 	definitions *definitions
 }
@@ -149,6 +150,7 @@ func (r *run) backUpAll(ctx context.Context, chosen choice) {
 func (r *run) backUpVolumes(ctx, bounded context.Context, plan *Plan) {
 	var group errgroup.Group
 	queue := admit.New(space{r.space}, r.opts.Parallel, r.opts.spareFraction())
+	r.lasts = r.opts.lastsOf(plan.Inventory)
 	for _, u := range r.units(bounded, plan) {
 		ticket := u.join(bounded, queue) // in this order
 		group.Go(func() error {

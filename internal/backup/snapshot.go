@@ -72,12 +72,12 @@ func (a *admitted) take(make maker) (snapshot lvm.Snapshot, err error) {
 
 // ownSnapshot makes the snapshot that a volume is backed up from, and sees to its removal.
 func ownSnapshot(ctx context.Context, a *admitted, request lvm.SnapshotRequest) (lvm.Snapshot, error) {
-	snapshot, undo, err := a.run.owner.Snapshot(ctx, a.volume, request)
-	if undo == nil {
+	snapshot, err := a.run.owner.Snapshot(ctx, a.volume, request)
+	if snapshot.Name == "" {
 		return lvm.Snapshot{}, err
 	}
-	a.held.Push(undo)
-	return snapshot, err
+	a.held.Push(func(ctx context.Context) error { return a.endSnapshot(ctx, snapshot) })
+	return snapshot.Snapshot, err
 }
 
 // still makes quiet what the volumes of the unit want to be.

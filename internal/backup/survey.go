@@ -16,7 +16,7 @@ func (r *reading) survey() (*surveyed, error) {
 		Host: &extent.Host{
 			Owner: run.owner, Locks: run.locks, Prober: run.Prober, Mounts: run.Mounts, MaxDuration: run.opts.MaxDuration,
 		},
-		Volume: r.volume, Snapshot: r.snapshot, As: r.settings.As, Grouped: r.settings.Group != "", Warn: r.warn,
+		Volume: r.volume, Snapshot: r.snapshot, Last: r.lastForReading(), As: r.settings.As, Grouped: r.settings.Group != "", Warn: r.warn,
 	}
 	layout, err := reader.Survey(r.ctx)
 	if err != nil {

@@ -42,6 +42,9 @@ type candidate struct {
 	settings Settings
 	quiet    *quiet.Volume
 	guest    *guests.Guest // whose disk it is; nil where nobody knows
+	lasts    []last        // snapshots of it that were set aside
+
+	poolMetadata string // UUID of what a thin volume's pool keeps its metadata in
 }
 
 // units are the selected volumes as the run takes them. What is done for a volume alone ends with ctx.
@@ -65,6 +68,7 @@ func (r *run) newCandidate(ctx context.Context, plan *Plan, volume lvm.Volume, g
 	c := &candidate{volume: volume, settings: r.opts.Settings(volume)}
 	c.settings.Group = group.Name
 	c.vg, _ = plan.VG(volume.VG)
+	c.lasts, c.poolMetadata = r.lasts.of(volume), poolMetadataOf(volume, plan.Inventory)
 	source := sourceOf(volume, c.vg)
 	source.Guest = plan.GuestOf(volume)
 	if g, _, known := plan.Guests.Of(volume); known {

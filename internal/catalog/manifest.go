@@ -174,6 +174,8 @@ type Carried struct {
 
 	NewMembers int64 `json:"new_members"`
 	NewBytes   int64 `json:"new_bytes"`
+
+	UnreadBytes int64 `json:"unread,omitempty"` // of the extent, of which it was known without reading that they had not changed
 }
 
 // GuestPV is a physical volume of the guest's LVM. Archive is the image of its first HeadBytes: label and metadata of the

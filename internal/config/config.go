@@ -107,6 +107,7 @@ type Snapshot struct {
 	PollInterval        Duration     `toml:"poll_interval"`
 	ThinDataPercent     float64      `toml:"thin_data_percent"`     // pools fuller than this refuse
 	ThinMetadataPercent float64      `toml:"thin_metadata_percent"` // likewise
+	KeepLast            bool         `toml:"keep_last"`             // of thin volumes, until the next night, which reads what changed
 }
 
 // Archive says how data is stored.
@@ -204,7 +205,8 @@ type Volume struct {
 	Exclude      []string      `toml:"exclude"`
 	SnapshotSize *SnapshotSize `toml:"snapshot_size"`
 	Level        string        `toml:"level"`
-	Freeze       []string      `toml:"freeze"` // names of guests; "local" for what this host has mounted of the volume
+	KeepLast     *bool         `toml:"keep_last"` // instead of what [snapshot] says
+	Freeze       []string      `toml:"freeze"`    // names of guests; "local" for what this host has mounted of the volume
 }
 
 // Secret is a password or the like, which never stands in the file itself.

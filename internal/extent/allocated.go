@@ -23,12 +23,7 @@ func (a *archiver) allocated(ctx context.Context, device string, offsetBytes, si
 	}
 	mapped, err := a.mappedRanges(ctx)
 	if err != nil {
-		log := a.Log.With("run", a.Run, "volume", a.Volume.String())
-		if errors.Is(err, lvm.ErrMetadataHeld) {
-			log.Warn("all of the volume is read, as the pool does not tell what it has allocated", "err", err)
-		} else {
-			log.Info("all of the volume is read, as the pool does not tell what it has allocated", "err", err)
-		}
+		a.noteReadAll("the pool does not tell what it has allocated", err)
 		return nil
 	}
 	return func(yield func(archive.Range, error) bool) {
@@ -42,12 +37,30 @@ func (a *archiver) allocated(ctx context.Context, device string, offsetBytes, si
 	}
 }
 
-// mappedRanges reads the allocation of the snapshot from a snapshot of the pool's metadata, which is there only for
-// that: one at a time in each pool.
+// noteReadAll says in the log why all of the volume is read.
+func (a *archiver) noteReadAll(why string, err error) {
+	log := a.Log.With("run", a.Run, "volume", a.Volume.String())
+	if errors.Is(err, lvm.ErrMetadataHeld) {
+		log.Warn("all of the volume is read, as "+why, "err", err)
+	} else {
+		log.Info("all of the volume is read, as "+why, "err", err)
+	}
+}
+
+// mappedRanges reads the allocation of the snapshot.
 func (a *archiver) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, err error) {
+	err = a.withMetadata(ctx, func(thin lvm.ThinDevice) (err error) {
+		ranges, err = a.LVM.MappedRanges(ctx, thin, a.Snapshot.SizeBytes, archive.ImageMemberBytes)
+		return err
+	})
+	return ranges, err
+}
+
+// withMetadata reads from a snapshot of the pool's metadata, which is there only for that: one at a time in each pool.
+func (a *archiver) withMetadata(ctx context.Context, read func(lvm.ThinDevice) error) error {
 	thin, err := a.LVM.ThinDevice(ctx, a.Snapshot.Volume)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var held owned.Stack
 	defer func() {
@@ -57,7 +70,7 @@ func (a *archiver) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, er
 	}()
 	lock, err := a.Locks.Lock(ctx, journal.ScopeThinPool, thin.Pool.UUID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	held.Push(func(context.Context) error { return lock.Unlock() })
 	undo, err := a.HoldMetadata(ctx, thin.Pool)
@@ -65,7 +78,7 @@ func (a *archiver) mappedRanges(ctx context.Context) (ranges []lvm.ByteRange, er
 		held.Push(undo)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return a.LVM.MappedRanges(ctx, thin, a.Snapshot.SizeBytes, archive.ImageMemberBytes)
+	return read(thin)
 }

@@ -30,7 +30,8 @@ func (x *Extent) Label() string {
 // Archive writes every extent of a volume into a backup, and the partition table as sfdisk reads it. What it finds is entered
 // in the extents of the layout.
 func (r *Reader) Archive(ctx context.Context, files *Files, l *Layout) error {
-	a := &archiver{r, files}
+	a := &archiver{Reader: r, Files: files}
+	a.changes = a.findChanges(ctx)
 	for _, x := range l.Extents {
 		if err := a.store(ctx, x); err != nil {
 			return err
@@ -52,6 +53,7 @@ const tableMaxBytes = 1 << 20
 type archiver struct {
 	*Reader
 	*Files
+	changes *changes // nil where nothing is known
 }
 
 // store writes one extent into the backup: as files when it is a filesystem to mount, as an image otherwise or when the
@@ -69,6 +71,9 @@ func (a *archiver) store(ctx context.Context, x *Extent) error {
 	case x.found.Type == "swap":
 		x.State, x.Reason = catalog.StateSwap, "only UUID and label are kept"
 		return nil
+	}
+	if done, err := a.storeUnread(ctx, x); done || err != nil {
+		return err
 	}
 	err := hintBounds(a.storeFiles(ctx, x))
 	var unmountable *unmountableError
@@ -151,15 +156,19 @@ func (a *archiver) storeTree(ctx context.Context, x *Extent, mounted *mount.Moun
 	if err != nil {
 		return err
 	}
-	if lost, hint := x.AttributesNotStored(); lost != "" {
-		a.Warn(x.Label()+": "+lost, hint+"; `as = \"image\"` stores all")
-	}
+	a.warnAttributes(x)
 	kernelErrors, err := mounted.Errors()
 	if err != nil {
 		return err
 	}
 	x.noteKernelErrors(ctx, root, opts, kernelErrors)
 	return a.storeBootArea(ctx, x)
+}
+
+func (a *archiver) warnAttributes(x *Extent) {
+	if lost, hint := x.AttributesNotStored(); lost != "" {
+		a.Warn(x.Label()+": "+lost, hint+"; `as = \"image\"` stores all")
+	}
 }
 
 // treeMaxBytes is what the archive of a filesystem most likely stays below: its used bytes, and headers for each inode. Files
@@ -220,12 +229,15 @@ func (a *archiver) writeLargeImage(
 	previous := a.Previous.Open(ctx, x.Name, catalog.StateImage, a.Level)
 	defer func() { err = errors.Join(err, previous.Close()) }()
 	part.members, part.previous = list, previous
+	before, ok := a.Previous.Extent(ctx, x.Name, catalog.StateImage)
+	part.isAsBefore = ok && x.LV == nil && before.OffsetBytes == x.OffsetBytes && before.SizeBytes == x.SizeBytes
 	file, stats, err := a.writeImage(ctx, x, part)
 	if err != nil {
 		return file, stats, err
 	}
 	if previous != nil {
 		x.noteCarried(a.Previous.From(), stats.Carried, stats.Members, stats.ArchiveBytes)
+		x.Carried.UnreadBytes = stats.UnreadBytes
 	}
 	_, err = list.Commit(ctx)
 	return file, stats, err
@@ -247,6 +259,7 @@ type imageRange struct {
 	filesystem bool              // it is the whole extent, with whatever filesystem lies there
 	members    io.Writer         // takes the list of its members; nil makes none
 	previous   *archive.Previous // nil carries nothing over
+	isAsBefore bool              // the previous one is of the same place: what did not change there need not be read
 }
 
 // writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
@@ -270,12 +283,17 @@ func (a *archiver) writeImage(
 	if part.filesystem {
 		allocated = x.inUse(source, allocated)
 	}
+	var unchanged func(archive.Range) bool
+	if part.isAsBefore {
+		unchanged = a.unchangedIn(x)
+	}
 	var stats archive.ImageStats
 	maxBytes := part.sizeBytes + part.sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller
 	file, err := a.Out.Write(ctx, part.name, maxBytes, func(w io.Writer) (err error) {
 		stats, err = archive.WriteImage(ctx, source, part.sizeBytes, w, archive.ImageOptions{
 			Level: a.Level, Pool: a.Pool, OnProgress: a.OnProgress,
 			Allocated: allocated, Previous: part.previous, Members: part.members, Made: a.Made,
+			Unchanged: unchanged,
 		})
 		return err
 	})

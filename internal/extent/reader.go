@@ -4,6 +4,7 @@
 //	survey.go    partition table, gaps, and what each part holds: a Layout
 //	guestlvm.go  physical volumes of the guest itself, and its logical volumes as parts of their own
 //	archive.go   every part into the backup: mapped, mounted and archived as files, or read as an image
+//	changed.go   what need not be read, as the pool knows that it did not change
 //	tree.go      a tree as an archive with its index; those of live directories too
 //	gate.go      what must hold before a tree counts as archived
 //	report.go    the parts in the report of a run, with a ledger of every byte
@@ -46,6 +47,7 @@ type Reader struct {
 	*Host
 	Volume   lvm.Volume // of which it is
 	Snapshot lvm.Snapshot
+	Last     *Last // nil where none was set aside
 	As       As
 	Grouped  bool // its consistency group takes other volumes at the same moment
 	Warn     func(message, hint string)

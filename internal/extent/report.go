@@ -46,6 +46,7 @@ func addCarried(line *report.Volume, c *catalog.Carried) {
 	line.Carried.Members += c.Members
 	line.Carried.NewBytes += c.NewBytes
 	line.Carried.NewMembers += c.NewMembers
+	line.Carried.UnreadBytes += c.UnreadBytes
 }
 
 // Whole is a source that nobody has looked at yet.

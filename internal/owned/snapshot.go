@@ -15,23 +15,39 @@ const (
 	TagRun = "voltar.run."
 )
 
-// Snapshot makes a snapshot of a volume, with the tags of the owner.
-func (o *Owner) Snapshot(ctx context.Context, origin lvm.Volume, request lvm.SnapshotRequest) (lvm.Snapshot, Undo, error) {
+// Snapshot is a snapshot that an owner made.
+type Snapshot struct {
+	lvm.Snapshot
+	owner  *Owner
+	record journal.ID
+}
+
+// Remove is an Undo.
+func (s Snapshot) Remove(ctx context.Context) error {
+	return s.owner.gone(s.record, func(ctx context.Context) error { return s.owner.LVM.RemoveOwn(ctx, s.Snapshot) })(ctx)
+}
+
+// SetAside leaves a thin snapshot standing, with one more tag by which whoever wants it knows it. It is nobody's then; when that fails
+// it is the owner's still.
+func (s Snapshot) SetAside(ctx context.Context, tag string) error {
+	return s.owner.gone(s.record, func(ctx context.Context) error { return s.owner.LVM.SetAside(ctx, s.Snapshot, tag) })(ctx)
+}
+
+// Snapshot makes a snapshot of a volume, with the tags of the owner. It is the owner's, and to be removed or set aside, where it has a
+// name, also beside an error.
+func (o *Owner) Snapshot(ctx context.Context, origin lvm.Volume, request lvm.SnapshotRequest) (Snapshot, error) {
 	request.Name, request.Tags = snapshotName(origin, o.Run), []string{TagOwn, TagRun + o.Run}
 	record, err := o.Journal.Intend(journal.Thing{
 		Kind: journal.KindSnapshot, VG: origin.VG, LV: request.Name, OriginUUID: origin.UUID, Tags: request.Tags,
 	})
 	if err != nil {
-		return lvm.Snapshot{}, nil, err
+		return Snapshot{}, err
 	}
 	snapshot, err := o.LVM.CreateSnapshot(ctx, origin, request)
 	if err != nil {
-		return lvm.Snapshot{}, nil, err // what could not be taken back stays in the journal, for recovery
+		return Snapshot{}, err // what could not be taken back stays in the journal, for recovery
 	}
-	undo := o.gone(record, func(ctx context.Context) error {
-		return o.LVM.RemoveOwn(ctx, snapshot)
-	})
-	return snapshot, undo, o.Journal.Made(record, journal.Facts{LVUUID: snapshot.UUID})
+	return Snapshot{snapshot, o, record}, o.Journal.Made(record, journal.Facts{LVUUID: snapshot.UUID})
 }
 
 // maxDMNameBytes is the longest name of a device-mapper device, less room for a partition's number.

@@ -95,8 +95,8 @@ func (s *copySharing) open(ctx context.Context, name string) (from, to *archive.
 		if x.Archive != name {
 			continue
 		}
-		if from, err = s.from.open(ctx, x.Name, x.State, 0); err == nil && from != nil {
-			to, err = s.to.open(ctx, x.Name, x.State, 0)
+		if from, err = s.from.open(ctx, x.Name, x.State, archive.PreviousOptions{}); err == nil && from != nil {
+			to, err = s.to.open(ctx, x.Name, x.State, archive.PreviousOptions{})
 		}
 		return from, to, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"slices"
@@ -117,6 +118,13 @@ func (p *Previous) load(ctx context.Context) error {
 	return nil
 }
 
+// IsOf tells whether the backup is one of a run, and written by this host as it is: what it says of a volume can be believed then without
+// the volume being read.
+func (p *Previous) IsOf(ctx context.Context, run string) bool {
+	return p != nil && p.load(ctx) == nil && p.trusted && p.backup.Manifest.Run == run &&
+		p.backup.Manifest.Status == catalog.StatusComplete
+}
+
 // From names the backup.
 func (p *Previous) From() string { return p.entry.ID.String() }
 
@@ -127,7 +135,7 @@ func (p *Previous) Open(ctx context.Context, extent string, state catalog.State,
 	if p == nil {
 		return nil
 	}
-	opened, err := p.open(ctx, extent, state, level)
+	opened, err := p.open(ctx, extent, state, archive.PreviousOptions{Level: level})
 	if err != nil {
 		if ctx.Err() == nil { // whoever ended the backup knows why
 			p.failed(err)
@@ -137,16 +145,68 @@ func (p *Previous) Open(ctx context.Context, extent string, state catalog.State,
 	return opened
 }
 
-func (p *Previous) open(ctx context.Context, extent string, state catalog.State, level archive.Level) (*archive.Previous, error) {
+// Whole is the archive of a tree in the previous backup, and what the manifest says of it.
+type Whole struct {
+	*archive.Previous
+	Extent   catalog.Extent
+	previous *Previous
+}
+
+// OpenWhole opens the archive of a tree that is known to be as it was, to have it rewritten as it is; nil when there is none. Errors,
+// and closing it, are as with Open.
+func (p *Previous) OpenWhole(ctx context.Context, extent string, level archive.Level) *Whole {
+	x, found := p.Extent(ctx, extent, catalog.StateFiles)
+	if !found || x.Index == nil || x.DamagedCount > 0 {
+		return nil
+	}
+	opened, err := p.open(ctx, extent, catalog.StateFiles, archive.PreviousOptions{Level: level, Rewrite: true})
+	if err != nil || opened == nil {
+		if err != nil && ctx.Err() == nil {
+			p.failed(err)
+		}
+		return nil
+	}
+	return &Whole{opened, x, p}
+}
+
+// CopyIndex writes the index of the archive.
+func (w *Whole) CopyIndex(ctx context.Context, out io.Writer) (err error) {
+	name := w.Extent.Index.Name
+	r, err := w.previous.openFile(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(out, sum), r); err != nil {
+		return err
+	}
+	return w.previous.checkSum(name, sum)
+}
+
+// Extent is what the backup's manifest says of an extent that it has in a state.
+func (p *Previous) Extent(ctx context.Context, name string, state catalog.State) (catalog.Extent, bool) {
+	if p == nil || p.load(ctx) != nil {
+		return catalog.Extent{}, false
+	}
+	extents := p.backup.Manifest.Extents
+	at := slices.IndexFunc(extents, func(x catalog.Extent) bool { return x.Name == name && x.State == state })
+	if at < 0 {
+		return catalog.Extent{}, false
+	}
+	return extents[at], true
+}
+
+func (p *Previous) open(
+	ctx context.Context, extent string, state catalog.State, opts archive.PreviousOptions,
+) (*archive.Previous, error) {
 	if err := p.load(ctx); err != nil {
 		return nil, err
 	}
-	extents := p.backup.Manifest.Extents
-	at := slices.IndexFunc(extents, func(x catalog.Extent) bool { return x.Name == extent && x.State == state })
-	if at < 0 {
+	x, found := p.Extent(ctx, extent, state)
+	if !found {
 		return nil, nil
 	}
-	x := extents[at]
 	sums := x.Members
 	if x.Index != nil {
 		sums = x.Index.Name
@@ -158,7 +218,7 @@ func (p *Previous) open(ctx context.Context, extent string, state catalog.State,
 	if err != nil {
 		return nil, err
 	}
-	opened, err := p.read(ctx, x, sums, file, level)
+	opened, err := p.read(ctx, x, sums, file, opts)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -180,7 +240,7 @@ func (p *Previous) openFile(ctx context.Context, name string) (store.Reader, err
 
 // read reads the sums of an archive's members, and holds the file that has them against the manifest.
 func (p *Previous) read(
-	ctx context.Context, x catalog.Extent, sums string, file store.Reader, level archive.Level,
+	ctx context.Context, x catalog.Extent, sums string, file store.Reader, opts archive.PreviousOptions,
 ) (_ *archive.Previous, err error) {
 	r, err := p.openFile(ctx, sums)
 	if err != nil {
@@ -189,23 +249,30 @@ func (p *Previous) read(
 	defer func() { err = errors.Join(err, r.Close()) }()
 	whole := sha256.New()
 	text := io.TeeReader(r, whole)
-	opened, readErr := archive.ReadPrevious(ctx, text, &previousFile{file, p.target}, file.SizeBytes(), archive.PreviousOptions{
-		Level: level, Today: p.today, FreshDays: p.freshDays, All: p.all, Trusted: p.trusted,
-		Failed: func(err error) {
-			p.noteRotten(x, err)
-			p.failed(fmt.Errorf("%s: %w", x.Archive, err))
-		},
-	})
+	opts.Today, opts.FreshDays, opts.All, opts.Trusted = p.today, p.freshDays, p.all, p.trusted
+	opts.Failed = func(err error) {
+		p.noteRotten(x, err)
+		p.failed(fmt.Errorf("%s: %w", x.Archive, err))
+	}
+	opened, readErr := archive.ReadPrevious(ctx, text, &previousFile{file, p.target}, file.SizeBytes(), opts)
 	if _, err := io.Copy(io.Discard, text); err != nil {
 		return nil, err
 	}
-	if want, _ := p.backup.Manifest.File(sums); hex.EncodeToString(whole.Sum(nil)) != want.SHA256 {
-		return nil, fmt.Errorf("%s: %w: it does not have the sums of the manifest", sums, archive.ErrRotten)
+	if err := p.checkSum(sums, whole); err != nil {
+		return nil, err
 	}
 	if readErr != nil {
 		return nil, fmt.Errorf("%s: %w", sums, readErr)
 	}
 	return opened, nil
+}
+
+// checkSum holds the sum of a whole file against the manifest.
+func (p *Previous) checkSum(name string, whole hash.Hash) error {
+	if want, _ := p.backup.Manifest.File(name); hex.EncodeToString(whole.Sum(nil)) != want.SHA256 {
+		return fmt.Errorf("%s: %w: it does not have the sums of the manifest", name, archive.ErrRotten)
+	}
+	return nil
 }
 
 // failed notes why a member, or a whole archive, was not carried over. The first rotten member, or missing file, marks the backup

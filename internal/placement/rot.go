@@ -84,7 +84,7 @@ func (p *Previous) hasRotten(ctx context.Context, e catalog.Entry) (has bool, er
 	for _, m := range p.members {
 		a, isOpen := opened[m.extent]
 		if !isOpen {
-			if a, err = older.open(ctx, m.extent, m.state, 0); err != nil {
+			if a, err = older.open(ctx, m.extent, m.state, archive.PreviousOptions{}); err != nil {
 				return has, err
 			}
 			opened[m.extent] = a

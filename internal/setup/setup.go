@@ -311,7 +311,7 @@ func (s *Setup) Engine(progress backup.Progress) (*backup.Engine, error) {
 func (s *Setup) volumeSettings(v lvm.Volume) backup.Settings {
 	cfg := s.Config
 	level, size := cfg.Archive.Level, cfg.Snapshot.Size
-	settings := backup.Settings{As: extent.AsAuto, Exclude: append([]string{}, cfg.Archive.Exclude...)}
+	settings := backup.Settings{As: extent.AsAuto, KeepLast: cfg.Snapshot.KeepLast, Exclude: append([]string{}, cfg.Archive.Exclude...)}
 	var freeze []string
 	for _, rule := range cfg.Volumes {
 		if !s.matches(rule.Match, v) {
@@ -327,6 +327,9 @@ func (s *Setup) volumeSettings(v lvm.Volume) backup.Settings {
 		}
 		if rule.Level != "" {
 			level = rule.Level
+		}
+		if rule.KeepLast != nil {
+			settings.KeepLast = *rule.KeepLast
 		}
 	}
 	settings.Level, _ = archive.ParseLevel(level) // checked when the file was read
