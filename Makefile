@@ -107,7 +107,7 @@ dist: packages ## build deb, rpm and tarball for amd64 and arm64 into dist/, wit
 	cd dist
 	sha256sum -- *.deb *.rpm *.tar.gz >SHA256SUMS
 
-lint-dist: dist ## check the packages with lintian and rpmlint
+lint-dist: packages dist ## check the packages with lintian and rpmlint
 	lintian --fail-on error,warning --tag-display-limit 0 dist/*.deb
 	rpmlint --strict --config packaging/rpm/rpmlint.toml dist/*.rpm
 

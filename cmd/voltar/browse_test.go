@@ -107,6 +107,20 @@ func TestBrowseCommands(t *testing.T) {
 	}
 }
 
+// A host that has a folder and no backup is none that a hint names.
+func TestAHostWithoutBackupsIsNotNamed(t *testing.T) {
+	s, store, _ := newStocked(t, "")
+	for _, host := range []string{"another", "empty"} {
+		if err := catalog.Claim(t.Context(), store, catalog.Host{Name: host, MachineID: "machine of " + host}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, _, errs := voltar(t, "ls", "plain", "--host", "empty", "--config", s.config)
+	if code != exitNothing || !strings.Contains(errs, "hint: there are backups of another") || strings.Contains(errs, "of another, empty") {
+		t.Errorf("%d %s", code, errs)
+	}
+}
+
 func TestBrowseListsAsJSON(t *testing.T) {
 	s, _, _ := newStocked(t, "")
 	code, out, errs := voltar(t, "ls", "plain@2026-11-20T010001Z", "/", "-R", "--json", "--config", s.config)

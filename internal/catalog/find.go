@@ -159,6 +159,7 @@ func ResolveIn(ctx context.Context, s store.Store, listing *Listing, text string
 	if err != nil {
 		return Entry{}, err
 	}
+	hosts = slices.DeleteFunc(hosts, func(host string) bool { return host == listing.Host }) // has a folder, and no backup
 	hint := "there are backups of " + say.Listed(hosts, ShownHosts) + ": give --host NAME"
 	if len(hosts) == 0 {
 		hint = cmp.Or(store.PendingNote(ctx, s), NoHosts)

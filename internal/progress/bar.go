@@ -1,6 +1,8 @@
 package progress
 
 import (
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -16,7 +18,22 @@ func newBar(bars *mpb.Progress, total int64, name string, counters decor.Decorat
 	if total <= 0 {
 		return bars.AddSpinner(0, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last[0]), mpb.BarRemoveOnComplete())
 	}
-	return bars.AddBar(total, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...), mpb.BarRemoveOnComplete())
+	return bars.AddBar(total, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...), mpb.BarRemoveOnComplete(), wideEnough())
+}
+
+// leastColumns is what a bar needs that shows anything.
+const leastColumns = 10
+
+// wideEnough leaves the bar out of its line where too little room is left for it.
+func wideEnough() mpb.BarOption {
+	return mpb.BarFillerMiddleware(func(bar mpb.BarFiller) mpb.BarFiller {
+		return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
+			if s.AvailableWidth < leastColumns {
+				return nil
+			}
+			return bar.Fill(w, s)
+		})
+	})
 }
 
 // countedBytes shows how many bytes are done, and of how many where that is known.
@@ -31,7 +48,7 @@ func countedBytes() decor.Decorator {
 
 // speedSince shows the bytes a second since a time.
 func speedSince(began time.Time) decor.Decorator {
-	return decor.Any(func(s decor.Statistics) string { return speedText(s.Current, time.Since(began)) }, decor.WC{W: 14})
+	return decor.Any(func(s decor.Statistics) string { return speedText(s.Current, time.Since(began)) }, decor.WC{W: 12})
 }
 
 func speedText(done int64, took time.Duration) string {
@@ -60,5 +77,9 @@ func leftText(done, total int64, took time.Duration) string {
 	if left > float64(longest) {
 		return ""
 	}
-	return report.FormatDuration(time.Duration(left).Round(time.Second)) + " left"
+	rest := time.Duration(left).Round(time.Second)
+	if rest < time.Minute {
+		return fmt.Sprintf("%d s left", rest/time.Second)
+	}
+	return report.FormatDuration(rest) + " left"
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"voltar/internal/say"
-	"voltar/report"
 )
 
 // lineEvery is how often work that nobody watches on a terminal says how far it is.
@@ -59,7 +58,7 @@ func (p *Work) open() {
 	}
 	// A bar that begins with nothing never ends by itself: how much there is may grow.
 	label := decor.Name(p.doing, decor.WCSyncSpaceR)
-	p.bar = p.bars.AddBar(0, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...))
+	p.bar = p.bars.AddBar(0, mpb.PrependDecorators(label, counters), mpb.AppendDecorators(last...), wideEnough())
 	p.bar.SetTotal(p.total, false)
 }
 
@@ -108,8 +107,8 @@ func (p *Work) line(took time.Duration) string {
 	if p.things == "" {
 		line += ", " + say.Size(int64(rate)) + "/s"
 	}
-	if left := p.total - p.done; left > 0 {
-		line += ", " + report.FormatDuration(time.Duration(float64(left)/rate*float64(time.Second))) + " left"
+	if left := leftText(p.done, p.total, took); left != "" && p.done < p.total {
+		line += ", " + left
 	}
 	return line
 }

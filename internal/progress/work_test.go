@@ -19,7 +19,7 @@ func TestLinesOfWork(t *testing.T) {
 		took        time.Duration
 		want        string
 	}{
-		{"", 1 << 30, 4 << 30, 16 * time.Second, "1.0 GiB of 4.0 GiB, 64.0 MiB/s, 48.0 s left"},
+		{"", 1 << 30, 4 << 30, 16 * time.Second, "1.0 GiB of 4.0 GiB, 64.0 MiB/s, 48 s left"},
 		{"", 0, 4 << 30, 16 * time.Second, "0 B of 4.0 GiB"},
 		{"", 4 << 30, 4 << 30, 64 * time.Second, "4.0 GiB of 4.0 GiB, 64.0 MiB/s"},
 		{"", 5 << 20, 0, 5 * time.Second, "5.0 MiB, 1.0 MiB/s"}, // nobody knows how much there is
@@ -39,8 +39,8 @@ func TestTextsOfBars(t *testing.T) {
 		speed, left string
 	}{
 		{0, 600 << 20, 10 * time.Second, "0 B/s", ""},
-		{100, 1000, 0, "0 B/s", "0.0 s left"},
-		{100 << 20, 600 << 20, 10 * time.Second, "10.0 MiB/s", "50.0 s left"},
+		{100, 1000, 0, "0 B/s", "0 s left"},
+		{100 << 20, 600 << 20, 10 * time.Second, "10.0 MiB/s", "50 s left"},
 		{1, 1 << 50, time.Hour, "0 B/s", ""},
 	} {
 		if speed, left := speedText(c.done, c.took), leftText(c.done, c.total, c.took); speed != c.speed || left != c.left {
