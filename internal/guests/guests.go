@@ -107,6 +107,8 @@ type Found struct {
 	Guests []Guest // by name, then by ID
 	// Storages are those of Proxmox VE on this host, by the volume group that they are in.
 	Storages map[string][]string
+	// Elsewhere are the guests of other nodes of Proxmox VE's cluster: their nodes, by VMID.
+	Elsewhere map[string]string
 
 	owners map[string]place
 }
@@ -139,7 +141,8 @@ type finder struct {
 	troubles []lvm.Trouble
 	bytes    int64 // read so far
 	storages map[string]storage
-	hasMore  bool // guests than are taken
+	nodes    map[string]string // of all guests of Proxmox VE's cluster, by VMID
+	hasMore  bool              // guests than are taken
 }
 
 func newFinder(ctx context.Context, from Sources, inventory lvm.Inventory) *finder {
@@ -216,7 +219,7 @@ func cleanName(name string) string {
 
 // found sorts the guests and tells whose each volume is.
 func (f *finder) found() Found {
-	found := Found{owners: map[string]place{}, Storages: map[string][]string{}}
+	found := Found{owners: map[string]place{}, Storages: map[string][]string{}, Elsewhere: maps.Clone(f.nodes)}
 	for _, name := range slices.Sorted(maps.Keys(f.storages)) {
 		if s := f.storages[name]; s.isLVM() && s.vg != "" {
 			found.Storages[s.vg] = append(found.Storages[s.vg], name)
@@ -229,6 +232,9 @@ func (f *finder) found() Found {
 	for _, g := range f.guests {
 		if g.hasMore {
 			f.trouble(hint, "the guest %s has more than %d disks", g.ID, maxDisks)
+		}
+		if g.Kind == KindMachine || g.Kind == KindContainer {
+			delete(found.Elsewhere, g.ID)
 		}
 		g.Name = cmp.Or(cleanName(g.Name), g.ID)
 		if g.Alias = cleanName(g.Alias); g.Alias == g.Name {

@@ -42,6 +42,11 @@ func (f *finder) proxmox() {
 			"cannot look for guests of Proxmox VE: %v", err)
 	}
 	f.storages = parseStorages(files["storage.cfg"])
+	if list := files[".vmlist"]; len(list) > 0 {
+		if f.nodes, err = parseNodes(list); err != nil {
+			f.trouble("`cat /etc/pve/.vmlist` shows it", "cannot read which guests Proxmox VE has on other nodes: %v", err)
+		}
+	}
 	names := make([]string, 0, len(files))
 	for name := range files {
 		names = append(names, name)
@@ -91,7 +96,8 @@ func (f *finder) readPVE() (map[string][]byte, error) {
 		return nil, nil // this host has no Proxmox VE
 	}
 	cmd := hostcmd.Cmd{Name: "tar", Timeout: pvePatience, Args: []string{
-		"--create", "--file=-", "--ignore-failed-read", "--directory=" + etc + name, "storage.cfg", "--directory=local", "qemu-server", "lxc",
+		"--create", "--file=-", "--ignore-failed-read", "--directory=" + etc + name, "storage.cfg", ".vmlist",
+		"--directory=local", "qemu-server", "lxc",
 	}}
 	var out bytes.Buffer
 	cmd.Stdout = &limited{&out, maxBytes + maxBytes/4}

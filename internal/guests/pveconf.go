@@ -1,6 +1,7 @@
 package guests
 
 import (
+	"encoding/json"
 	"regexp"
 	"strings"
 )
@@ -83,6 +84,23 @@ func (c *pveConfig) add(key, value, snapshot string) {
 		d.key += "@" + snapshot
 	}
 	c.disks = append(c.disks, d)
+}
+
+// parseNodes reads the list of all guests of a cluster, and returns their nodes by VMID.
+func parseNodes(content []byte) (map[string]string, error) {
+	var list struct {
+		IDs map[string]struct {
+			Node string `json:"node"`
+		} `json:"ids"`
+	}
+	if err := json.Unmarshal(content, &list); err != nil {
+		return nil, err
+	}
+	nodes := map[string]string{}
+	for id, guest := range list.IDs {
+		nodes[cleanName(id)] = cleanName(guest.Node)
+	}
+	return nodes, nil
 }
 
 // agentEnabled reads "1", "enabled=1,fstrim_cloned_disks=1" and the like.

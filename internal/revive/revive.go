@@ -209,8 +209,11 @@ func pveVolume(name, id, as string) string {
 	return name
 }
 
-// CheckHost refuses to overwrite a guest that runs here, and a name that a guest of this host has.
+// CheckHost refuses to overwrite a guest that runs here, and a name that a guest of this host has, or of its cluster.
 func (m Moment) CheckHost(here guests.Found, as string) error {
+	if err := m.checkCluster(here, as); err != nil {
+		return err
+	}
 	for _, g := range here.Guests {
 		if as == "" && string(g.Kind) == m.Guest.Kind && g.ID == m.Guest.ID && g.Running {
 			return say.WithHint(fmt.Errorf("%w: %s runs on this host", ErrUsage, g.Title()), "shut it down, or bring it back beside it: --as NAME")
@@ -218,6 +221,18 @@ func (m Moment) CheckHost(here guests.Found, as string) error {
 		if as != "" && slices.Contains([]string{g.Name, g.Alias, g.ID}, as) {
 			return say.WithHint(fmt.Errorf("%w: this host has a guest %s already", ErrUsage, g.Title()), "choose another name for --as")
 		}
+	}
+	return nil
+}
+
+// checkCluster refuses a guest that is on another node of Proxmox VE's cluster, and a VMID that is taken there.
+func (m Moment) checkCluster(here guests.Found, as string) error {
+	if node, taken := here.Elsewhere[cmp.Or(as, m.Guest.ID)]; taken && m.isPVE() {
+		hint := "choose another VMID for --as"
+		if as == "" {
+			hint = "bring it back there, or beside it: --as VMID"
+		}
+		return say.WithHint(fmt.Errorf("%w: the node %s has a guest %s", ErrUsage, node, cmp.Or(as, m.Guest.ID)), hint)
 	}
 	return nil
 }

@@ -262,9 +262,13 @@ func TestRoundTrip(t *testing.T) {
 		vg, lv, _ := strings.Cut(name, "/")
 		inventory.Volumes = append(inventory.Volumes, lvm.Volume{VG: vg, Name: lv, UUID: name})
 	}
+	write("etc/pve/.vmlist", `{"version": 7, "ids": {"205": {"node": "here"}, "300": {"node": "node-b", "type": "qemu"}}}`)
 	found, troubles := guests.Find(t.Context(), guests.Sources{Libvirt: true, Proxmox: true, Runner: hostcmd.New(hostcmd.Options{}), Root: root}, inventory)
 	if len(troubles) > 0 || !maps.EqualFunc(found.Storages, storages, slices.Equal) {
 		t.Errorf("%+v, %v", troubles, found.Storages)
+	}
+	if !maps.Equal(found.Elsewhere, map[string]string{"300": "node-b"}) {
+		t.Errorf("on other nodes: %v", found.Elsewhere)
 	}
 	for i, want := range []string{"205:scsi0", "205:scsi1", "web2:vda", "web2:vdb"} {
 		g, d, _ := found.Of(inventory.Volumes[i])
@@ -425,7 +429,7 @@ func TestVariablesGetTheirName(t *testing.T) {
 // An archive whose files are larger than they can be is refused before they are read, and a name never leads out of the folder.
 func TestHostileArchive(t *testing.T) {
 	folder := t.TempDir()
-	if err := errors.Join(os.WriteFile(folder+"/domain.xml", nil, 0o600), os.Truncate(folder+"/domain.xml", 1<<40)); err != nil {
+	if err := errors.Join(os.WriteFile(folder+"/domain.xml", nil, 0o600), os.Truncate(folder+"/domain.xml", 2*maxBytes)); err != nil {
 		t.Fatal(err)
 	}
 	bomb, err := exec.CommandContext(t.Context(), "tar", "--create", "--format=posix", "--sparse", "--directory", folder, "domain.xml").Output()
@@ -442,6 +446,21 @@ func TestHostileArchive(t *testing.T) {
 	d := &Definition{files: map[string][]byte{"../out": nil}}
 	if err := d.Write(folder + "/below"); !errors.Is(err, catalog.ErrDamaged) {
 		t.Errorf("a name that leads out: %v", err)
+	}
+}
+
+// A guest that another node of the cluster has is not overwritten, and its VMID is not taken.
+func TestOtherNodes(t *testing.T) {
+	here := guests.Found{Elsewhere: map[string]string{"101": "node-b", "205": "node-c"}}
+	m := Moment{Guest: catalog.Guest{ID: "101", Name: "web1", Kind: "proxmox-ct"}}
+	for as, node := range map[string]string{"": "node-b", "205": "node-c", "206": ""} {
+		if err := m.CheckHost(here, as); (err != nil) != (node != "") || err != nil && !strings.Contains(err.Error(), node) {
+			t.Errorf("as %q: %v", as, err)
+		}
+	}
+	m.Guest.Kind = "libvirt"
+	if err := m.CheckHost(here, "205"); err != nil {
+		t.Error(err)
 	}
 }
 
