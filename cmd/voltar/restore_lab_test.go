@@ -408,7 +408,7 @@ func restoreRefuses(t *testing.T, s site, before map[string]facts) {
 		{"mounted, as a device", "mount " + mounted, 1, []string{"vg/unknown", "--force", "--to-device", "/dev/vg/plain"}},
 		{"open", "process", 1, []string{"vg/thin-xfs", "--force"}},
 		{"a file", "a file of 4 B", 1, []string{"vg/plain", "--to-image", taken}},
-		{"a folder", "1 entries", 1, []string{"vg/plain", "--to-dir", dir}},
+		{"a folder", "1 entry", 1, []string{"vg/plain", "--to-dir", dir}},
 		{"too small", "do not fit", 2, []string{"vg/gpt", "--to-image", dir + "/small", "--size", "78M"}},
 		{"an image of another size", "does not fit", 2, []string{"vg/unknown", "--to-lv", "vg/none", "--size", "4M"}},
 		{"no such pool", "no thin pool", 2, []string{"vg/plain", "--to-lv", "vg/none", "--thin-pool", "pond"}},
