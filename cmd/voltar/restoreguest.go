@@ -160,7 +160,7 @@ func (g *revived) noteDefinition(err error, define bool) error {
 		return say.WithHint(err, "leave --define out: the disks come back without it, and `voltar list` shows whether there are older backups")
 	}
 	for _, trouble := range say.Joined(err) {
-		g.notes = append(g.notes, say.Text(trouble))
+		g.notes = append(g.notes, trouble.Error())
 	}
 	return nil
 }
@@ -234,6 +234,7 @@ func (a *app) define(ctx context.Context, s *setup.Setup, g revived, o restoreOp
 	}
 	out.Definition = folder
 	if g.isDefined {
+		out.Notes = append(out.Notes, "the definition as it was backed up lies in "+folder)
 		return nil
 	}
 	if !o.guest.define {

@@ -87,6 +87,9 @@ func TestLabGuestComesBack(t *testing.T) {
 		if text, err := os.ReadFile("/var/lib/libvirt/qemu/nvram/web3_VARS.fd"); err != nil || string(text) != "variables" {
 			t.Errorf("%v, %s", err, text)
 		}
+		if out, _ := s.restore(t, 0, "--guest", "web", "--as", "web3", "--define", "--force"); !strings.Contains(out, "web3_VARS.fd is there already, and stays") {
+			t.Errorf("%s", out)
+		}
 	}
 	if lab.Slow { // libvirt has a guest of that UUID, and voltar does not look for it
 		text, err := os.ReadFile(s.config)

@@ -149,7 +149,7 @@ func (m Moment) incomplete(disk string) error {
 	hint := fmt.Sprintf("restore its disks one by one, as `%s`: `%s` shows what there is",
 		restoreCommand(m.word+":"+m.Disks[0].Guest.Disk), say.ShellWords([]string{"voltar", "list", m.word}))
 	if m.Other != "" {
-		hint = fmt.Sprintf("take the moment before, of which there is more: `%s`", restoreCommand(m.word+"@"+m.Other))
+		hint = fmt.Sprintf("take the moment before, of which there is more: `%s`; or ", restoreCommand(m.word+"@"+m.Other)) + hint
 	}
 	return say.WithHint(fmt.Errorf("%w: its disk %s has no good backup of that moment", ErrUsage, disk), hint)
 }
