@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -168,23 +167,6 @@ func mapsNow(t *testing.T) []string {
 		}
 	}
 	return names
-}
-
-// awaitMap waits for a device-mapper device whose name holds a text, and returns its name; "" when done is closed first.
-func awaitMap(t *testing.T, text string, done <-chan struct{}) string {
-	t.Helper()
-	for {
-		for _, name := range mapsNow(t) {
-			if strings.Contains(name, text) {
-				return name
-			}
-		}
-		select {
-		case <-done:
-			return ""
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
 }
 
 // writeFile writes a file of a test.

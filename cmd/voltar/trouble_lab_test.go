@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -232,8 +233,19 @@ func fillDeviceFile(t *testing.T, device string) {
 // that it has anyway.
 func overflow(ctx context.Context, t *testing.T, device string) {
 	name := filepath.Base(filepath.Dir(device)) + "-" + filepath.Base(device)
-	if awaitMap(t, name+"--voltar--", ctx.Done()) == "" {
-		return
+	for { // its device is there before it holds what the volume had
+		table, err := exec.CommandContext(ctx, "dmsetup", "table", name).Output()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if strings.Contains(string(table), " snapshot-origin ") {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	f, err := os.OpenFile(device, os.O_WRONLY|unix.O_DIRECT, 0)
 	if err != nil {
