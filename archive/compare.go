@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"voltar/internal/say"
 )
 
 // CompareOptions of Compare. The zero value compares everything.
@@ -45,9 +48,10 @@ func (c *Comparison) differ(path, format string, args ...any) {
 }
 
 // Compare compares the archive that r reads, from its beginning, with the tree below root, which stays the caller's and which nobody
-// changes meanwhile. Every entry of the index must be there with its type, mode, owner, times, device numbers, links, attributes, ACLs,
+// changes meanwhile. Every entry must be there with its type, mode, owner, times, device numbers, links, attributes, ACLs,
 // chattr flags, projects and every byte of its data, holes as zeros; and nothing else may be there. It follows no symbolic links. The
-// error is that of an archive or a tree that cannot be read; what differs is in the result.
+// index must say of each entry what the archive does, and where each member lies. The error is that of an archive, an index or a tree
+// that cannot be read; what differs is in the result.
 func Compare(ctx context.Context, r *Reader, index *Index, root *os.Root, opts CompareOptions) (_ Comparison, err error) {
 	c := &comparer{ctx: ctx, root: root, opts: opts, attrs: attrReader{limits: defaultLimits()}}
 	defer func() {
@@ -58,6 +62,12 @@ func Compare(ctx context.Context, r *Reader, index *Index, root *os.Root, opts C
 			err = fmt.Errorf("compare: %w", err)
 		}
 	}()
+	c.firsts = firstNames{newPathTable(defaultLimits())}
+	defer c.firsts.close()
+	if err := c.audit(index); err != nil {
+		return c.result, err
+	}
+	r.began = c.began
 	c.t = &tarReader{r: r, damaged: func(*MemberError) {}, whole: true}
 	broken := func(err error) error { return fmt.Errorf("index: %w", err) }
 	c.t.cursor = newCursor(index.All(ctx), c.passed, broken)
@@ -73,6 +83,8 @@ type comparer struct {
 	opts    CompareOptions
 	attrs   attrReader
 	folders []*comparedFolder // from the root to the one that is at hand
+	members []Member          // of the index, that were not met yet; nil where they cannot be used, which was told
+	firsts  firstNames
 	result  Comparison
 }
 
@@ -90,6 +102,9 @@ func (c *comparer) run() error {
 		}
 		e, err := c.t.next()
 		if err == io.EOF {
+			if n := len(c.members); n > 0 {
+				c.result.differ(rootPath, "the index has %s that the archive does not have", say.Counted(n, "member"))
+			}
 			return c.t.cursor.finish()
 		}
 		if err != nil {
@@ -102,8 +117,8 @@ func (c *comparer) run() error {
 		if e.Path, err = cleanPath(e.Path); err != nil {
 			return err
 		}
-		if !found || in.Path != e.Path {
-			return fmt.Errorf("%q: the index has no such entry", e.Path)
+		if err := c.indexed(e, in, found); err != nil {
+			return err
 		}
 		e.Flags, e.Accounting = in.Flags, in.Accounting
 		for _, name := range slices.Sorted(maps.Keys(in.OddXattrs)) {
@@ -115,10 +130,57 @@ func (c *comparer) run() error {
 	}
 }
 
+// audit looks for what cannot be in the index by itself.
+func (c *comparer) audit(index *Index) (err error) {
+	var unreadable []error
+	c.members, err = index.audit(c.ctx, func(path string, err error) {
+		var broken *IndexError
+		if errors.As(err, &broken) {
+			unreadable = append(unreadable, fmt.Errorf("index: %w", err))
+		} else {
+			c.result.differ(cmp.Or(path, rootPath), "index: %w", err)
+		}
+	})
+	return errors.Join(err, errors.Join(unreadable...))
+}
+
+// began is told of each member of the archive.
+func (c *comparer) began(m Member) {
+	if c.members == nil {
+		return
+	}
+	if len(c.members) == 0 || c.members[0] != m {
+		c.result.differ(rootPath, "the member at byte %d is not where the index says", m.Offset)
+		c.members = nil
+		return
+	}
+	c.members = c.members[1:]
+}
+
+// indexed compares what the archive says of an entry with what the index does.
+func (c *comparer) indexed(e *tarEntry, in Entry, found bool) error {
+	if !found {
+		c.result.differ(e.Path, "the index does not have it")
+		return nil
+	}
+	if what := difference(e, e.Path, in); what != "" {
+		c.result.differ(e.Path, "its %s in the index is another one than in the archive", what)
+	}
+	if e.Type != TypeHardlink {
+		return nil
+	}
+	leads, err := c.firsts.leads(in)
+	if !leads && err == nil {
+		c.result.differ(e.Path, "%w", errLeadsElsewhere)
+	}
+	return err
+}
+
 // passed is told of what the index has and the stream has not: sockets.
 func (c *comparer) passed(e Entry) error {
 	if e.TarOffset >= 0 {
-		return fmt.Errorf("%q: the archive has no such entry", e.Path)
+		c.result.differ(e.Path, "the index has it, and the archive does not")
+		return nil
 	}
 	return c.entry(&tarEntry{Entry: e})
 }
@@ -285,6 +347,11 @@ func (c *comparer) meta(fd int, name string, e *tarEntry) error {
 	})
 	if err != nil {
 		return err
+	}
+	if st.Nlink > 1 {
+		if err := c.firsts.note(e, e.Path); err != nil {
+			return err
+		}
 	}
 	var it item
 	it.setStat(&st)

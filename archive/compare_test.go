@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -116,5 +117,115 @@ func TestCompareFindsEachDifference(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// relined returns an archive with its index made anew, each line of it changed as change says.
+func relined(t *testing.T, m made, change func(l *indexLine)) made {
+	t.Helper()
+	x := m.openIndex(t)
+	if len(x.blocks) != 1 {
+		t.Fatalf("the index has %d blocks, want 1", len(x.blocks))
+	}
+	text := appendFormat(nil)
+	for l, err := range x.lines(t.Context(), 0) {
+		must(t, err)
+		change(&l)
+		switch l.Kind {
+		case lineMember:
+			text = appendMember(text, summedMember{Member: l.Member})
+		case lineEntry:
+			text = appendEntry(text, &l.Entry)
+		}
+	}
+	block, total := indexLine{Kind: lineBlock, Block: x.blocks[0]}, indexLine{Kind: lineTotal, Total: x.total}
+	change(&block)
+	change(&total)
+	stored := packMember(text, 1)
+	block.Block.LengthBytes = int64(len(stored))
+	m.index = append(stored, packBlocks([]Block{block.Block}, total.Total)...)
+	m.stats.IndexBlocksOffset = int64(len(stored))
+	return m
+}
+
+// An index that says of an entry, a member or all together something else than the archive does is found by a comparison and by a full
+// verification, though the tree came back as it was.
+func TestIndexThatLiesIsFound(t *testing.T) {
+	needRoot(t)
+	m := writeTreeOf(t, richTree(t), TreeOptions{})
+	dir := restored(t, m)
+	find := func(t *testing.T, m made) (compared, verified []string) {
+		result, err := Compare(t.Context(), m.open(t), m.openIndex(t), openedRoot(t, dir), CompareOptions{})
+		must(t, err)
+		for _, d := range result.Differences {
+			compared = append(compared, fmt.Sprintf("%s: %v", d.Path, d.Err))
+		}
+		v, err := Verify(t.Context(), bytes.NewReader(m.archive), int64(len(m.archive)), m.openIndex(t), VerifyOptions{Level: VerifyFull})
+		must(t, err)
+		return compared, v.Findings
+	}
+	if compared, verified := find(t, relined(t, m, func(*indexLine) {})); len(compared)+len(verified) > 0 {
+		t.Fatalf("nothing was changed: %q, %q", compared, verified)
+	}
+	entry := func(path string, change func(e *Entry)) func(*indexLine) {
+		return func(l *indexLine) {
+			if l.Kind == lineEntry && l.Entry.Path == path {
+				change(&l.Entry)
+			}
+		}
+	}
+	for name, change := range map[string]func(*indexLine){
+		"mode":                   entry("etc/passwd", func(e *Entry) { e.Mode = 0o4777 }),
+		"time":                   entry("etc/passwd", func(e *Entry) { e.MTime = time.Unix(3e9, 0) }),
+		"owner":                  entry("etc/passwd", func(e *Entry) { e.UID = 7 }),
+		"group":                  entry("etc/passwd", func(e *Entry) { e.GID = 7 }),
+		"size":                   entry("etc/passwd", func(e *Entry) { e.SizeBytes = 1 << 62 }),
+		"stored size":            entry("sparse/middle", func(e *Entry) { e.StoredBytes++ }),
+		"size of a hard link":    entry("etc/su-too", func(e *Entry) { e.SizeBytes = 1 << 62 }),
+		"length":                 entry("etc/passwd", func(e *Entry) { e.TarBytes += 512 }),
+		"place":                  entry("etc/passwd", func(e *Entry) { e.TarOffset += 512 }),
+		"not in the stream":      entry("etc/passwd", func(e *Entry) { e.TarOffset = -1 }),
+		"type":                   entry("etc/passwd", func(e *Entry) { e.Type = TypeFIFO }),
+		"device":                 entry("null", func(e *Entry) { e.DevMinor = 5 }),
+		"target":                 entry("bin/link", func(e *Entry) { e.Linkname = "elsewhere" }),
+		"link to nowhere":        entry("etc/passwd", func(e *Entry) { e.Type, e.Linkname, e.DataOffset = TypeHardlink, "nowhere", 5120 }),
+		"link to a folder":       entry("etc/passwd", func(e *Entry) { e.Type, e.Linkname = TypeHardlink, "." }),
+		"other name of a link":   entry("etc/su-too", func(e *Entry) { e.Linkname = "bin/caps" }),
+		"other place of a link":  entry("etc/su-too", func(e *Entry) { e.DataOffset += 512 }),
+		"name":                   entry("etc/passwd", func(e *Entry) { e.Path = "etc/passwe" }),
+		"order":                  entry("etc/passwd", func(e *Entry) { e.Path = "a" }),
+		"unknown entry":          entry("socket", func(e *Entry) { e.TarOffset = 1 << 61 }),
+		"entries in all":         func(l *indexLine) { l.Total.Entries = 1 << 60 },
+		"members in all":         func(l *indexLine) { l.Total.Members++ },
+		"length of the stream":   func(l *indexLine) { l.Total.TarBytes += 512 },
+		"length of the archive":  func(l *indexLine) { l.Total.ArchiveBytes++ },
+		"first of a block":       func(l *indexLine) { l.Block.FirstPath = "-" },
+		"first member":           func(l *indexLine) { l.Block.TarOffset = 512 },
+		"members' lengths":       func(l *indexLine) { l.Member.TarBytes = 1 << 60 },
+		"members' places":        func(l *indexLine) { l.Member.Offset += 4096 },
+		"members' stored length": func(l *indexLine) { l.Member.LengthBytes -= min(l.Member.LengthBytes-1, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if compared, verified := find(t, relined(t, m, change)); len(compared) == 0 || len(verified) == 0 {
+				t.Errorf("compared: %q\nverified: %q", compared, verified)
+			}
+		})
+	}
+	// Two members of which one takes what the other has lost: all of them together are as long as before.
+	n := 0
+	compared, verified := find(t, relined(t, m, func(l *indexLine) {
+		if l.Kind != lineMember {
+			return
+		}
+		switch n++; n {
+		case 1:
+			l.Member.LengthBytes += 4096
+		case 2:
+			l.Member.Offset += 4096
+			l.Member.LengthBytes -= 4096
+		}
+	}))
+	if len(verified) == 0 || !slices.ContainsFunc(compared, func(d string) bool { return strings.Contains(d, "not where the index says") }) {
+		t.Errorf("the border of two members: %q, %q", compared, verified)
 	}
 }

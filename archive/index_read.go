@@ -248,15 +248,22 @@ func (x *Index) Find(ctx context.Context, path string) (Entry, []Member, error) 
 	entry, members, err := x.find(ctx, path)
 	if err == nil && entry.Type == TypeHardlink {
 		var target Entry
-		target, members, err = x.find(ctx, entry.Linkname)
-		if err == nil && target.TarOffset != entry.DataOffset {
-			err = fmt.Errorf("cannot use the index: hard link %q to %q leads elsewhere", entry.Path, entry.Linkname)
+		if target, members, err = x.find(ctx, entry.Linkname); err == nil {
+			err = entry.leadsTo(target)
 		}
 	}
 	if err != nil {
 		return Entry{}, nil, fmt.Errorf("find %q: %w", path, err)
 	}
 	return entry, members, nil
+}
+
+// leadsTo returns an error unless target can be what a hard link names.
+func (e *Entry) leadsTo(target Entry) error {
+	if target.Type == TypeHardlink || target.Type == TypeDir || target.TarOffset != e.DataOffset {
+		return fmt.Errorf("cannot use the index: hard link %q to %q leads elsewhere", e.Path, e.Linkname)
+	}
+	return nil
 }
 
 func (x *Index) find(ctx context.Context, path string) (Entry, []Member, error) {
@@ -461,6 +468,112 @@ func coverArchive(members []Member, total indexTotal) error {
 		return errors.New("cannot use the index: its members are not as many as its last line says")
 	}
 	return nil
+}
+
+// audit goes through all of the index and tells of what cannot be, whatever the archive is: of entries that are out of order or not
+// where the one before them ends, of members that do not cover the archive or stand behind what lies in them, and of lines that tell of
+// blocks and totals what these are not. It returns the members, none if they cannot be used; the error is that of ctx.
+func (x *Index) audit(ctx context.Context, find func(path string, err error)) ([]Member, error) {
+	a := auditor{good: true}
+	a.find = func(path string, err error) {
+		a.good = false
+		find(path, err)
+	}
+	for i := range x.blocks {
+		a.inBlock, a.entriesInBlock = nil, 0
+		for l, err := range x.lines(ctx, i) {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			switch {
+			case err != nil:
+				a.find("", err)
+			case l.Kind == lineMember:
+				a.member(l.Member, x.blocks[i])
+			case l.Kind == lineEntry:
+				a.entry(l.Entry, x.blocks[i])
+			}
+		}
+	}
+	if a.entries != x.total.Entries {
+		a.find("", fmt.Errorf("it has %d entries, its last line says %d", a.entries, x.total.Entries))
+	}
+	slices.SortFunc(a.members, func(a, b Member) int { return cmp.Compare(a.Offset, b.Offset) })
+	members := slices.Compact(a.members)
+	if !a.good {
+		return nil, nil
+	}
+	if err := coverArchive(members, x.total); err != nil {
+		find("", err)
+		return nil, nil
+	}
+	return members, nil
+}
+
+type auditor struct {
+	find    func(path string, err error)
+	good    bool // nothing was found
+	members []Member
+	entries int64
+	before  string // the last path
+	end     int64  // of the last entry in the tar stream
+
+	inBlock        *Member // what the members of the block cover in the tar stream so far
+	entriesInBlock int
+}
+
+func (a *auditor) member(m Member, b Block) {
+	if a.inBlock == nil {
+		if m.TarOffset != b.TarOffset {
+			a.find("", fmt.Errorf("the block at byte %d begins with the member at byte %d of the tar stream, its line says %d",
+				b.Offset, m.TarOffset, b.TarOffset))
+		}
+		a.inBlock = &m
+	} else if m.TarOffset == a.inBlock.TarOffset+a.inBlock.TarBytes {
+		a.inBlock.TarBytes += m.TarBytes
+	}
+	a.members = append(a.members, m)
+}
+
+func (a *auditor) entry(e Entry, b Block) {
+	a.entries++
+	a.entriesInBlock++
+	if a.entriesInBlock == 1 && e.Path != b.FirstPath {
+		a.find(e.Path, fmt.Errorf("is the first of its block, whose line says %q", b.FirstPath))
+	}
+	if a.entries > 1 && ComparePaths(a.before, e.Path) >= 0 {
+		a.find(e.Path, errors.New("is out of order"))
+	}
+	a.before = e.Path
+	if e.TarOffset < 0 {
+		return
+	}
+	if in := a.inBlock; in == nil || e.TarOffset < in.TarOffset || e.TarOffset+e.TarBytes > in.TarOffset+in.TarBytes {
+		a.find(e.Path, errors.New("stands before the members that hold it"))
+	}
+	if e.TarOffset != a.end && a.good {
+		a.find(e.Path, fmt.Errorf("is at byte %d of the tar stream, should be at %d", e.TarOffset, a.end))
+	}
+	a.end = e.TarOffset + e.TarBytes
+}
+
+// firstNames are entries that hard links name, by their paths in the archive.
+type firstNames struct{ *pathTable }
+
+// note remembers an entry; of folders and hard links there are no hard links.
+func (f firstNames) note(e *tarEntry, path string) error {
+	if e.Type == TypeDir || e.Type == TypeHardlink {
+		return nil
+	}
+	return f.put(path, "", e.TarOffset)
+}
+
+var errLeadsElsewhere = errors.New("the hard link leads elsewhere by the index than in the archive")
+
+// leads tells whether a hard link of the index leads to where the entry is that it names.
+func (f firstNames) leads(in Entry) (bool, error) {
+	_, offset, known, err := f.get(in.Linkname)
+	return known && offset == in.DataOffset, err
 }
 
 // cursor goes through an index beside the archive.

@@ -73,15 +73,15 @@ func (t *RandomTree) Inode(ctx context.Context, e Entry) (Entry, error) {
 	if err != nil && err != ErrNoEntry {
 		return Entry{}, err
 	}
-	if err == ErrNoEntry || target.Type == TypeHardlink || target.TarOffset != e.DataOffset {
-		return Entry{}, fmt.Errorf("cannot use the index: hard link %q to %q leads elsewhere", e.Path, e.Linkname)
+	if err := e.leadsTo(target); err != nil { // that of no entry leads nowhere
+		return Entry{}, err
 	}
 	return target, nil
 }
 
 // Links returns how many names an entry has that is no hard link itself. The first call goes through the whole index.
 func (t *RandomTree) Links(ctx context.Context, e Entry) int {
-	t.linksOnce.Do(func() { t.links = t.index.hardLinks(ctx) })
+	t.linksOnce.Do(func() { t.links, _ = t.index.hardLinks(ctx) })
 	first, _ := slices.BinarySearch(t.links, e.TarOffset)
 	n := 1
 	for _, offset := range t.links[first:] {
@@ -93,11 +93,11 @@ func (t *RandomTree) Links(ctx context.Context, e Entry) int {
 	return n
 }
 
-// hardLinks returns the offsets in the tar stream of what hard links name, sorted; nil where there are more than RandomLinks. The
-// names in a block that cannot be read are not found either, and not counted.
-func (x *Index) hardLinks(ctx context.Context) []int64 {
+// hardLinks returns the offsets in the tar stream of what hard links name, sorted; none and false where there are more than RandomLinks.
+// The names in a block that cannot be read are not found either, and not counted.
+func (x *Index) hardLinks(ctx context.Context) (_ []int64, all bool) {
 	var mu sync.Mutex
-	var all []int64
+	var offsets []int64
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range x.blocks {
@@ -109,18 +109,18 @@ func (x *Index) hardLinks(ctx context.Context) []int64 {
 			found := hardLinksIn(text)
 			mu.Lock()
 			defer mu.Unlock()
-			if len(all) <= RandomLinks {
-				all = append(all, found...)
+			if len(offsets) <= RandomLinks {
+				offsets = append(offsets, found...)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // no call returns an error
-	if len(all) > RandomLinks {
-		return nil
+	if len(offsets) > RandomLinks {
+		return nil, false
 	}
-	slices.Sort(all)
-	return all
+	slices.Sort(offsets)
+	return offsets, true
 }
 
 // hardLinksIn returns what the hard links in a block name. A quote within a name is escaped, so what is looked for is never part of one.

@@ -79,6 +79,8 @@ func Verify(ctx context.Context, src io.ReaderAt, sizeBytes int64, index *Index,
 	limits := defaultLimits()
 	v.lost = newLinkTable(&spill{dir: os.TempDir(), limit: limits.SpillBytes}, limits.LinkBytes)
 	defer v.lost.close()
+	v.firsts = firstNames{newPathTable(limits)}
+	defer v.firsts.close()
 	err := v.run()
 	if err != nil {
 		err = fmt.Errorf("verify: %w", err)
@@ -96,6 +98,10 @@ type verifier struct {
 	members []Member
 	lost    *linkTable // entries whose data is lost, by their offset as inode, as hard links name it
 	t       *tarReader
+
+	named    []int64 // the offsets of what hard links name, by the index; none where there are too many
+	allNamed bool    // named has them all
+	firsts   firstNames
 }
 
 func (v *verifier) run() error {
@@ -120,45 +126,17 @@ func (v *verifier) run() error {
 }
 
 // readIndex reads all of the index.
-func (v *verifier) readIndex() error {
-	var err error
-	v.members, err = v.index.Members(v.ctx)
-	if v.ctx.Err() != nil {
-		return context.Cause(v.ctx)
-	}
-	if err != nil {
+func (v *verifier) readIndex() (err error) {
+	v.members, err = v.index.audit(v.ctx, func(path string, err error) {
+		if path != "" {
+			err = fmt.Errorf("%q %w", path, err)
+		}
 		v.res.find("index: %v", err)
-		v.members = nil
-	}
+	})
 	if v.index.ArchiveBytes() != v.size {
 		v.res.find("the archive has %d bytes, the index says %d", v.size, v.index.ArchiveBytes())
 	}
-	var entries, end int64
-	var before string
-	for e, err := range v.index.All(v.ctx) {
-		if v.ctx.Err() != nil {
-			return context.Cause(v.ctx)
-		}
-		if err != nil {
-			v.res.find("%v", err)
-			continue
-		}
-		entries++
-		if entries > 1 && ComparePaths(before, e.Path) >= 0 {
-			v.res.find("index: %q is out of order", e.Path)
-		}
-		before = e.Path
-		if e.TarOffset >= 0 {
-			if e.TarOffset != end && len(v.res.Findings) == 0 {
-				v.res.find("index: %q is at byte %d of the tar stream, should be at %d", e.Path, e.TarOffset, end)
-			}
-			end = e.TarOffset + e.TarBytes
-		}
-	}
-	if entries != v.index.Entries() {
-		v.res.find("index: has %d entries, its last line says %d", entries, v.index.Entries())
-	}
-	return nil
+	return err
 }
 
 // headers compares the header of each member with the index.
@@ -251,6 +229,7 @@ func (v *verifier) full() error {
 	var entries iter.Seq2[Entry, error]
 	if v.index != nil {
 		entries = v.index.All(v.ctx)
+		v.named, v.allNamed = v.index.hardLinks(v.ctx)
 	}
 	return v.read(opts, entries, true)
 }
@@ -362,13 +341,31 @@ func (v *verifier) entry(e *tarEntry, whole bool) error {
 		v.res.find("%q: %s differs between archive and index", path, what)
 	}
 	if e.Type != TypeHardlink {
-		return nil
+		return v.noteNamed(e, path)
 	}
 	target, lost, err := v.lost.take(inodeKey{inode: uint64(in.DataOffset)})
 	if lost {
 		v.res.lose(path, fmt.Errorf("lost: it is a hard link to %q", target.path))
 	}
+	if lost || err != nil || !whole || len(v.res.Damage) > 0 {
+		return err
+	}
+	leads, err := v.firsts.leads(in)
+	if !leads {
+		v.res.find("%q: %v", path, errLeadsElsewhere)
+	}
 	return err
+}
+
+// noteNamed remembers an entry that hard links name.
+func (v *verifier) noteNamed(e *tarEntry, path string) error {
+	if !v.allNamed {
+		return v.firsts.note(e, path)
+	}
+	if _, found := slices.BinarySearch(v.named, e.TarOffset); found {
+		return v.firsts.note(e, path)
+	}
+	return nil
 }
 
 func (v *verifier) readData(e *tarEntry, path string, whole bool) error {
@@ -415,8 +412,7 @@ func difference(e *tarEntry, path string, in Entry) string {
 	}{
 		{"path", path == in.Path}, {"type", e.Type == in.Type}, {"mode", e.Mode == in.Mode},
 		{"owner", e.UID == in.UID && e.GID == in.GID}, {"time", e.MTime.Equal(in.MTime)},
-		{"size", e.Type == TypeHardlink || e.SizeBytes == in.SizeBytes},
-		{"stored size", e.Type == TypeHardlink || e.StoredBytes == in.StoredBytes},
+		{"size", e.SizeBytes == in.SizeBytes}, {"stored size", e.StoredBytes == in.StoredBytes},
 		{"link", link == in.Linkname}, {"length", e.TarBytes == in.TarBytes},
 		{"device", e.DevMajor == in.DevMajor && e.DevMinor == in.DevMinor},
 	} {
