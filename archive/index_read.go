@@ -258,9 +258,9 @@ func (x *Index) Find(ctx context.Context, path string) (Entry, []Member, error) 
 	return entry, members, nil
 }
 
-// leadsTo returns an error unless target can be what a hard link names.
+// leadsTo returns an error unless target, which is zero where there is none, can be what a hard link names.
 func (e *Entry) leadsTo(target Entry) error {
-	if target.Type == TypeHardlink || target.Type == TypeDir || target.TarOffset != e.DataOffset {
+	if target.Type == "" || target.Type == TypeHardlink || target.Type == TypeDir || target.TarOffset != e.DataOffset {
 		return fmt.Errorf("cannot use the index: hard link %q to %q leads elsewhere", e.Path, e.Linkname)
 	}
 	return nil

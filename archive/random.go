@@ -73,7 +73,7 @@ func (t *RandomTree) Inode(ctx context.Context, e Entry) (Entry, error) {
 	if err != nil && err != ErrNoEntry {
 		return Entry{}, err
 	}
-	if err := e.leadsTo(target); err != nil { // that of no entry leads nowhere
+	if err := e.leadsTo(target); err != nil {
 		return Entry{}, err
 	}
 	return target, nil

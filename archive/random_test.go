@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -258,5 +260,36 @@ func TestRandomFileReadsAhead(t *testing.T) {
 	cache.loads.Wait()
 	if src.reads.Load() != 1 {
 		t.Errorf("one read in the middle reads %d members", src.reads.Load())
+	}
+}
+
+// A hard link is a name of what its own folder or another one holds, and of no folder and no other link.
+func TestHardLinkLeadsToAFile(t *testing.T) {
+	src := t.TempDir()
+	writeFile(t, filepath.Join(src, "etc/file"), []byte("text"), 0o600)
+	must(t, os.Link(filepath.Join(src, "etc/file"), filepath.Join(src, "link")))
+	must(t, os.Mkdir(filepath.Join(src, "home"), 0o700))
+	m := writeTreeOf(t, src, TreeOptions{})
+	places := map[string]int64{}
+	for e, err := range m.openIndex(t).All(t.Context()) {
+		must(t, err)
+		places[e.Path] = e.TarOffset
+	}
+	for target, good := range map[string]bool{"etc/file": true, "etc": false, ".": false, "home": false, "link": false, "nowhere": false} {
+		lied := relined(t, m, func(l *indexLine) {
+			if l.Kind == lineEntry && l.Entry.Type == TypeHardlink {
+				l.Entry.Linkname, l.Entry.DataOffset = target, places[target]
+			}
+		})
+		tree := NewRandomTree(lied.openIndex(t), bytes.NewReader(m.archive), NewCache(t.Context(), 1<<20))
+		e, err := tree.Entry(t.Context(), "link")
+		must(t, err)
+		if found, err := tree.Inode(t.Context(), e); (err == nil) != good || good && found.Path != target {
+			t.Errorf("%s: %+v, %v", target, found, err)
+		}
+		if _, _, err := lied.openIndex(t).Find(t.Context(), "link"); (err == nil) != good {
+			t.Errorf("find by way of %s: %v", target, err)
+		}
+		tree.Close()
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -50,7 +51,7 @@ func (a *app) cat(ctx context.Context, o browseOptions) error {
 		}
 		entry, err := a.catPlace(ctx, b, place, o.keepGoing)
 		if o.keepGoing && isDamage(err) {
-			say.Printf(a.stderr, "voltar: %q is cut: %s\n", text, err)
+			say.Indented(a.stderr, "voltar: ", fmt.Sprintf("%q is cut: %s", text, err))
 			damaged = true
 			continue
 		}

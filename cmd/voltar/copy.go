@@ -175,7 +175,7 @@ func (a *app) printCopies(lines []placement.CopyLine, o copyOptions) error {
 		if line.SharedBytes > 0 {
 			word += ", " + say.Size(line.SizeBytes-line.SharedBytes) + " new"
 		}
-		reason := line.Reason
+		reason := strings.ReplaceAll(line.Reason, "\n", "; ")
 		if line.Hint != "" {
 			reason += " (" + strings.ReplaceAll(line.Hint, "\n", "; ") + ")"
 		}

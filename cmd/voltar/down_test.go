@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"voltar/internal/store/s3/s3test"
 	"voltar/report"
@@ -117,5 +119,41 @@ func TestDestinationsThatAreDown(t *testing.T) {
 	code, out, errs := voltar(t, "list", "--config", s.config)
 	if code != exitAttention || strings.Count(out, " disk ") != smallSources {
 		t.Errorf("list ends with %d\n%s\n%s", code, out, errs)
+	}
+}
+
+// The first signal ends a mount whose store does not answer before anything is mounted; it does not wait for the store's patience.
+func TestMountIsInterruptedAtItsStart(t *testing.T) {
+	t.Setenv("VOLTAR_TEST_S3_SECRET", s3test.SecretKey)
+	for _, source := range []string{"--all", "web", "web@2026-11-20"} {
+		silent, connections := silentServer(t)
+		s := newSite(t, bucketDestination("silent", silent, "bucket"))
+		p := start(t, "mount", "--config", s.config, "--from", "silent", source, t.TempDir())
+		for connections.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		p.signal(t, syscall.SIGINT)
+		if code := p.wait(t); code != exitInterrupted || !strings.Contains(p.stderr.String(), "interrupted") || strings.Contains(p.stderr.String(), "given up") {
+			t.Errorf("%s: %d\n%s", source, code, &p.stderr)
+		}
+	}
+}
+
+// A destination that does not answer is told with what whoever waits can do, and without the name of something else.
+func TestHintOfADestinationThatIsDown(t *testing.T) {
+	t.Setenv("VOLTAR_TEST_S3_SECRET", s3test.SecretKey)
+	s := newSite(t, bucketDestination("refusing", refusingServer(t), "bucket")+"patience = \"1s\"\n")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"mount", "--all", t.TempDir()}, "hint: mount again as soon as it answers"},
+		{[]string{"ls", "web"}, "hint: try again as soon as it answers"},
+		{[]string{"restore", "web"}, "hint: try again as soon as it answers"},
+	} {
+		_, _, errs := voltar(t, append(c.args, "--from", "refusing", "--config", s.config)...)
+		if !strings.Contains(errs, "given up: s3://") || !strings.Contains(errs, c.want) || strings.Contains(errs, "the next run") {
+			t.Errorf("%q: %s", c.args, errs)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -116,7 +117,7 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 	}
 	run.Ended = s.Now().UTC()
 	run.ExitCode = proofExitCode(ctx, run, err)
-	a.delivery(s).Verification(ctx, &run, o.mail && run.ExitCode != exitDone)
+	a.delivery(s).Verification(ctx, &run, o.mail && len(run.NotGood()) > 0)
 	if printErr := a.printDrills(run, o.json); printErr != nil {
 		return printErr
 	}
@@ -153,6 +154,9 @@ func drillFolder(s *setup.Setup) (string, error) {
 func (a *app) drillNamed(ctx context.Context, s *setup.Setup, d *drill.Driller, o drillOptions, run *report.Run) error {
 	var all []error
 	for _, name := range o.backups {
+		if ctx.Err() != nil {
+			break
+		}
 		on, found, err := s.FindBackup(ctx, o.from, o.host, name)
 		if err == nil {
 			all = append(all, try(ctx, d, found, on.Destination.Destination, run))
@@ -213,6 +217,9 @@ func (a *app) drillNext(ctx context.Context, s *setup.Setup, d *drill.Driller, o
 			err = nil
 		}
 		all = append(all, err)
+		if errors.Is(err, restore.ErrHost) {
+			break // the next one would meet the same
+		}
 	}
 	if err := errors.Join(all...); err != nil || len(run.Volumes) > 0 {
 		return err
@@ -255,6 +262,8 @@ func proofExitCode(ctx context.Context, run report.Run, err error) int {
 	return exitDone
 }
 
+func isLineEnd(r rune) bool { return r == '\n' }
+
 func (a *app) printDrills(run report.Run, asJSON bool) error {
 	lines := []drilledLine{}
 	for _, v := range run.Volumes {
@@ -277,10 +286,7 @@ func (a *app) printDrills(run report.Run, asJSON bool) error {
 			continue
 		}
 		_, _ = say.Painted(a.stdout, say.Clean(line.Backup)+" on "+say.Clean(line.Destination)+": ", say.Red, "NOT PROVEN", " after "+took+"\n")
-		say.Println(a.stdout, "  "+line.Error)
-		if line.Hint != "" {
-			say.Println(a.stdout, "  "+say.HintLabel+line.Hint)
-		}
+		say.Indented(a.stdout, "  ", line.Error, strings.FieldsFunc(line.Hint, isLineEnd)...)
 	}
 	return nil
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"voltar/internal/history"
+	"voltar/internal/journal"
 	"voltar/internal/lab"
 )
 
@@ -98,9 +100,12 @@ func flip(t *testing.T, path string, at int64) {
 
 // A drill that is killed leaves what the next command names and removes, and its file goes with its loop device.
 func drillKilled(t *testing.T, s site, signal unix.Signal, wantCode int) {
-	seen := whatIsSeen(t)
+	seen, proofs := whatIsSeen(t), len(s.proofs(t).Proofs)
 	if code := s.stopMidwayOf(t, signal, "drill", "vg/busy"); code != wantCode {
 		t.Errorf("exit code %d after %v, want %d", code, signal, wantCode)
+	}
+	if now := s.proofs(t).Proofs; len(now) != proofs {
+		t.Errorf("a drill that was stopped by %v counts as one: %+v", signal, now[0])
 	}
 	if signal == unix.SIGKILL {
 		if restoreMaps(t) == nil {
@@ -170,7 +175,7 @@ func TestLabDrillFindsWhatDiffers(t *testing.T) {
 	const poke = `poke() { printf "$2" | dd of="$(ls /dev/mapper/voltar-drill-*)" bs=1 seek=$1 conv=notrunc,fsync status=none; }; `
 	for _, c := range []struct {
 		name, command, script, want string
-		damaged                     bool
+		damaged                     bool // otherwise it is the host's trouble, and nothing was tried
 	}{
 		{"boot code", "mke2fs", poke + `real "$@"; poke 100 XY`, "image differs between bytes 0 and", true},
 		{"behind the boot code", "mke2fs", poke + `real "$@"; poke 700000 XY`, "image differs between bytes", true},
@@ -181,14 +186,18 @@ func TestLabDrillFindsWhatDiffers(t *testing.T) {
 		{"no space", "mke2fs", `real "$@"; dd if=/dev/zero of=` + scratch + `/filler bs=64k status=none || :`, "has become full meanwhile", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			seen := whatIsSeen(t)
+			seen, proofs := whatIsSeen(t), len(s.proofs(t).Proofs)
 			wrap(t, c.command, c.script)
-			bad := s.drill(t, 3, "vg/guest")
-			if len(bad) != 1 || bad[0].Good || !strings.Contains(bad[0].Error, c.want) {
-				t.Errorf("%+v, want %q", bad, c.want)
-			}
-			if p := s.proofs(t).Proofs[0]; (p.Verdict == history.Damaged) != c.damaged {
-				t.Errorf("%+v", p)
+			if c.damaged {
+				bad := s.drill(t, 3, "vg/guest")
+				if p := s.proofs(t).Proofs[0]; len(bad) != 1 || bad[0].Good || !strings.Contains(bad[0].Error, c.want) || p.Verdict != history.Damaged {
+					t.Errorf("%+v, want %q; kept as %+v", bad, c.want, p)
+				}
+			} else {
+				s.notTried(t, "vg/guest", exitNothing, c.want)
+				if now := s.proofs(t).Proofs; len(now) != proofs {
+					t.Errorf("kept as %+v", now[0])
+				}
 			}
 			if now := whatIsSeen(t); now != seen {
 				t.Errorf("the host shows\n%s\nand showed\n%s", now, seen)
@@ -201,7 +210,40 @@ func TestLabDrillFindsWhatDiffers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another drill", func(t *testing.T) {
+		locks, err := journal.NewLocks(filepath.Join(s.dir, "run"), journal.Holder{Command: "voltar drill", Started: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := locks.TryLock(journal.ScopeScratch, scratch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, which := range []string{"vg/guest", "--next"} {
+			s.notTried(t, which, exitLocked, "the scratch folder "+scratch+` is in use by "voltar drill"`)
+		}
+		if err := lock.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("a folder that cannot be written to", func(t *testing.T) {
+		lab.Do(t, "mount", "-o", "remount,ro", scratch)
+		s.notTried(t, "--next", exitNothing, "read-only file system")
+		lab.Do(t, "mount", "-o", "remount,rw", scratch)
+	})
 	if good := s.drill(t, 0, "vg/guest"); !good[0].Good {
 		t.Errorf("afterwards: %+v", good)
+	}
+	if proofs := s.proofs(t).Proofs; len(proofs) != 6 {
+		t.Errorf("%d drills are kept, want the 6 that tried the backup: %+v", len(proofs), proofs)
+	}
+}
+
+// notTried drills where the host is in the way.
+func (s site) notTried(t *testing.T, which string, wantCode int, want string) {
+	t.Helper()
+	code, out, errs := voltar(t, "drill", which, "--config", s.config)
+	if code != wantCode || out != "" || !strings.Contains(errs, "it was not tried: ") || !strings.Contains(errs, want) || strings.Contains(errs, "voltar restore") {
+		t.Errorf("drill %s: %d, want %d, %q\n%s%s", which, code, wantCode, want, out, errs)
 	}
 }

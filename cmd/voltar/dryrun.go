@@ -58,7 +58,7 @@ func (a *app) dryRun(ctx context.Context, s *setup.Setup, engine *backup.Engine,
 	for _, d := range preview.Destinations {
 		say.Printf(a.stdout, "\nDestination %s (%s)", d.Name, d.Where)
 		if d.Problem != "" {
-			say.Printf(a.stdout, ": %s", d.Problem)
+			say.Printf(a.stdout, ": %s", strings.ReplaceAll(d.Problem, "\n", "; "))
 		} else if d.FreeBytes >= 0 {
 			say.Printf(a.stdout, " has %s free", say.Size(d.FreeBytes))
 		}

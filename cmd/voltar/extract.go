@@ -214,10 +214,10 @@ func (a *app) printExtractedLine(line extractedLine) {
 	}
 	say.Printf(a.stdout, "%s: %s, %s of data\n", name, say.Counted(line.Entries, "entry"), say.Size(line.Bytes))
 	for _, text := range line.Damage {
-		say.Println(a.stdout, "  "+text)
+		say.Indented(a.stdout, "  ", text)
 	}
 	for _, note := range line.Notes {
-		say.Println(a.stdout, "  "+note)
+		say.Indented(a.stdout, "  ", note)
 	}
 	for _, lost := range line.Lost {
 		say.Printf(a.stdout, "  not restored: %s: %s\n", cmp.Or(lost.Path, "files whose names are lost"), lost.Reason)

@@ -60,7 +60,8 @@ type showOptions struct {
 
 func readMount(c *cli.Context) (showOptions, error) {
 	o := showOptions{
-		setupOptions:  setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true, readOnly: true},
+		setupOptions: setupOptions{commonOptions: readCommon(c), untrusted: c.Bool("untrusted"), lookup: true, readOnly: true,
+			whenDown: "mount again as soon as it answers"},
 		sourceOptions: readSource(c),
 	}
 	size, err := config.ParseSize(c.String("cache"))
@@ -102,8 +103,7 @@ func (a *app) mount(ctx context.Context, o showOptions) error {
 		return err
 	}
 	m := &mounting{setup: s, options: o, decrypt: decrypt}
-	// Reading outlasts the signal until nothing is mounted any more.
-	shown, backups, err := m.open(context.WithoutCancel(ctx))
+	shown, backups, err := m.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -194,12 +194,18 @@ func (m *mounting) list(ctx context.Context) ([]mountfs.Backup, error) {
 	}
 	if len(found) == 0 {
 		hosts, _ := hostsOn(ctx, stores) // who does not answer has failed before
-		return nil, noBackups(ctx, stores, s.HostOr(m.options.host), slices.DeleteFunc([]string{m.options.source}, isEmpty), hosts)
+		return nil, noBackups(ctx, stores, s.HostOr(m.options.host), m.named(), hosts)
 	}
 	return m.choose(found), nil
 }
 
-func isEmpty(text string) bool { return text == "" }
+// named is what was named, if anything was.
+func (m *mounting) named() []string {
+	if m.options.source == "" {
+		return nil
+	}
+	return []string{m.options.source}
+}
 
 // mountedEntry is a backup on one destination.
 type mountedEntry struct {

@@ -130,7 +130,7 @@ as = "image"
 	if options := lab.Do(t, "findmnt", "-n", "-o", "OPTIONS", at); !strings.Contains(options, "ro,nosuid,nodev,noexec") {
 		t.Errorf("it is mounted with %s", options)
 	}
-	if code, _, errs := voltar(t, "mount", "--all", "--config", s.config, at); code != 1 || !strings.Contains(errs, "something is mounted there") {
+	if code, _, errs := voltar(t, "mount", "--all", "--config", s.config, at); code != 1 || !strings.Contains(errs, "something is mounted there") || !strings.Contains(errs, "hint: `umount "+at+"`") {
 		t.Errorf("a second time: %d %s", code, errs)
 	}
 	lab.Do(t, "umount", at)

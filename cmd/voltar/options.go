@@ -47,6 +47,7 @@ type setupOptions struct {
 	untrusted    bool                 // accept backups that no trusted key has signed
 	lookup       bool                 // somebody waits for the answer, which must not take long
 	readOnly     bool                 // backups are read, and nothing else: what else is wrong in the configuration does not matter
+	whenDown     string               // what to do about a destination that does not answer; "" for the usual
 	snapshotSize *config.SnapshotSize // instead of what the configuration says
 	mustBeQuiet  bool                 // what cannot be frozen fails
 }
@@ -106,7 +107,7 @@ func (a *app) setup(o setupOptions) (*setup.Setup, error) {
 func (a *app) setupOptions(o setupOptions) setup.Options {
 	return setup.Options{
 		Config: o.config, Version: programVersion(), Folder: o.folder, Untrusted: o.untrusted, Lookup: o.lookup,
-		ReadOnly:     o.readOnly,
+		ReadOnly: o.readOnly, WhenDown: o.whenDown,
 		SnapshotSize: o.snapshotSize, MustBeQuiet: o.mustBeQuiet, Now: a.now, AtEnd: a.atEnd,
 		Log: func(level string) (*slog.Logger, error) { return logging.New(level, a.stderr, a.rawErr) },
 	}

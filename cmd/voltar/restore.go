@@ -292,13 +292,13 @@ func (a *app) printRestorePlan(plan *restore.Plan, asJSON bool) error {
 
 func (a *app) printNotes(notes []string) {
 	for _, note := range notes {
-		say.Println(a.stdout, "note:", note)
+		say.Indented(a.stdout, "note: ", note)
 	}
 }
 
 func (a *app) printLosses(losses []string) {
 	for _, loss := range losses {
-		say.Println(a.stdout, "lost:", loss)
+		say.Indented(a.stdout, "lost: ", loss)
 	}
 }
 

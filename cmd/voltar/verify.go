@@ -301,13 +301,13 @@ func (a *app) printVerified(line verifiedLine) {
 	_, _ = say.Painted(a.stdout, say.Clean(line.Backup)+" on "+say.Clean(line.Destination)+": ", color, verdict,
 		fmt.Sprintf(" (%s), %s read\n", levelWords[line.Level], say.Size(line.ReadBytes)))
 	if line.Error != "" {
-		say.Println(a.stdout, "  "+line.Error)
+		say.Indented(a.stdout, "  ", line.Error)
 	}
 	for _, name := range line.Repaired {
 		say.Println(a.stdout, "  written anew: "+name)
 	}
 	for _, f := range line.Findings {
-		say.Println(a.stdout, "  "+verify.Finding{File: f.File, Message: f.Message}.String())
+		say.Indented(a.stdout, "  ", verify.Finding{File: f.File, Message: f.Message}.String())
 	}
 	for _, l := range line.Lost {
 		say.Printf(a.stdout, "  lost: %s: %s\n", l.Path, l.Reason)
@@ -316,6 +316,6 @@ func (a *app) printVerified(line verifiedLine) {
 		say.Printf(a.stdout, "  lost: %d more\n", line.LostOmitted)
 	}
 	for _, note := range line.Notes {
-		say.Println(a.stdout, "  note: "+note)
+		say.Indented(a.stdout, "  note: ", note)
 	}
 }

@@ -19,7 +19,7 @@ func (silent) Usage(context.Context) (store.Usage, error) { return store.Usage{}
 // A destination that is given up lies on nothing: nobody looks at its folder, which may hang, and no freeze fails for it.
 func TestADestinationThatIsDownKeepsNobodyFromFreezing(t *testing.T) {
 	e := &Engine{Deps: Deps{Host: &owned.Host{LVM: lvm.New(nil, lvm.Options{})}}}
-	s := patient.Wrap(silent{}, 0)
+	s := patient.Wrap(silent{}, 0, "")
 	if _, err := e.devicesUnder(t.Context(), s, "no\x00path"); err == nil {
 		t.Error("a folder that cannot be told lies on nothing")
 	}

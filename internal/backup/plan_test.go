@@ -142,7 +142,7 @@ func TestFolderOfADestinationThatCannotBeUsed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if path, isThere := folderOf(t.Context(), patient.Wrap(s, 0)); isThere != c.isThere || isThere != (path == c.opts.Path) {
+		if path, isThere := folderOf(t.Context(), patient.Wrap(s, 0, "")); isThere != c.isThere || isThere != (path == c.opts.Path) {
 			t.Errorf("%s: %q, %t", name, path, isThere)
 		}
 		if err := s.Close(); err != nil {

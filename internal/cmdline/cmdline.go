@@ -59,7 +59,7 @@ func (p *Program) Parse(args []string) (Line, error) {
 	case line.empty != nil:
 		return line, exitcode.UsageError(say.WithHint(
 			fmt.Errorf("the value of --%s is empty: give a %s, or leave the flag out", line.empty.Names()[0], placeholder(line.empty)),
-			"is a variable that it is taken from not set?"))
+			unsetHint))
 	case len(line.Path) == 0:
 		if err := line.checkWithoutCommand(flags); err != nil {
 			return line, err
@@ -69,6 +69,9 @@ func (p *Program) Parse(args []string) (Line, error) {
 		return Line{Path: line.Path, Words: slices.Concat([]string{args[0], line.last().Name}, flags, line.rest)}, nil
 	}
 	for _, operand := range line.operands {
+		if operand == "" {
+			return line, exitcode.UsageError(say.WithHint(errors.New("an argument is empty: give a name, or leave it out"), unsetHint))
+		}
 		if strings.HasPrefix(operand, "-") {
 			return line, exitcode.UsageError(fmt.Errorf("argument %q begins with a dash: flags stand before \"--\"", operand))
 		}
@@ -80,6 +83,9 @@ func (p *Program) Parse(args []string) (Line, error) {
 	line.Words = slices.Concat(line.Words, flags, line.operands)
 	return line, nil
 }
+
+// unsetHint goes with what is empty. Taken for nothing, it would mean all, or the default.
+const unsetHint = "is a variable that it is taken from not set?"
 
 // Value is that of a flag, by its first name, or "".
 func (l *Line) Value(flag string) string { return l.values[flag] }

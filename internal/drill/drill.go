@@ -17,6 +17,7 @@ import (
 	"voltar/internal/history"
 	"voltar/internal/restore"
 	"voltar/internal/say"
+	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -81,9 +82,10 @@ func Candidates(on []catalog.Destination, found []catalog.Listed, runs []report.
 	return list
 }
 
-// Try tries a backup and describes how that went. The error is restore.ErrTooLarge for one that was not tried because it does not fit;
-// anything else that goes wrong is in the result.
+// Try tries a backup and describes how that went. The error is of one that was not tried: restore.ErrTooLarge where it does not fit,
+// restore.ErrHost where something else than the backup was in the way, or the end of ctx. Anything else that goes wrong is in the result.
 func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destination) (report.Volume, error) {
+	parent := ctx
 	started := d.Now().UTC()
 	if d.MaxDuration > 0 {
 		var cancel context.CancelFunc
@@ -96,7 +98,7 @@ func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destinat
 		Target: restore.Target{Kind: restore.ToScratch, Path: d.Folder, MaxBytes: d.MaxBytes},
 	}
 	result, err := d.restore(ctx, request)
-	if errors.Is(err, restore.ErrTooLarge) {
+	if err := notTried(parent, err); err != nil {
 		return report.Volume{}, err
 	}
 	if result == nil {
@@ -105,6 +107,21 @@ func (d *Driller) Try(ctx context.Context, b catalog.Backup, on catalog.Destinat
 	err = errors.Join(err, NoteDamage(request, err, d.MarkDamaged))
 	result.Started, result.Ended = started, d.Now().UTC()
 	return Record(request, on, result, err), nil
+}
+
+// notTried is the error of a drill that says nothing of the backup, or nil.
+func notTried(ctx context.Context, err error) error {
+	switch {
+	case err == nil || errors.Is(err, restore.ErrSums) || errors.Is(err, restore.ErrDiffers):
+		return nil
+	case ctx.Err() != nil: // what it came to names a symptom
+		return context.Cause(ctx)
+	case errors.Is(err, restore.ErrTooLarge) || errors.Is(err, restore.ErrHost):
+		return err
+	case errors.Is(err, store.ErrDown) || errors.Is(err, store.ErrUnreachable):
+		return fmt.Errorf("%w: %w", restore.ErrHost, err)
+	}
+	return nil
 }
 
 // restore restores a backup to a scratch file and compares it.

@@ -1,12 +1,16 @@
 package drill
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"voltar/internal/catalog"
+	"voltar/internal/restore"
+	"voltar/internal/store"
 	"voltar/report"
 )
 
@@ -53,4 +57,40 @@ func TestWhoHasWaitedLongest(t *testing.T) {
 	if want := []string{"new on far", "c on far", "a on disk", "b on far"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
+}
+
+// What the host, a store or whoever stops it does to a drill says nothing of the backup; what the backup is does.
+func TestWhatProvesNothing(t *testing.T) {
+	stopped := errors.New("stopped")
+	live := t.Context()
+	over, cancel := context.WithCancelCause(live)
+	cancel(stopped)
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want error // nil for a drill that counts
+	}{
+		{"no error", live, nil, nil},
+		{"done before it was stopped", over, nil, nil},
+		{"too large", live, restore.ErrTooLarge, restore.ErrTooLarge},
+		{"the host", live, restore.ErrHost, restore.ErrHost},
+		{"a store that is down", live, &store.WholeError{Err: store.ErrDown}, restore.ErrHost},
+		{"a store that cannot be reached", live, store.ErrUnreachable, restore.ErrHost},
+		{"stopped", over, errors.New("broken pipe"), stopped},
+		{"damage, and then stopped", over, restore.ErrDiffers, nil},
+		{"damage", live, restore.ErrSums, nil},
+		{"what cannot be restored", live, errors.New("mkfs failed"), nil},
+	} {
+		if got := notTried(c.ctx, wrapped(c.err)); (got != nil) != (c.want != nil) || !errors.Is(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("try it: %w", err)
 }

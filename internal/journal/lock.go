@@ -25,11 +25,12 @@ type Scope string
 
 // Scopes of locks, with what names one of each.
 const (
-	ScopeConfig      Scope = "configuration" // the absolute path of the configuration
-	ScopeVolume      Scope = "volume"        // VG/LV
-	ScopeDestination Scope = "destination"   // what the store's String gives: taken to prune and to sweep
-	ScopeThinPool    Scope = "thin-pool"     // UUID of the pool's device: taken to hold a snapshot of its metadata
-	ScopeBtrfs       Scope = "btrfs"         // UUID of the filesystem: the kernel takes two devices of one for the same
+	ScopeConfig      Scope = "configuration"  // the absolute path of the configuration
+	ScopeVolume      Scope = "volume"         // VG/LV
+	ScopeDestination Scope = "destination"    // what the store's String gives: taken to prune and to sweep
+	ScopeThinPool    Scope = "thin-pool"      // UUID of the pool's device: taken to hold a snapshot of its metadata
+	ScopeScratch     Scope = "scratch folder" // its path
+	ScopeBtrfs       Scope = "btrfs"          // UUID of the filesystem: the kernel takes two devices of one for the same
 )
 
 // Holder is who holds a lock, so that others can say it.

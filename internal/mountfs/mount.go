@@ -19,6 +19,9 @@ import (
 	"voltar/internal/say"
 )
 
+// subtype is that of the filesystem in the table of mounts.
+const subtype = "voltar"
+
 // device is the way to the kernel's part.
 const device = "/dev/fuse"
 
@@ -49,12 +52,16 @@ func CheckFolder(folder string) (string, error) {
 	if !info.IsDir() {
 		return refuse(errors.New("it is no folder"), "name an empty folder")
 	}
-	mounted, err := mountinfo.Mounted(path)
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
 	if err != nil {
 		return "", err
 	}
-	if mounted {
-		return refuse(errors.New("something is mounted there"), "`umount "+folder+"`, or name another folder")
+	if len(mounts) > 0 {
+		hint := "name another folder"
+		if mounts[0].FSType == "fuse."+subtype {
+			hint = "`umount " + folder + "`, or " + hint
+		}
+		return refuse(errors.New("something is mounted there"), hint)
 	}
 	names, err := readOneName(path)
 	if err != nil {
@@ -159,7 +166,7 @@ func (f *FS) options(name string) *fusefs.Options {
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NegativeTimeout: &negative, NullPermissions: true,
 		RootStableAttr: &fusefs.StableAttr{Ino: f.ino},
 		MountOptions: fuse.MountOptions{
-			FsName: name, Name: "voltar", DirectMount: os.Geteuid() == 0, DirectMountStrict: os.Geteuid() == 0,
+			FsName: name, Name: subtype, DirectMount: os.Geteuid() == 0, DirectMountStrict: os.Geteuid() == 0,
 			DirectMountFlags: unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NOATIME,
 			MaxReadAhead:     maxReadAhead, MaxWrite: maxReadAhead, Logger: log.New(io.Discard, "", 0),
 			PanicHandler: func(cause any) fuse.Status {

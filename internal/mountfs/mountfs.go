@@ -68,20 +68,25 @@ type FS struct {
 // idler is something that stays open for a while when nobody uses it.
 type idler interface{ closeIfIdle() error }
 
+// newFS makes one that is read until it is closed: reading outlasts a signal until nothing is mounted any more.
 func newFS(ctx context.Context, opts Options) *FS {
 	f := &FS{log: opts.Log, told: map[string]bool{}}
-	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	f.cache = archive.NewCache(f.ctx, opts.CacheBytes)
 	return f
 }
 
-// NewOne returns a filesystem of what one backup holds. Its manifest and its indexes must be readable.
+// NewOne returns a filesystem of what one backup holds. Its manifest and its indexes must be readable, and are read before ctx ends.
 func NewOne(ctx context.Context, b Backup, opts Options) (*FS, error) {
 	f := newFS(ctx, opts)
+	begun := context.AfterFunc(ctx, f.cancel)
 	folder := f.backupFolder(b)
 	items, err := folder.load()
 	if err == nil {
 		err = tryIndexes(items)
+	}
+	if !begun() {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -90,7 +95,7 @@ func NewOne(ctx context.Context, b Backup, opts Options) (*FS, error) {
 	return f, nil
 }
 
-// NewAll returns a filesystem of backups, in any order, none twice.
+// NewAll returns a filesystem of backups, in any order, none twice. It outlasts ctx.
 func NewAll(ctx context.Context, backups []Backup, opts Options) *FS {
 	f := newFS(ctx, opts)
 	root := f.groupFolders(backups)

@@ -2,9 +2,11 @@ package mountfs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -23,6 +25,7 @@ import (
 	"voltar/internal/browse"
 	"voltar/internal/browse/browsetest"
 	"voltar/internal/catalog"
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 )
@@ -647,5 +650,81 @@ func TestFolderToMountAt(t *testing.T) {
 	}
 	if path, err := CheckFolder(filepath.Join(dir, "link")); err != nil || filepath.Base(path) != "empty" {
 		t.Errorf("an empty folder: %q %v", path, err)
+	}
+}
+
+// A name that no file can have makes its folder unreadable, which the log tells; it does not hide what follows. FAT has names of more
+// than 255 bytes.
+func TestNameThatNoFileCanHave(t *testing.T) {
+	for name, isShown := range map[string]bool{
+		strings.Repeat("é", 255): true, strings.Repeat("n", 1025): false, strings.Repeat("n", 5000): false, "..": false, `\u0000`: false,
+	} {
+		s := browsetest.Open(t, t.TempDir())
+		b := browsetest.Make(t, s, browsetest.Spec{Whole: true, Fill: func(dir string) {
+			for _, file := range []string{"a", "m", "z"} {
+				if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}})
+		relineIndex(t, s, b, `"path":"m"`, `"path":"`+name+`"`)
+		shown := one(t, s, b, nil)
+		inode, _ := shown.must("files")
+		h, _, errno := inode.Operations().(fusefs.NodeOpendirHandler).OpendirHandle(t.Context(), 0)
+		for range 5 { // and what all folders have
+			if errno == 0 {
+				_, errno = h.(fusefs.FileReaddirenter).Readdirent(t.Context())
+			}
+		}
+		h.(fusefs.FileReleasedirer).Releasedir(t.Context(), 0)
+		if (errno == 0) != isShown || errno != 0 && errno != syscall.EIO || strings.Contains(shown.log.String(), "no name that a file can have") == isShown {
+			t.Errorf("%.20q: %v\n%s", name, errno, shown.log)
+		}
+	}
+}
+
+// relineIndex changes a text in the only block of a backup's index.
+func relineIndex(t *testing.T, s *disk.Store, b catalog.Backup, from, to string) {
+	t.Helper()
+	index := b.Manifest.Extents[0].Index
+	browsetest.Spoil(t, s, b, index.Name, func(data []byte) []byte {
+		block, list := gunzip(t, data[:index.BlocksOffset]), gunzip(t, data[index.BlocksOffset:])
+		changed := bytes.Replace(block, []byte(from), []byte(to), 1)
+		if bytes.Equal(block, changed) {
+			t.Fatalf("the index has no %s: %s", from, block)
+		}
+		packed := browsetest.Gzip(t, changed, 6)
+		list = bytes.Replace(list, fmt.Appendf(nil, `"length":%d`, index.BlocksOffset), fmt.Appendf(nil, `"length":%d`, len(packed)), 1)
+		index.BlocksOffset = int64(len(packed))
+		packed = append(packed, browsetest.Gzip(t, list, 6)...)
+		for i := range b.Manifest.Files {
+			if f := &b.Manifest.Files[i]; f.Name == index.Name {
+				f.SizeBytes = int64(len(packed))
+			}
+		}
+		return packed
+	})
+}
+
+func gunzip(t *testing.T, data []byte) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// What others have mounted is not to be unmounted for a mount of backups.
+func TestNobodyIsToldToUnmountAnothersFilesystem(t *testing.T) {
+	for _, folder := range []string{"/", "/proc"} {
+		_, err := CheckFolder(folder)
+		if hints := say.Hints(err); err == nil || !strings.Contains(err.Error(), "something is mounted there") || !slices.Equal(hints, []string{"name another folder"}) {
+			t.Errorf("%s: %v, %q", folder, err, hints)
+		}
 	}
 }

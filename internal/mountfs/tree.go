@@ -9,6 +9,7 @@ import (
 	"iter"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
@@ -272,6 +273,9 @@ func openFile(ctx context.Context, tree *browse.RandomTree, e archive.Entry) (*a
 	return tree.Open(ctx, e)
 }
 
+// maxNameBytes is the longest name that FUSE takes. FAT has longer ones than most filesystems: 255 characters.
+const maxNameBytes = 1024
+
 // dirHandle lists a folder, one block of the index after the other. go-fuse calls it from one goroutine at a time.
 type dirHandle struct {
 	n       *node
@@ -302,6 +306,10 @@ func (d *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 	case !ok:
 		return nil, 0
 	}
+	name := path.Base(e.Path)
+	if len(name) > maxNameBytes || strings.ContainsRune(name, 0) || name == "." || name == ".." { // which would end the list, and say nothing
+		return nil, d.n.x.failed("list", d.n.path, fmt.Errorf("cannot use the index: %.40q… is no name that a file can have", name))
+	}
 	d.at++
 	d.last = e
 	mode := typeBits[e.Type]
@@ -310,7 +318,7 @@ func (d *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 			mode = typeBits[target.Type]
 		}
 	}
-	return &fuse.DirEntry{Name: path.Base(e.Path), Mode: mode, Ino: d.n.x.ino(&e), Off: d.at}, 0
+	return &fuse.DirEntry{Name: name, Mode: mode, Ino: d.n.x.ino(&e), Off: d.at}, 0
 }
 
 // Lookup implements fs.FileLookuper: it need not find again what was just listed.

@@ -34,6 +34,8 @@ type Plan struct {
 	verify      Verify
 	proofsAt    int    // the first of the steps that compare what was restored; 0 for none
 	lock        string // "" for a folder
+	lockScope   journal.Scope
+	command     string // that others see who find the target in use
 	mark        mark
 	scratch     *scratch // nil for a restore that is for use
 	targetBytes int64
@@ -74,7 +76,11 @@ func (e *Engine) Plan(ctx context.Context, req Request) (_ *Plan, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("restore %s: %w", p.plan.Backup, err), p.plan.Close())
+			doing := "restore"
+			if req.Target.Kind == ToScratch {
+				doing = "try"
+			}
+			err = errors.Join(fmt.Errorf("%s %s: %w", doing, p.plan.Backup, err), p.plan.Close())
 		}
 	}()
 	if err := p.check(); err != nil {
@@ -218,6 +224,10 @@ func (p *planner) planDisk(ctx context.Context) error {
 		return err
 	}
 	p.plan.Target, p.plan.lock, p.plan.mark, p.plan.scratch = place.what, place.lock, place.mark, place.scratch
+	p.plan.lockScope, p.plan.command = journal.ScopeVolume, "voltar restore"
+	if place.scratch != nil {
+		p.plan.lockScope, p.plan.command = journal.ScopeScratch, "voltar drill"
+	}
 	p.plan.targetBytes, p.plan.zeros, p.plan.Holds = place.sizeBytes, place.zeros, place.holds
 	layout, err := p.layOut(place)
 	if err != nil {

@@ -45,6 +45,9 @@ var (
 	ErrInUse = errors.New("the target is in use")
 	// ErrTooLarge is wrapped by the error for a backup that does not fit a scratch file.
 	ErrTooLarge = errors.New("it is too large to be tried")
+	// ErrHost is wrapped by the error of a drill that something else than the backup ended: its folder, another drill, a store that does
+	// not answer, or who stopped it. It says nothing of the backup.
+	ErrHost = errors.New("it was not tried")
 	// ErrDiffers is wrapped by the error for what was restored and is not what the backup holds.
 	ErrDiffers = errors.New("what was restored is not what was backed up")
 	// ErrSums is wrapped by the error for a backup whose files are not what its manifest says.

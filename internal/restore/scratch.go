@@ -34,7 +34,7 @@ type scratch struct {
 func (p *planner) findScratch(t Target) (*place, error) {
 	folder, err := filepath.EvalSymlinks(t.Path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use the folder for scratch files: %w", err)
+		return nil, hostTrouble(fmt.Errorf("cannot use the folder for scratch files: %w", err))
 	}
 	if t.MaxBytes > 0 && p.dataBytes > t.MaxBytes {
 		return nil, say.WithHint(fmt.Errorf("%w: %s would be written to the scratch file, and %s are allowed", ErrTooLarge,
@@ -42,7 +42,7 @@ func (p *planner) findScratch(t Target) (*place, error) {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(folder, &st); err != nil {
-		return nil, fmt.Errorf("cannot look at %s: %w", folder, err)
+		return nil, hostTrouble(fmt.Errorf("cannot look at %s: %w", folder, err))
 	}
 	needed := p.dataBytes + p.dataBytes/20 + p.m.Source.SizeBytes/50 // what filesystems write of their own is 2 % of their size at most
 	if free := int64(st.Bavail) * st.Bsize; free < needed {
@@ -55,8 +55,7 @@ func (p *planner) findScratch(t Target) (*place, error) {
 		s.sectorBytes = p.m.Table.SectorBytes
 	}
 	return &place{
-		what: "a scratch file in " + folder, lock: "drill in " + folder, sizeBytes: s.sizeBytes, zeros: true,
-		mark:    mark{"The scratch file is gone.", ""},
+		what: "a scratch file in " + folder, lock: folder, sizeBytes: s.sizeBytes, zeros: true,
 		scratch: s, open: []Step{&makeScratch{s}}, close: []Step{&dropScratch{s}},
 	}, nil
 }
@@ -69,7 +68,9 @@ func (s *makeScratch) Describe() []string {
 		say.Size(s.sizeBytes), s.folder)}
 }
 
-func (s *makeScratch) do(ctx context.Context, w *work) error {
+func (s *makeScratch) do(ctx context.Context, w *work) error { return hostTrouble(s.make(ctx, w)) }
+
+func (s *makeScratch) make(ctx context.Context, w *work) error {
 	if err := s.removeStale(); err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (s *scratch) explainFull(err error) error {
 	if int64(st.Bavail)*st.Bsize >= fullBytes || errors.Is(err, ErrSums) {
 		return err
 	}
-	return say.WithHint(fmt.Errorf("%s has become full meanwhile, so that nothing is proven: %s", s.folder, err.Error()),
+	return say.WithHint(hostTrouble(fmt.Errorf("%s has become full meanwhile: %s", s.folder, err.Error())),
 		"make space there, or name a folder with more: folder in [drill]")
 }
 

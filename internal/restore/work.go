@@ -43,6 +43,9 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (_ *Result, err error) {
 		Parts: []PartResult{}, Checked: []string{}, Notes: p.Notes, Losses: p.Losses,
 	}
 	if err := w.begin(); err != nil {
+		if p.scratch != nil {
+			err = hostTrouble(err)
+		}
 		return nil, err
 	}
 	if e.Progress != nil {
@@ -68,18 +71,18 @@ func (w *work) begin() error {
 		return nil
 	}
 	started := w.Now().UTC()
-	holder := journal.Holder{Run: w.plan.run, Command: "voltar restore", Started: started}
+	holder := journal.Holder{Run: w.plan.run, Command: w.plan.command, Started: started}
 	locks, err := journal.NewLocks(w.opts.RunDir, holder)
 	if err != nil {
 		return err
 	}
-	lock, err := locks.TryLock(journal.ScopeVolume, w.plan.lock)
+	lock, err := locks.TryLock(w.plan.lockScope, w.plan.lock)
 	if err != nil {
 		return hintHeld(err)
 	}
 	w.held.Push(func(context.Context) error { return lock.Unlock() })
 	ledger, err := journal.Begin(w.Journals(), journal.Info{
-		Run: w.plan.run, Host: w.opts.Host, Command: "voltar restore", Started: started,
+		Run: w.plan.run, Host: w.opts.Host, Command: w.plan.command, Started: started,
 	})
 	if err != nil {
 		return errors.Join(err, w.held.Release(context.Background()))
@@ -88,14 +91,27 @@ func (w *work) begin() error {
 	return nil
 }
 
-// hintHeld says how a volume that a run has is had from it.
+// hintHeld says how a volume that a run has is had from it, and that drills in one folder come one after the other.
 func hintHeld(err error) error {
 	var held *journal.HeldError
-	if errors.As(err, &held) && held.Holder.Command == "voltar run" {
+	switch {
+	case !errors.As(err, &held):
+		return err
+	case held.Holder.Command == "voltar run":
 		return say.WithHint(err,
 			fmt.Sprintf("wait for it, or take the volume out of that run with `voltar cancel %s`", held.Name))
+	case held.Scope == journal.ScopeScratch:
+		return say.WithHint(err, "wait for it: drills in one folder come one after the other")
 	}
 	return err
+}
+
+// hostTrouble says of an error that it proves nothing against the backup.
+func hostTrouble(err error) error {
+	if err == nil || errors.Is(err, ErrSums) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrHost, err)
 }
 
 func (w *work) endJournal() error {
@@ -174,6 +190,8 @@ func (w *work) explain(err error) error {
 		return say.WithHint(fmt.Errorf("%s is restored to %s, but what came after that failed: %w",
 			w.plan.Backup, w.plan.Target, err),
 			"`voltar cleanup` removes what may be left")
+	case w.plan.scratch != nil:
+		return fmt.Errorf("try %s in %s: %w", w.plan.Backup, w.plan.Target, err)
 	case w.touched:
 		return say.WithHint(fmt.Errorf("restore %s to %s: %w\n%s", w.plan.Backup, w.plan.Target, err, w.plan.mark.text), w.plan.mark.hint)
 	}

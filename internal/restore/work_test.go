@@ -20,6 +20,8 @@ func TestHintHeld(t *testing.T) {
 		{"by a run", &journal.HeldError{Scope: journal.ScopeVolume, Name: "vg/lv", Holder: journal.Holder{PID: 1, Command: "voltar run"}},
 			"`voltar cancel vg/lv`"},
 		{"by a restore", &journal.HeldError{Scope: journal.ScopeVolume, Name: "vg/lv", Holder: journal.Holder{PID: 1, Command: "voltar restore"}}, ""},
+		{"by a drill", &journal.HeldError{Scope: journal.ScopeScratch, Name: "/x", Holder: journal.Holder{PID: 1, Command: "voltar drill"}},
+			"one after the other"},
 		{"by nobody", fmt.Errorf("cannot lock"), ""},
 	} {
 		got := hintHeld(c.err)

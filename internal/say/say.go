@@ -4,6 +4,7 @@ package say
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -150,6 +151,14 @@ func Lines(message string, hints ...string) string {
 		b.WriteString("\n" + HintLabel + hint)
 	}
 	return b.String()
+}
+
+// Indented writes a message with its hints as Lines has it, behind a beginning whose spaces all its lines have. All is cleaned; line
+// ends pass.
+func Indented(to io.Writer, begin, message string, hints ...string) {
+	indent := begin[:len(begin)-len(strings.TrimLeft(begin, " "))]
+	text := begin + strings.ReplaceAll(Lines(message, hints...), "\n", "\n"+indent)
+	_, _ = io.WriteString(to, CleanLines(text)+"\n") // whoever cares for errors of the output sees those of the last line
 }
 
 // Log logs each cause of an error as a record of its own, with its hints as an attribute that HintsOf finds.

@@ -72,7 +72,7 @@ func (s *Setup) openStores() error {
 		if d.Retention != nil {
 			keep = *d.Retention
 		}
-		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d)))
+		opened := vouch(patient.Wrap(s.openStore(d, memory), s.patience(d), s.opts.whenDown()))
 		recipients, err := recipientsOf(d)
 		s.Stores = append(s.Stores, Destination{
 			Destination: verify.Destination{

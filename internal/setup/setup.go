@@ -51,6 +51,7 @@ type Options struct {
 	Untrusted    bool                 // accept backups that no trusted key has signed
 	Lookup       bool                 // somebody waits for the answer, which must not take long
 	ReadOnly     bool                 // the command only reads backups: what else is wrong in the configuration is a warning
+	WhenDown     string               // what whoever waits can do about a destination that does not answer; "" for the usual
 	SnapshotSize *config.SnapshotSize // instead of what the configuration says
 	MustBeQuiet  bool                 // what cannot be frozen fails
 
@@ -172,6 +173,17 @@ func (s *Setup) signingKey(trusted sign.Trusted) (*sign.Key, error) {
 			"what this host makes would be a stranger's: add "+s.Config.Sign.Key+".pub to "+s.Config.Sign.TrustedKeys+", behind a name")
 	}
 	return key, err
+}
+
+// whenDown says what can be done about a destination that does not answer.
+func (o *Options) whenDown() string {
+	switch {
+	case o.WhenDown != "":
+		return o.WhenDown
+	case o.ReadOnly || o.Lookup:
+		return "try again as soon as it answers"
+	}
+	return "the next run copies what is missing there as soon as it answers again"
 }
 
 // lookupPatience bounds how long a destination may take to answer a command that only looks something up.

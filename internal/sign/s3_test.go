@@ -38,7 +38,7 @@ func TestSignaturesInBuckets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plain := patient.Wrap(bucket, time.Minute)
+			plain := patient.Wrap(bucket, time.Minute, "")
 			signed := Wrap(plain, Options{Key: key, Trusted: trusted})
 			folder := add(t, signed, "host", night)
 			other := add(t, plain, "host", night.Add(time.Hour))

@@ -56,6 +56,7 @@ var (
 type Store struct {
 	inner    store.Store
 	patience time.Duration
+	hint     string // for who meets it when it is down
 
 	mu   sync.Mutex
 	down error
@@ -72,12 +73,12 @@ type locker interface {
 	store.DeleteChecker
 }
 
-// Wrap bounds every call on a store. The patience is Default when 0.
-func Wrap(inner store.Store, patience time.Duration) store.Store {
+// Wrap bounds every call on a store. The patience is Default when 0. hint says what can be done about a store that is down.
+func Wrap(inner store.Store, patience time.Duration, hint string) store.Store {
 	if patience == 0 {
 		patience = Default
 	}
-	s := &Store{inner: inner, patience: patience}
+	s := &Store{inner: inner, patience: patience, hint: hint}
 	if l, ok := inner.(locker); ok {
 		return &locking{s, l}
 	}
@@ -94,13 +95,26 @@ func (s *Store) Down() error {
 	return s.down
 }
 
-// giveUp takes the store as down. The first cause counts.
-func (s *Store) giveUp(cause error) error {
+// downError is the reason why a store is down, without the object whose turn it was: others get the same error.
+type downError struct {
+	text  string
+	cause error
+}
+
+func (e *downError) Error() string { return e.text }
+
+func (e *downError) Unwrap() []error { return []error{store.ErrDown, e.cause} }
+
+// giveUp takes the store as down. The first cause counts; kind is what of it says so.
+func (s *Store) giveUp(cause, kind error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down == nil {
-		s.down = say.WithHint(&store.WholeError{Err: fmt.Errorf("%w: %w", store.ErrDown, cause)},
-			"the next run copies what is missing there as soon as it answers again")
+		reason := cause
+		for next := cause; next != nil && next != kind && errors.Is(next, kind); next = errors.Unwrap(next) {
+			reason = next
+		}
+		s.down = say.WithHint(&store.WholeError{Err: &downError{fmt.Sprintf("%v: %s: %v", store.ErrDown, s, reason), cause}}, s.hint)
 	}
 	return s.down
 }
@@ -109,7 +123,7 @@ func (s *Store) giveUp(cause error) error {
 func (s *Store) judge(err error) error {
 	for _, down := range []error{store.ErrUnreachable, errSilent, errSlow} {
 		if errors.Is(err, down) && !errors.Is(err, store.ErrDown) {
-			return s.giveUp(err)
+			return s.giveUp(err, down)
 		}
 	}
 	return err

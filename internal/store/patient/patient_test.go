@@ -3,14 +3,17 @@ package patient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"voltar/internal/say"
 	"voltar/internal/store"
 	"voltar/internal/store/disk"
 	"voltar/internal/store/patient"
@@ -28,7 +31,7 @@ func onDisk(t *testing.T) store.Store {
 
 // TestItIsTheSameStore runs the conformance suite: whoever has patience notices nothing of it.
 func TestItIsTheSameStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return patient.Wrap(onDisk(t), 0) })
+	storetest.Run(t, func(t *testing.T) store.Store { return patient.Wrap(onDisk(t), 0, "") })
 }
 
 // stuck is a store of which one kind of call hangs, whatever its context says, until it is freed.
@@ -171,7 +174,7 @@ func TestAStoreThatHangsIsDown(t *testing.T) {
 	for _, call := range []string{"usage", "create", "write", "commit", "list", "open", "read", "place", "pending", "ask"} {
 		timeless(t, call, func(t *testing.T) {
 			inner := newStuck(t, call)
-			s := patient.Wrap(inner, time.Minute)
+			s := patient.Wrap(inner, time.Minute, "")
 			if err := use(t.Context(), s); !errors.Is(err, store.ErrDown) {
 				t.Fatalf("a %s that hangs ended with %v", call, err)
 			}
@@ -232,7 +235,7 @@ func (r *heldReader) Close() error {
 // What writers and readers hold is let go of, also when their store is down by then: other stores share the memory.
 func TestAStoreThatIsDownHoldsNothing(t *testing.T) {
 	inner := holding{onDisk(t), make(chan string, 10)}
-	s := patient.Wrap(inner, 0)
+	s := patient.Wrap(inner, 0, "")
 	w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
 	if err == nil {
 		_, err = w.Commit(t.Context())
@@ -278,7 +281,7 @@ func TestAStoreThatIsDownHoldsNothing(t *testing.T) {
 // What was cancelled is over: no further call reaches the store, where it could hang as the first one does.
 func TestNoCallBeginsWhenItsContextIsOver(t *testing.T) {
 	inner := newStuck(t, "read")
-	s := patient.Wrap(inner, 5*time.Second)
+	s := patient.Wrap(inner, 5*time.Second, "")
 	w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
 	if err == nil {
 		_, err = w.Commit(t.Context())
@@ -331,7 +334,7 @@ func TestWhatHangsWithoutAStoreIsLeftBehind(t *testing.T) {
 // A call of many steps has no more patience than others while it is silent: people wait for it.
 func TestASilentListingHasThePatienceOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, err := patient.Wrap(newStuck(t, "list"), 50*time.Millisecond).List(t.Context(), "")
+		_, err := patient.Wrap(newStuck(t, "list"), 50*time.Millisecond, "").List(t.Context(), "")
 		if !errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), "does not answer for 50ms") {
 			t.Errorf("it ended with %v", err)
 		}
@@ -368,7 +371,7 @@ func TestAListingThatGoesOnHasMore(t *testing.T) {
 		{"for ever", time.Second, time.Millisecond, math.MaxInt, "not done after 5s"},
 	} {
 		timeless(t, test.name, func(t *testing.T) {
-			_, err := patient.Wrap(endless{onDisk(t), test.steps, test.step}, test.patience).List(t.Context(), "")
+			_, err := patient.Wrap(endless{onDisk(t), test.steps, test.step}, test.patience, "").List(t.Context(), "")
 			if test.want == "" && err != nil ||
 				test.want != "" && (!errors.Is(err, store.ErrDown) || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("it ended with %v, want %q", err, test.want)
@@ -395,7 +398,7 @@ func TestOnlyWhatCannotBeReachedIsDown(t *testing.T) {
 		{store.ErrNotExist, false},
 		{errors.New("access denied"), false},
 	} {
-		s := patient.Wrap(failing{onDisk(t), test.err}, 0)
+		s := patient.Wrap(failing{onDisk(t), test.err}, 0, "")
 		if _, err := s.List(t.Context(), ""); !errors.Is(err, test.err) || errors.Is(err, store.ErrDown) != test.down {
 			t.Errorf("%v: the listing ended with %v", test.err, err)
 		}
@@ -410,7 +413,7 @@ func TestOnlyWhatCannotBeReachedIsDown(t *testing.T) {
 // TestWhoCancelsDoesNotBlameTheStore cancels a call that hangs.
 func TestWhoCancelsDoesNotBlameTheStore(t *testing.T) {
 	inner := newStuck(t, "list")
-	s := patient.Wrap(inner, time.Hour)
+	s := patient.Wrap(inner, time.Hour, "")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("stopped by hand")
 	time.AfterFunc(10*time.Millisecond, func() { cancel(stopped) })
@@ -424,13 +427,13 @@ func TestWhoCancelsDoesNotBlameTheStore(t *testing.T) {
 
 // TestLockingShowsThrough asks for what stores can do beside: a store has it through its patience, or has it not.
 func TestLockingShowsThrough(t *testing.T) {
-	if _, found := store.As[store.Locker](patient.Wrap(onDisk(t), 0)); found {
+	if _, found := store.As[store.Locker](patient.Wrap(onDisk(t), 0, "")); found {
 		t.Error("a disk that has patience locks objects")
 	}
-	if _, found := store.As[interface{ Folder() string }](patient.Wrap(onDisk(t), 0)); !found {
+	if _, found := store.As[interface{ Folder() string }](patient.Wrap(onDisk(t), 0, "")); !found {
 		t.Error("a disk that has patience has no folder")
 	}
-	locks := patient.Wrap(lockingStore{onDisk(t)}, 0)
+	locks := patient.Wrap(lockingStore{onDisk(t)}, 0, "")
 	locker, found := store.As[store.Locker](locks)
 	if !found {
 		t.Fatal("a bucket that has patience does not lock objects")
@@ -517,7 +520,7 @@ func TestAStoreToWhichDataMovesIsNotDown(t *testing.T) {
 	} {
 		timeless(t, test.name, func(t *testing.T) {
 			inner := &slow{Store: onDisk(t), pace: test.pace, steps: 40, step: 50 * time.Millisecond}
-			s := patient.Wrap(inner, time.Second)
+			s := patient.Wrap(inner, time.Second, "")
 			w, err := s.Create(t.Context(), "a/b", store.PutOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -547,7 +550,7 @@ func TestAStoreThatDripsIsDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := patient.Wrap(inner, 200*time.Millisecond)
+		s := patient.Wrap(inner, 200*time.Millisecond, "")
 		r, err := s.Open(t.Context(), "a/b")
 		if err != nil {
 			t.Fatal(err)
@@ -559,4 +562,25 @@ func TestAStoreThatDripsIsDown(t *testing.T) {
 			t.Errorf("the next call ended with %v", err)
 		}
 	})
+}
+
+// naming is a store whose errors name what was asked for.
+type naming struct{ store.Store }
+
+func (naming) Open(_ context.Context, key string) (store.Reader, error) {
+	return nil, fmt.Errorf("open %s: %w", key, fmt.Errorf("%w: refused", store.ErrUnreachable))
+}
+
+// Why a store is down does not name the object whose turn it was: whoever asks for others gets the same error.
+func TestAStoreThatIsDownNamesNoObject(t *testing.T) {
+	s := patient.Wrap(naming{onDisk(t)}, 0, "wait")
+	for _, key := range []string{"a1", "z1"} {
+		_, err := s.Open(t.Context(), key)
+		if want := "given up: " + s.String() + ": it cannot be reached: refused"; err == nil || err.Error() != want || !errors.Is(err, store.ErrUnreachable) {
+			t.Errorf("%s: %v, want %s", key, err, want)
+		}
+		if hints := say.Hints(err); !slices.Equal(hints, []string{"wait"}) {
+			t.Errorf("hints %q", hints)
+		}
+	}
 }
