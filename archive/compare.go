@@ -53,7 +53,7 @@ func (c *Comparison) differ(path, format string, args ...any) {
 // index must say of each entry what the archive does, and where each member lies. The error is that of an archive, an index or a tree
 // that cannot be read; what differs is in the result.
 func Compare(ctx context.Context, r *Reader, index *Index, root *os.Root, opts CompareOptions) (_ Comparison, err error) {
-	c := &comparer{ctx: ctx, root: root, opts: opts, attrs: attrReader{limits: defaultLimits()}}
+	c := &comparer{ctx: ctx, index: index, root: root, opts: opts, attrs: attrReader{limits: defaultLimits()}}
 	defer func() {
 		for len(c.folders) > 0 {
 			err = errors.Join(err, c.leave())
@@ -64,7 +64,7 @@ func Compare(ctx context.Context, r *Reader, index *Index, root *os.Root, opts C
 	}()
 	c.firsts = firstNames{newPathTable(defaultLimits())}
 	defer c.firsts.close()
-	if err := c.audit(index); err != nil {
+	if err := c.audit(); err != nil {
 		return c.result, err
 	}
 	r.began = c.began
@@ -79,6 +79,7 @@ func Compare(ctx context.Context, r *Reader, index *Index, root *os.Root, opts C
 type comparer struct {
 	ctx     context.Context
 	t       *tarReader
+	index   *Index
 	root    *os.Root
 	opts    CompareOptions
 	attrs   attrReader
@@ -131,9 +132,9 @@ func (c *comparer) run() error {
 }
 
 // audit looks for what cannot be in the index by itself.
-func (c *comparer) audit(index *Index) (err error) {
+func (c *comparer) audit() (err error) {
 	var unreadable []error
-	c.members, err = index.audit(c.ctx, func(path string, err error) {
+	c.members, err = c.index.audit(c.ctx, func(path string, err error) {
 		var broken *IndexError
 		if errors.As(err, &broken) {
 			unreadable = append(unreadable, fmt.Errorf("index: %w", err))
@@ -163,7 +164,7 @@ func (c *comparer) indexed(e *tarEntry, in Entry, found bool) error {
 		c.result.differ(e.Path, "the index does not have it")
 		return nil
 	}
-	if what := difference(e, e.Path, in); what != "" {
+	if what := difference(e, e.Path, in, c.index.total); what != "" {
 		c.result.differ(e.Path, "its %s in the index is another one than in the archive", what)
 	}
 	if e.Type != TypeHardlink {

@@ -186,6 +186,8 @@ func TestIndexThatLiesIsFound(t *testing.T) {
 		"place":                  entry("etc/passwd", func(e *Entry) { e.TarOffset += 512 }),
 		"not in the stream":      entry("etc/passwd", func(e *Entry) { e.TarOffset = -1 }),
 		"type":                   entry("etc/passwd", func(e *Entry) { e.Type = TypeFIFO }),
+		"attributes":             entry("etc/passwd", func(e *Entry) { e.HasAttrs = false }),
+		"no attributes":          entry("-rf", func(e *Entry) { e.HasAttrs = true }),
 		"device":                 entry("null", func(e *Entry) { e.DevMinor = 5 }),
 		"target":                 entry("bin/link", func(e *Entry) { e.Linkname = "elsewhere" }),
 		"link to nowhere":        entry("etc/passwd", func(e *Entry) { e.Type, e.Linkname, e.DataOffset = TypeHardlink, "nowhere", 5120 }),

@@ -61,6 +61,7 @@ type Entry struct {
 	Flags       uint32            // chattr flags as FS_IOC_GETFLAGS gives them, 0 where there are none
 	Accounting                    // of files and folders
 	Shared      []Shared          // files: data that lie where those of an earlier range do; in the order of their offsets
+	HasAttrs    bool              // attributes or ACLs are in the tar stream; an index of an earlier version does not tell
 	Damaged     string            // why the data is not what it should be; empty when it is
 	OddXattrs   map[string][]byte // attributes that PAX cannot express (names with "=")
 }

@@ -46,6 +46,7 @@ type indexTotal struct {
 	Members      int64 `json:"members"`
 	TarBytes     int64 `json:"tar_length"`
 	ArchiveBytes int64 `json:"length"`
+	TellsAttrs   bool  `json:"attrs"` // of each entry, whether attributes or ACLs are in the tar stream
 }
 
 // entryJSON is the form of an entry's line, as docs/format.md gives it. Fields that hold their default are left out.
@@ -72,6 +73,7 @@ type entryJSON struct {
 	ExtentSize uint32      `json:"extsize"`
 	CowExtSize uint32      `json:"cowextsize"`
 	Shared     [][4]int64  `json:"shared"`
+	Attrs      bool        `json:"attrs"`
 	Damaged    string      `json:"damaged"`
 	Xattrs     []xattrJSON `json:"xattrs"`
 }
@@ -161,6 +163,9 @@ func appendEntry(dst []byte, e *Entry) []byte {
 		}
 		dst = append(dst, ']')
 	}
+	if e.HasAttrs {
+		dst = append(dst, `,"attrs":true`...)
+	}
 	if e.Damaged != "" {
 		dst = append(dst, `,"damaged":`...)
 		dst = appendString(dst, strings.ToValidUTF8(e.Damaged, "\uFFFD"))
@@ -223,6 +228,9 @@ func appendTotal(dst []byte, t indexTotal) []byte {
 	dst = appendInt(dst, "members", t.Members)
 	dst = appendInt(dst, "tar_length", t.TarBytes)
 	dst = appendInt(dst, "length", t.ArchiveBytes)
+	if t.TellsAttrs {
+		dst = append(dst, `,"attrs":true`...)
+	}
 	return append(dst, '}', '}', '\n')
 }
 
@@ -284,7 +292,7 @@ func (j *entryJSON) entry() (Entry, error) {
 	e := Entry{
 		Path: string(j.PathB64), Type: EntryType(j.Type), SizeBytes: j.Size, StoredBytes: j.Size, UID: j.UID, GID: j.GID,
 		Inode: j.Inode, Linkname: j.Link, TarBytes: j.TarBytes, DataOffset: j.DataOffset, Flags: j.Flags,
-		Damaged: j.Damaged, Accounting: Accounting{j.Project, j.ExtentSize, j.CowExtSize},
+		HasAttrs: j.Attrs, Damaged: j.Damaged, Accounting: Accounting{j.Project, j.ExtentSize, j.CowExtSize},
 	}
 	if j.Path != nil {
 		e.Path = *j.Path

@@ -56,7 +56,7 @@ func roundTrip(t *testing.T, want Entry) {
 func TestOtherLinesRoundTrip(t *testing.T) {
 	m := Member{Offset: 1, LengthBytes: 2, TarOffset: 3, TarBytes: 4}
 	b := Block{Offset: 1, LengthBytes: 2, TarOffset: 3, Entries: 4, FirstPath: "a\"\xff"}
-	total := indexTotal{Entries: 1, Members: 2, TarBytes: 3, ArchiveBytes: 4}
+	total := indexTotal{Entries: 1, Members: 2, TarBytes: 3, ArchiveBytes: 4, TellsAttrs: true}
 	for _, c := range []struct {
 		line []byte
 		want indexLine

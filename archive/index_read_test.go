@@ -113,7 +113,7 @@ func bigIndex(tb testing.TB, n int) (data []byte, blocksOffset int64) {
 		index.Write(stored)
 	}
 	blocksOffset = int64(index.Len())
-	index.Write(packBlocks(blocks, indexTotal{int64(n), 1, member.TarBytes, member.LengthBytes}))
+	index.Write(packBlocks(blocks, indexTotal{int64(n), 1, member.TarBytes, member.LengthBytes, false}))
 	return index.Bytes(), blocksOffset
 }
 
@@ -169,7 +169,7 @@ func TestListSkipsWhatIsDeeper(t *testing.T) {
 	block("a/a/4", "a/b")
 	block("a/c", "b")
 	end := int64(index.Len())
-	index.Write(packBlocks(blocks, indexTotal{n, 1, 1 << 20, 1}))
+	index.Write(packBlocks(blocks, indexTotal{n, 1, 1 << 20, 1, false}))
 	src := &countingAt{ReaderAt: bytes.NewReader(index.Bytes())}
 	x, err := OpenIndex(context.Background(), src, int64(index.Len()), end)
 	if err != nil {

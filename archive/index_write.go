@@ -28,7 +28,7 @@ type indexWriter struct {
 }
 
 func newIndexWriter(out io.Writer, limits *Limits) *indexWriter {
-	return &indexWriter{out: out, limits: limits, lines: appendFormat(nil)}
+	return &indexWriter{out: out, limits: limits, lines: appendFormat(nil), total: indexTotal{TellsAttrs: true}}
 }
 
 // encoder says how the members are compressed; it comes first.

@@ -142,11 +142,20 @@ func hardLinksIn(text []byte) (offsets []int64) {
 	}
 }
 
+// MayHaveAttributes tells whether an entry that is no hard link itself can have extended attributes or ACLs, as the index has it.
+func (t *RandomTree) MayHaveAttributes(e Entry) bool {
+	return len(e.OddXattrs) > 0 || t.mayHaveInStream(e)
+}
+
+func (t *RandomTree) mayHaveInStream(e Entry) bool {
+	return !e.isPlain() && (e.HasAttrs || !t.index.total.TellsAttrs)
+}
+
 // Attributes returns the extended attributes of an entry that is no hard link itself, with POSIX ACLs in the form of the kernel. It
 // reads the entry's headers where there can be any.
 func (t *RandomTree) Attributes(ctx context.Context, e Entry) (map[string][]byte, error) {
 	all := map[string][]byte{}
-	if !e.isPlain() {
+	if t.mayHaveInStream(e) {
 		head, _, err := t.head(ctx, e)
 		if err != nil {
 			return nil, err

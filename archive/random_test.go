@@ -116,6 +116,9 @@ func TestRandomTreeKnowsAttributesAndLinks(t *testing.T) {
 		{Name: "c", Typeflag: tar.TypeReg}, {Name: "d", Typeflag: tar.TypeLink, Linkname: "a"},
 	} {
 		h.Mode, h.ModTime = 0o644, time.Unix(1e9, 0)
+		if h.Name == "c" { // as nearly every file has, which takes a header beside the one that all have
+			h.Format, h.ModTime = tar.FormatPAX, time.Unix(1e9, 123456789)
+		}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}
@@ -145,6 +148,18 @@ func TestRandomTreeKnowsAttributesAndLinks(t *testing.T) {
 	}
 	if all, err := tree.Attributes(t.Context(), entry("c")); err != nil || len(all) != 0 || src.reads.Load() != 0 {
 		t.Errorf("of what can have none: %q, %v, %d reads", all, err, src.reads.Load())
+	}
+	old := *index
+	old.total.TellsAttrs = false
+	oldSrc := &countingReader{ReaderAt: bytes.NewReader(stored)}
+	oldTree := NewRandomTree(&old, oldSrc, newTestCache(t, 1<<20))
+	if all, err := oldTree.Attributes(t.Context(), entry("c")); err != nil || len(all) != 0 || oldSrc.reads.Load() == 0 {
+		t.Errorf("by an index that does not tell: %q, %v, %d reads", all, err, oldSrc.reads.Load())
+	}
+	without := entry("a")
+	without.HasAttrs = false
+	if all, err := oldTree.Attributes(t.Context(), without); err != nil || len(all) != 3 || !oldTree.MayHaveAttributes(without) {
+		t.Errorf("by an index that does not tell: %q, %v", all, err)
 	}
 	acl, err := parseACL(records["SCHILY.acl.access"])
 	if err != nil {

@@ -161,7 +161,7 @@ func (s *sample) packIndex() {
 		index.Write(stored)
 	}
 	s.blocksOffset = int64(index.Len())
-	index.Write(packBlocks(blocks, indexTotal{int64(len(s.entries)), int64(len(s.members)), total, int64(len(s.data))}))
+	index.Write(packBlocks(blocks, indexTotal{int64(len(s.entries)), int64(len(s.members)), total, int64(len(s.data)), false}))
 	s.index = index.Bytes()
 }
 

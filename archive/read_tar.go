@@ -402,6 +402,7 @@ func (e *tarEntry) applyPax(pax paxRecords, size *int64) error {
 			return fmt.Errorf("pax record %s: %w", r.key, err)
 		}
 	}
+	e.HasAttrs = e.aclAccess != "" || e.aclDefault != "" || len(e.xattrs) > 0
 	if strings.IndexByte(e.Path, 0) >= 0 || strings.IndexByte(e.Linkname, 0) >= 0 {
 		return errors.New("cannot use a name with a NUL in it")
 	}

@@ -384,6 +384,7 @@ func (t *treeWriter) store(ctx context.Context, it *item) error {
 	if err := t.resolveLink(it, &h); err != nil {
 		return err
 	}
+	e.HasAttrs = h.aclAccess != "" || h.aclDefault != "" || len(h.xattrs) > 0
 	t.sparse = t.sparse[:0]
 	switch e.Type {
 	case TypeFile:

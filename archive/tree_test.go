@@ -151,7 +151,7 @@ func readIndex(t testing.TB, m made) (entries []Entry, members []Member) {
 		}
 	}
 	checkMembers(t, m, members, tarStream)
-	want := indexTotal{int64(len(entries)), int64(len(members)), int64(len(tarStream)), int64(len(m.archive))}
+	want := indexTotal{int64(len(entries)), int64(len(members)), int64(len(tarStream)), int64(len(m.archive)), true}
 	if total != want || m.stats.Entries != want.Entries || m.stats.TarBytes != want.TarBytes {
 		t.Errorf("total %+v, stats %+v, want %+v", total, m.stats, want)
 	}

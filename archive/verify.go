@@ -337,7 +337,7 @@ func (v *verifier) entry(e *tarEntry, whole bool) error {
 		}
 		return nil
 	}
-	if what := difference(e, path, in); what != "" {
+	if what := difference(e, path, in, v.index.total); what != "" {
 		v.res.find("%q: %s differs between archive and index", path, what)
 	}
 	if e.Type != TypeHardlink {
@@ -399,7 +399,7 @@ func (v *verifier) readData(e *tarEntry, path string, whole bool) error {
 }
 
 // difference names the first thing in which an entry is not as its line in the index says.
-func difference(e *tarEntry, path string, in Entry) string {
+func difference(e *tarEntry, path string, in Entry, total indexTotal) string {
 	link := e.Linkname
 	if e.Type == TypeHardlink {
 		if clean, err := cleanPath(link); err == nil {
@@ -414,6 +414,7 @@ func difference(e *tarEntry, path string, in Entry) string {
 		{"owner", e.UID == in.UID && e.GID == in.GID}, {"time", e.MTime.Equal(in.MTime)},
 		{"size", e.SizeBytes == in.SizeBytes}, {"stored size", e.StoredBytes == in.StoredBytes},
 		{"link", link == in.Linkname}, {"length", e.TarBytes == in.TarBytes},
+		{"having of attributes", !total.TellsAttrs || e.HasAttrs == in.HasAttrs},
 		{"device", e.DevMajor == in.DevMajor && e.DevMinor == in.DevMinor},
 	} {
 		if !c.same {

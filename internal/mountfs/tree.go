@@ -79,6 +79,7 @@ type node struct {
 	readOnly
 	x    *extent
 	path string // of the entry, which is no hard link
+	bare bool   // it has no extended attributes and ACLs, which programs ask for of all that they list
 }
 
 // fillRoot gives the attributes of the top of the extent.
@@ -108,7 +109,7 @@ func (n *node) child(ctx context.Context, tree *browse.RandomTree, e archive.Ent
 	}
 	x.fill(tree, target, &out.Attr)
 	stable := fusefs.StableAttr{Mode: typeBits[target.Type], Ino: x.ino(&target)}
-	return n.NewInode(ctx, &node{x: x, path: target.Path}, stable), 0
+	return n.NewInode(ctx, &node{x: x, path: target.Path, bare: !tree.MayHaveAttributes(target)}, stable), 0
 }
 
 // fill gives the attributes of an entry that is no hard link. Nothing keeps the time of the last access, and how many names a folder
@@ -196,6 +197,9 @@ func (n *node) Readlink(context.Context) ([]byte, syscall.Errno) {
 
 // attributes reads the extended attributes.
 func (n *node) attributes() (map[string][]byte, syscall.Errno) {
+	if n.bare {
+		return nil, 0
+	}
 	tree, e, release, errno := n.entry()
 	if errno != 0 {
 		return nil, errno
