@@ -152,23 +152,6 @@ func programs(t *testing.T) []string {
 	return found
 }
 
-// mapsNow returns the device-mapper devices there are, by name, without starting a command.
-func mapsNow(t *testing.T) []string {
-	t.Helper()
-	paths, err := filepath.Glob("/sys/block/dm-*/dm/name")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, path := range paths {
-		name, err := os.ReadFile(path)
-		if err == nil {
-			names = append(names, strings.TrimSpace(string(name)))
-		}
-	}
-	return names
-}
-
 // writeFile writes a file of a test.
 func writeFile(t *testing.T, path string, content []byte) {
 	t.Helper()
