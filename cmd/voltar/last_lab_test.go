@@ -154,6 +154,14 @@ func TestLabWhatDidNotChangeIsNotRead(t *testing.T) {
 		}
 	})
 
+	t.Run("nothing to take over the next night", func(t *testing.T) {
+		configure("[archive]\nfresh = \"0d\"\n[snapshot]\nkeep_last = true\n")
+		s.run(t, exitDone)
+		if left := lastsOf(t, "thin"); len(left) != 0 {
+			t.Errorf("set aside: %v", left)
+		}
+	})
+
 	t.Run("a pool without room", func(t *testing.T) {
 		configure("[snapshot]\nkeep_last = true\nthin_data_percent = 25\n")
 		result := s.run(t, exitDone)

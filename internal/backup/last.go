@@ -214,7 +214,7 @@ func (a *admitted) endSnapshot(ctx context.Context, s owned.Snapshot) error {
 	if a.failure != nil {
 		return s.Remove(ctx)
 	}
-	if a.settings.KeepLast && s.IsThin() {
+	if a.settings.KeepLast && s.IsThin() && a.run.opts.Fresh > 0 && a.placed.Carries() {
 		isAside, err := a.setAside(ctx, s)
 		if err != nil {
 			a.warnOf(say.WithHint(err, "all of the volume is read the next night"))

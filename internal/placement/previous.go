@@ -63,6 +63,13 @@ func (b *Backup) Previous(today archive.Day, freshDays int) *Previous {
 	return nil
 }
 
+// Carries tells whether tonight's backup lies where the next one can carry over from it.
+func (b *Backup) Carries() bool {
+	return slices.ContainsFunc(b.places, func(at *place) bool {
+		return at.alive() && at.target.isFolder() && at.target.Recipients == nil
+	})
+}
+
 // isFolder tells whether what lies on the destination can be read where it lies.
 func (t *Target) isFolder() bool {
 	_, isFolder := store.As[interface{ Folder() string }](t.Store)
