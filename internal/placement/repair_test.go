@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"voltar/internal/browse"
@@ -23,6 +24,7 @@ type damagedSite struct {
 	*site
 	backup catalog.Backup
 	sound  map[string]string // the files of it
+	mu     sync.Mutex        // destinations are repaired at the same time
 	known  map[string]string // what was found wrong, by place
 }
 
@@ -71,8 +73,15 @@ func (s *damagedSite) repair(t *testing.T) night {
 // knowing has runs of the site know what was found wrong, and remember it.
 func (s *damagedSite) knowing(run *Run) {
 	run.Damage = maps.Clone(s.known)
-	run.MarkDamaged = func(place, what string) error { s.known[place] = what; return nil }
+	run.MarkDamaged = func(place, what string) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.known[place] = what
+		return nil
+	}
 	run.FoundSound = func(place string, replaced bool) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if replaced {
 			delete(s.known, place)
 		}
