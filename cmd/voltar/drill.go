@@ -112,8 +112,14 @@ func (a *app) drill(ctx context.Context, o drillOptions) error {
 		err = a.drillNamed(ctx, s, driller, o, &run)
 	}
 	bars.Close()
-	if err != nil && len(run.Volumes) == 0 {
+	switch {
+	case err != nil && len(run.Volumes) == 0:
 		return err
+	case len(run.Volumes) == 0 && !o.json: // no fault; the log says what was passed over
+		_, err := say.Println(a.stdout, "There is no backup of a volume that can be tried.")
+		return err
+	case len(run.Volumes) == 0:
+		return a.printDrills(run, true)
 	}
 	run.Ended = s.Now().UTC()
 	run.ExitCode = proofExitCode(ctx, run, err)
@@ -158,6 +164,10 @@ func (a *app) drillNamed(ctx context.Context, s *setup.Setup, d *drill.Driller, 
 			break
 		}
 		on, found, err := s.FindBackup(ctx, o.from, o.host, name)
+		if err == nil && found.ID.Ref.Kind != catalog.SourceVolume {
+			return usageError(say.WithHint(fmt.Errorf("voltar drill tries volumes, and %s is of a %s", found.ID, found.ID.Ref.Kind),
+				fmt.Sprintf("`voltar verify --full %s` reads all of it", found.ID)))
+		}
 		if err == nil {
 			all = append(all, try(ctx, d, found, on.Destination.Destination, run))
 			continue
@@ -224,8 +234,7 @@ func (a *app) drillNext(ctx context.Context, s *setup.Setup, d *drill.Driller, o
 	if err := errors.Join(all...); err != nil || len(run.Volumes) > 0 {
 		return err
 	}
-	return say.WithHint(errors.New("there is no backup that can be tried"),
-		"`voltar list` shows what there is; the log says what was passed over")
+	return context.Cause(ctx)
 }
 
 // try tries one backup and enters the result. The error is of one that was not tried.

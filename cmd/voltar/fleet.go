@@ -224,20 +224,25 @@ func (a *app) printFleet(lines []catalog.FleetLine, limit time.Duration) error {
 		if len(lines) == 1 {
 			subject = "The one volume on " + say.Counted(len(hosts), "host") + " has"
 		}
-		_, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n%s", subject, fleetAgeWords(limit), a.oldestProof(lines))
-		return err
+		if _, err := say.Printf(a.stdout, "%s a good backup younger than %s.\n", subject, fleetAgeWords(limit)); err != nil {
+			return err
+		}
+		return a.printOldestProof(lines)
 	}
 	have := "have"
 	if late == 1 {
 		have = "has"
 	}
-	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n%s", late,
-		say.Counted(len(lines), "volume"), len(lateHosts), say.Counted(len(hosts), "host"), have, fleetAgeWords(limit), a.oldestProof(lines))
-	return err
+	_, err := say.Printf(a.stdout, "\n%d of %s, on %d of %s, %s no good backup younger than %s.\n", late,
+		say.Counted(len(lines), "volume"), len(lateHosts), say.Counted(len(hosts), "host"), have, fleetAgeWords(limit))
+	if err != nil {
+		return err
+	}
+	return a.printOldestProof(lines)
 }
 
-// oldestProof is a line on the volume that was proven least lately, of those of which that is known.
-func (a *app) oldestProof(lines []catalog.FleetLine) string {
+// printOldestProof prints a line on the volume that was proven least lately, of those of which that is known.
+func (a *app) printOldestProof(lines []catalog.FleetLine) error {
 	var oldest catalog.FleetLine
 	for _, l := range lines {
 		if !l.Proven.IsZero() && (oldest.Proven.IsZero() || l.Proven.Before(oldest.Proven)) {
@@ -245,10 +250,11 @@ func (a *app) oldestProof(lines []catalog.FleetLine) string {
 		}
 	}
 	if oldest.Proven.IsZero() {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("The oldest proof is that of %s on %s: %s ago.\n", fleetName(oldest), oldest.Host,
+	_, err := say.Printf(a.stdout, "The oldest proof is that of %s on %s: %s ago.\n", fleetName(oldest), oldest.Host,
 		fleetAgeWords(a.now().Sub(oldest.Proven)))
+	return err
 }
 
 // fleetName names a volume, and whose disk it is.

@@ -53,10 +53,14 @@ func unfound(args, backups []string) error {
 	var errs []error
 	for _, arg := range args {
 		if !slices.ContainsFunc(backups, func(backup string) bool { return meansBackup(backup, arg) }) {
-			errs = append(errs, say.WithHint(fmt.Errorf("there is no backup for %s", arg), "`voltar list` without a name shows what there is"))
+			errs = append(errs, noBackupFor(arg))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func noBackupFor(arg string) error {
+	return say.WithHint(fmt.Errorf("there is no backup for %s", arg), "`voltar list` without a name shows what there is")
 }
 
 // meansBackup tells whether an argument means the backup of an identity as it is printed.
@@ -82,8 +86,12 @@ func refMatcher(patterns []string) func(catalog.Ref) bool {
 		return nil
 	}
 	return func(ref catalog.Ref) bool {
+		group := ref.VG
+		if ref.Kind != catalog.SourceVolume {
+			group = "@" + string(ref.Kind)
+		}
 		for _, pattern := range patterns {
-			if pattern == ref.String() || config.MatchVolume(pattern, ref.VG, ref.Name) {
+			if pattern == ref.String() || config.MatchVolume(pattern, group, ref.Name) {
 				return true
 			}
 		}

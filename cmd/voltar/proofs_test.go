@@ -53,7 +53,7 @@ func TestRestoresAreProofs(t *testing.T) {
 		}
 	}
 	for command, want := range map[string][]string{
-		"report --fleet":                   {"The oldest proof is that of @directory/d0"},
+		"report --fleet":                   {"The oldest proof is that of @directory/d0", " ago.\n"},
 		"report --proofs":                  {"@directory/d1  never", "restore to folder", "3 drills and restores", "of 2 volumes; 1 never restored"},
 		"report --proofs --since 1h --csv": {"time,command,volume", ",restore,@directory/d0,,@directory/d0@"},
 		"report --html -":                  {"oldest proof: @directory/d0"},

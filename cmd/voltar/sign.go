@@ -74,7 +74,14 @@ func (a *app) sign(ctx context.Context, o signOptions) error {
 	}
 	pass := sign.Pass{Host: s.Host, Made: made, Force: o.force, DryRun: o.dryRun, RunDir: s.Config.RunDir, Now: s.Now,
 		Match: func(id catalog.ID) bool { return isNamed(id, meant.words) }}
-	lines, failed := []sign.Line{}, false
+	known := volumesNamed(ctx, s, s.Host, stores, meant.words)
+	var unknown []error
+	for _, word := range meant.words {
+		if !known(word) {
+			unknown = append(unknown, noBackupFor(word))
+		}
+	}
+	lines, failed := []sign.Line{}, len(unknown) > 0
 	for _, d := range stores {
 		signed, err := signOn(ctx, &pass, d)
 		if err != nil {
@@ -82,6 +89,12 @@ func (a *app) sign(ctx context.Context, o signOptions) error {
 			failed = true
 		}
 		lines = append(lines, signed...)
+	}
+	if len(unknown) == len(meant.words) {
+		return errors.Join(unknown...)
+	}
+	for _, err := range unknown {
+		say.Log(s.Log.Error, err)
 	}
 	failed = failed || slices.ContainsFunc(lines, func(l sign.Line) bool { return l.State == sign.StateFailed || l.State == sign.StateLeft })
 	if err := a.printSigned(lines, o.json); err != nil {
