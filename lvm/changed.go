@@ -29,19 +29,31 @@ func (c *Client) MappedBytes(v Volume) (int64, error) {
 	return sectors * sectorBytes, nil
 }
 
-// ChangedRanges returns what of the active thin volume v, which is d in its pool and has sizeBytes, may hold something else than the
-// thin device since of that pool, from the metadata snapshot that the pool holds. Ranges that are less than joinBytes apart are
+// ThinBefore is a thin device of a pool, and how much of it was mapped when it was known to hold what it is compared for.
+type ThinBefore struct {
+	ID          uint64
+	MappedBytes int64
+}
+
+// ChangedRanges returns what of the active thin volume v, which is d in its pool, may hold something else than another
+// thin device of that pool did before, from the metadata snapshot that the pool holds. Ranges that are less than joinBytes apart are
 // joined, which bounds how many there are. Nobody writes to v meanwhile.
-func (c *Client) ChangedRanges(ctx context.Context, v Volume, d ThinDevice, since uint64, joinBytes int64) ([]ByteRange, error) {
+func (c *Client) ChangedRanges(ctx context.Context, v Volume, d ThinDevice, since ThinBefore, joinBytes int64) ([]ByteRange, error) {
 	fail := func(err error) ([]ByteRange, error) {
-		return nil, fmt.Errorf("compare thin devices %d and %d of %s: %w", since, d.ID, d.Pool.Name, err)
+		return nil, fmt.Errorf("compare thin devices %d and %d of %s: %w", since.ID, d.ID, d.Pool.Name, err)
+	}
+	if since.ID == d.ID {
+		return fail(fmt.Errorf("%w: they are one", ErrNoMapping))
 	}
 	mapped, err := c.MappedBytes(v)
 	if err != nil {
 		return fail(err)
 	}
-	m := &differences{blockBytes: d.Pool.BlockBytes, joinBytes: joinBytes, ids: [2]uint64{since, d.ID}, mappedBytes: mapped}
-	err = c.readThin(ctx, m, "thin_delta", "--metadata-snap", "--thin1", strconv.FormatUint(since, 10),
+	m := &differences{
+		blockBytes: d.Pool.BlockBytes, joinBytes: joinBytes, ids: [2]uint64{since.ID, d.ID},
+		mappedBytes: [2]int64{since.MappedBytes, mapped},
+	}
+	err = c.readThin(ctx, m, "thin_delta", "--metadata-snap", "--thin1", strconv.FormatUint(since.ID, 10),
 		"--thin2", strconv.FormatUint(d.ID, 10), d.Pool.Metadata)
 	if err != nil {
 		return fail(err)
@@ -54,11 +66,11 @@ func (c *Client) ChangedRanges(ctx context.Context, v Volume, d ThinDevice, sinc
 type differences struct {
 	blockBytes, joinBytes int64
 	ids                   [2]uint64
-	mappedBytes           int64 // of the second device
+	mappedBytes           [2]int64
 
 	ranges         []ByteRange
-	endBlock       int64 // of the last element
-	blocks         int64 // that the second device has
+	endBlock       int64    // of the last element
+	blocks         [2]int64 // that each device has
 	opened, inDiff bool
 	closed         bool
 }
@@ -83,8 +95,11 @@ func (m *differences) element(name string, attributes map[string]string) bool {
 			return false
 		}
 		m.endBlock = begin + length
+		if name != "right_only" {
+			m.blocks[0] += length
+		}
 		if name != "left_only" {
-			m.blocks += length
+			m.blocks[1] += length
 		}
 		if name != "same" {
 			m.add(ByteRange{OffsetBytes: begin * m.blockBytes, LengthBytes: length * m.blockBytes})
@@ -99,9 +114,9 @@ func (m *differences) element(name string, attributes map[string]string) bool {
 }
 
 func (m *differences) check() error {
-	if !m.closed || m.blocks*m.blockBytes != m.mappedBytes {
-		return fmt.Errorf("%w: thin_delta's answer is not whole: %d blocks of %d bytes, and %d bytes are allocated",
-			ErrNoMapping, m.blocks, m.blockBytes, m.mappedBytes)
+	if !m.closed || m.blocks[0]*m.blockBytes != m.mappedBytes[0] || m.blocks[1]*m.blockBytes != m.mappedBytes[1] {
+		return fmt.Errorf("%w: thin_delta's answer is not whole, or the first device was written to: "+
+			"%d blocks of %d bytes, and %d bytes are allocated", ErrNoMapping, m.blocks, m.blockBytes, m.mappedBytes)
 	}
 	return nil
 }

@@ -17,33 +17,34 @@ func thinDelta(lines ...string) string {
 `
 }
 
-func readDifferences(delta string, blocks int64, step int) (*differences, error) {
-	m := &differences{blockBytes: thinBlock, joinBytes: 4 * thinBlock, ids: [2]uint64{1, 7}, mappedBytes: blocks * thinBlock}
+func readDifferences(delta string, before, blocks int64, step int) (*differences, error) {
+	m := &differences{blockBytes: thinBlock, joinBytes: 4 * thinBlock, ids: [2]uint64{1, 7}, mappedBytes: [2]int64{before * thinBlock, blocks * thinBlock}}
 	return m, readThinXML(m, delta, step)
 }
 
 func TestThinDifferences(t *testing.T) {
 	for _, test := range []struct {
-		name, delta string
-		blocks      int64 // that the second device has
-		want        []ByteRange
-		wrong       bool
+		name, delta    string
+		before, blocks int64 // that the devices have
+		want           []ByteRange
+		wrong          bool
 	}{
 		{name: "nothing", delta: thinDelta()},
-		{name: "all is the same", delta: thinDelta(`<same begin="0" length="16"/>`), blocks: 16},
+		{name: "all is the same", delta: thinDelta(`<same begin="0" length="16"/>`), before: 16, blocks: 16},
 		{
-			name: "of each kind", blocks: 13,
+			name: "of each kind", before: 16, blocks: 13,
 			delta: thinDelta(`<same begin="0" length="10"/>`, `<different begin="10" length="1"/>`, `<left_only begin="20" length="5"/>`,
 				`<right_only begin="40" length="2"/>`),
 			want: []ByteRange{{10 * thinBlock, thinBlock}, {20 * thinBlock, 5 * thinBlock}, {40 * thinBlock, 2 * thinBlock}},
 		},
 		{
-			name: "near ones are joined", blocks: 4,
+			name: "near ones are joined", before: 3, blocks: 4,
 			delta: thinDelta(`<different begin="0" length="1"/>`, `<same begin="1" length="2"/>`, `<right_only begin="3" length="1"/>`),
 			want:  []ByteRange{{0, 4 * thinBlock}},
 		},
-		{name: "the kernel knows of more blocks", delta: thinDelta(`<same begin="0" length="16"/>`), blocks: 17, wrong: true},
-		{name: "the kernel knows of fewer blocks", delta: thinDelta(`<same begin="0" length="16"/>`), blocks: 15, wrong: true},
+		{name: "the kernel knows of more blocks", delta: thinDelta(`<same begin="0" length="16"/>`), before: 16, blocks: 17, wrong: true},
+		{name: "the kernel knows of fewer blocks", delta: thinDelta(`<same begin="0" length="16"/>`), before: 16, blocks: 15, wrong: true},
+		{name: "the first device has fewer blocks than it had", delta: thinDelta(`<same begin="0" length="16"/>`), before: 17, blocks: 16, wrong: true},
 		{name: "torn", delta: strings.TrimSuffix(thinDelta(), "</superblock>\n"), wrong: true},
 		{name: "out of order", delta: thinDelta(`<same begin="5" length="1"/>`, `<same begin="4" length="1"/>`), blocks: 2, wrong: true},
 		{name: "of other devices", delta: strings.Replace(thinDelta(), `right="7"`, `right="8"`, 1), wrong: true},
@@ -57,7 +58,7 @@ func TestThinDifferences(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, step := range []int{1, 7, 1 << 20} {
-				m, err := readDifferences(test.delta, test.blocks, step)
+				m, err := readDifferences(test.delta, test.before, test.blocks, step)
 				if test.wrong {
 					if !errors.Is(err, ErrNoMapping) {
 						t.Errorf("error %v, ranges %v, want ErrNoMapping", err, m.ranges)
@@ -74,7 +75,7 @@ func TestThinDifferences(t *testing.T) {
 func FuzzThinDifferences(f *testing.F) {
 	f.Add(thinDelta(`<same begin="0" length="10"/>`, `<different begin="10" length="281474976710655"/>`))
 	f.Fuzz(func(t *testing.T, delta string) {
-		m, _ := readDifferences(delta, 0, 100)
+		m, _ := readDifferences(delta, 0, 0, 100)
 		end := int64(0)
 		for _, r := range m.ranges {
 			if r.OffsetBytes < end || r.LengthBytes <= 0 || r.OffsetBytes+r.LengthBytes < 0 {

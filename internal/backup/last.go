@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,10 +20,10 @@ import (
 // Snapshots of thin volumes that are set aside until the next night (snapshot.keep_last): the pool tells what differs in that night's
 // snapshot, and the rest is not read. All that is known of one stands in a tag of it:
 //
-//	voltar.last.CONFIGURATION.SETTINGS.THIN-ID.MIB
+//	voltar.last.CONFIGURATION.SETTINGS.THIN-ID.KIB
 //
-// CONFIGURATION is whose run made it, SETTINGS what it was backed up with, THIN-ID its number in the pool, and MIB what it had mapped:
-// when the guest writes all of that anew, it takes as much of the pool.
+// CONFIGURATION is whose run made it, SETTINGS what it was backed up with, THIN-ID its number in the pool, and KIB what it had mapped:
+// when the guest writes all of that anew, it takes as much of the pool, and when it has another number of blocks, somebody wrote to it.
 const tagLast = "voltar.last."
 
 // last is a snapshot that was set aside.
@@ -35,12 +36,13 @@ type last struct {
 }
 
 func (l last) tag() string {
-	return fmt.Sprintf("%s%s.%s.%d.%d", tagLast, l.configuration, l.settings, l.thinID, (l.mappedBytes+mib-1)/mib)
+	return fmt.Sprintf("%s%s.%s.%d.%d", tagLast, l.configuration, l.settings, l.thinID, l.mappedBytes/kib)
 }
 
-const mib = 1 << 20
+const kib = 1 << 10 // blocks of thin pools are multiples of 64 KiB
 
-// parseLast knows a snapshot that was set aside by its tag; a tag that somebody changed is none.
+// parseLast knows a snapshot that was set aside by its tag and its name. A tag that somebody changed is none, and a volume that somebody
+// gave another name is his.
 func parseLast(v lvm.Volume) (last, bool) {
 	i := slices.IndexFunc(v.Tags, func(tag string) bool { return strings.HasPrefix(tag, tagLast) })
 	if i < 0 || !v.HasTag(owned.TagOwn) {
@@ -53,10 +55,23 @@ func parseLast(v lvm.Volume) (last, bool) {
 	l := last{volume: v, configuration: words[0], settings: words[1]}
 	var idErr, sizeErr error
 	l.thinID, idErr = strconv.ParseUint(words[2], 10, 24)
-	l.mappedBytes, sizeErr = strconv.ParseInt(words[3], 10, 40)
-	l.mappedBytes *= mib
-	return l, idErr == nil && sizeErr == nil && l.mappedBytes >= 0
+	l.mappedBytes, sizeErr = strconv.ParseInt(words[3], 10, 48)
+	l.mappedBytes *= kib
+	isNamed := l.run() != "" && strings.HasSuffix(v.Name, "-voltar-"+l.run())
+	return l, isNamed && idErr == nil && sizeErr == nil && l.mappedBytes >= 0
 }
+
+// isPromoted tells whether a volume was a snapshot that is set aside, until somebody made a volume of it.
+func isPromoted(v lvm.Volume) bool {
+	_, isLast := parseLast(v)
+	return !isLast && slices.ContainsFunc(v.Tags, func(tag string) bool { return strings.HasPrefix(tag, tagLast) })
+}
+
+// isAside tells whether it is still as it was set aside: nobody uses it.
+func (l last) isAside() bool { return l.volume.ReadOnly && l.volume.ActivationSkip && !l.volume.Active }
+
+// poolID is of the pool that a thin volume is in; a copy of a volume group has the same UUIDs within.
+func poolID(v lvm.Volume) string { return v.VGUUID + v.PoolUUID }
 
 // run is the run that made it.
 func (l last) run() string {
@@ -97,7 +112,7 @@ type lasts struct {
 	mine []last // of this configuration
 
 	mu      sync.Mutex
-	mapped  map[string]int64 // by the UUIDs of pools: what all of them may come to take
+	mapped  map[string]int64 // by poolID: what all of them may come to take
 	refused map[string]bool  // pools without room, of which was told
 }
 
@@ -108,7 +123,7 @@ func (o *Options) lastsOf(inventory lvm.Inventory) *lasts {
 		if !isLast {
 			continue
 		}
-		all.mapped[v.PoolUUID] += l.mappedBytes
+		all.mapped[poolID(v)] += l.mappedBytes
 		if l.configuration == digest(o.ConfigPath) {
 			all.mine = append(all.mine, l)
 		}
@@ -122,7 +137,7 @@ func (all *lasts) of(v lvm.Volume) (found []last) {
 		return nil
 	}
 	for _, l := range all.mine {
-		if l.volume.OriginUUID == v.UUID {
+		if l.volume.VGUUID == v.VGUUID && l.volume.OriginUUID == v.UUID {
 			found = append(found, l)
 		}
 	}
@@ -136,13 +151,18 @@ func (all *lasts) add(pool string, mappedBytes int64) {
 	all.mapped[pool] += mappedBytes
 }
 
-// fit tells whether a pool stays below its limits when the guests write all that is set aside there anew, and moreBytes besides.
-func (all *lasts) fit(pool lvm.ThinPool, moreBytes int64, limits SnapshotOptions) bool {
+// reserve counts moreBytes to what is set aside in a pool, unless the pool would not stay below its limits when the guests write all of
+// that anew.
+func (all *lasts) reserve(id string, pool lvm.ThinPool, moreBytes int64, limits SnapshotOptions) bool {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	room := int64(float64(pool.SizeBytes) * (limits.ThinDataPercent - pool.DataPercent) / 100)
 	// Each mapping of the pool is there twice at most then.
-	return all.mapped[pool.UUID]+moreBytes <= room && 2*pool.MetadataPercent <= limits.ThinMetadataPercent
+	fits := all.mapped[id]+moreBytes <= room && 2*pool.MetadataPercent <= limits.ThinMetadataPercent
+	if fits {
+		all.mapped[id] += moreBytes
+	}
+	return fits
 }
 
 // tellOnce tells whether nobody has been told yet that a pool has no room.
@@ -157,9 +177,9 @@ func (all *lasts) tellOnce(pool string) bool {
 // lastForReading is the snapshot of the volume that tonight's is compared with; nil for none.
 func (a *admitted) lastForReading() *extent.Last {
 	for _, l := range a.lasts {
-		if a.settings.KeepLast && a.poolMetadata != "" && l.settings == a.madeBy() && l.volume.PoolUUID == a.volume.PoolUUID &&
-			l.volume.SizeBytes == a.source.SizeBytes && !l.volume.Active {
-			return &extent.Last{ThinID: l.thinID, Run: l.run()}
+		if a.settings.KeepLast && a.poolMetadata != "" && l.settings == a.madeBy() && poolID(l.volume) == poolID(a.volume) &&
+			l.volume.SizeBytes == a.source.SizeBytes && l.isAside() {
+			return &extent.Last{ThinID: l.thinID, Run: l.run(), MappedBytes: l.mappedBytes}
 		}
 	}
 	return nil
@@ -169,7 +189,7 @@ func (a *admitted) lastForReading() *extent.Last {
 func (a *admitted) checkPool(ctx context.Context) error {
 	limits := a.run.opts.Snapshot
 	pool, err := a.run.LVM.CheckPoolOf(ctx, a.volume, limits.ThinDataPercent, limits.ThinMetadataPercent)
-	if len(a.lasts) == 0 || err == nil && a.run.lasts.fit(pool, 0, limits) {
+	if len(a.lasts) == 0 || err == nil && a.run.lasts.reserve(poolID(a.volume), pool, 0, limits) {
 		return err
 	}
 	a.dropLasts(ctx)
@@ -188,10 +208,15 @@ func (c *candidate) dropLasts(ctx context.Context) {
 }
 
 func (r *run) dropLast(ctx context.Context, l last) error {
-	if err := r.LVM.RemoveOwn(ctx, lvm.Snapshot{Volume: l.volume}); err != nil {
-		return say.WithHint(fmt.Errorf("a snapshot of an earlier night stays: %w", err), "the next run tries again")
+	err := errors.New("somebody has made it active, or to be written to")
+	if l.isAside() {
+		err = r.LVM.RemoveOwn(ctx, lvm.Snapshot{Volume: l.volume})
 	}
-	r.lasts.add(l.volume.PoolUUID, -l.mappedBytes)
+	if err != nil {
+		return say.WithHint(fmt.Errorf("%s, a snapshot of an earlier night, stays: %w", l.volume, err),
+			"when nobody needs it, `lvremove "+l.volume.String()+"`; a volume that is to stay gets a name of its own (lvrename)")
+	}
+	r.lasts.add(poolID(l.volume), -l.mappedBytes)
 	return nil
 }
 
@@ -199,7 +224,9 @@ func (r *run) dropLast(ctx context.Context, l last) error {
 func (r *run) dropOrphans(ctx context.Context, plan *Plan) {
 	selected := plan.Selected()
 	for _, l := range r.lasts.mine {
-		if slices.ContainsFunc(selected, func(v lvm.Volume) bool { return v.UUID == l.volume.OriginUUID }) {
+		if slices.ContainsFunc(selected, func(v lvm.Volume) bool {
+			return v.VGUUID == l.volume.VGUUID && v.UUID == l.volume.OriginUUID
+		}) {
 			continue // that volume's own way has seen to it
 		}
 		if err := r.dropLast(ctx, l); err != nil {
@@ -237,6 +264,9 @@ func (a *admitted) setAside(ctx context.Context, s owned.Snapshot) (done bool, e
 		return false, err
 	}
 	thin, err := a.run.LVM.ThinDevice(ctx, s.Volume)
+	if errors.Is(err, lvm.ErrNoMapping) {
+		return false, nil // its pool cannot tell: it has an external origin
+	}
 	if err != nil {
 		return false, err
 	}
@@ -250,8 +280,8 @@ func (a *admitted) setAside(ctx context.Context, s owned.Snapshot) (done bool, e
 	for _, old := range a.lasts {
 		before += old.mappedBytes
 	}
-	if !a.run.lasts.fit(pool, l.mappedBytes-before, limits) {
-		if a.run.lasts.tellOnce(pool.UUID) {
+	if !a.run.lasts.reserve(poolID(s.Volume), pool, l.mappedBytes-before, limits) {
+		if a.run.lasts.tellOnce(poolID(s.Volume)) {
 			a.run.warn(fmt.Sprintf("no snapshot is kept in %s/%s until the next night that would not fit there if the guest wrote all of it anew: "+
 				"data %.1f %% and metadata %.1f %% of it are in use, and all of such volumes is read", pool.VG, pool.Name,
 				pool.DataPercent, pool.MetadataPercent),
@@ -259,9 +289,10 @@ func (a *admitted) setAside(ctx context.Context, s owned.Snapshot) (done bool, e
 		}
 		return false, nil
 	}
+	a.run.lasts.add(poolID(s.Volume), before) // until they are gone
 	if err := s.SetAside(ctx, l.tag()); err != nil {
+		a.run.lasts.add(poolID(s.Volume), -l.mappedBytes)
 		return false, err
 	}
-	a.run.lasts.add(pool.UUID, l.mappedBytes)
 	return true, nil
 }

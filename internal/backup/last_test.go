@@ -9,11 +9,11 @@ import (
 
 func TestTagOfWhatIsSetAside(t *testing.T) {
 	tags := func(tag string) lvm.Volume {
-		return lvm.Volume{Tags: []string{owned.TagOwn, tag, owned.TagRun + "1-a"}}
+		return lvm.Volume{Name: "web-voltar-1-a", Tags: []string{owned.TagOwn, tag, owned.TagRun + "1-a"}}
 	}
-	set := last{configuration: "c", settings: "5e", thinID: 1<<24 - 1, mappedBytes: 3*mib + 1}
+	set := last{configuration: "c", settings: "5e", thinID: 1<<24 - 1, mappedBytes: 192 * kib}
 	read, ok := parseLast(tags(set.tag()))
-	if !ok || read.configuration != "c" || read.settings != "5e" || read.thinID != set.thinID || read.mappedBytes != 4*mib || read.run() != "1-a" {
+	if !ok || read.configuration != "c" || read.settings != "5e" || read.thinID != set.thinID || read.mappedBytes != set.mappedBytes || read.run() != "1-a" {
 		t.Errorf("%q is read as %+v, %t", set.tag(), read, ok)
 	}
 	for _, tag := range []string{
@@ -24,27 +24,35 @@ func TestTagOfWhatIsSetAside(t *testing.T) {
 			t.Errorf("%q is read as %+v", tag, l)
 		}
 	}
-	if l, ok := parseLast(lvm.Volume{Tags: []string{set.tag()}}); ok {
+	if l, ok := parseLast(lvm.Volume{Name: "web-voltar-1-a", Tags: []string{set.tag()}}); ok {
 		t.Errorf("a volume of somebody else is taken for %+v", l)
+	}
+	promoted := tags(set.tag())
+	promoted.Name = "web"
+	if l, ok := parseLast(promoted); ok || !isPromoted(promoted) || isPromoted(tags(set.tag())) {
+		t.Errorf("a volume that was made of it is taken for %+v", l)
 	}
 }
 
 // A snapshot is set aside only while the pool stays below its limits whatever the guests write.
 func TestRoomForWhatIsSetAside(t *testing.T) {
 	limits := SnapshotOptions{ThinDataPercent: 90, ThinMetadataPercent: 80}
-	pool := lvm.ThinPool{UUID: "p", SizeBytes: 1000 * mib, DataPercent: 50, MetadataPercent: 40}
-	all := &lasts{mapped: map[string]int64{"p": 300 * mib, "other": 1 << 50}}
+	pool := lvm.ThinPool{SizeBytes: 1000 << 20}
+	all := &lasts{mapped: map[string]int64{"other": 1 << 50}}
 	for _, test := range []struct {
-		more, data, metadata float64
-		want                 bool
+		moreMiB        int64
+		data, metadata float64
+		want           bool
 	}{{100, 50, 40, true}, {101, 50, 40, false}, {100, 50.2, 40, false}, {100, 50, 40.1, false}, {-300, 89, 40, true}, {-300, 91, 40, false}} {
+		all.mapped["p"] = 300 << 20
 		pool.DataPercent, pool.MetadataPercent = test.data, test.metadata
-		if got := all.fit(pool, int64(test.more)*mib, limits); got != test.want {
+		if got := all.reserve("p", pool, test.moreMiB<<20, limits); got != test.want {
 			t.Errorf("%+v: %t", test, got)
 		}
 	}
-	all.add("p", 1)
-	if pool.DataPercent, pool.MetadataPercent = 50, 40; all.fit(pool, 100*mib, limits) {
-		t.Error("what is set aside in this run does not count")
+	all.mapped["p"] = 300 << 20
+	pool.DataPercent, pool.MetadataPercent = 50, 40
+	if !all.reserve("p", pool, 60<<20, limits) || all.reserve("p", pool, 60<<20, limits) || !all.reserve("p", pool, 40<<20, limits) {
+		t.Error("what two volumes set aside at the same time does not count for both")
 	}
 }

@@ -132,7 +132,7 @@ func asRoot(err error) error {
 // builtInRule returns the rule of this program that leaves a volume out, if one does.
 func (o *Options) builtInRule(v lvm.Volume, vg lvm.VG, used map[string]hostUse) (rule, reason string) {
 	switch {
-	case slices.ContainsFunc(v.Tags, isOwnTag):
+	case slices.ContainsFunc(v.Tags, isOwnTag) && !isPromoted(v):
 		return RuleOwn, "a snapshot that voltar made"
 	case v.IsPool():
 		return RulePool, "a pool: space for other volumes"

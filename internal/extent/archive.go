@@ -114,6 +114,7 @@ func (a *archiver) storeFiles(ctx context.Context, x *Extent) (err error) {
 	}
 	a.forgetBtrfs(x, device.Path, &held)
 	x.noteMap(device.Path, &held)
+	x.replayed = true
 	mounted, err := a.Mounts.Mount(ctx, device.Path, x.found.Type)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, mount.ErrHung) && !errors.Is(err, mount.ErrWrongDevice) {
@@ -230,7 +231,9 @@ func (a *archiver) writeLargeImage(
 	defer func() { err = errors.Join(err, previous.Close()) }()
 	part.members, part.previous = list, previous
 	before, ok := a.Previous.Extent(ctx, x.Name, catalog.StateImage)
-	part.isAsBefore = ok && x.LV == nil && before.OffsetBytes == x.OffsetBytes && before.SizeBytes == x.SizeBytes
+	if ok && before.OffsetBytes == x.OffsetBytes && before.SizeBytes == x.SizeBytes {
+		part.before = &before
+	}
 	file, stats, err := a.writeImage(ctx, x, part)
 	if err != nil {
 		return file, stats, err
@@ -259,7 +262,7 @@ type imageRange struct {
 	filesystem bool              // it is the whole extent, with whatever filesystem lies there
 	members    io.Writer         // takes the list of its members; nil makes none
 	previous   *archive.Previous // nil carries nothing over
-	isAsBefore bool              // the previous one is of the same place: what did not change there need not be read
+	before     *catalog.Extent   // what the previous backup has as an image of the same place; nil for nothing
 }
 
 // writeImage stores a range of an extent. What of it could not be read is in the stats, and no error.
@@ -284,8 +287,8 @@ func (a *archiver) writeImage(
 		allocated = x.inUse(source, allocated)
 	}
 	var unchanged func(archive.Range) bool
-	if part.isAsBefore {
-		unchanged = a.unchangedIn(x)
+	if part.before != nil {
+		unchanged = a.unchangedIn(x, part.before)
 	}
 	var stats archive.ImageStats
 	maxBytes := part.sizeBytes + part.sizeBytes/1000 + 1<<20 // headers, where nothing can be made smaller

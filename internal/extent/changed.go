@@ -14,8 +14,9 @@ import (
 
 // Last is the snapshot that a backup was made from and that was set aside then: the pool tells what is different in a later one.
 type Last struct {
-	ThinID uint64 // of its pool
-	Run    string // that made it, and the backup
+	ThinID      uint64 // of its pool
+	Run         string // that made it, and the backup
+	MappedBytes int64  // of it, when it was set aside
 }
 
 // changes are the parts of a snapshot that may differ from the one that the previous backup was made from.
@@ -24,12 +25,14 @@ type changes struct{ ranges []lvm.ByteRange }
 // findChanges compares the snapshot with the last one; nil when nothing is known, so that all is read. It is asked before anything is
 // mounted, which may write to the snapshot.
 func (a *archiver) findChanges(ctx context.Context) *changes {
-	if a.Last == nil || !a.Snapshot.IsThin() || !a.Previous.IsOf(ctx, a.Last.Run) {
+	identity := catalog.VolumeIdentity(a.Volume.VGUUID, a.Volume.UUID)
+	if a.Last == nil || !a.Snapshot.IsThin() || !a.Previous.IsOf(ctx, a.Last.Run, identity) {
 		return nil
 	}
 	var found changes
 	err := a.withMetadata(ctx, func(thin lvm.ThinDevice) (err error) {
-		found.ranges, err = a.LVM.ChangedRanges(ctx, a.Snapshot.Volume, thin, a.Last.ThinID, archive.ImageMemberBytes)
+		found.ranges, err = a.LVM.ChangedRanges(ctx, a.Snapshot.Volume, thin, lvm.ThinBefore{ID: a.Last.ThinID, MappedBytes: a.Last.MappedBytes},
+			archive.ImageMemberBytes)
 		return err
 	})
 	if err != nil {
@@ -53,10 +56,12 @@ func (c *changes) none(offsetBytes, lengthBytes int64) bool {
 	return at == len(c.ranges) || c.ranges[at].OffsetBytes >= offsetBytes+lengthBytes
 }
 
-// unchangedIn tells which ranges of an extent are as they were, for an image. What a filesystem does not use is left out of its image, and
-// that may have changed with no block of the range: then only the whole of it counts.
-func (a *archiver) unchangedIn(x *Extent) func(archive.Range) bool {
-	if x.unused != "" && !a.changes.none(x.OffsetBytes, x.SizeBytes) {
+// unchangedIn tells which ranges of an extent are as they were in the image before, nil for none. A mount that was tried may have replayed
+// the filesystem's journal since the comparison. What a filesystem does not use is left out of its image, and that may have changed with no
+// block of the range: then only the whole of it counts.
+func (a *archiver) unchangedIn(x *Extent, before *catalog.Extent) func(archive.Range) bool {
+	leavesOut := x.unused != "" || before.UsedBytes > 0
+	if x.LV != nil || x.replayed || leavesOut && !a.changes.none(x.OffsetBytes, x.SizeBytes) {
 		return nil
 	}
 	return func(r archive.Range) bool { return a.changes.none(x.OffsetBytes+r.OffsetBytes, r.LengthBytes) }

@@ -52,6 +52,7 @@ type Extent struct {
 	bootBytes int64  // at its beginning that belong to boot loaders and no file
 	pv        *guestPV
 	mapped    string // device of a logical volume that is in pieces, while it is mapped
+	replayed  bool   // a mount was tried, which may have written to the snapshot
 }
 
 // Survey reads the partition table of a snapshot and probes each partition. A table that makes no sense is no error: the

@@ -125,11 +125,14 @@ func (p *Previous) load(ctx context.Context) error {
 	return nil
 }
 
-// IsOf tells whether the backup is one of a run, and written by this host as it is: what it says of a volume can be believed then without
-// the volume being read.
-func (p *Previous) IsOf(ctx context.Context, run string) bool {
-	return p != nil && p.load(ctx) == nil && p.trusted && p.backup.Manifest.Run == run &&
-		p.backup.Manifest.Status == catalog.StatusComplete
+// IsOf tells whether the backup is one of a volume by a run, and written by this host as it is: what it says of the volume can be believed
+// then without that being read. One of a volume that this one was restored from is not.
+func (p *Previous) IsOf(ctx context.Context, run string, volume catalog.Identity) bool {
+	if p == nil || p.load(ctx) != nil || !p.trusted {
+		return false
+	}
+	m := p.backup.Manifest
+	return m.Run == run && m.Status == catalog.StatusComplete && m.Source.Identity() == volume
 }
 
 // From names the backup.
