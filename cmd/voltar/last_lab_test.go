@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"voltar/internal/catalog"
 	"voltar/internal/lab"
 	"voltar/report"
 )
@@ -171,6 +175,89 @@ func TestLabWhatDidNotChangeIsNotRead(t *testing.T) {
 	})
 	configure("")
 	s.run(t, exitDone)
+}
+
+// nestFolders makes so many folders in one another.
+func nestFolders(t *testing.T, dir string, count int) {
+	t.Helper()
+	at, err := unix.Open(dir, unix.O_DIRECTORY, 0)
+	for range count {
+		if err == nil {
+			err = unix.Mkdirat(at, "d", 0o700)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, openErr := unix.Openat(at, "d", unix.O_DIRECTORY, 0)
+		_ = unix.Close(at)
+		at, err = below, openErr
+	}
+	_ = unix.Close(at)
+}
+
+// A filesystem that becomes an image after it was mounted has its journal replayed by then: the image is of that, and not of what the pool
+// had compared before. The guest runs: nothing freezes its filesystem.
+func TestLabImageAfterAMountIsReadAnew(t *testing.T) {
+	lab.VG(t, "thin", 300*mib)
+	shell(t, `lvcreate -y -q --type thin-pool -L 260M -c 64k -n pool thin
+		lvcreate -y -q -V 128M -T thin/pool -n guest
+		mkfs.ext4 -q -b 1024 -N 16384 -O ^flex_bg -E lazy_itable_init=0,lazy_journal_init=0 /dev/thin/guest
+		dmsetup create inside --table "0 262144 linear /dev/thin/guest 0"`)
+	t.Cleanup(func() { shell(t, "dmsetup remove inside") })
+	mounted := t.TempDir()
+	mount := func() { shell(t, `mount /dev/mapper/inside "$1"`, mounted) }
+	umount := func() { shell(t, `umount "$1"`, mounted) }
+	mount()
+	shell(t, `cd "$1"; for i in $(seq 30); do mkdir d$i; done; mkdir deep`, mounted)
+	nestFolders(t, filepath.Join(mounted, "deep"), 4150)
+	umount()
+	mount()
+	if err := writeThrough(filepath.Join(mounted, "d1/first")); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, "[snapshot]\nkeep_last = true\n[select]\ninclude = [\"thin/guest\"]\n")
+	s.run(t, exitDone)
+	umount()
+	mount()
+	for i := range 30 {
+		if err := writeThrough(filepath.Join(mounted, fmt.Sprintf("d%d/new", i+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := wantStatus(t, s.run(t, exitDone), "thin/guest", report.VolumeOK)
+	if x := extentOf(t, manifest(t, newestOf(t, s, "thin/guest")), ""); x.State != catalog.StateImage || v.Carried == nil || v.Carried.Bytes == 0 {
+		t.Errorf("%s, carried over: %+v", x.State, v.Carried)
+	}
+	umount()
+	image := filepath.Join(t.TempDir(), "image")
+	shell(t, `gzip -dc "$1"/guest.img.gz >"$2"; e2fsck -fn "$2"; mount -o ro,loop "$2" "$3"`, newestOf(t, s, "thin/guest"), image, mounted)
+	found := strings.TrimSpace(shell(t, `ls "$1"/d*/new | wc -l`, mounted))
+	umount()
+	if found != "30" {
+		t.Errorf("of 30 files that were on the disk, the image has %s", found)
+	}
+	writeFile(t, s.config, []byte(strings.Replace(string(readFile(t, s.config)), "keep_last = true", "keep_last = false", 1)))
+	s.run(t, exitDone)
+}
+
+// A snapshot that somebody makes a volume of is that: it is backed up, and not removed.
+func TestLabSnapshotThatBecameAVolume(t *testing.T) {
+	lab.VG(t, "thin", 200*mib)
+	shell(t, `lvcreate -y -q --type thin-pool -L 128M -c 64k -n pool thin
+		lvcreate -y -q -V 32M -T thin/pool -n raw
+		dd if=/dev/urandom of=/dev/thin/raw bs=1M count=20 conv=fsync status=none`)
+	s := newSite(t, "[snapshot]\nkeep_last = true\n")
+	s.run(t, exitDone)
+	shell(t, `lvchange -y -an thin/raw; lvrename -q thin raw raw.old; lvchange -y -prw -kn thin/"$1"; lvrename -q thin "$1" raw; lvchange -y -ay thin/raw
+		dd if=/dev/urandom of=/dev/thin/raw bs=1M count=1 conv=fsync,notrunc status=none; lvchange -y -an thin/raw; lvchange -y -ay thin/raw`,
+		lastsOf(t, "thin")["raw"])
+	for range 2 {
+		wantStatus(t, s.run(t, exitDone), "thin/raw", report.VolumeOK)
+		shell(t, `gzip -dc "$1"/raw.img.gz | cmp - /dev/thin/raw`, newestOf(t, s, "thin/raw"))
+	}
+	writeFile(t, s.config, []byte(strings.Replace(string(readFile(t, s.config)), "keep_last = true", "keep_last = false", 1)))
+	s.run(t, exitDone)
+	lab.Do(t, "lvremove", "-f", "-y", "thin/raw") // which the lab would take for a leftover
 }
 
 // Whenever a run dies while it sets a snapshot aside, or takes away the one before: the next leaves one, and a whole backup.

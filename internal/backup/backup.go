@@ -9,6 +9,8 @@
 //	publish.go   the manifest: from here on there is a backup
 //	retain.go    everything is let go of, and the policy applied
 //
+// last.go has the snapshot that is left until the next night instead of being removed, where a thin volume wants that.
+//
 // account.go has what each of them writes to: the line of the report, and what is to be let go of.
 // unit.go leads volumes that are snapshotted at one moment along it. Directories, dumps and streams (sources.go, dumps.go) come
 // in at archived, and snapshots for other tools (kept.go) leave at snapshotted.

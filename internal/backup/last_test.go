@@ -56,3 +56,22 @@ func TestRoomForWhatIsSetAside(t *testing.T) {
 		t.Error("what two volumes set aside at the same time does not count for both")
 	}
 }
+
+// A copy of a volume group has the same UUIDs as its original: what is set aside in one says nothing of the other.
+func TestWhatIsSetAsideInACopyOfTheGroup(t *testing.T) {
+	o := &Options{ConfigPath: "/etc/voltar/voltar.toml"}
+	in := func(group string) lvm.Volume {
+		set := last{configuration: digest(o.ConfigPath), settings: "5e", thinID: 3, mappedBytes: 64 * kib}
+		return lvm.Volume{
+			Name: "web-voltar-1-a", VGUUID: group, PoolUUID: "pool", OriginUUID: "web",
+			Tags: []string{owned.TagOwn, set.tag(), owned.TagRun + "1-a"},
+		}
+	}
+	all := o.lastsOf(lvm.Inventory{Volumes: []lvm.Volume{in("original"), in("copy")}})
+	for _, group := range []string{"original", "copy"} {
+		found := all.of(lvm.Volume{VGUUID: group, UUID: "web"})
+		if len(found) != 1 || found[0].volume.VGUUID != group || all.mapped[group+"pool"] != 64*kib {
+			t.Errorf("in %s: %+v, mapped %v", group, found, all.mapped)
+		}
+	}
+}

@@ -23,6 +23,7 @@ import (
 	"voltar/internal/guests"
 	"voltar/internal/hostcmd"
 	"voltar/internal/say"
+	"voltar/internal/store/patient"
 )
 
 // Bounds of what an archive of a definition may hold; more than any that voltar writes has.
@@ -264,35 +265,19 @@ func (d *Definition) notDefined(err error) error {
 const placePatience = time.Minute
 
 func (d *Definition) putFiles(ctx context.Context) (notes []string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, placePatience, fmt.Errorf("no answer from where its files go within %s", placePatience))
-	defer cancel()
-	type answer struct {
-		notes []string
-		err   error
-	}
-	done := make(chan answer, 1) // so that an answer that nobody waits for any more ends the goroutine
-	go func() {
-		var a answer
+	return patient.Within(ctx, placePatience, func() (notes []string, err error) {
 		for _, name := range d.placed() {
 			to, _ := d.place(name)
 			at := slices.IndexFunc(attachedRoots, func(root string) bool { return strings.HasPrefix(to, root) })
 			switch err := putFile(attachedRoots[at], to, d.files[name]); {
 			case errors.Is(err, fs.ErrExist):
-				a.notes = append(a.notes, fmt.Sprintf("the file %s is there already, and stays as it is", to))
+				notes = append(notes, fmt.Sprintf("the file %s is there already, and stays as it is", to))
 			case err != nil:
-				a.err = fmt.Errorf("cannot put %s in place: %w", to, err)
-				done <- a
-				return
+				return notes, fmt.Errorf("cannot put %s in place: %w", to, err)
 			}
 		}
-		done <- a
-	}()
-	select {
-	case a := <-done:
-		return a.notes, a.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+		return notes, nil
+	})
 }
 
 // putFile makes a file below a folder, whole or not at all. One that is there stays (fs.ErrExist), and no link leads out of the folder:
