@@ -78,8 +78,9 @@ func TestLabWhatDidNotChangeIsNotRead(t *testing.T) {
 		t.Helper()
 		before := pvReadBytes(t, "thin")
 		result := s.run(t, exitDone)
-		if read := pvReadBytes(t, "thin") - before; read < wantRead || read > most {
-			t.Errorf("%d bytes are read of the disk, not %d to %d", read, wantRead, most)
+		// lvm2 and the tools of thin pools read metadata besides: 5 MB, more or less, in some twenty commands.
+		if read := pvReadBytes(t, "thin") - before; read < wantRead || read > most+16*mib {
+			t.Errorf("%d bytes are read of the disk, not %d to %d and some metadata", read, wantRead, most)
 		}
 		for _, v := range result.Volumes {
 			if v.Status != report.VolumeOK || len(v.Warnings) > 0 {
@@ -94,12 +95,12 @@ func TestLabWhatDidNotChangeIsNotRead(t *testing.T) {
 		return result
 	}
 
-	night(70*mib, 90*mib)
+	night(70*mib, 74*mib)
 	first := lastsOf(t, "thin")
 	if len(first) != 2 {
 		t.Fatalf("set aside: %v", first)
 	}
-	result := night(0, 4*mib)
+	result := night(0, 0)
 	for _, v := range result.Volumes {
 		if c := v.Carried; c == nil || c.NewBytes > mib || c.UnreadBytes < 30*mib || v.ReadBytes > mib {
 			t.Errorf("%s: %d bytes are read, carried over: %+v", v.Name, v.ReadBytes, c)
@@ -111,20 +112,20 @@ func TestLabWhatDidNotChangeIsNotRead(t *testing.T) {
 	}
 
 	shell(t, `printf changed | dd of=/dev/thin/raw bs=1 seek=9000000 conv=notrunc,fsync status=none`)
-	night(4*mib, 10*mib)
+	night(4*mib, 4*mib)
 	inFiles("printf changed | dd of=large bs=1 seek=20000000 conv=notrunc status=none")
-	night(30*mib, 45*mib)
+	night(30*mib, 35*mib)
 	shell(t, `blkdiscard -o 8M -l 8M /dev/thin/raw`)
 	night(0, 8*mib)
 	shell(t, "lvextend -q -L 80M thin/raw")
-	night(30*mib, 60*mib)
+	night(30*mib, 45*mib)
 	night(0, 8*mib)
 
 	// Whatever was in the snapshot that is set aside: whoever writes to it has it differ.
 	kept := lastsOf(t, "thin")["raw"]
 	shell(t, `lvchange -y -prw thin/"$1"; lvchange -y -ay -K thin/"$1"; dd if=/dev/urandom of=/dev/thin/"$1" bs=1M count=1 seek=4 conv=fsync,notrunc status=none
 		lvchange -y -an thin/"$1"; lvchange -y -pr thin/"$1"`, kept)
-	night(mib, 14*mib)
+	night(mib, 4*mib)
 
 	t.Run("a rotten archive", func(t *testing.T) {
 		folder := newestOf(t, s, "thin/files")
