@@ -520,3 +520,24 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 		t.Errorf("after the end: %v, want fs.ErrClosed", err)
 	}
 }
+
+// A folder that appears while it is looked for is no link that leads nowhere: all writers of a first run make the destination's.
+func TestFolderThatAppears(t *testing.T) {
+	dir := t.TempDir()
+	ended := make(chan struct{})
+	t.Cleanup(func() { <-ended })
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_ = os.Mkdir(filepath.Join(dir, "backups"), 0o700)
+			_ = os.Remove(filepath.Join(dir, "backups"))
+		}
+	}()
+	for range 20_000 {
+		if _, err := nearest(filepath.Join(dir, "backups")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -95,7 +95,7 @@ func (s *Store) checkPlace() (there string, err error) {
 // nearest returns the folder of a path or, where that is missing, the nearest one above it that is there. What is no folder is in the
 // way. A symbolic link that leads nowhere is an error: it may lead to a disk that is not mounted.
 func nearest(path string) (string, error) {
-	for ; ; path = filepath.Dir(path) {
+	for {
 		info, err := os.Stat(path)
 		switch {
 		case err == nil && info.IsDir():
@@ -106,9 +106,13 @@ func nearest(path string) (string, error) {
 		case !isNotExist(err):
 			return "", err
 		}
-		if _, err := os.Lstat(path); err == nil {
+		link, err := os.Lstat(path)
+		switch {
+		case err != nil:
+			path = filepath.Dir(path)
+		case link.Mode()&fs.ModeSymlink != 0:
 			return "", say.WithHint(fmt.Errorf("%s is a symbolic link to what is not there", path), "mount or make what it leads to")
-		}
+		} // else somebody has made it meanwhile, as other writers of the same run do
 	}
 }
 
